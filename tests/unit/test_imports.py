@@ -1,0 +1,96 @@
+"""Imports point one way, and what every job parses stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "vista"
+
+# A room may import from rooms to its right only.
+BASE = {"config", "artifacts", "errors", "progress"}
+TOOLS = {"data", "store", "encoders", "language", "sae"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "progress": set(),
+    "artifacts": {"errors"},
+    "code": set(),
+    "config": {"errors"},
+    "plan": {"config", "artifacts", "code", "errors"},
+    "cli": {"artifacts", "code", "config", "errors", "plan", "report", "stages", "store"},
+    "data": BASE,
+    "store": BASE,
+    "encoders": {*BASE, "data"},
+    "language": {*BASE, "data"},
+    "sae": {*BASE, "language", "data"},
+    "projector": {*BASE, "data", "language", "sae", "store"},
+    "standins": {*BASE, *TOOLS},
+    "judges": {"config", "errors"},
+    "metrics": {"config", "errors", "judges"},
+    "report": {*BASE, "data", "store", "metrics", "judges"},
+    "stages": {*BASE, *TOOLS, "projector", "standins", "judges", "metrics", "report"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def rooms(path: Path) -> set[str]:
+    """The parts of this package that a file imports."""
+    known = {each.stem for each in PACKAGE.iterdir()}
+    parts = [name.split(".") for name in imports(path)]
+    return {part[1] for part in parts if part[0] == "vista" and len(part) > 1 and part[1] in known}
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    extra = rooms(path) - ALLOWED[room] - {room}
+    assert not extra, f"{path.relative_to(PACKAGE)} may not import {sorted(extra)}"
+
+
+def test_metrics_and_judges_know_neither_files_nor_models() -> None:
+    banned = {"torch", "transformers", "zarr", "pyarrow", "pathlib", "sae_lens"}
+    for room in ("metrics", "judges"):
+        for path in (PACKAGE / room).glob("*.py"):
+            found = {name.split(".")[0] for name in imports(path)} & banned
+            assert not found, f"{path.name} imports {sorted(found)}"
+
+
+def test_only_conversion_and_training_of_saes_import_sae_lens() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if any(name.split(".")[0] == "sae_lens" for name in imports(path))
+    }
+    assert found == {"sae/convert.py", "sae/train.py"}
+
+
+def test_planning_loads_no_heavy_library() -> None:
+    script = (
+        "import sys, vista.plan, vista.cli\n"
+        "heavy = {'torch', 'transformers', 'sae_lens', 'sklearn', 'matplotlib', 'zarr'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_no_file_grows_beyond_one_idea() -> None:
+    long = {path.name: n for path in FILES if (n := path.read_text().count("\n")) > 420}
+    assert not long

@@ -1,0 +1,233 @@
+"""The command line: `vista <stage> ...` runs one stage, the other commands look and explain."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from vista.artifacts import Artifact, Job, Record, open_artifact, package_versions, publishing
+from vista.code import code_digest, third_party
+from vista.errors import UserError
+from vista.stages import STAGES
+
+USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (2 for a user's mistake)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.call(arguments)
+    except UserError as error:
+        print(f"vista: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("vista: stopped; finished artifacts are kept, run again to go on.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vista",
+        description="Read vision models through the labelled text SAEs of a language model. "
+        "The workflow is run by `snakemake --cores`; the commands here look at it from outside.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    show = commands.add_parser("show", help="print an artifact, a store or a table to read")
+    show.add_argument("path", type=Path, help="an artifact's folder, or a file in it")
+    show.set_defaults(call=_show)
+
+    plan = commands.add_parser("plan", help="list the artifacts that a config asks for")
+    plan.add_argument("config", type=Path, help="a run's YAML file, e.g. config/default.yaml")
+    plan.set_defaults(call=_plan)
+
+    verify = commands.add_parser("verify", help="check every byte of finished artifacts")
+    verify.add_argument("paths", type=Path, nargs="+", help="folders of artifacts, or of many")
+    verify.set_defaults(call=_verify)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of a config")
+    schema.set_defaults(call=_schema)
+
+    for name, makes in STAGES.items():
+        stage = commands.add_parser(name, help=f"stage: {makes}", description=f"Make {makes}.")
+        stage.add_argument("--spec", required=True, help="JSON: node, settings, inputs, modules")
+        stage.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+        stage.add_argument("--threads", type=int, default=1, help="CPU threads of this job")
+        stage.add_argument("--log", type=Path, help="also write what is printed to this file")
+        stage.set_defaults(call=_run, stage=name)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with _logged(arguments.log):
+        try:
+            run_stage(arguments.stage, arguments.spec, arguments.results, arguments.threads)
+        except UserError as error:
+            print(f"vista {arguments.stage}: {error}", file=sys.stderr)
+            return USER_ERROR
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print(
+                f"vista {arguments.stage}: no space left on the disk of {arguments.results}. "
+                "Nothing finished was lost: free some space and run snakemake again.",
+                file=sys.stderr,
+            )
+            return USER_ERROR
+    return 0
+
+
+def run_stage(stage: str, spec_text: str, results: Path, threads: int) -> None:
+    """Run one stage on the settings and inputs of its spec and publish the artifact.
+
+    `spec_text` is the JSON that `vista.plan` gives for a node. Raises UserError where an input is
+    missing or damaged, or where the stage finds a user's mistake.
+    """
+    # Only a fetch stage may reach the network, and numeric libraries must not take more cores
+    # than the workflow gave this job. Both are read when those libraries are first imported.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    spec: dict[str, Any] = json.loads(spec_text)
+    inputs = {role: _open(results, paths) for role, paths in spec["inputs"].items()}
+    modules = [f"vista.stages.{stage}", *spec["modules"]]
+    record = Record(
+        stage=stage,
+        settings=spec["settings"],
+        inputs={role: _digests(found) for role, found in inputs.items()},
+        code=code_digest(modules),
+        packages=package_versions(third_party(modules)),
+    )
+    with publishing(results, stage, spec["node"], record) as work:
+        if work is None:
+            print(f"{stage}/{spec['node']}: nothing that it depends on changed, kept.")
+            return
+        start = time.monotonic()
+        module = importlib.import_module(f"vista.stages.{stage}")
+        module.run(Job(stage, spec["settings"], inputs, work, threads, results))
+        print(f"{stage}/{spec['node']}: done in {time.monotonic() - start:.1f} s.")
+
+
+def _open(results: Path, paths: str | list[str]) -> Artifact | list[Artifact]:
+    if isinstance(paths, list):
+        return [open_artifact(results / path, path.split("/")[0]) for path in paths]
+    return open_artifact(results / paths, paths.split("/")[0])
+
+
+def _digests(found: Artifact | list[Artifact]) -> str | list[str]:
+    return [each.digest for each in found] if isinstance(found, list) else found.digest
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from vista.store.show import describe
+
+    print(describe(arguments.path))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from vista.plan import load_plan
+
+    plan = load_plan(arguments.config)
+    missing = 0
+    for node in plan.nodes.values():
+        there = (Path(plan.results) / node.path / "manifest.json").is_file()
+        missing += not there
+        print(f"{'done' if there else 'todo':5} {plan.results}/{node.path}")
+    print(f"{len(plan.nodes)} artifacts, {missing} to make.")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from vista.artifacts import MANIFEST, WORK
+
+    manifests = [
+        found
+        for path in arguments.paths
+        for found in ([path / MANIFEST] if (path / MANIFEST).exists() else path.rglob(MANIFEST))
+        if WORK not in found.parts
+    ]
+    if not manifests:
+        raise UserError(f"no {MANIFEST} below {', '.join(map(str, arguments.paths))}.")
+    bad = 0
+    for manifest in sorted(manifests):
+        try:
+            open_artifact(manifest.parent).verify()
+        except UserError as error:
+            bad += 1
+            print(f"vista: {error}", file=sys.stderr)
+    print(f"{len(manifests)} artifacts checked, {bad} damaged.")
+    return USER_ERROR if bad else 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from vista.config.run import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=1, sort_keys=True))
+    return 0
+
+
+class _Tee:
+    """Standard error that also goes to a log file."""
+
+    def __init__(self, *targets: TextIO) -> None:
+        self._targets = targets
+
+    def write(self, text: str) -> int:
+        for target in self._targets:
+            target.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for target in self._targets:
+            target.flush()
+
+    def isatty(self) -> bool:
+        return self._targets[0].isatty()
+
+    def fileno(self) -> int:
+        return self._targets[0].fileno()
+
+    @property
+    def encoding(self) -> str:
+        return self._targets[0].encoding
+
+
+@contextlib.contextmanager
+def _logged(path: Path | None) -> Iterator[None]:
+    """Copy standard output and standard error, a crash's traceback too, into `path`."""
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        out: Any = _Tee(sys.stdout, file)
+        err: Any = _Tee(sys.stderr, file)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                yield
+            except BaseException:
+                import traceback
+
+                traceback.print_exc(file=file)
+                raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

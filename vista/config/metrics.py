@@ -1,0 +1,105 @@
+"""Settings of the metrics. Defaults are the published values where there are any."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BootstrapSettings(_Settings):
+    """Intervals of every figure: percentile bootstrap over images."""
+
+    resamples: int = Field(1000, ge=1, description="Times that the images are drawn anew.")
+    level: float = Field(0.95, gt=0, lt=1, description="Coverage of the interval.")
+    seed: int = Field(0, ge=0, description="Seed of the draws.")
+
+
+class LatentMaskSettings(_Settings):
+    """Which latents may speak for an image (VISTA paper, matching rate)."""
+
+    max_image_share: float = Field(
+        0.05, gt=0, le=1, description="Latents active in a larger share of the images are masked."
+    )
+    max_label_density: float = Field(
+        0.005, gt=0, le=1, description="Latents active on a larger share of text tokens are masked."
+    )
+
+
+class ReconstructionSettings(_Settings):
+    """SAE error and sparsity per layer and token kind."""
+
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )
+
+
+class MatchingSettings(_Settings):
+    """Whether the strongest latents of an image name one of its objects."""
+
+    mask: LatentMaskSettings = Field(
+        default_factory=LatentMaskSettings, description="Latents that may be chosen."
+    )
+    top_k: int = Field(3, ge=1, description="Distinct latents an image is judged by.")
+    other_k: tuple[int, ...] = Field(
+        (1, 5, 10), description="Further numbers of latents to report beside it."
+    )
+    judge: str = Field("lexical", description="Judge of labels: see vista.judges.")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )
+
+    @field_validator("other_k")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(k < 1 for k in value):
+            raise ValueError(f"every k must be 1 or more; got {list(value)}")
+        return value
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """All numbers of latents to report, ascending."""
+        return tuple(sorted({self.top_k, *self.other_k}))
+
+
+class LocalizationSettings(_Settings):
+    """Whether named latents fire where their object is."""
+
+    mask: LatentMaskSettings = Field(
+        default_factory=LatentMaskSettings,
+        description="Latents that may be chosen for the pointing game.",
+    )
+    top_k: int = Field(3, ge=1, description="Distinct latents an image that may play.")
+    judge: str = Field(
+        "whole_word", description="Judge that says which labels are the class word."
+    )
+    min_patches: int = Field(
+        5, ge=0, le=256, description="Least patches of a class's boxes, of 256; scaled to the grid."
+    )
+    max_patches: int = Field(
+        200, ge=1, le=256, description="Most patches of a class's boxes, of 256; scaled to the grid."
+    )
+    mask_cover: float = Field(
+        0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."
+    )
+    permutations: int = Field(
+        20, ge=1, description="Permutations of patches for the chance level of IoU."
+    )
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )
+
+
+class CaptionSettings(_Settings):
+    """What the language model says about an image it sees through the projector."""
+
+    split: str = Field("test", description="Images that are captioned.")
+    judge: str = Field("lexical", description="Judge of object mentions: see vista.judges.")
+    max_new_tokens: int = Field(32, ge=1, description="Longest greedy caption, in tokens.")
+    batch_size: int = Field(64, ge=1, description="Images a forward pass.")
+    max_length: int = Field(512, ge=1, description="Tokens a sample, visual tokens included.")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )

@@ -1,0 +1,147 @@
+"""The one mapping between an image's pixels and the patch grid of a vision model.
+
+Training, evaluation, boxes, masks and pictures all go through `ImageGeometry` and
+`prepare_image`, so that a patch means the same part of the image everywhere. (The reference
+program pads images in training, centre-crops them in evaluation and ignores the padding when it
+maps boxes: three mappings where there must be one.)
+
+Shapes: h, w image rows and columns; p patches, row-major; r, c rows and columns of the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Fit = Literal["pad", "crop"]
+
+# Mapped coordinates carry rounding errors of about 1e-13 px; a touch must be larger than this.
+_TOUCH = 1e-6
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """How an image of `width` x `height` px lies on the patch grid of a square model input.
+
+    `size` is the side of the model's input and `patch` the side of a patch, both in input px.
+    `fit` "pad" scales the whole image into the square and centres it; "crop" scales the shorter
+    side to the square and cuts the middle out. If `patch` does not divide `size`, the remainder at
+    the right and the bottom has no patch, as in a convolution with that stride.
+    """
+
+    width: int
+    height: int
+    size: int
+    patch: int
+    fit: Fit = "pad"
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height, self.patch) < 1 or self.size < self.patch:
+            raise ValueError(f"impossible geometry: {self}")
+        if self.fit not in ("pad", "crop"):
+            raise ValueError(f"fit must be 'pad' or 'crop', got {self.fit!r}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.size // self.patch, self.size // self.patch
+
+    @property
+    def n_patches(self) -> int:
+        """Patches in the grid."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """Width and height in input px that the whole image is resized to (at least 1 each)."""
+        side = max if self.fit == "pad" else min
+        scale = self.size / side(self.width, self.height)
+        return max(1, round(self.width * scale)), max(1, round(self.height * scale))
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Where the resized image's left top corner lies in the input; negative if cropped."""
+        width, height = self.resized
+        return (self.size - width) // 2, (self.size - height) // 2
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Input px per image px, along x and y."""
+        width, height = self.resized
+        return width / self.width, height / self.height
+
+    def box_to_patches(
+        self, box_xywh: tuple[float, float, float, float], min_overlap: float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Which patches [p] a box (x, y, width, height in image px) touches.
+
+        With `min_overlap` > 0 the box must cover at least that share of the patch's area.
+        """
+        x, y, width, height = box_xywh
+        (sx, sy), (ox, oy) = self.scale, self.offset
+        cover_c = self._overlap(np.array([x * sx + ox]), np.array([(x + width) * sx + ox]))[:, 0]
+        cover_r = self._overlap(np.array([y * sy + oy]), np.array([(y + height) * sy + oy]))[:, 0]
+        if min_overlap <= 0:
+            return np.outer(cover_r > _TOUCH, cover_c > _TOUCH).reshape(-1)
+        share_rc = np.outer(cover_r, cover_c) / self.patch**2
+        return (share_rc >= min_overlap - _TOUCH).reshape(-1)
+
+    def mask_to_patches(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The share [p] of each patch's area that a mask over the image [h, w] covers, exactly."""
+        if mask_hw.shape != (self.height, self.width):
+            raise ValueError(
+                f"mask of shape {mask_hw.shape} for an image of {self.height}x{self.width}"
+            )
+        (sx, sy), (ox, oy) = self.scale, self.offset
+        columns, rows = np.arange(self.width), np.arange(self.height)
+        cover_cw = self._overlap(columns * sx + ox, (columns + 1) * sx + ox)
+        cover_rh = self._overlap(rows * sy + oy, (rows + 1) * sy + oy)
+        area_rc = cover_rh @ mask_hw.astype(np.float64) @ cover_cw.T
+        return (area_rc / self.patch**2).reshape(-1)
+
+    def patch_to_box(self, p: int) -> tuple[float, float, float, float]:
+        """The box (x, y, width, height) of patch `p` in image px.
+
+        A patch in the padding lies outside the image; it is not clipped.
+        """
+        if not 0 <= p < self.n_patches:
+            raise ValueError(f"patch {p} is not in a grid of {self.n_patches}")
+        row, column = divmod(p, self.grid[1])
+        (sx, sy), (ox, oy) = self.scale, self.offset
+        return (
+            (column * self.patch - ox) / sx,
+            (row * self.patch - oy) / sy,
+            self.patch / sx,
+            self.patch / sy,
+        )
+
+    def _overlap(
+        self, start: NDArray[np.float64], stop: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Length in input px that each grid interval shares with each [start, stop): [grid, n]."""
+        low = (np.arange(self.size // self.patch) * self.patch).astype(np.float64)[:, None]
+        shared = np.minimum(low + self.patch, stop[None]) - np.maximum(low, start[None])
+        return np.maximum(shared, 0.0)
+
+
+def prepare_image(
+    image: Image.Image, size: int, fit: Fit, fill: tuple[int, int, int] = (127, 127, 127)
+) -> NDArray[np.uint8]:
+    """The model's input [size, size, 3]: resized and padded or cropped as `ImageGeometry` says.
+
+    `fill` colours the padding; pass the encoder's mean colour, so that padding is about zero
+    after normalisation. An image that has the right size already is not resampled.
+    """
+    geometry = ImageGeometry(image.width, image.height, size, size, fit)
+    rgb = image.convert("RGB")
+    if geometry.resized != rgb.size:
+        rgb = rgb.resize(geometry.resized, Image.Resampling.BICUBIC)
+    if geometry.resized == (size, size):
+        return np.array(rgb)
+    canvas = Image.new("RGB", (size, size), fill)
+    canvas.paste(rgb, geometry.offset)
+    return np.array(canvas)

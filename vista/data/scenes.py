@@ -1,0 +1,212 @@
+"""What a drawn scene holds and how it is told: objects, places, captions, questions, documents.
+
+Nothing here touches pixels but stamps' sizes, so a language corpus of any size is cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vista.config.data import DrawnData
+from vista.data.glyphs import StampLibrary
+
+COLOURS: tuple[str, ...] = (
+    "black",
+    "blue",
+    "green",
+    "orange",
+    "purple",
+    "red",
+    "white",
+    "yellow",
+)
+GROUNDS: tuple[str, ...] = ("grass", "sand", "stone", "water", "wood")
+PLACES: tuple[str, ...] = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
+DESCRIBE = "describe the scene ."
+
+# A patch word names the object that covers at least this share of the patch.
+PATCH_COVER = 0.5
+# Empty pixels between two objects.
+_GAP = 1
+_TRIES = 2000
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object: what, which variant and size of it, and its box in px."""
+
+    noun: str
+    colour: str
+    variant: int
+    size: int
+    x: int
+    y: int
+    width: int
+    height: int
+    place: str
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """(x, y, width, height) in px."""
+        return (float(self.x), float(self.y), float(self.width), float(self.height))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A ground and one to three objects, in reading order."""
+
+    ground: str
+    objects: tuple[SceneObject, ...]
+    asked: int  # index of the object that the second turn asks about
+    ask_colour: bool  # its colour, or else what stands at its place
+
+    @property
+    def caption(self) -> str:
+        """E.g. "a red cat at top left and a blue anchor at bottom on grass ."."""
+        told = " and ".join(
+            f"{'an' if o.colour[0] in 'aeiou' else 'a'} {o.colour} {o.noun} at {o.place}"
+            for o in self.objects
+        )
+        return f"{told} on {self.ground} ."
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """(question, answer) pairs, the description first."""
+        asked = self.objects[self.asked]
+        if self.ask_colour:
+            second = (f"what color is the {asked.noun} ?", asked.colour)
+        else:
+            second = (f"what is at {asked.place} ?", asked.noun)
+        return ((DESCRIBE, self.caption), second)
+
+
+def sample_scene(
+    rng: np.random.Generator, settings: DrawnData, library: StampLibrary, pool: str
+) -> Scene:
+    """Draw the content of one scene: objects of different nouns and places that do not overlap."""
+    count = 1 + int(rng.choice(3, p=np.asarray(settings.object_counts)))
+    count = min(count, len(library.nouns))
+    nouns = [library.nouns[i] for i in rng.choice(len(library.nouns), count, replace=False)]
+    colours = [COLOURS[i] for i in rng.integers(len(COLOURS), size=count)]
+    variants = [library.pick(noun, pool, rng) for noun in nouns]
+    ground = GROUNDS[rng.integers(len(GROUNDS))]
+    low, high = settings.object_size
+    for attempt in range(_TRIES):
+        # Three large objects do not always fit: the upper bound sinks while the tries go on.
+        top = max(low, high - attempt // 50)
+        objects = _place(rng, settings.image_size, (low, top), nouns, colours, variants, library)
+        if objects is not None:
+            break
+    else:
+        raise ValueError(f"{count} objects of {low} px found no room in {settings.image_size} px")
+    objects.sort(key=lambda o: PLACES.index(o.place))
+    return Scene(ground, tuple(objects), int(rng.integers(count)), bool(rng.random() < 0.5))
+
+
+def _place(
+    rng: np.random.Generator,
+    side: int,
+    sizes: tuple[int, int],
+    nouns: list[str],
+    colours: list[str],
+    variants: list[int],
+    library: StampLibrary,
+) -> list[SceneObject] | None:
+    objects: list[SceneObject] = []
+    for noun, colour, variant in zip(nouns, colours, variants, strict=True):
+        size = int(rng.integers(sizes[0], sizes[1] + 1))
+        stamp = library.stamp(noun, variant, size)
+        if stamp.width > side or stamp.height > side:
+            return None
+        x = int(rng.integers(side - stamp.width + 1))
+        y = int(rng.integers(side - stamp.height + 1))
+        place = place_name(x + stamp.width / 2, y + stamp.height / 2, side)
+        for other in objects:
+            apart = (
+                x >= other.x + other.width + _GAP
+                or other.x >= x + stamp.width + _GAP
+                or y >= other.y + other.height + _GAP
+                or other.y >= y + stamp.height + _GAP
+            )
+            if not apart or place == other.place:
+                return None
+        objects.append(
+            SceneObject(noun, colour, variant, size, x, y, stamp.width, stamp.height, place)
+        )
+    return objects
+
+
+def place_name(x: float, y: float, side: int) -> str:
+    """The name of the ninth of the image that a point lies in."""
+    column = min(int(3 * x / side), 2)
+    row = min(int(3 * y / side), 2)
+    return PLACES[3 * row + column]
+
+
+def patch_words(
+    rng: np.random.Generator, scene: Scene, settings: DrawnData, nouns: tuple[str, ...]
+) -> list[str]:
+    """One word a patch, row-major: noun or colour of the object there, else the ground.
+
+    A share of the words is swapped for random ones, so that a reader learns to weigh the whole
+    grid and not to trust one patch.
+    """
+    side, grid = settings.image_size, settings.text_grid
+    words = [scene.ground] * grid**2
+    for item in scene.objects:
+        covered = covered_patches(item, side, grid)
+        order = rng.permutation(len(covered))
+        named = rng.random(len(covered)) < settings.noun_share
+        # Every object shows its noun somewhere, and its colour if it has a second patch.
+        named[order[0]] = True
+        if len(covered) > 1:
+            named[order[1]] = False
+        for patch, by_noun in zip(covered, named, strict=True):
+            words[patch] = item.noun if by_noun else item.colour
+    vocabulary = (*nouns, *COLOURS, *GROUNDS)
+    for i in np.flatnonzero(rng.random(len(words)) < settings.noise_share):
+        words[i] = vocabulary[rng.integers(len(vocabulary))]
+    return words
+
+
+def covered_patches(item: SceneObject, side: int, grid: int) -> list[int]:
+    """The patches that an object's box mostly covers, or else the one that it covers most."""
+    # In units of 1 / grid of a pixel all is whole: patch k spans [k * side, (k + 1) * side).
+    spans = []
+    for start, length in ((item.x, item.width), (item.y, item.height)):
+        low, high = start * grid, (start + length) * grid
+        spans.append(
+            [max(0, min(high, (k + 1) * side) - max(low, k * side)) for k in range(grid)]
+        )
+    area = [cover_r * cover_c for cover_r in spans[1] for cover_c in spans[0]]
+    mostly = [p for p, covered in enumerate(area) if covered >= PATCH_COVER * side**2]
+    return mostly or [max(range(len(area)), key=area.__getitem__)]
+
+
+def documents(
+    settings: DrawnData, library: StampLibrary, seeds: Iterator[np.random.Generator]
+) -> Iterator[str]:
+    """Documents of the language corpus, one for each generator in `seeds`.
+
+    Even documents open with patch words and go on exactly as a prompt does after an image; odd
+    ones are the prompt's text alone, as the text control reads it.
+    """
+    for i, rng in enumerate(seeds):
+        scene = sample_scene(rng, settings, library, "train")
+        words = [text for turn in scene.turns for text in turn]
+        if i % 2 == 0:
+            words = [*patch_words(rng, scene, settings, library.nouns), *words]
+        yield " ".join(words)

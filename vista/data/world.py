@@ -1,0 +1,216 @@
+"""Draw a world of scenes and write it in the formats that real data comes in.
+
+`images/*.png`, COCO instances and captions, LLaVA conversations, and a language corpus. What
+reads them cannot tell that they were drawn. The same settings give the same bytes.
+
+Shapes: h, w image rows and columns; 3 colour channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vista.config.data import SPLITS, DrawnData
+from vista.data.glyphs import GlyphLibrary, StampLibrary
+from vista.data.masks import encode_mask
+from vista.data.scenes import Scene, SceneObject, documents, sample_scene
+from vista.progress import progress
+
+# Ink and body of each colour: the body (filled holes) is a paler or darker shade of the ink.
+INKS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
+    "black": ((12, 12, 14), (70, 70, 74)),
+    "blue": ((24, 52, 214), (110, 132, 240)),
+    "green": ((0, 112, 40), (60, 176, 92)),
+    "orange": ((238, 108, 0), (255, 166, 84)),
+    "purple": ((128, 20, 160), (188, 104, 214)),
+    "red": ((212, 16, 24), (244, 104, 108)),
+    "white": ((255, 255, 255), (216, 216, 222)),
+    "yellow": ((250, 214, 0), (252, 236, 110)),
+}
+# Mean colour of each ground: pale and dull, so that all eight inks stand out on all five.
+GROUND_COLOURS: dict[str, tuple[int, int, int]] = {
+    "grass": (142, 160, 118),
+    "sand": (190, 174, 142),
+    "stone": (148, 148, 150),
+    "water": (134, 160, 182),
+    "wood": (160, 130, 104),
+}
+# Streams of the random generator: a scene depends on (seed, stream, index) and nothing else.
+_STREAMS = {"train": 0, "validation": 1, "test": 2, "text_train": 3, "text_heldout": 4}
+
+
+def draw_world(settings: DrawnData, out_dir: Path, seed: int) -> None:
+    """Write the whole world into `out_dir`.
+
+    Files: images/<split>_<index>.png, annotations/{instances,captions,llava}_<split>.json,
+    text/{train,heldout}.txt with one document a line.
+    """
+    library = make_library(settings)
+    for folder in ("images", "annotations", "text"):
+        (out_dir / folder).mkdir(parents=True, exist_ok=True)
+    first_id = 1
+    for split in SPLITS:
+        count = getattr(settings.scenes, split)
+        _write_split(settings, library, out_dir, seed, split, count, first_id)
+        first_id += count
+    for split, count in (
+        ("train", settings.documents.train),
+        ("heldout", settings.documents.heldout),
+    ):
+        texts = documents(settings, library, _generators(seed, f"text_{split}", count))
+        with (out_dir / "text" / f"{split}.txt").open("w", encoding="utf-8") as file:
+            for text in progress(texts, total=count, desc=f"{split} text", unit="document"):
+                file.write(text + "\n")
+
+
+def make_library(settings: DrawnData) -> StampLibrary:
+    """The objects that the settings ask for."""
+    if settings.objects == "digits":
+        from vista.data.digits import DigitLibrary
+
+        return DigitLibrary()
+    return GlyphLibrary()
+
+
+def scene_images(
+    settings: DrawnData, library: StampLibrary, seed: int, split: str, count: int
+) -> Iterator[tuple[Scene, NDArray[np.uint8]]]:
+    """The first `count` scenes of a split and their pixels [h, w, 3]."""
+    pool = "test" if split == "test" else "train"
+    for rng in _generators(seed, split, count):
+        scene = sample_scene(rng, settings, library, pool)
+        yield scene, paint(rng, scene, library, settings.image_size)
+
+
+def paint(
+    rng: np.random.Generator, scene: Scene, library: StampLibrary, side: int
+) -> NDArray[np.uint8]:
+    """The pixels [h, w, 3] of a scene."""
+    canvas_hw3 = ground_texture(rng, scene.ground, side)
+    for item in scene.objects:
+        stamp = library.stamp(item.noun, item.variant, item.size)
+        patch = canvas_hw3[item.y : item.y + item.height, item.x : item.x + item.width]
+        ink, body = (
+            np.asarray(colour, dtype=np.float32) * rng.uniform(0.92, 1.0)
+            for colour in INKS[item.colour]
+        )
+        patch += stamp.body_hw[..., None] * (body - patch)
+        patch += stamp.ink_hw[..., None] * (ink - patch)
+    return np.clip(np.rint(canvas_hw3), 0, 255).astype(np.uint8)
+
+
+def ground_texture(rng: np.random.Generator, ground: str, side: int) -> NDArray[np.float32]:
+    """A ground [h, w, 3]: its mean colour and a faint pattern of its own."""
+    noise_hw = rng.standard_normal((side, side)).astype(np.float32)
+    rows = np.arange(side, dtype=np.float32)[:, None]
+    columns = np.arange(side, dtype=np.float32)[None, :]
+    phase = np.float32(rng.uniform(0, 2 * np.pi))
+    if ground == "grass":  # upright blades
+        pattern_hw = _smooth(noise_hw, axis=0, reach=5) * 14
+    elif ground == "sand":  # fine grains
+        pattern_hw = noise_hw * 7
+    elif ground == "stone":  # soft blotches
+        pattern_hw = _smooth(_smooth(noise_hw, axis=0, reach=5), axis=1, reach=5) * 26
+    elif ground == "water":  # level waves
+        pattern_hw = 8 * np.sin(rows * np.float32(0.9) + np.sin(columns / 6 + phase) * 2) + (
+            2 * noise_hw
+        )
+    elif ground == "wood":  # long level grain
+        pattern_hw = _smooth(noise_hw, axis=1, reach=9) * 22
+    else:
+        raise ValueError(f"no texture for {ground!r}")
+    colour = np.asarray(GROUND_COLOURS[ground], dtype=np.float32) * np.float32(
+        rng.uniform(0.95, 1.05)
+    )
+    return (colour[None, None] + pattern_hw[..., None]).astype(np.float32)
+
+
+def _smooth(values_hw: NDArray[np.float32], axis: int, reach: int) -> NDArray[np.float32]:
+    total = values_hw.copy()
+    for shift in range(1, reach):
+        total += np.roll(values_hw, shift, axis=axis)
+    return (total / reach).astype(np.float32)
+
+
+def _generators(seed: int, stream: str, count: int) -> Iterator[np.random.Generator]:
+    for index in range(count):
+        yield np.random.default_rng([seed, _STREAMS[stream], index])
+
+
+def _write_split(
+    settings: DrawnData,
+    library: StampLibrary,
+    out_dir: Path,
+    seed: int,
+    split: str,
+    count: int,
+    first_id: int,
+) -> None:
+    images: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    conversations: list[dict[str, Any]] = []
+    category = {noun: i + 1 for i, noun in enumerate(library.nouns)}
+    drawn = scene_images(settings, library, seed, split, count)
+    for i, (scene, pixels) in enumerate(
+        progress(drawn, total=count, desc=f"{split} scenes", unit="image")
+    ):
+        image_id, name = first_id + i, f"{split}_{i:06d}"
+        Image.fromarray(pixels).save(out_dir / "images" / f"{name}.png")
+        side = settings.image_size
+        images.append(
+            {"id": image_id, "file_name": f"{name}.png", "width": side, "height": side}
+        )
+        for j, item in enumerate(scene.objects):
+            mask_hw = object_mask(item, library, side)
+            instances.append(
+                {
+                    "id": 10 * image_id + j,
+                    "image_id": image_id,
+                    "category_id": category[item.noun],
+                    "bbox": [item.x, item.y, item.width, item.height],
+                    "area": int(mask_hw.sum()),
+                    "iscrowd": 0,
+                    "segmentation": encode_mask(mask_hw),
+                }
+            )
+        captions.append({"id": image_id, "image_id": image_id, "caption": scene.caption})
+        conversations.append(
+            {"id": name, "image": f"{name}.png", "conversations": _conversation(scene)}
+        )
+    categories = [{"id": number, "name": noun} for noun, number in category.items()]
+    folder = out_dir / "annotations"
+    _write_json(
+        folder / f"instances_{split}.json",
+        {"images": images, "annotations": instances, "categories": categories},
+    )
+    _write_json(folder / f"captions_{split}.json", {"images": images, "annotations": captions})
+    _write_json(folder / f"llava_{split}.json", conversations)
+
+
+def object_mask(item: SceneObject, library: StampLibrary, side: int) -> NDArray[np.bool_]:
+    """The object's exact pixels as a mask over the image [h, w]."""
+    mask_hw = np.zeros((side, side), dtype=np.bool_)
+    stamp = library.stamp(item.noun, item.variant, item.size)
+    mask_hw[item.y : item.y + item.height, item.x : item.x + item.width] = stamp.mask_hw
+    return mask_hw
+
+
+def _conversation(scene: Scene) -> list[dict[str, str]]:
+    turns: list[dict[str, str]] = []
+    for i, (question, answer) in enumerate(scene.turns):
+        turns.append({"from": "human", "value": question if i else f"<image>\n{question}"})
+        turns.append({"from": "gpt", "value": answer})
+    return turns
+
+
+def _write_json(path: Path, value: object) -> None:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The frozen language model: prompts, spliced visual tokens, residual taps, greedy captions."""

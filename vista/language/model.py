@@ -1,0 +1,368 @@
+"""A frozen causal language model that takes visual tokens in and lets its residual stream be read.
+
+Shape suffixes: b batch, p visual (patch) token, t token, d width of the residual stream,
+v vocabulary, n positions picked out of a [b, t] grid in row-major order.
+
+Two conventions hold everywhere, and only this file knows how a model realises them:
+
+* Visual tokens replace the residual stream that *enters block 0* (VISTA, arXiv 2605.24946, section
+  3; the projector's output is that stream). Writing them into the token embeddings instead would
+  be wrong wherever a model works on its embeddings first: Gemma multiplies them by sqrt(d_model),
+  GPT-2 adds positions.
+* "Layer l" is the residual stream after block l, counted from 0, unnormed. `hidden_states[-1]` of
+  most models has already gone through the final norm and is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from vista.errors import UserError
+from vista.language.prompt import prompt_ids
+
+Edit = Callable[[Tensor], Tensor]
+
+# Where the families keep their blocks, tried in order; a new family is one more line.
+BLOCK_PATHS = (
+    "model.layers",  # Llama, Gemma, Gemma 2, Gemma 3 (text), Qwen 2 and 3, Mistral, OLMo, Phi 3
+    "model.language_model.layers",  # Gemma 3 and other models with a vision part of their own
+    "transformer.h",  # GPT-2
+    "gpt_neox.layers",  # Pythia
+)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one pass gave.
+
+    Attributes:
+        logits: [b, t, v], or [n, v] if only some positions were asked for, or None if the pass
+            stopped before the head.
+        taps: residual stream [b, t, d] after each tapped block, after any edit of that block.
+    """
+
+    logits: Tensor | None
+    taps: dict[int, Tensor] = field(default_factory=dict)
+
+
+class _StopForward(Exception):
+    """Raised by a hook to leave a pass early; never seen outside this file."""
+
+
+def find_blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
+    """The list of decoder blocks of a Hugging Face causal language model.
+
+    Raises:
+        UserError: no known path leads to a list of `n_blocks` blocks.
+    """
+    for path in BLOCK_PATHS:
+        module: Any = model
+        for name in path.split("."):
+            module = getattr(module, name, None)
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return module
+    raise UserError(
+        f"language model {type(model).__name__}: its {n_blocks} blocks were not found under any of "
+        f"{', '.join(BLOCK_PATHS)}; add its path to BLOCK_PATHS in vista/language/model.py"
+    )
+
+
+class LanguageModel:
+    """A frozen decoder with its tokenizer. Gradients flow through it to `visual`, never into it.
+
+    Attributes:
+        model: the Hugging Face model, in eval mode, no parameter requiring a gradient.
+        tokenizer: its tokenizer.
+        blocks: its decoder blocks; `n_blocks` of them.
+        d_model: width of the residual stream.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        config = model.config.get_text_config()
+        self.d_model = int(config.hidden_size)
+        self.n_blocks = int(config.num_hidden_layers)
+        self.blocks = find_blocks(model, self.n_blocks)
+        self.eos_ids = _eos_ids(model, tokenizer)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        revision: str | None = None,
+    ) -> LanguageModel:
+        """Load a `save_pretrained` folder, or a repository that is already in the local cache.
+
+        Args:
+            path: the folder or repository name.
+            device: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there is one).
+            dtype: "float32", "bfloat16" or "float16".
+            revision: commit of a repository.
+
+        Raises:
+            UserError: nothing there, no safetensors weights, or no known causal language model.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.
+        source: dict[str, Any] = {"revision": revision, "local_files_only": True}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(path), **source)
+            # The attention implementation is left to the model: Gemma 2 picks the eager one,
+            # since the fused one cannot cap the attention logits.
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype=getattr(torch, dtype), use_safetensors=True, **source
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"language model {path}: could not be loaded as a causal language model "
+                f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a "
+                "tokenizer and safetensors weights, or a repository fetched beforehand"
+            ) from error
+        return cls(cast(Any, model).to(device), tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        return cast(torch.device, self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return cast(torch.dtype, self.model.dtype)
+
+    def embed(self, input_ids_bt: Tensor) -> Tensor:
+        """The residual stream entering block 0 for plain text, [b, t, d], model scale included."""
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            caught.append(_stream_in(args, kwargs))
+            raise _StopForward
+
+        handle = self.blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
+        with torch.no_grad(), _removed([handle]):
+            self._run(input_ids=input_ids_bt, use_cache=False)
+        return caught[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        visual: Tensor | None = None,
+        visual_start: int = 1,
+        taps: Collection[int] = (),
+        stop_after: int | None = None,
+        edits: Mapping[int, Edit] | None = None,
+        logits_at: Tensor | None = None,
+    ) -> Forward:
+        """One pass over whole sequences (no cache).
+
+        Args:
+            input_ids: token ids, right padded; ids at the visual positions are placeholders.
+            attention_mask: 1 for real tokens (visual ones too), 0 for padding.
+            visual: visual tokens; they replace the stream entering block 0 at positions
+                visual_start .. visual_start + p - 1.
+            taps: layers whose residual stream to return.
+            stop_after: leave the pass after this block; no logits then.
+            edits: layer -> function of the whole stream [b, t, d] after that block; later blocks
+                and the tap of that layer see its result.
+            logits_at: bool mask; if given, logits are computed at these positions only and
+                come as [n, v]. Vocabulary heads are large: 256k x 4 bytes a token for Gemma 2.
+
+        Raises:
+            ValueError: a layer out of range, or visual tokens that do not fit.
+        """
+        edits = edits or {}
+        wanted = set(taps)
+        used = {*wanted, *edits, *(() if stop_after is None else (stop_after,))}
+        self._check_layers(used, stop_after)
+        kept: dict[int, Tensor] = {}
+        handles = []
+        if visual is not None:
+            self._check_visual(input_ids, visual, visual_start)
+            handles.append(self._write_visual(visual, visual_start))
+        for layer in sorted(used):
+            stop = layer == stop_after
+            handles.append(self._watch(layer, edits.get(layer), layer in wanted, kept, stop))
+        if logits_at is not None:
+            handles.append(self._narrow_head(logits_at))
+        with _removed(handles):
+            output = self._run(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        logits = None if output is None else cast(Tensor, output.logits)
+        if logits is not None and logits_at is not None:
+            logits = logits[0]
+        return Forward(logits=logits, taps=kept)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        visual: Tensor | None,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        edits: Mapping[int, Edit] | None = None,
+        batch_size: int = 64,
+    ) -> list[str]:
+        """Greedy answers to `prompts` (questions), each with its own visual tokens.
+
+        Prompts are put into batches of equal length, so no padding ever enters the cache and an
+        answer does not depend on its neighbours.
+
+        Args:
+            visual: visual tokens, or None for text alone.
+            prompts: one question for each image; formatted as in training.
+            edits: as in `forward`; they act on the prompt (image and question) only. What they
+                change reaches the answer through the cache.
+
+        Raises:
+            ValueError: images and prompts do not pair up, or edits come with prompts that do not
+                fit into one batch of one length (an edit knows images by their row).
+        """
+        if visual is not None and len(visual) != len(prompts):
+            raise ValueError(f"{len(visual)} images but {len(prompts)} prompts")
+        n_visual = 0 if visual is None else visual.shape[1]
+        encoded = [prompt_ids(self.tokenizer, prompt, n_visual) for prompt in prompts]
+        answers = [""] * len(prompts)
+        if edits and (len({len(ids) for ids in encoded}) > 1 or len(prompts) > batch_size):
+            raise ValueError("edits need prompts of one length that fit into one batch")
+        lengths = sorted({len(ids) for ids in encoded})
+        for length in lengths:
+            same = [i for i, ids in enumerate(encoded) if len(ids) == length]
+            for start in range(0, len(same), batch_size):
+                rows = same[start : start + batch_size]
+                ids_bt = torch.tensor([encoded[i] for i in rows], device=self.device)
+                rows_visual = None if visual is None else visual[rows]
+                texts = self._generate_batch(ids_bt, rows_visual, max_new_tokens, edits)
+                for i, text in zip(rows, texts, strict=True):
+                    answers[i] = text
+        return answers
+
+    def _generate_batch(
+        self,
+        ids_bt: Tensor,
+        visual_bpd: Tensor | None,
+        max_new_tokens: int,
+        edits: Mapping[int, Edit] | None,
+    ) -> list[str]:
+        visual_start = 0 if self.tokenizer.bos_token_id is None else 1
+        handles = []
+        if visual_bpd is not None:
+            self._check_visual(ids_bt, visual_bpd, visual_start)
+            handles.append(self._write_visual(visual_bpd, visual_start))
+        for layer, edit in (edits or {}).items():
+            handles.append(self._watch(layer, edit, False, {}, False))
+        with _removed(handles):
+            output = self._run(input_ids=ids_bt, use_cache=True, logits_to_keep=1)
+        ended_b = torch.zeros(len(ids_bt), dtype=torch.bool, device=ids_bt.device)
+        eos = torch.tensor(sorted(self.eos_ids), device=ids_bt.device)
+        steps: list[Tensor] = []
+        while True:
+            next_b = output.logits[:, -1].argmax(-1)
+            ended_b |= torch.isin(next_b, eos)
+            steps.append(torch.where(ended_b, -1, next_b))
+            if bool(ended_b.all()) or len(steps) == max_new_tokens:
+                break
+            output = self._run(
+                input_ids=next_b[:, None], past_key_values=output.past_key_values, use_cache=True
+            )
+        return [
+            cast(str, self.tokenizer.decode([i for i in row if i >= 0], skip_special_tokens=True))
+            for row in torch.stack(steps, dim=1).tolist()
+        ]
+
+    def _run(self, **inputs: Any) -> Any:
+        """The model's own forward; None if a hook left it early."""
+        try:
+            return self.model(**inputs)
+        except _StopForward:
+            return None
+
+    def _write_visual(self, visual_bpd: Tensor, start: int) -> RemovableHandle:
+        def write(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            h_btd = _stream_in(args, kwargs)
+            end = start + visual_bpd.shape[1]
+            spliced = torch.cat(
+                [h_btd[:, :start], visual_bpd.to(h_btd.dtype), h_btd[:, end:]], dim=1
+            )
+            if args:
+                return (spliced, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": spliced}
+
+        return self.blocks[0].register_forward_pre_hook(write, with_kwargs=True)
+
+    def _watch(
+        self, layer: int, edit: Edit | None, tap: bool, kept: dict[int, Tensor], stop: bool
+    ) -> RemovableHandle:
+        def watch(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+            h_btd = output[0] if isinstance(output, tuple) else output
+            if edit is not None:
+                h_btd = edit(h_btd)
+            if tap:
+                kept[layer] = h_btd
+            if stop:
+                raise _StopForward
+            if edit is None:
+                return None
+            return (h_btd, *output[1:]) if isinstance(output, tuple) else h_btd
+
+        return self.blocks[layer].register_forward_hook(watch)
+
+    def _narrow_head(self, logits_at_bt: Tensor) -> RemovableHandle:
+        # Narrowing the head's *input* leaves the model's own head in charge: whatever it does
+        # after the matrix product (Gemma 2's soft cap) is still done.
+        head = self.model.get_output_embeddings()
+
+        def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (args[0][logits_at_bt][None], *args[1:])
+
+        return cast(RemovableHandle, head.register_forward_pre_hook(narrow))
+
+    def _check_layers(self, layers: set[int], stop_after: int | None) -> None:
+        wrong = sorted(layer for layer in layers if not 0 <= layer < self.n_blocks)
+        if wrong:
+            raise ValueError(f"layers {wrong} asked of a model with blocks 0..{self.n_blocks - 1}")
+        late = sorted(layer for layer in layers if stop_after is not None and layer > stop_after)
+        if late:
+            raise ValueError(f"layers {late} come after stop_after={stop_after}")
+
+    def _check_visual(self, input_ids_bt: Tensor, visual_bpd: Tensor, start: int) -> None:
+        b, p, d = visual_bpd.shape
+        if b != input_ids_bt.shape[0] or start + p > input_ids_bt.shape[1] or d != self.d_model:
+            raise ValueError(
+                f"visual tokens {tuple(visual_bpd.shape)} at {start} do not fit ids "
+                f"{tuple(input_ids_bt.shape)} of a model of width {self.d_model}"
+            )
+
+
+def _stream_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return cast(Tensor, args[0] if args else kwargs["hidden_states"])
+
+
+@contextmanager
+def _removed(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Take hooks off again, whatever happens in between."""
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        yield
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends an answer: instruction-tuned models have an end of turn beside EOS."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    ids = [declared] if isinstance(declared, int) else list(declared or [])
+    if tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    return frozenset(ids)

@@ -1,0 +1,204 @@
+"""From questions and answers to token ids, the same way in training, evaluation and generation.
+
+Layout of a sample: BOS, visual placeholders, question, answer, question, answer, ... The text is
+formatted by the tokenizer's own chat template where it has one. Only answers and the token that
+ends each of them are learnt.
+
+Shape suffixes: b sample, t token, n answer tokens of the whole batch in row-major order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from vista.errors import UserError
+
+IGNORED = -100  # torch's own default for labels that carry no loss
+
+
+class QuestionAnswer(Protocol):
+    """One turn of a conversation; `vista.data.records.Turn` is one."""
+
+    @property
+    def question(self) -> str: ...
+
+    @property
+    def answer(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded samples.
+
+    Attributes:
+        input_ids: [b, t] int64; placeholders at the visual positions.
+        attention_mask: [b, t] int64, 1 for BOS, visual and text tokens.
+        labels: [b, t] int64, the token itself where it is learnt, -100 elsewhere.
+        text_mask: [b, t] bool, the text after the image (no BOS, visual token or padding).
+        visual_start: position of the first visual token.
+        n_visual: visual tokens a sample.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    text_mask: Tensor
+    visual_start: int
+    n_visual: int
+
+    @property
+    def predict_mask(self) -> Tensor:
+        """[b, t] bool: positions whose *next* token is learnt; where logits are needed."""
+        mask = torch.zeros_like(self.text_mask)
+        mask[:, :-1] = self.labels[:, 1:] != IGNORED
+        return mask
+
+    @property
+    def targets(self) -> Tensor:
+        """[n] int64: the learnt tokens, in the order of `predict_mask`."""
+        following = self.labels[:, 1:]
+        return following[following != IGNORED]
+
+    @property
+    def target_sample(self) -> Tensor:
+        """[n] int64: the sample that each learnt token belongs to."""
+        return self.predict_mask.nonzero()[:, 0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            labels=self.labels.to(device),
+            text_mask=self.text_mask.to(device),
+        )
+
+
+def build_batch(
+    tokenizer: Any,
+    turns_per_sample: Sequence[Sequence[QuestionAnswer]],
+    n_visual: int,
+    max_length: int,
+) -> Batch:
+    """Token ids, masks and labels of some conversations about images.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        turns_per_sample: the conversation about each image.
+        n_visual: visual tokens of each image (0 for text alone).
+        max_length: longest sequence, BOS and visual tokens included; what is longer is cut at
+            the right end.
+
+    Raises:
+        UserError: max_length leaves no room for text, or the chat template cannot be split into
+            turns.
+    """
+    start = 0 if tokenizer.bos_token_id is None else 1
+    head = _head(tokenizer, n_visual)
+    if len(head) >= max_length:
+        raise UserError(
+            f"max_length={max_length}: {n_visual} visual tokens leave no room for text; "
+            f"expected more than {len(head)}"
+        )
+    ids_rows, label_rows = [], []
+    for turns in turns_per_sample:
+        ids, labels = list(head), [IGNORED] * len(head)
+        for text, learnt in _segments(tokenizer, turns):
+            tokens = _tokens(tokenizer, text)
+            ids += tokens
+            labels += tokens if learnt else [IGNORED] * len(tokens)
+        ids_rows.append(ids[:max_length])
+        label_rows.append(labels[:max_length])
+    b, t = len(ids_rows), max(len(ids) for ids in ids_rows)
+    input_ids = torch.full((b, t), _filler(tokenizer), dtype=torch.int64)
+    labels_bt = torch.full((b, t), IGNORED, dtype=torch.int64)
+    attention_mask = torch.zeros((b, t), dtype=torch.int64)
+    for i, (ids, labels) in enumerate(zip(ids_rows, label_rows, strict=True)):
+        input_ids[i, : len(ids)] = torch.tensor(ids)
+        labels_bt[i, : len(ids)] = torch.tensor(labels)
+        attention_mask[i, : len(ids)] = 1
+    text_mask = attention_mask.bool()
+    text_mask[:, : len(head)] = False
+    return Batch(input_ids, attention_mask, labels_bt, text_mask, start, n_visual)
+
+
+def prompt_ids(tokenizer: Any, question: str, n_visual: int) -> list[int]:
+    """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
+    asked = _strip_bos(tokenizer, _render(tokenizer, [question]))
+    return _head(tokenizer, n_visual) + _tokens(tokenizer, asked)
+
+
+def _head(tokenizer: Any, n_visual: int) -> list[int]:
+    bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+    return bos + [_filler(tokenizer)] * n_visual
+
+
+def _filler(tokenizer: Any) -> int:
+    """The id for placeholders and padding. What it means is never seen by the model."""
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    return 0
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _segments(tokenizer: Any, turns: Sequence[QuestionAnswer]) -> list[tuple[str, bool]]:
+    """Pieces of the formatted conversation: (what is asked, False), (what is answered, True), ...
+
+    Each piece is tokenized on its own, so a label never covers half a token, and the question of a
+    training sample has the very ids that `prompt_ids` gives.
+    """
+    segments: list[tuple[str, bool]] = []
+    done, between = "", ""
+    dialogue: list[str] = []
+    for turn in turns:
+        dialogue.append(turn.question)
+        asked = _render(tokenizer, dialogue)
+        dialogue.append(turn.answer)
+        answered = _render(tokenizer, dialogue)
+        if not (asked.startswith(done) and answered.startswith(asked)):
+            raise UserError(
+                "chat template of the tokenizer: a later turn rewrites an earlier one, so "
+                "answers cannot be told from questions; give a template that only appends"
+            )
+        question = between + asked[len(done) :]
+        answer = answered[len(asked) :]
+        # Line breaks that a template puts after its end-of-turn token are not part of an answer.
+        between = answer[len(answer.rstrip()) :]
+        segments += [(question, False), (answer.rstrip(), True)]
+        done = answered
+    if segments:
+        segments[0] = (_strip_bos(tokenizer, segments[0][0]), False)
+    return segments
+
+
+def _render(tokenizer: Any, dialogue: Sequence[str]) -> str:
+    """A dialogue (question, answer, question, ...) as text, up to where the next answer begins."""
+    asks = len(dialogue) % 2 == 1
+    if tokenizer.chat_template is None:
+        end = tokenizer.eos_token or ""
+        text = "".join(
+            f"{part}{end}\n" if i % 2 else f"{part}\n" for i, part in enumerate(dialogue)
+        )
+        return text
+    messages = [
+        {"role": "assistant" if i % 2 else "user", "content": part}
+        for i, part in enumerate(dialogue)
+    ]
+    return cast(
+        str,
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks),
+    )
+
+
+def _strip_bos(tokenizer: Any, text: str) -> str:
+    """Without the BOS that some templates write: the visual tokens come between it and the text."""
+    return text.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else text

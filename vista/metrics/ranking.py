@@ -1,0 +1,161 @@
+"""Which latents speak for an image: the two masks and the ranking of the matching rate.
+
+Rule of the VISTA paper (arXiv 2605.24946): leave out latents that fire in too many images, sort
+the (token, latent) pairs of an image by activation, keep the first few distinct latents whose
+label is not too dense in text.
+
+Suffixes: b images, t tokens, k slots of a token, s latents, n ranked latents of an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+# A share such as 20 / 400 must pass a limit of .05 whatever its last bit is.
+_TOLERANCE = 1e-9
+
+
+def firing(
+    index_btk: NDArray[Any], value_btk: NDArray[Any], nnz_bt: NDArray[Any], n_latents: int
+) -> BoolArray:
+    """Return which slots hold a latent that fires, [b, t, k]: slots in use with a value above 0.
+
+    A slot beyond a token's `nnz` is padding: its index says nothing.
+
+    Raises:
+        ValueError: Shapes differ, a token claims more latents than it has slots, or an index does
+            not exist in the dictionary (latents of another SAE).
+    """
+    if index_btk.shape != value_btk.shape or index_btk.shape[:2] != nnz_bt.shape:
+        raise ValueError(f"shapes differ: {index_btk.shape}, {value_btk.shape}, {nnz_bt.shape}")
+    slots = index_btk.shape[2]
+    if nnz_bt.size and int(nnz_bt.max()) > slots:
+        raise ValueError(f"a token has {int(nnz_bt.max())} active latents in {slots} slots")
+    used_btk = (np.arange(slots) < nnz_bt[..., None]) & (value_btk > 0)
+    if used_btk.any() and int(index_btk[used_btk].max()) >= n_latents:
+        raise ValueError(
+            f"latent {int(index_btk[used_btk].max())} fires in a dictionary of {n_latents}"
+        )
+    return used_btk
+
+
+def count_active_images(
+    index_btk: NDArray[Any], value_btk: NDArray[Any], nnz_bt: NDArray[Any], n_latents: int
+) -> IntArray:
+    """Return in how many of these images each latent fires, [s]."""
+    used_btk = firing(index_btk, value_btk, nnz_bt, n_latents)
+    counts_s = np.zeros(n_latents, dtype=np.int64)
+    for used_tk, index_tk in zip(used_btk, index_btk, strict=True):
+        counts_s[np.unique(index_tk[used_tk])] += 1
+    return counts_s
+
+
+@dataclass(frozen=True)
+class LatentMask:
+    """Which latents of one SAE may be ranked, and how many each mask took out."""
+
+    eligible_s: BoolArray
+    too_frequent: int
+    too_dense: int
+
+    @property
+    def n_eligible(self) -> int:
+        """Latents that pass both masks."""
+        return int(self.eligible_s.sum())
+
+
+def mask_latents(
+    active_images_s: IntArray,
+    n_images: int,
+    density_s: NDArray[Any],
+    max_image_share: float,
+    max_label_density: float,
+) -> LatentMask:
+    """Apply both masks.
+
+    Args:
+        active_images_s: Number of images in which each latent fires.
+        n_images: Number of images in all.
+        density_s: Share of text tokens on which each latent fires; NaN counts as too dense, for
+            a latent that was never seen on text has no label to trust.
+        max_image_share: Latents active in a larger share of the images go (published .05).
+        max_label_density: Latents with a larger density go (published .005).
+
+    Raises:
+        ValueError: The densities are those of a dictionary of another size.
+    """
+    if active_images_s.shape != density_s.shape:
+        raise ValueError(
+            f"{len(density_s)} densities for a dictionary of {len(active_images_s)} latents"
+        )
+    share_s = active_images_s / max(n_images, 1)
+    frequent_s = share_s > max_image_share + _TOLERANCE
+    dense_s = ~(np.asarray(density_s, dtype=np.float64) <= max_label_density + _TOLERANCE)
+    return LatentMask(~frequent_s & ~dense_s, int(frequent_s.sum()), int(dense_s.sum()))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The strongest distinct latents of each image, strongest first; -1 and 0 where none is left.
+
+    Attributes:
+        latent_bn: Number of the latent, or -1.
+        token_bn: Token where it fires most (the first such token), or -1.
+        value_bn: Its activation there.
+    """
+
+    latent_bn: IntArray
+    token_bn: IntArray
+    value_bn: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.latent_bn)
+
+
+def rank_latents(
+    index_btk: NDArray[Any],
+    value_btk: NDArray[Any],
+    nnz_bt: NDArray[Any],
+    eligible_s: BoolArray,
+    n_top: int,
+) -> Ranked:
+    """Return the `n_top` distinct eligible latents of each image with the largest activations.
+
+    Equal activations are ranked by the number of the latent, then by that of the token, so that
+    the order does not depend on how slots were filled.
+    """
+    used_btk = firing(index_btk, value_btk, nnz_bt, len(eligible_s))
+    n_images = len(index_btk)
+    latent_bn = np.full((n_images, n_top), -1, dtype=np.int64)
+    token_bn = np.full((n_images, n_top), -1, dtype=np.int64)
+    value_bn = np.zeros((n_images, n_top))
+    for b in range(n_images):
+        token, slot = np.nonzero(used_btk[b])
+        latent = index_btk[b, token, slot].astype(np.int64)
+        keep = eligible_s[latent]
+        token, slot, latent = token[keep], slot[keep], latent[keep]
+        value = value_btk[b, token, slot].astype(np.float64)
+        order = np.lexsort((token, latent, -value))
+        _, first = np.unique(latent[order], return_index=True)
+        best = order[np.sort(first)[:n_top]]
+        latent_bn[b, : len(best)] = latent[best]
+        token_bn[b, : len(best)] = token[best]
+        value_bn[b, : len(best)] = value[best]
+    return Ranked(latent_bn, token_bn, value_bn)
+
+
+def join_ranked(parts: list[Ranked]) -> Ranked:
+    """Join the rankings of consecutive images, as they come from a store read in pieces."""
+    return Ranked(
+        np.concatenate([part.latent_bn for part in parts]),
+        np.concatenate([part.token_bn for part in parts]),
+        np.concatenate([part.value_bn for part in parts]),
+    )

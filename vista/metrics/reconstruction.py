@@ -1,0 +1,159 @@
+"""How well and how sparsely the text SAE rebuilds the residual stream.
+
+Measured on visual tokens, on the text after them and on a text control (the image replaced by the
+reference answer), as in the VISTA paper (arXiv 2605.24946).
+
+Suffixes: b images, t tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TokenSums:
+    """Sums over the valid tokens of each image, for one layer and token kind.
+
+    Attributes:
+        tokens_b: Number of valid tokens.
+        error_b: Sum of the squared error, itself a mean over dimensions.
+        norm2_b: Sum of the squared residual stream, a mean over dimensions.
+        active_b: Sum of the number of active latents.
+    """
+
+    tokens_b: FloatArray
+    error_b: FloatArray
+    norm2_b: FloatArray
+    active_b: FloatArray
+
+
+def token_sums(
+    error_bt: NDArray[Any], norm2_bt: NDArray[Any], nnz_bt: NDArray[Any], valid_bt: NDArray[Any]
+) -> TokenSums:
+    """Sum per-token values within each image; tokens that are not valid (padding) count nothing.
+
+    Raises:
+        ValueError: Shapes differ, or a valid token's error is not finite.
+    """
+    shapes = {error_bt.shape, norm2_bt.shape, nnz_bt.shape, valid_bt.shape}
+    if len(shapes) != 1:
+        raise ValueError(f"shapes differ: {sorted(shapes)}")
+    valid = valid_bt.astype(bool)
+    sums = [
+        np.where(valid, part, 0).sum(axis=1, dtype=np.float64)
+        for part in (np.ones_like(valid), error_bt, norm2_bt, nnz_bt)
+    ]
+    if not all(np.isfinite(part).all() for part in sums):
+        raise ValueError("error or norm of a valid token is not finite")
+    return TokenSums(*sums)
+
+
+def join_sums(parts: list[TokenSums]) -> TokenSums:
+    """Join the sums of consecutive images, as they come from a store read in pieces."""
+    return TokenSums(
+        np.concatenate([part.tokens_b for part in parts]),
+        np.concatenate([part.error_b for part in parts]),
+        np.concatenate([part.norm2_b for part in parts]),
+        np.concatenate([part.active_b for part in parts]),
+    )
+
+
+class LayerReconstruction(BaseModel):
+    """Reconstruction on one layer and one kind of tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int = Field(description="Residual stream after this block, counted from 0.")
+    token_kind: str = Field(description="image, text or control.")
+    n_images: int = Field(description="Images with at least one token of this kind.")
+    mse: Estimate = Field(description="Mean over tokens and dimensions of (SAE(x) - x)^2.")
+    fvu: Estimate = Field(
+        description="Fraction of variance unexplained: MSE / total variance. A dictionary that "
+        "always answers the mean has 1, which stands as its chance level. The interval takes the "
+        "mean vector of the stream as known."
+    )
+    l0: Estimate = Field(description="Mean number of active latents a token.")
+    active_share: Estimate = Field(description="L0 / size of the dictionary, as published.")
+
+    def rows(self) -> list[Row]:
+        """Return the rows of this layer and kind."""
+        return [
+            figure.row(name, self.layer, self.token_kind)
+            for name, figure in (
+                ("mse", self.mse),
+                ("fvu", self.fvu),
+                ("l0", self.l0),
+                ("active_share", self.active_share),
+            )
+        ]
+
+
+class ReconstructionResult(MetricResult):
+    """Reconstruction of all layers and token kinds."""
+
+    parts: list[LayerReconstruction] = Field(description="One entry a layer and token kind.")
+
+    def rows(self) -> list[Row]:
+        """Return mse, fvu, l0 and active_share of every layer and kind; n counts tokens."""
+        return [row for part in self.parts for row in part.rows()]
+
+
+def reconstruct_layer(
+    sums: TokenSums,
+    mean_square: float,
+    n_latents: int,
+    *,
+    layer: int,
+    token_kind: str,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> LayerReconstruction:
+    """Summarise one layer and kind, with intervals over images.
+
+    Args:
+        sums: Sums over the tokens of each image.
+        mean_square: Mean over dimensions of the squared mean vector of the stream.
+        n_latents: Size of the dictionary.
+        layer: Block after which the stream was read.
+        token_kind: image, text or control.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+        level: Coverage of the intervals.
+    """
+    has = sums.tokens_b > 0
+    tokens, error = sums.tokens_b[has], sums.error_b[has]
+    norm2, active = sums.norm2_b[has], sums.active_b[has]
+    n_tokens = int(tokens.sum())
+
+    def fvu(means: FloatArray) -> FloatArray:
+        variance = means[:, 2] / means[:, 0] - mean_square
+        # A stream that never changes has no variance to explain.
+        return np.where(variance > 0, means[:, 1] / means[:, 0] / variance, np.nan)
+
+    ratios = [
+        bootstrap_ratio(part, tokens, seed, resamples, level)
+        for part in (error, active, active / n_latents)
+    ]
+    fvu_interval = bootstrap(np.stack([tokens, error, norm2], 1), fvu, seed, resamples, level)
+    return LayerReconstruction(
+        layer=layer,
+        token_kind=token_kind,
+        n_images=int(has.sum()),
+        mse=estimate(ratios[0], n_tokens),
+        fvu=estimate(fvu_interval, n_tokens, chance=1.0),
+        l0=estimate(ratios[1], n_tokens),
+        active_share=estimate(ratios[2], n_tokens),
+    )

@@ -1,0 +1,46 @@
+"""What every metric returns: a typed result that knows its rows of the long table."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.rows import NO_TOKENS, Row, finite_or_none
+
+
+class Estimate(BaseModel):
+    """One figure with its interval; None where it is undefined (n = 0) or unbounded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float | None = Field(description="The figure, or None if nothing could be measured.")
+    ci_low: float | None = Field(None, description="Lower end of the bootstrap interval.")
+    ci_high: float | None = Field(None, description="Upper end of the bootstrap interval.")
+    chance: float | None = Field(None, description="Level of the same figure without the effect.")
+    n: int = Field(description="Number of things that the figure is a mean over.")
+
+    def row(self, metric: str, layer: int | None = None, token_kind: str = NO_TOKENS) -> Row:
+        """Return this figure as a row of the long table (NaN where the value is undefined)."""
+        value = float("nan") if self.value is None else self.value
+        return Row(metric, layer, token_kind, value, self.ci_low, self.ci_high, self.chance, self.n)
+
+
+def estimate(interval: tuple[float, float, float], n: int, chance: float | None = None) -> Estimate:
+    """Build an `Estimate` from a bootstrap's (value, low, high)."""
+    value, low, high = (finite_or_none(x) for x in interval)
+    return Estimate(
+        value=value,
+        ci_low=low if value is not None else None,
+        ci_high=high if value is not None else None,
+        chance=finite_or_none(chance),
+        n=int(n),
+    )
+
+
+class MetricResult(BaseModel):
+    """Base of every metric's result; written as result.json, its rows as rows.parquet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def rows(self) -> list[Row]:
+        """Return the figures as rows of the long table, in a fixed order."""
+        raise NotImplementedError

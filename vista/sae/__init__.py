@@ -1,0 +1,1 @@
+"""Sparse autoencoders on the residual stream: neutral form, sources, gate, labels."""

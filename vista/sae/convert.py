@@ -1,0 +1,209 @@
+"""From sae_lens to the neutral form: a local folder, a release on the Hugging Face hub, an object.
+
+The only place beside `vista.sae.train` that imports sae_lens (five seconds a process). What cannot
+be run exactly is refused by name: transcoders, absolute top-k, temporal and matching-pursuit
+dictionaries, SAEs on attention heads or on any hook point but the residual stream between blocks,
+and activation normalisations whose statistics are not known.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vista.errors import UserError
+from vista.sae.neutral import SaeConfig, SparseAutoencoder
+
+# sae_lens' name of an architecture -> ours
+_ARCHITECTURES = {
+    "standard": "standard",
+    "gated": "gated",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "batchtopk": "batchtopk",
+    "matryoshka_batchtopk": "matryoshka",
+}
+# Without an inference class of their own in sae_lens: they are saved as jumprelu after training.
+_TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk")
+_BLOCK_OUTPUT = re.compile(r"(?:blocks\.(\d+)\.hook_resid_post|(?:\w+\.)*(?:layers|h)\.(\d+))")
+_BLOCK_INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
+_SCALER_FILE = "activation_scaler.json"  # beside a checkpoint that sae_lens wrote while training
+
+
+def from_folder(
+    folder: Path,
+    layer: int | None = None,
+    activation_scale: float | None = None,
+    name: str | None = None,
+) -> SparseAutoencoder:
+    """Convert an SAE that sae_lens saved (`cfg.json`, `sae_weights.safetensors`).
+
+    Arguments are those of `from_sae_lens`; the scale of a checkpoint whose activations were to be
+    rescaled is read from its `activation_scaler.json`. Raises UserError where the folder is no such
+    SAE or holds one that the neutral form does not run.
+    """
+    cfg_path = folder / "cfg.json"
+    try:
+        cfg = json.loads(cfg_path.read_text(encoding="utf-8"))
+        architecture = str(cfg.get("architecture", "standard"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{cfg_path}: not the config of a sae_lens SAE ({error}); point at the folder that "
+            "holds cfg.json and sae_weights.safetensors"
+        ) from error
+    name = name or str(folder)
+    _check_architecture(architecture, name)
+    from sae_lens import SAE, TrainingSAE
+
+    loader = TrainingSAE if architecture in _TRAINING_ONLY else SAE
+    try:
+        sae = loader.load_from_disk(folder, device="cpu", dtype="float32")
+    except Exception as error:  # sae_lens raises anything from KeyError to SafetensorError here
+        raise UserError(f"{folder}: sae_lens could not load this SAE ({_line(error)})") from error
+    if activation_scale is None and (folder / _SCALER_FILE).is_file():
+        scaler = json.loads((folder / _SCALER_FILE).read_text(encoding="utf-8"))
+        activation_scale = scaler.get("scaling_factor")
+    return from_sae_lens(sae, name, layer, activation_scale)
+
+
+def from_release(
+    release: str,
+    sae_id: str,
+    layer: int | None = None,
+    activation_scale: float | None = None,
+) -> SparseAutoencoder:
+    """Convert a published SAE, e.g. `gemma-scope-2b-pt-res-canonical`,
+    `layer_5/width_16k/canonical`.
+
+    Raises UserError where release or id are unknown, where the files are neither cached nor
+    reachable, and where the neutral form does not run the architecture.
+    """
+    from sae_lens import SAE
+
+    name = f"{release}/{sae_id}"
+    try:
+        sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
+    except OSError as error:  # every "not cached and not reachable" of huggingface_hub is one
+        raise UserError(
+            f"SAE {name} is not in the local Hugging Face cache and could not be downloaded "
+            f"({_line(error)}); fetch it once with network access, or give a copy's folder as "
+            "`path`"
+        ) from error
+    except Exception as error:  # unknown release or id, or a loader that met foreign files
+        raise UserError(f"SAE {name}: sae_lens could not load it ({_line(error)})") from error
+    return from_sae_lens(sae, name, layer, activation_scale)
+
+
+def from_sae_lens(
+    sae: Any,
+    name: str,
+    layer: int | None = None,
+    activation_scale: float | None = None,
+) -> SparseAutoencoder:
+    """Convert a sae_lens SAE object; it is left as it was.
+
+    `layer` is the block after which it reads, checked against the SAE's own hook name where that is
+    known. `activation_scale` is the factor on its input that an SAE with normalisation
+    `expected_average_only_in` was trained with: sae_lens silently leaves it out at inference where
+    it does not know it, so here it must be known, and is folded into the weights.
+    Raises UserError, naming the SAE, for everything that the neutral form does not run.
+    """
+    cfg = sae.cfg
+    _check_architecture(cfg.architecture(), name)
+    if cfg.reshape_activations != "none":
+        raise UserError(
+            f"SAE {name} reads attention heads, not the residual stream; choose another"
+        )
+    layer = _layer(cfg.metadata, name, layer)
+    if cfg.normalize_activations == "expected_average_only_in":
+        if activation_scale is None:
+            raise UserError(
+                f"SAE {name} was trained on rescaled activations (expected_average_only_in), but "
+                "the factor is not known; give it as `activation_scale`"
+            )
+        sae = copy.deepcopy(sae)
+        sae.fold_activation_norm_scaling_factor(activation_scale)
+    elif cfg.normalize_activations not in ("none", "constant_norm_rescale", "layer_norm"):
+        raise UserError(
+            f"SAE {name} normalises activations by {cfg.normalize_activations}, which cannot be "
+            "run here; fold it into the weights with sae_lens, or choose another SAE"
+        )
+    architecture = _ARCHITECTURES[cfg.architecture()]
+    if architecture == "jumprelu":
+        trained_as = cfg.metadata.training_architecture or "jumprelu"
+        architecture = _ARCHITECTURES.get(trained_as, "jumprelu")
+        if architecture not in ("batchtopk", "matryoshka"):
+            architecture = "jumprelu"
+    config = SaeConfig(
+        architecture=architecture,
+        d_in=cfg.d_in,
+        d_sae=cfg.d_sae,
+        layer=layer,
+        name=name,
+        k=cfg.k if architecture == "topk" else None,
+        normalisation=sae.cfg.normalize_activations if activation_scale is None else "none",
+        subtract_decoder_bias=bool(cfg.apply_b_dec_to_input),
+    )
+    return SparseAutoencoder(config, _weights(sae, config)).eval()
+
+
+def _weights(sae: Any, config: SaeConfig) -> dict[str, torch.Tensor]:
+    """The tensors of `config.weight_shapes()` in float32, decoder norms folded where used."""
+    state = {key: value.detach().float().clone() for key, value in sae.state_dict().items()}
+    if "topk_threshold" in state:  # a BatchTopK checkpoint that was not saved for inference
+        state["threshold"] = state.pop("topk_threshold").expand(config.d_sae).clone()
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        # Latents are chosen, and measured, by activation times decoder norm.
+        norm_s = state["W_dec"].norm(dim=-1).clamp_min(1e-8)
+        state["W_enc"] *= norm_s
+        state["b_enc"] *= norm_s
+        state["W_dec"] /= norm_s[:, None]
+    shapes = config.weight_shapes()
+    missing = sorted(set(shapes) - set(state))
+    if missing:
+        raise UserError(
+            f"SAE {config.name} has no tensor {missing[0]}, which {config.architecture} needs"
+        )
+    return {key: state[key] for key in shapes}
+
+
+def _layer(metadata: Any, name: str, layer: int | None) -> int:
+    """Block after which the SAE reads, from its hook name and the user's word; they must agree."""
+    hook = metadata.hook_name
+    found: int | None = None
+    if hook:
+        if match := _BLOCK_OUTPUT.fullmatch(hook):
+            found = int(match[1] or match[2])
+        elif match := _BLOCK_INPUT.fullmatch(hook):
+            found = int(match[1]) - 1  # the stream that enters block l is the one after block l - 1
+        if found is None or found < 0:
+            raise UserError(
+                f"SAE {name} reads {hook}, not the residual stream after a block; choose another"
+            )
+    if found is None and layer is None:
+        raise UserError(f"SAE {name} does not say after which block it reads; give its `layer`")
+    if found is not None and layer is not None and found != layer:
+        raise UserError(
+            f"SAE {name} reads the residual stream after block {found}, but `layer` says {layer}; "
+            "correct one of them"
+        )
+    return layer if found is None else found  # type: ignore[return-value]
+
+
+def _check_architecture(architecture: str, name: str) -> None:
+    if architecture not in _ARCHITECTURES:
+        known = ", ".join(_ARCHITECTURES)
+        raise UserError(
+            f"SAE {name} is a {architecture}, which is not run here; expected one of {known}"
+        )
+
+
+def _line(error: BaseException) -> str:
+    """First line of a foreign error, for a message of one sentence."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,41 @@
+# Projectors from cached features, and what the SAEs read in their visual tokens.
+
+
+rule train_projector:
+    input:
+        lambda wildcards: plan.inputs("train_projector", wildcards.node),
+    output:
+        f"{plan.results}/train_projector/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/train_projector/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/train_projector/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("train_projector", wildcards.node),
+        code=lambda wildcards: plan.code("train_projector", wildcards.node),
+        results=plan.results,
+    message:
+        "training the projector {wildcards.node}"
+    shell:
+        STAGE
+
+
+rule latents:
+    input:
+        lambda wildcards: plan.inputs("latents", wildcards.node),
+    output:
+        f"{plan.results}/latents/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/latents/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/latents/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("latents", wildcards.node),
+        code=lambda wildcards: plan.code("latents", wildcards.node),
+        results=plan.results,
+    message:
+        "encoding into SAE latents through the projector {wildcards.node}"
+    shell:
+        STAGE

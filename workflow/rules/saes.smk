@@ -1,0 +1,81 @@
+# SAEs on the residual stream: train or fetch, import into the neutral form, check, label.
+
+
+rule train_sae:
+    input:
+        lambda wildcards: plan.inputs("train_sae", wildcards.node),
+    output:
+        f"{plan.results}/train_sae/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/train_sae/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/train_sae/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("train_sae", wildcards.node),
+        code=lambda wildcards: plan.code("train_sae", wildcards.node),
+        results=plan.results,
+    message:
+        "training the SAE {wildcards.node}"
+    shell:
+        STAGE
+
+
+rule import_sae:
+    input:
+        lambda wildcards: plan.inputs("import_sae", wildcards.node),
+    output:
+        f"{plan.results}/import_sae/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/import_sae/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/import_sae/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("import_sae", wildcards.node),
+        code=lambda wildcards: plan.code("import_sae", wildcards.node),
+        results=plan.results,
+    message:
+        "importing the SAE {wildcards.node}"
+    shell:
+        STAGE
+
+
+rule check_sae:
+    input:
+        lambda wildcards: plan.inputs("check_sae", wildcards.node),
+    output:
+        f"{plan.results}/check_sae/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/check_sae/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/check_sae/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("check_sae", wildcards.node),
+        code=lambda wildcards: plan.code("check_sae", wildcards.node),
+        results=plan.results,
+    message:
+        "checking the SAE on held-out text {wildcards.node}"
+    shell:
+        STAGE
+
+
+rule label_latents:
+    input:
+        lambda wildcards: plan.inputs("label_latents", wildcards.node),
+    output:
+        f"{plan.results}/label_latents/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/label_latents/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/label_latents/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("label_latents", wildcards.node),
+        code=lambda wildcards: plan.code("label_latents", wildcards.node),
+        results=plan.results,
+    message:
+        "labelling the latents of {wildcards.node}"
+    shell:
+        STAGE
