@@ -133,3 +133,15 @@ def load_plan(config: Path | Mapping[str, Any]) -> Plan:
 def workflow_plan(config: Mapping[str, Any], root: Path) -> Plan:
     """Return the plan for the Snakefile: of `--configfile`, else of `root`/config/default.yaml."""
     return load_plan(config) if config else load_plan(root / "config" / "default.yaml")
+
+
+def _targets(config: RunConfig) -> list[Node]:
+    """Return the nodes that nothing else leads to: with their inputs they are the whole run."""
+    return [_Builder(config).report()]
+
+
+class _Builder:
+    """Makes each node of one config from the config's parts."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config

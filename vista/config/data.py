@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -95,7 +95,9 @@ class DrawnData(_Settings):
         if high > self.image_size:
             raise ValueError(f"object_size {high} is larger than image_size {self.image_size}")
         if min(self.object_counts) < 0 or abs(sum(self.object_counts) - 1.0) > 1e-6:
-            raise ValueError(f"object_counts must be shares that sum to 1; got {self.object_counts}")
+            raise ValueError(
+                f"object_counts must be shares that sum to 1; got {self.object_counts}"
+            )
         return self
 
 
@@ -184,9 +186,7 @@ class FolderData(_Settings):
         return self
 
 
-DataSettings = Annotated[
-    DrawnData | CocoData | LlavaData | FolderData, Field(discriminator="kind")
-]
+DataSettings = Annotated[DrawnData | CocoData | LlavaData | FolderData, Field(discriminator="kind")]
 DATA_SETTINGS: TypeAdapter[DrawnData | CocoData | LlavaData | FolderData] = TypeAdapter(
     DataSettings
 )
@@ -209,6 +209,15 @@ class LinesText(_Settings):
 
 TextSettings = Annotated[DrawnText | LinesText, Field(discriminator="kind")]
 TEXT_SETTINGS: TypeAdapter[DrawnText | LinesText] = TypeAdapter(TextSettings)
+
+
+def records_settings(
+    settings: DrawnData | CocoData | LlavaData | FolderData,
+) -> dict[str, Any]:
+    """What the records depend on. A drawn world is an input of theirs, so its settings are not."""
+    if isinstance(settings, DrawnData):
+        return {"kind": "drawn"}
+    return settings.model_dump(mode="json")
 
 
 def annotation_files(

@@ -72,14 +72,18 @@ class LocalizationSettings(_Settings):
         description="Latents that may be chosen for the pointing game.",
     )
     top_k: int = Field(3, ge=1, description="Distinct latents an image that may play.")
-    judge: str = Field(
-        "whole_word", description="Judge that says which labels are the class word."
-    )
+    judge: str = Field("whole_word", description="Judge that says which labels are the class word.")
     min_patches: int = Field(
-        5, ge=0, le=256, description="Least patches of a class's boxes, of 256; scaled to the grid."
+        5,
+        ge=0,
+        le=256,
+        description="Least patches that boxes must touch, of 256; scaled to the grid.",
     )
     max_patches: int = Field(
-        200, ge=1, le=256, description="Most patches of a class's boxes, of 256; scaled to the grid."
+        200,
+        ge=1,
+        le=256,
+        description="Most patches that boxes may touch, of 256; scaled to the grid.",
     )
     mask_cover: float = Field(
         0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."

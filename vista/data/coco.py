@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vista.config.data import CocoData, CocoFiles
+from vista.config.data import SPLITS, CocoData, CocoFiles
+from vista.data.jsonfile import get_key, read_json
 from vista.data.llava import conversation_turns
 from vista.data.masks import Rle, decode_mask, encode_mask, polygons_to_mask
 from vista.data.records import Box, ImageSource, Object, Record, Turn
@@ -23,7 +24,8 @@ def coco_records(settings: CocoData) -> Iterator[Record]:
     """
     source = ImageSource(Path(settings.images))
     if settings.splits is not None:
-        for split, files in settings.splits.items():
+        for split in [name for name in SPLITS if name in settings.splits]:
+            files = settings.splits[split]
             splitter = Splitter(split, settings.limit)
             yield from _file_records(settings, files, source, splitter)
     elif settings.files is not None:
@@ -42,37 +44,41 @@ def _file_records(
     categories: dict[int, str] = {}
     instances_path = Path(files.instances) if files.instances else None
     if instances_path is not None:
-        content = load_json(instances_path, dict)
+        content = read_json(instances_path, dict)
         images |= _images_by_id(content, instances_path)
         categories = {
-            _get(item, "id", int, instances_path): _get(item, "name", str, instances_path)
-            for item in _get(content, "categories", list, instances_path)
+            get_key(item, "id", int, instances_path): get_key(item, "name", str, instances_path)
+            for item in get_key(content, "categories", list, instances_path)
         }
-        for item in _get(content, "annotations", list, instances_path):
+        for item in get_key(content, "annotations", list, instances_path):
             image_id = _known_image(item, images, instances_path)
             annotations.setdefault(image_id, []).append(item)
     if files.captions is not None:
         path = Path(files.captions)
-        content = load_json(path, dict)
+        content = read_json(path, dict)
         # COCO lists the same images in both files; one file alone may list more.
         for image_id, image in _images_by_id(content, path).items():
             images.setdefault(image_id, image)
-        for item in _get(content, "annotations", list, path):
+        for item in get_key(content, "annotations", list, path):
             image_id = _known_image(item, images, path)
-            captions.setdefault(image_id, []).append(_get(item, "caption", str, path).strip())
+            captions.setdefault(image_id, []).append(get_key(item, "caption", str, path).strip())
     turns = _turns_by_file(files, images)
+    listed_in = Path(files.instances or files.captions or "")
     for image_id, image in images.items():
         split = splitter.split(str(image_id))
         if split is None:
             continue
-        file_name = _get(image, "file_name", str, instances_path or Path(files.captions or ""))
+        file_name = get_key(image, "file_name", str, listed_in)
         relative = f"{files.folder}/{file_name}" if files.folder else file_name
-        width, height = source.size(relative)
+        try:
+            width, height = source.size(relative)
+        except UserError as error:
+            raise UserError(f"{error} (image id {image_id} of {listed_in})") from error
         said = (image.get("width", width), image.get("height", height))
         if said != (width, height):
             raise UserError(
-                f"{source.root / relative} is {width}x{height}, image {image_id} of the "
-                f"annotations is {said[0]}x{said[1]}: use the images that were annotated"
+                f"{source.root / relative} is {width}x{height}, image id {image_id} of "
+                f"{listed_in} is {said[0]}x{said[1]}: use the images that were annotated"
             )
         told = captions.get(image_id, [])
         if file_name in turns:
@@ -99,15 +105,19 @@ def _object(
     item: dict[str, Any], categories: dict[int, str], width: int, height: int, path: Path
 ) -> Object:
     number = item.get("id")
-    category = categories.get(item.get("category_id", -1))
+    category = categories.get(get_key(item, "category_id", int, path))
     if category is None:
         raise UserError(
             f"{path}: annotation {number} has category_id {item.get('category_id')!r}, which is "
             "not among the categories"
         )
     box = item.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(n) for n in box)):
-        raise UserError(f"{path}: annotation {number} needs a bbox [x, y, width, height]")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))) or (
+        min(box[2:]) < 0
+    ):
+        raise UserError(
+            f"{path}: annotation {number} needs a bbox [x, y, width, height], got {box!r}"
+        )
     return Object(
         category,
         Box(*(float(n) for n in box)),
@@ -138,13 +148,13 @@ def _turns_by_file(
     if files.conversations is None:
         return {}
     path = Path(files.conversations)
-    names = {image.get("file_name") for image in images.values()}
+    names = {get_key(image, "file_name", str, path) for image in images.values()}
     turns: dict[str, tuple[Turn, ...]] = {}
-    for row in load_json(path, list):
+    for row in read_json(path, list):
         name = row.get("image") if isinstance(row, dict) else None
         if name is None:
             continue  # a row of text only belongs to no image
-        if name not in names:
+        if not isinstance(name, str) or name not in names:
             raise UserError(
                 f"{path}: row {row.get('id')!r} is about image {name!r}, which the annotations "
                 "do not list"
@@ -155,7 +165,7 @@ def _turns_by_file(
 
 def _images_by_id(content: dict[str, Any], path: Path) -> dict[int | str, dict[str, Any]]:
     images: dict[int | str, dict[str, Any]] = {}
-    for image in _get(content, "images", list, path):
+    for image in get_key(content, "images", list, path):
         image_id = image.get("id") if isinstance(image, dict) else None
         if not isinstance(image_id, int | str):
             raise UserError(f"{path}: an entry of `images` has no id")
@@ -178,26 +188,4 @@ def _known_image(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def load_json(path: Path, kind: type) -> Any:
-    """The content of a JSON file whose top must be an object (dict) or a list."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, kind):
-        what = "an object" if kind is dict else "a list"
-        raise UserError(f"{path} must hold {what} at its top, as COCO and LLaVA files do")
-    return content
-
-
-def _get(item: Any, key: str, kind: type, path: Path) -> Any:
-    value = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(value, kind):
-        number = f" of entry {item['id']}" if isinstance(item, dict) and "id" in item else ""
-        raise UserError(f"{path}: key `{key}`{number} is missing or of a wrong type")
-    return value
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -97,10 +97,10 @@ class ImageGeometry:
                 f"mask of shape {mask_hw.shape} for an image of {self.height}x{self.width}"
             )
         (sx, sy), (ox, oy) = self.scale, self.offset
-        columns, rows = np.arange(self.width), np.arange(self.height)
+        columns, rows = np.arange(self.width + 0.0), np.arange(self.height + 0.0)
         cover_cw = self._overlap(columns * sx + ox, (columns + 1) * sx + ox)
         cover_rh = self._overlap(rows * sy + oy, (rows + 1) * sy + oy)
-        area_rc = cover_rh @ mask_hw.astype(np.float64) @ cover_cw.T
+        area_rc: NDArray[np.float64] = cover_rh @ mask_hw.astype(np.float64) @ cover_cw.T
         return (area_rc / self.patch**2).reshape(-1)
 
     def patch_to_box(self, p: int) -> tuple[float, float, float, float]:
@@ -125,7 +125,7 @@ class ImageGeometry:
         """Length in input px that each grid interval shares with each [start, stop): [grid, n]."""
         low = (np.arange(self.size // self.patch) * self.patch).astype(np.float64)[:, None]
         shared = np.minimum(low + self.patch, stop[None]) - np.maximum(low, start[None])
-        return np.maximum(shared, 0.0)
+        return np.asarray(np.maximum(shared, 0.0), dtype=np.float64)
 
 
 def prepare_image(

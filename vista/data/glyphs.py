@@ -27,8 +27,8 @@ NOUNS: dict[str, int] = {
     "ankh": 0x2625,
     "arrow": 0x27A1,
     "atom": 0x269B,
-    "ball": 0x25CF,
     "bolt": 0x26A1,
+    "bowtie": 0x29D3,
     "castle": 0x265C,
     "cat": 0x1F431,
     "cloud": 0x2601,
@@ -39,6 +39,7 @@ NOUNS: dict[str, int] = {
     "cup": 0x2615,
     "diamond": 0x2666,
     "dice": 0x2684,
+    "dollar": 0x24,
     "drum": 0x26C3,
     "envelope": 0x2709,
     "face": 0x263B,
@@ -47,7 +48,7 @@ NOUNS: dict[str, int] = {
     "flask": 0x2697,
     "flower": 0x273F,
     "gear": 0x2699,
-    "hammer": 0x2692,
+    "glasses": 0x221E,
     "hand": 0x270C,
     "headphones": 0x260A,
     "heart": 0x2665,
@@ -64,11 +65,10 @@ NOUNS: dict[str, int] = {
     "moon": 0x263E,
     "mouse": 0x1F42D,
     "music": 0x266B,
-    "pawn": 0x265F,
     "pencil": 0x270F,
     "plus": 0x271A,
     "radiation": 0x2622,
-    "reel": 0x2707,
+    "recycling": 0x267B,
     "scales": 0x2696,
     "scissors": 0x2702,
     "skull": 0x2620,
@@ -76,11 +76,11 @@ NOUNS: dict[str, int] = {
     "snowman": 0x2603,
     "spade": 0x2660,
     "sparkle": 0x2726,
-    "square": 0x25A0,
     "star": 0x2605,
     "sun": 0x2600,
     "sword": 0x2694,
     "telephone": 0x260E,
+    "tick": 0x2714,
     "triangle": 0x25B2,
     "trident": 0x2646,
     "umbrella": 0x2602,
@@ -90,6 +90,8 @@ NOUNS: dict[str, int] = {
 
 # Pixels of the large drawing that stamps are reduced from.
 _LARGE = 192
+# Parts smaller than this share of a glyph's largest part are left out.
+_SPECK = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,29 +153,28 @@ class GlyphLibrary:
 
 def reduce_stamp(ink: Image.Image, body: Image.Image, size: int) -> Stamp:
     """Resample a large drawing to `size` px on its longer side and cut it to its mask's box."""
-    scale = size / max(ink.size)
-    target = (max(1, round(ink.width * scale)), max(1, round(ink.height * scale)))
-    ink_hw, body_hw = (
-        np.asarray(part.resize(target, Image.Resampling.BOX), dtype=np.float32) / 255.0
-        for part in (ink, body)
-    )
-    mask_hw = body_hw >= 0.5
-    rows, columns = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-    if rows.size == 0:
-        raise ValueError(f"nothing is left of an object at {size} px")
-    cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return Stamp(ink_hw[cut], body_hw[cut], mask_hw[cut])
+    # Thin tips fade when they are reduced: enlarge until the mask itself is `size` px long.
+    for side in range(size, 2 * size + 1):
+        scale = side / max(ink.size)
+        target = (max(1, round(ink.width * scale)), max(1, round(ink.height * scale)))
+        ink_hw, body_hw = (
+            np.asarray(part.resize(target, Image.Resampling.BOX), dtype=np.float32) / 255.0
+            for part in (ink, body)
+        )
+        mask_hw = body_hw >= 0.5
+        rows, columns = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
+        if rows.size and max(np.ptp(rows), np.ptp(columns)) + 1 >= size:
+            cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+            return Stamp(ink_hw[cut], body_hw[cut], mask_hw[cut])
+    raise ValueError(f"an object fades away at {size} px: it is too thin")
 
 
 @lru_cache(maxsize=1)
 def font_path() -> Path:
-    """The DejaVu Sans file inside the installed matplotlib, found without importing it."""
-    from importlib.util import find_spec
+    """The DejaVu Sans file inside the installed matplotlib."""
+    import matplotlib
 
-    spec = find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        raise UserError("matplotlib is not installed: its font draws the scenes; run `make install`")
-    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     if not path.is_file():
         raise UserError(f"{path} is missing: reinstall matplotlib, whose font draws the scenes")
     return path
@@ -181,9 +182,7 @@ def font_path() -> Path:
 
 def _load_font() -> ImageFont.FreeTypeFont:
     # The basic layout engine is in every Pillow; the other one depends on system libraries.
-    return ImageFont.truetype(
-        str(font_path()), _LARGE, layout_engine=ImageFont.Layout.BASIC
-    )
+    return ImageFont.truetype(str(font_path()), _LARGE, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _draw_large(font: ImageFont.FreeTypeFont, code_point: int) -> tuple[Image.Image, Image.Image]:
@@ -196,6 +195,12 @@ def _draw_large(font: ImageFont.FreeTypeFont, code_point: int) -> tuple[Image.Im
         raise ValueError(f"the font has no glyph for U+{code_point:04X}")
     ink = canvas.crop(box)
     ink_hw = np.asarray(ink)
-    filled_hw = ndimage.binary_fill_holes(ink_hw >= 128)
-    body_hw = np.maximum(ink_hw, np.where(filled_hw, 255, 0)).astype(np.uint8)
-    return ink, Image.fromarray(body_hw)
+    # Keep the parts that count: a snowman without its flakes. One pixel of slack for soft edges.
+    parts_hw, _ = ndimage.label(ndimage.binary_fill_holes(ink_hw >= 128))
+    areas = np.bincount(parts_hw.reshape(-1))[1:]
+    solid_hw = np.isin(parts_hw, 1 + np.flatnonzero(areas >= _SPECK * areas.max()))
+    ink_hw = np.where(ndimage.binary_dilation(solid_hw), ink_hw, 0).astype(np.uint8)
+    body_hw = np.maximum(ink_hw, np.where(solid_hw, 255, 0)).astype(np.uint8)
+    ink, body = Image.fromarray(ink_hw), Image.fromarray(body_hw)
+    cut = body.getbbox()
+    return ink.crop(cut), body.crop(cut)

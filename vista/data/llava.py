@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vista.config.data import LlavaData
+from vista.config.data import SPLITS, LlavaData
+from vista.data.jsonfile import read_json
 from vista.data.records import ImageSource, Record, Turn
 from vista.data.splits import Splitter
 from vista.errors import UserError
@@ -24,9 +25,9 @@ def llava_records(settings: LlavaData, skipped: Counter[str]) -> Iterator[Record
     source = ImageSource(Path(settings.images))
     seen: Counter[str] = Counter()
     if settings.splits is not None:
-        for split, name in settings.splits.items():
+        for split in [name for name in SPLITS if name in settings.splits]:
             splitter = Splitter(split, settings.limit)
-            yield from _file_records(Path(name), source, splitter, seen, skipped)
+            yield from _file_records(Path(settings.splits[split]), source, splitter, seen, skipped)
     elif settings.file is not None:
         splitter = Splitter(settings.fractions, settings.limit)
         records = _file_records(Path(settings.file), source, splitter, seen, skipped)
@@ -42,14 +43,16 @@ def conversation_turns(row: dict[str, Any], path: Path) -> tuple[Turn, ...]:
     said = row.get("conversations")
     if not isinstance(said, list) or not said or len(said) % 2:
         raise UserError(
-            f"{path}: row {number!r} needs `conversations`, a list of human and gpt messages in turn"
+            f"{path}: row {number!r} needs `conversations`, human and gpt messages in turn"
         )
     texts: list[str] = []
     for i, message in enumerate(said):
         speaker = "gpt" if i % 2 else "human"
         value = message.get("value") if isinstance(message, dict) else None
         if not isinstance(value, str) or message.get("from") != speaker:
-            raise UserError(f"{path}: message {i} of row {number!r} must be a text from {speaker!r}")
+            raise UserError(
+                f"{path}: message {i} of row {number!r} must be a text from {speaker!r}"
+            )
         texts.append(value.replace(PLACEHOLDER, " ").strip() if i % 2 == 0 else value.strip())
     return tuple(Turn(q, a) for q, a in zip(texts[::2], texts[1::2], strict=True))
 
@@ -61,9 +64,7 @@ def _file_records(
     seen: Counter[str],
     skipped: Counter[str],
 ) -> Iterator[Record]:
-    from vista.data.coco import load_json
-
-    for i, row in enumerate(load_json(path, list)):
+    for i, row in enumerate(read_json(path, list)):
         if not isinstance(row, dict):
             raise UserError(f"{path}: row {i} must be an object with `image` and `conversations`")
         relative = row.get("image")

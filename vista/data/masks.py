@@ -37,7 +37,9 @@ def decode_mask(rle: Rle) -> Mask:
     counts = rle["counts"]
     runs = decompress_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
     if any(run < 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError(f"runs sum to {sum(runs)}, a mask of {height}x{width} has {height * width}")
+        raise ValueError(
+            f"runs sum to {sum(runs)}, a mask of {height}x{width} has {height * width}"
+        )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
@@ -102,24 +104,35 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
     union_hw = np.zeros((height, width), dtype=np.bool_)
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f"a polygon needs three or more x, y pairs, got {len(polygon)} numbers")
-        union_hw |= _fill_polygon(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), height, width)
+            raise ValueError(
+                f"a polygon needs three or more x, y pairs, got {len(polygon)} numbers"
+            )
+        if not np.isfinite(polygon).all():
+            raise ValueError("a polygon has a coordinate that is no finite number")
+        union_hw |= _fill_polygon(
+            np.asarray(polygon, dtype=np.float64).reshape(-1, 2), height, width
+        )
     return union_hw
 
 
 def _fill_polygon(points: NDArray[np.float64], height: int, width: int) -> Mask:
     # Toggle at every crossing of a pixel column's centre line, then a running parity fills.
-    toggles = np.zeros((height + 1, width), dtype=np.int64)
+    mask_hw = np.zeros((height, width), dtype=np.bool_)
+    # Only the polygon's own rows and columns: most objects are small.
+    left, top = np.clip(np.floor(points.min(axis=0)).astype(int), 0, [width, height])
+    right, bottom = np.clip(np.ceil(points.max(axis=0)).astype(int), 0, [width, height])
+    toggles = np.zeros((bottom - top + 1, right - left), dtype=np.int32)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
         if x0 > x1:
             x0, y0, x1, y1 = x1, y1, x0, y0
         # Columns whose centre c + 0.5 lies in [x0, x1): half-open, so a corner counts once.
-        first = max(int(np.ceil(x0 - 0.5)), 0)
-        last = min(int(np.ceil(x1 - 0.5)), width)
+        first, last = (min(max(int(np.ceil(x - 0.5)), left), right) for x in (x0, x1))
         if first >= last:
             continue
         columns = np.arange(first, last)
         crossing = y0 + (columns + 0.5 - x0) * (y1 - y0) / (x1 - x0)
-        rows = np.clip(np.ceil(crossing - 0.5), 0, height).astype(np.int64)
-        np.add.at(toggles, (rows, columns), 1)
-    return np.cumsum(toggles, axis=0)[:height] % 2 == 1
+        rows = np.clip(np.ceil(crossing - 0.5), top, bottom).astype(int)
+        # One edge crosses a column once, so no index comes twice.
+        toggles[rows - top, columns - left] += 1
+    mask_hw[top:bottom, left:right] = np.cumsum(toggles, axis=0)[:-1] % 2 == 1
+    return mask_hw

@@ -6,14 +6,14 @@ that follows. `text.parquet` has one row a document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vista.data.masks import Rle, decode_mask, encode_mask
 from vista.errors import UserError
@@ -31,6 +31,10 @@ __all__ = [
     "write_records",
     "write_text",
 ]
+
+
+# What Pillow raises over files that are no images, or broken ones.
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class Box(NamedTuple):
@@ -152,7 +156,7 @@ def read_records(path: Path, splits: Sequence[str] | None = None) -> list[Record
     return [record for record in records if splits is None or record.split in splits]
 
 
-def write_text(path: Path, texts: dict[str, Iterable[str]]) -> dict[str, int]:
+def write_text(path: Path, texts: Mapping[str, Iterable[str]]) -> dict[str, int]:
     """Write documents per split and return how many each has."""
     splits: list[str] = []
     documents: list[str] = []
@@ -203,11 +207,11 @@ class ImageSource:
         try:
             with Image.open(path) as image:
                 return image.size
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise UserError(f"{path} cannot be read as an image ({_short(error)})") from error
 
     def open(self, record: Record) -> Image.Image:
-        """The image of a record in RGB.
+        """The image of a record in RGB, its pixels as stored: boxes refer to those.
 
         Raises UserError if the file is missing, is not an image, is cut off, or is not of the
         size that the record says (its boxes and masks would then lie elsewhere).
@@ -217,7 +221,7 @@ class ImageSource:
             with Image.open(path) as image:
                 image.load()
                 rgb = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise UserError(f"{path} cannot be read as an image ({_short(error)})") from error
         if rgb.size != (record.width, record.height):
             raise UserError(

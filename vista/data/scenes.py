@@ -125,27 +125,27 @@ def _place(
     variants: list[int],
     library: StampLibrary,
 ) -> list[SceneObject] | None:
+    # One call for all random numbers of a try: most of the time goes into failed tries.
+    draws = rng.random((len(nouns), 3)).tolist()
     objects: list[SceneObject] = []
-    for noun, colour, variant in zip(nouns, colours, variants, strict=True):
-        size = int(rng.integers(sizes[0], sizes[1] + 1))
+    for noun, colour, variant, (u, v, w) in zip(nouns, colours, variants, draws, strict=True):
+        size = sizes[0] + int(u * (sizes[1] + 1 - sizes[0]))
         stamp = library.stamp(noun, variant, size)
-        if stamp.width > side or stamp.height > side:
+        width, height = stamp.width, stamp.height
+        if width > side or height > side:
             return None
-        x = int(rng.integers(side - stamp.width + 1))
-        y = int(rng.integers(side - stamp.height + 1))
-        place = place_name(x + stamp.width / 2, y + stamp.height / 2, side)
+        x, y = int(v * (side - width + 1)), int(w * (side - height + 1))
+        place = place_name(x + width / 2, y + height / 2, side)
         for other in objects:
             apart = (
                 x >= other.x + other.width + _GAP
-                or other.x >= x + stamp.width + _GAP
+                or other.x >= x + width + _GAP
                 or y >= other.y + other.height + _GAP
-                or other.y >= y + stamp.height + _GAP
+                or other.y >= y + height + _GAP
             )
             if not apart or place == other.place:
                 return None
-        objects.append(
-            SceneObject(noun, colour, variant, size, x, y, stamp.width, stamp.height, place)
-        )
+        objects.append(SceneObject(noun, colour, variant, size, x, y, width, height, place))
     return objects
 
 
@@ -188,9 +188,7 @@ def covered_patches(item: SceneObject, side: int, grid: int) -> list[int]:
     spans = []
     for start, length in ((item.x, item.width), (item.y, item.height)):
         low, high = start * grid, (start + length) * grid
-        spans.append(
-            [max(0, min(high, (k + 1) * side) - max(low, k * side)) for k in range(grid)]
-        )
+        spans.append([max(0, min(high, (k + 1) * side) - max(low, k * side)) for k in range(grid)])
     area = [cover_r * cover_c for cover_r in spans[1] for cover_c in spans[0]]
     mostly = [p for p, covered in enumerate(area) if covered >= PATCH_COVER * side**2]
     return mostly or [max(range(len(area)), key=area.__getitem__)]

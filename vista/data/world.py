@@ -8,7 +8,6 @@ Shapes: h, w image rows and columns; 3 colour channels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from PIL import Image
 
 from vista.config.data import SPLITS, DrawnData
 from vista.data.glyphs import GlyphLibrary, StampLibrary
+from vista.data.jsonfile import write_json
 from vista.data.masks import encode_mask
 from vista.data.scenes import Scene, SceneObject, documents, sample_scene
 from vista.progress import progress
@@ -165,9 +165,7 @@ def _write_split(
         image_id, name = first_id + i, f"{split}_{i:06d}"
         Image.fromarray(pixels).save(out_dir / "images" / f"{name}.png")
         side = settings.image_size
-        images.append(
-            {"id": image_id, "file_name": f"{name}.png", "width": side, "height": side}
-        )
+        images.append({"id": image_id, "file_name": f"{name}.png", "width": side, "height": side})
         for j, item in enumerate(scene.objects):
             mask_hw = object_mask(item, library, side)
             instances.append(
@@ -187,12 +185,12 @@ def _write_split(
         )
     categories = [{"id": number, "name": noun} for noun, number in category.items()]
     folder = out_dir / "annotations"
-    _write_json(
+    write_json(
         folder / f"instances_{split}.json",
         {"images": images, "annotations": instances, "categories": categories},
     )
-    _write_json(folder / f"captions_{split}.json", {"images": images, "annotations": captions})
-    _write_json(folder / f"llava_{split}.json", conversations)
+    write_json(folder / f"captions_{split}.json", {"images": images, "annotations": captions})
+    write_json(folder / f"llava_{split}.json", conversations)
 
 
 def object_mask(item: SceneObject, library: StampLibrary, side: int) -> NDArray[np.bool_]:
@@ -209,8 +207,3 @@ def _conversation(scene: Scene) -> list[dict[str, str]]:
         turns.append({"from": "human", "value": question if i else f"<image>\n{question}"})
         turns.append({"from": "gpt", "value": answer})
     return turns
-
-
-def _write_json(path: Path, value: object) -> None:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")

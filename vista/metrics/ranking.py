@@ -19,8 +19,8 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-# A share such as 20 / 400 must pass a limit of .05 whatever its last bit is.
-_TOLERANCE = 1e-9
+# A share such as 20 / 400 passes a limit of .05 whatever its last bits are; densities are float32.
+_TOLERANCE = 1e-8
 
 
 def firing(
@@ -47,17 +47,6 @@ def firing(
     return used_btk
 
 
-def count_active_images(
-    index_btk: NDArray[Any], value_btk: NDArray[Any], nnz_bt: NDArray[Any], n_latents: int
-) -> IntArray:
-    """Return in how many of these images each latent fires, [s]."""
-    used_btk = firing(index_btk, value_btk, nnz_bt, n_latents)
-    counts_s = np.zeros(n_latents, dtype=np.int64)
-    for used_tk, index_tk in zip(used_btk, index_btk, strict=True):
-        counts_s[np.unique(index_tk[used_tk])] += 1
-    return counts_s
-
-
 @dataclass(frozen=True)
 class LatentMask:
     """Which latents of one SAE may be ranked, and how many each mask took out."""
@@ -73,8 +62,7 @@ class LatentMask:
 
 
 def mask_latents(
-    active_images_s: IntArray,
-    n_images: int,
+    image_share_s: NDArray[Any],
     density_s: NDArray[Any],
     max_image_share: float,
     max_label_density: float,
@@ -82,8 +70,7 @@ def mask_latents(
     """Apply both masks.
 
     Args:
-        active_images_s: Number of images in which each latent fires.
-        n_images: Number of images in all.
+        image_share_s: Share of the images in which each latent fires.
         density_s: Share of text tokens on which each latent fires; NaN counts as too dense, for
             a latent that was never seen on text has no label to trust.
         max_image_share: Latents active in a larger share of the images go (published .05).
@@ -92,12 +79,11 @@ def mask_latents(
     Raises:
         ValueError: The densities are those of a dictionary of another size.
     """
-    if active_images_s.shape != density_s.shape:
+    if image_share_s.shape != density_s.shape:
         raise ValueError(
-            f"{len(density_s)} densities for a dictionary of {len(active_images_s)} latents"
+            f"{len(density_s)} densities for a dictionary of {len(image_share_s)} latents"
         )
-    share_s = active_images_s / max(n_images, 1)
-    frequent_s = share_s > max_image_share + _TOLERANCE
+    frequent_s = np.asarray(image_share_s, dtype=np.float64) > max_image_share + _TOLERANCE
     dense_s = ~(np.asarray(density_s, dtype=np.float64) <= max_label_density + _TOLERANCE)
     return LatentMask(~frequent_s & ~dense_s, int(frequent_s.sum()), int(dense_s.sum()))
 

@@ -18,8 +18,8 @@ BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 
 # any: 1 if one of the image's objects is named. share: share of its objects that are named.
-# extra: number of named categories that are not among its objects.
-Score = Literal["any", "share", "extra"]
+# extra: number of named categories that are not among its objects. any_extra: 1 if there is one.
+Score = Literal["any", "share", "extra", "any_extra"]
 
 _BLOCK = 512
 
@@ -87,4 +87,5 @@ def _score(
     if score == "share":
         return np.asarray(shared / present.sum(axis=1, dtype=np.float64))
     mentions = named.sum(axis=1, dtype=np.float64)
-    return np.asarray((mentions if paired else mentions[:, None]) - shared)
+    extra = (mentions if paired else mentions[:, None]) - shared
+    return np.asarray(extra if score == "extra" else (extra > 0.5).astype(np.float64))

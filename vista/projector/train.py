@@ -87,7 +87,8 @@ def train_projector(
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
         optimizer.step()
-        for name, value in zip(CURVE, (step, entropy, error, loss, rate, norm), strict=True):
+        values = (step, entropy.detach(), error.detach(), loss.detach(), rate, norm)
+        for name, value in zip(CURVE, values, strict=True):
             curve[name].append(float(value))
         if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
             _save(checkpoints, step + 1, projector, optimizer, curve)
@@ -128,10 +129,10 @@ def _losses(
     out = llm.forward(
         batch.input_ids,
         batch.attention_mask,
-        visual_bpd=visual_bpd,
+        visual=visual_bpd,
         visual_start=batch.visual_start,
         taps=tuple(saes),
-        logits_at_bt=batch.predict_mask,
+        logits_at=batch.predict_mask,
     )
     assert out.logits is not None
     entropy = token_cross_entropy(out.logits, batch).mean()
@@ -148,7 +149,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     curve: Mapping[str, list[float]],
 ) -> None:
-    """Write checkpoint `step` beside its place, force it to the disk, rename it, drop older ones."""
+    """Write checkpoint `step` beside its place, sync it, rename it, and drop older ones."""
     temporary, place = folder / "unfinished", folder / f"step-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -32,6 +32,7 @@ _ARCHITECTURES = {
 _TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk")
 _BLOCK_OUTPUT = re.compile(r"(?:blocks\.(\d+)\.hook_resid_post|(?:\w+\.)*(?:layers|h)\.(\d+))")
 _BLOCK_INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
+_SCALED = "expected_average_only_in"
 _SCALER_FILE = "activation_scaler.json"  # beside a checkpoint that sae_lens wrote while training
 
 
@@ -120,7 +121,12 @@ def from_sae_lens(
             f"SAE {name} reads attention heads, not the residual stream; choose another"
         )
     layer = _layer(cfg.metadata, name, layer)
-    if cfg.normalize_activations == "expected_average_only_in":
+    if activation_scale is not None and cfg.normalize_activations != _SCALED:
+        raise UserError(
+            f"SAE {name} was trained on activations as they are ({cfg.normalize_activations}); "
+            "leave out `activation_scale`"
+        )
+    if cfg.normalize_activations == _SCALED:
         if activation_scale is None:
             raise UserError(
                 f"SAE {name} was trained on rescaled activations (expected_average_only_in), but "
@@ -146,7 +152,7 @@ def from_sae_lens(
         layer=layer,
         name=name,
         k=cfg.k if architecture == "topk" else None,
-        normalisation=sae.cfg.normalize_activations if activation_scale is None else "none",
+        normalisation=sae.cfg.normalize_activations,  # "none" once a scale is folded
         subtract_decoder_bias=bool(cfg.apply_b_dec_to_input),
     )
     return SparseAutoencoder(config, _weights(sae, config)).eval()

@@ -69,7 +69,7 @@ def run(job: Job) -> None:
         with_image = llm.forward(
             seen.input_ids,
             seen.attention_mask,
-            visual_bpd=visual_bpd,
+            visual=visual_bpd,
             visual_start=seen.visual_start,
             taps=tuple(saes),
             stop_after=max(saes),
@@ -88,3 +88,91 @@ def run(job: Job) -> None:
     for (layer, kind), mean_d in means.items():
         writer.finish(layer, kind, mean_d)
     writer.close()
+
+
+class _Means:
+    """The mean residual vector of each (layer, token kind), summed in double precision."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, str], tuple[Any, int]] = {}
+
+    def add(self, layer: int, kind: str, x_nd: Any) -> None:
+        total_d, count = self._sums.get((layer, kind), (0.0, 0))
+        self._sums[layer, kind] = total_d + x_nd.double().sum(0), count + len(x_nd)
+
+    def items(self) -> list[tuple[tuple[int, str], Any]]:
+        return [(key, (s / n).cpu().numpy()) for key, (s, n) in self._sums.items()]
+
+
+def _write_kind(
+    writer: LatentWriter,
+    means: _Means,
+    kind: str,
+    start: int,
+    taps: dict[int, Any],
+    mask_bt: Any,
+    saes: dict[int, Any],
+) -> None:
+    """Encode the masked tokens of one batch at every layer and write them, left-packed."""
+    b = len(mask_bt)
+    tokens = writer.kinds[kind]
+    valid = np.arange(tokens) < mask_bt.sum(1).cpu().numpy()[:, None]
+    writer.set_valid(kind, start, valid)
+    for layer, sae in saes.items():
+        # Row-major selection: the tokens of an image stay together and in order.
+        x_nd = taps[layer][mask_bt].float()
+        means.add(layer, kind, x_nd)
+        index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, writer.k, "latents.max_active")
+        error_n = (sae(x_nd) - x_nd).square().mean(-1)
+        columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
+        packed = [_unpack(column.cpu().numpy(), valid, b, tokens) for column in columns]
+        writer.write(kind, start, layer, *packed)
+
+
+def _unpack(column: Any, valid: Any, b: int, tokens: int) -> Any:
+    """Spread values of valid tokens [n, ...] over [b, tokens, ...]; zero elsewhere."""
+    out = np.zeros((b, tokens, *column.shape[1:]), dtype=column.dtype)
+    out[valid] = column
+    return out
+
+
+def _token_counts(
+    tokenizer: Any, records: Sequence[Record], n_visual: int, settings: LatentsSettings
+) -> dict[str, int]:
+    """Return the largest number of tokens that any image has, by token kind."""
+    from vista.language.prompt import build_batch
+
+    longest = {"image": n_visual, "text": 1, "control": 1}
+    for record in records:
+        text = build_batch(tokenizer, [record.turns], n_visual, settings.max_length).text_mask
+        control = control_batch(tokenizer, [record], settings.max_length).text_mask
+        longest["text"] = max(longest["text"], int(text.sum()))
+        longest["control"] = max(longest["control"], int(control.sum()))
+    return longest
+
+
+def control_batch(tokenizer: Any, records: Sequence[Record], max_length: int) -> Any:
+    """Return the text control: after BOS, the reference answer in the place of the image.
+
+    The answer is the image's first caption, else its first turn's answer; it stands there bare,
+    as the visual tokens do, without the chat template.
+    """
+    import torch
+
+    from vista.language.prompt import IGNORED, Batch
+
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    texts = [
+        record.captions[0] if record.captions else record.turns[0].answer if record.turns else ""
+        for record in records
+    ]
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    rows = [(bos + list(ids))[:max_length] for ids in encoded]
+    length_b = torch.tensor([len(row) for row in rows])
+    mask_bt = torch.arange(int(length_b.max())) < length_b[:, None]
+    ids_bt = torch.zeros(mask_bt.shape, dtype=torch.int64)
+    ids_bt[mask_bt] = torch.tensor([token for row in rows for token in row])
+    text_bt = mask_bt.clone()
+    text_bt[:, : len(bos)] = False
+    labels_bt = torch.full_like(ids_bt, IGNORED)
+    return Batch(ids_bt, mask_bt.long(), labels_bt, text_bt, len(bos), 0)

@@ -35,19 +35,22 @@ ROW_SCHEMA = pa.schema(
 )
 
 
-def write_result(job: Job, result: MetricResult, items: Mapping[str, Any] | None = None) -> None:
+def write_result(
+    job: Job, result: MetricResult, items: Mapping[str, Any] | pa.Table | None = None
+) -> None:
     """Write a metric's result into the stage's work folder.
 
     Args:
         job: The running stage; files go to `job.work`.
         result: The typed result.
-        items: Columns of equal length (arrays or lists), or None if the metric has no such values.
+        items: A table, or columns of equal length (arrays or lists) by name; None if the metric
+            has no such values.
     """
     write_result_files(job.work, result, items)
 
 
 def write_result_files(
-    folder: Path, result: MetricResult, items: Mapping[str, Any] | None = None
+    folder: Path, result: MetricResult, items: Mapping[str, Any] | pa.Table | None = None
 ) -> None:
     """Write result.json, rows.parquet and, if given, items.parquet into `folder`."""
     # Through pydantic's own JSON first: it turns NaN into null, json.dumps would write NaN.
@@ -56,7 +59,8 @@ def write_result_files(
     (folder / "result.json").write_text(text + "\n", encoding="utf-8")
     write_parquet(folder / "rows.parquet", rows_table(result.rows()))
     if items is not None:
-        write_parquet(folder / "items.parquet", pa.table(dict(items)))
+        table = items if isinstance(items, pa.Table) else pa.table(dict(items))
+        write_parquet(folder / "items.parquet", table)
 
 
 def rows_table(rows: Iterable[Row]) -> pa.Table:

@@ -1,0 +1,126 @@
+"""Properties of the pixel-to-patch mapping that hold for every image and grid."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vista.data.geometry import ImageGeometry
+from vista.data.masks import decode_mask, encode_mask, polygons_to_mask
+
+geometries = st.builds(
+    lambda width, height, patch, count, rest, fit: ImageGeometry(
+        width, height, patch * count + min(rest, patch - 1), patch, fit
+    ),
+    width=st.integers(1, 120),
+    height=st.integers(1, 120),
+    patch=st.integers(2, 16),
+    count=st.integers(1, 9),
+    rest=st.integers(0, 3),
+    fit=st.sampled_from(["pad", "crop"]),
+)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, geometry: ImageGeometry) -> tuple[float, float, float, float]:
+    """A box of whole or broken px inside the image."""
+    units = st.integers(0, 16)
+    x0, x1 = sorted((draw(units), draw(units)))
+    y0, y1 = sorted((draw(units), draw(units)))
+    sx, sy = geometry.width / 16, geometry.height / 16
+    return x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy
+
+
+def seen_part(
+    geometry: ImageGeometry, box: tuple[float, float, float, float]
+) -> tuple[float, float, float, float] | None:
+    """What is left of a box (x0, y0, x1, y1 in image px) after cropping; None if nothing."""
+    rows, columns = geometry.grid
+    (sx, sy), (ox, oy) = geometry.scale, geometry.offset
+    x0 = max(box[0], -ox / sx)
+    y0 = max(box[1], -oy / sy)
+    x1 = min(box[0] + box[2], (columns * geometry.patch - ox) / sx)
+    y1 = min(box[1] + box[3], (rows * geometry.patch - oy) / sy)
+    if (x1 - x0) * sx < 1e-3 or (y1 - y0) * sy < 1e-3:
+        return None
+    return x0, y0, x1, y1
+
+
+@given(st.data())
+def test_box_to_patches_to_box_covers_the_box_tightly(data: st.DataObject) -> None:
+    geometry = data.draw(geometries)
+    box = data.draw(boxes(geometry))
+    touched = np.flatnonzero(geometry.box_to_patches(box))
+    seen = seen_part(geometry, box)
+    if seen is None:
+        return
+    back = np.array([geometry.patch_to_box(int(p)) for p in touched])
+    assert len(back) > 0
+    x0, y0 = back[:, 0].min(), back[:, 1].min()
+    x1, y1 = (back[:, 0] + back[:, 2]).max(), (back[:, 1] + back[:, 3]).max()
+    slack = 1e-6
+    patch_w, patch_h = back[0, 2], back[0, 3]
+    assert seen[0] - patch_w - slack <= x0 <= seen[0] + slack
+    assert seen[1] - patch_h - slack <= y0 <= seen[1] + slack
+    assert seen[2] - slack <= x1 <= seen[2] + patch_w + slack
+    assert seen[3] - slack <= y1 <= seen[3] + patch_h + slack
+    # The patches form a full rectangle.
+    rows, columns = np.unravel_index(touched, geometry.grid)
+    assert len(touched) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+
+
+@given(st.data())
+def test_a_patch_maps_to_itself(data: st.DataObject) -> None:
+    geometry = data.draw(geometries)
+    p = data.draw(st.integers(0, geometry.n_patches - 1))
+    assert np.flatnonzero(geometry.box_to_patches(geometry.patch_to_box(p))).tolist() == [p]
+
+
+@given(st.data())
+def test_mask_and_box_agree(data: st.DataObject) -> None:
+    geometry = data.draw(geometries)
+    x0, x1 = sorted(data.draw(st.integers(0, geometry.width)) for _ in range(2))
+    y0, y1 = sorted(data.draw(st.integers(0, geometry.height)) for _ in range(2))
+    mask_hw = np.zeros((geometry.height, geometry.width), dtype=np.bool_)
+    mask_hw[y0:y1, x0:x1] = True
+    shares = geometry.mask_to_patches(mask_hw)
+    touched = geometry.box_to_patches((x0, y0, x1 - x0, y1 - y0))
+    assert ((shares > 0) >= touched).all()
+    assert (touched >= (shares > 1e-6)).all()
+    assert shares.min() >= 0
+    assert shares.max() <= 1 + 1e-9
+    half = geometry.box_to_patches((x0, y0, x1 - x0, y1 - y0), 0.5)
+    assert (half == (shares >= 0.5 - 1e-6)).all() or np.isclose(shares, 0.5, atol=1e-5).any()
+
+
+@given(st.data())
+def test_padding_loses_no_area(data: st.DataObject) -> None:
+    geometry = data.draw(geometries.filter(lambda g: g.fit == "pad" and g.size % g.patch == 0))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    mask_hw = np.random.default_rng(seed).random((geometry.height, geometry.width)) < 0.4
+    area = geometry.mask_to_patches(mask_hw).sum() * geometry.patch**2
+    sx, sy = geometry.scale
+    assert np.isclose(area, mask_hw.sum() * sx * sy)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_masks_survive_the_codec(height: int, width: int, share: float, seed: int) -> None:
+    mask_hw = np.random.default_rng(seed).random((height, width)) < share
+    assert np.array_equal(decode_mask(encode_mask(mask_hw)), mask_hw)
+
+
+@given(st.lists(st.floats(-10, 40), min_size=6, max_size=6))
+def test_a_triangle_fills_what_lies_inside_it(points: list[float]) -> None:
+    """Against the sign of the three cross products at every pixel centre."""
+    corners = np.array(points).reshape(3, 2)
+    mask_hw = polygons_to_mask([points], 30, 30)
+    x, y = np.meshgrid(np.arange(30) + 0.5, np.arange(30) + 0.5)
+    sides = []
+    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        sides.append((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0]))
+    signed = np.array(sides)
+    inside = (signed > 1e-6).all(axis=0) | (signed < -1e-6).all(axis=0)
+    outside = (signed > 1e-6).any(axis=0) & (signed < -1e-6).any(axis=0)
+    assert mask_hw[inside].all()
+    assert not mask_hw[outside].any()

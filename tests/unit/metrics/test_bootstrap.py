@@ -1,0 +1,74 @@
+"""Bootstrap: known intervals, pairing, and figures that cannot be measured."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio, resample_means
+
+
+def test_interval_of_a_mean_has_the_textbook_width() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, size=400)
+    mean, low, high = bootstrap_mean(values, seed=1, n_boot=2000)
+    assert mean == pytest.approx(values.mean())
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert low == pytest.approx(mean - half, rel=0.03)
+    assert high == pytest.approx(mean + half, rel=0.03)
+
+
+def test_coverage_of_a_share() -> None:
+    rng = np.random.default_rng(2)
+    inside = 0
+    for seed in range(200):
+        _, low, high = bootstrap_mean(rng.random(80) < 0.3, seed=seed, n_boot=200)
+        inside += low <= 0.3 <= high
+    assert 175 <= inside <= 199
+
+
+def test_ratio_resamples_images_not_pairs() -> None:
+    # One image holds all hits: the interval must know that it may be drawn or not.
+    hits, pairs = np.zeros(20), np.full(20, 50.0)
+    hits[0] = 50.0
+    ratio, low, high = bootstrap_ratio(hits, pairs, seed=0)
+    assert ratio == pytest.approx(0.05)
+    assert low == 0.0
+    assert high >= 0.15
+
+
+def test_ratio_weighs_images_by_their_tokens() -> None:
+    ratio, _, _ = bootstrap_ratio([10.0, 0.0], [10.0, 90.0], seed=0)
+    assert ratio == pytest.approx(0.1)
+
+
+def test_same_seed_gives_paired_draws() -> None:
+    first = resample_means(np.arange(30.0)[:, None], seed=3, n_boot=50)
+    second = resample_means(2 * np.arange(30.0)[:, None], seed=3, n_boot=50)
+    assert np.allclose(2 * first, second)
+    assert not np.allclose(first, resample_means(np.arange(30.0)[:, None], seed=4, n_boot=50))
+
+
+def test_a_constant_difference_has_no_width() -> None:
+    values = np.random.default_rng(0).random(50)
+    pair = np.stack([values + 0.25, values], axis=1)
+    result = bootstrap(pair, lambda m: m[:, 0] - m[:, 1], seed=0)
+    assert result == pytest.approx((0.25, 0.25, 0.25))
+
+
+def test_no_images_is_undefined_and_one_image_has_no_width() -> None:
+    assert all(math.isnan(x) for x in bootstrap_mean([], seed=0))
+    assert bootstrap_mean([2.0], seed=0) == (2.0, 2.0, 2.0)
+
+
+def test_vanishing_denominator() -> None:
+    value, _, high = bootstrap_ratio([1.0, 1.0], [1.0, 0.0], seed=0)
+    assert value == 2.0
+    assert high == math.inf
+    assert all(math.isnan(x) for x in bootstrap_ratio([0.0], [0.0], seed=0))
+
+
+def test_undefined_values_are_refused_not_averaged() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap_mean([1.0, float("nan")], seed=0)

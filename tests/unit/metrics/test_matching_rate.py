@@ -1,0 +1,160 @@
+"""Matching rate on planted latents whose match is known exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vista.judges import load_judge
+from vista.metrics.matching_rate import (
+    LayerInput,
+    MatchingItems,
+    MatchingResult,
+    TopK,
+    matching_rate,
+)
+from vista.metrics.ranking import LatentMask, Ranked
+
+LABELS = ["cat", "dogs", "grass", None, "", "category", "umbrella", "red"]
+CAT, DOG, GRASS, UNLABELLED, BLANK, CATEGORY, UMBRELLA, RED = range(8)
+
+
+def layer(
+    latents: list[list[int]], labels: list[str | None] | None = None, width: int = 3
+) -> LayerInput:
+    latent = np.full((len(latents), width), -1)
+    for b, row in enumerate(latents):
+        latent[b, : len(row)] = row
+    ranked = Ranked(latent, np.where(latent < 0, -1, 0), (latent >= 0).astype(float))
+    names = LABELS if labels is None else labels
+    return LayerInput(ranked, names, LatentMask(np.ones(len(names), bool), 0, 0))
+
+
+def measure(
+    layers: dict[int, LayerInput], objects: list[list[str]], ks: tuple[int, ...] = (1, 3)
+) -> tuple[MatchingResult, MatchingItems]:
+    settings: dict[str, Any] = {
+        "judge_name": "lexical",
+        "top_k": 3,
+        "max_image_share": 0.05,
+        "max_label_density": 0.005,
+        "n_without_objects": 0,
+        "seed": 0,
+        "resamples": 200,
+        "level": 0.95,
+    }
+    return matching_rate(layers, objects, load_judge("lexical").judge, ks=ks, **settings)
+
+
+def top(result: MatchingResult, k: int, position: int = 0) -> TopK:
+    return next(each for each in result.layers[position].top if each.k == k)
+
+
+def test_known_matches_and_recall() -> None:
+    latents = [[CAT, RED, DOG], [GRASS, UMBRELLA, CAT], [CATEGORY, RED], [DOG]]
+    objects = [["cat", "dog"], ["umbrella", "dog"], ["cat"], ["dog"]]
+    result, items = measure({0: layer(latents)}, objects)
+    assert items.matched[0][1].tolist() == [1, 0, 0, 1]
+    assert items.matched[0][3].tolist() == [1, 1, 0, 1]
+    assert items.named_bn[0].tolist() == [
+        [True, False, True],
+        [False, True, False],
+        [False, False, False],
+        [True, False, False],
+    ]
+    assert top(result, 1).matching.value == 0.5
+    assert top(result, 3).matching.value == 0.75
+    assert top(result, 3).recall.value == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    # By hand, top 3 named {cat, dog}, {umbrella, cat}, {}, {dog} against the others' objects.
+    assert top(result, 3).matching.chance == pytest.approx((3 + 2 + 0 + 2) / 12)
+    assert top(result, 3).gain.value == pytest.approx(0.75 - 7 / 12)
+    assert top(result, 3).ratio.value == pytest.approx(0.75 * 12 / 7)
+
+
+def test_labels_of_grounds_and_colours_match_nothing() -> None:
+    result, _ = measure({0: layer([[GRASS, RED]] * 4)}, [["cat"], ["dog"], ["cat"], ["umbrella"]])
+    assert top(result, 3).matching.value == 0.0
+    assert top(result, 3).matching.chance == 0.0
+    assert top(result, 3).ratio.value is None
+
+
+def test_missing_empty_and_unlabelled_latents_cannot_match() -> None:
+    # -1 indexes the last label in Python: it must not speak for a silent image.
+    labels = [*LABELS[:-1], "cat"]
+    latents: list[list[int]] = [[], [UNLABELLED], [BLANK], [UNLABELLED, BLANK]]
+    result, _ = measure({0: layer(latents, labels)}, [["cat"]] * 4)
+    assert top(result, 3).matching.value == 0.0
+    assert result.layers[0].silent_images.value == 0.25
+
+
+def test_each_layer_is_judged_by_its_own_labels() -> None:
+    latents = [[0], [0]]
+    layers = {
+        4: layer(latents, ["dog", "cat"]),
+        1: layer(latents, ["cat", "dog"]),
+    }
+    result, _ = measure(layers, [["cat"], ["cat"]])
+    assert [part.layer for part in result.layers] == [1, 4]
+    assert top(result, 1, 0).matching.value == 1.0
+    assert top(result, 1, 1).matching.value == 0.0
+    assert result.over_layers[0].matching.value == 0.5
+
+
+def test_labels_of_another_dictionary_are_refused() -> None:
+    given = layer([[0]])
+    wrong = LayerInput(given.ranked, ["cat"], given.mask)
+    with pytest.raises(ValueError, match="another dictionary"):
+        measure({0: wrong}, [["cat"]])
+
+
+def test_a_ranking_shorter_than_k_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        measure({0: layer([[0]], width=2)}, [["cat"]])
+
+
+def test_independent_labels_show_no_gain() -> None:
+    rng = np.random.default_rng(0)
+    names = ["cat", "dog", "umbrella", "bus", "cow", "cup", "horse", "kite"]
+    latents = [rng.permutation(8)[:3].tolist() for _ in range(600)]
+    objects = [[names[c] for c in rng.permutation(8)[: rng.integers(1, 4)]] for _ in range(600)]
+    result, _ = measure({0: layer(latents, list(names))}, objects)
+    figures = top(result, 3)
+    assert figures.matching.value is not None
+    assert figures.matching.value > 0.3  # high, and worth nothing
+    assert figures.gain.ci_low is not None
+    assert figures.gain.ci_high is not None
+    assert figures.gain.ci_low < 0 < figures.gain.ci_high
+    assert figures.ratio.value == pytest.approx(1.0, abs=0.12)
+
+
+def test_naming_everything_everywhere_gains_nothing() -> None:
+    objects = [["cat"], ["dog"], ["umbrella"], ["cat", "dog"]]
+    result, _ = measure({0: layer([[CAT, DOG, UMBRELLA]] * 4)}, objects)
+    assert top(result, 3).matching.value == 1.0
+    assert top(result, 3).matching.chance == 1.0
+    assert top(result, 3).gain.value == 0.0
+    assert top(result, 3).ratio.value == 1.0
+
+
+def test_repeated_objects_count_once() -> None:
+    result, _ = measure({0: layer([[CAT], [DOG]])}, [["cat", "cat", "dog"], ["dog"]])
+    assert top(result, 1).recall.value == pytest.approx(0.75)
+
+
+def test_rows_carry_level_and_n() -> None:
+    result, _ = measure({2: layer([[CAT], [DOG]])}, [["cat"], ["dog"]])
+    rows = {(row.metric, row.layer): row for row in result.rows()}
+    assert rows["matching_rate@3", 2].value == 1.0
+    assert rows["matching_rate@3", 2].chance == 0.0
+    assert rows["matching_rate@3", 2].n == 2
+    assert rows["matching_rate@3", None].token_kind == "image"
+    assert rows["eligible_latents", 2].n == len(LABELS)
+    assert len(rows) == len(result.rows())
+
+
+def test_no_images_leaves_figures_undefined() -> None:
+    result, _ = measure({0: layer([])}, [])
+    assert top(result, 3).matching.value is None
+    assert top(result, 3).matching.n == 0

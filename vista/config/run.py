@@ -1,0 +1,251 @@
+"""A run's whole config: data, models, sweep, metrics. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vista.config.data import DataSettings, DrawnData, DrawnText, TextSettings
+from vista.config.encoders import EncoderSettings, ProbeSettings
+from vista.config.language import LanguageSettings
+from vista.config.metrics import (
+    CaptionSettings,
+    LocalizationSettings,
+    MatchingSettings,
+    ReconstructionSettings,
+)
+from vista.config.projector import LatentsSettings, ProjectorSettings
+from vista.config.report import ReportSettings
+from vista.config.sae import (
+    CheckSaeSettings,
+    ImportSaeSettings,
+    LabelSettings,
+    NamingSettings,
+    TrainSaeSettings,
+)
+from vista.errors import UserError
+
+# Names become folder names and columns of the table.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SaeSettings(_Settings):
+    """The text SAEs of one language model: `train` them here, or name pretrained ones by layer."""
+
+    layers: tuple[int, ...] = Field(
+        min_length=1, description="blocks whose output an SAE reads, counted from 0"
+    )
+    train: TrainSaeSettings | None = Field(None, description="train them on the text corpus")
+    pretrained: dict[int, ImportSaeSettings] = Field(
+        default_factory=dict, description="layer -> folder, or release and id, of a pretrained SAE"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers {list(self.layers)} names a layer twice")
+        if self.train is not None and self.pretrained:
+            raise ValueError("give `train` or `pretrained`, not both")
+        missing = sorted(set(self.layers) - set(self.pretrained))
+        if self.train is None and missing:
+            raise ValueError(f"layers {missing} have neither `train` nor a `pretrained` entry")
+        return self
+
+
+class LlmEntry(_Settings):
+    """One language model of the sweep with its SAEs."""
+
+    model: LanguageSettings = Field(description="the language model")
+    saes: SaeSettings = Field(description="its text SAEs")
+
+
+class Block(_Settings):
+    """One block of the sweep: every combination of its lists."""
+
+    encoders: tuple[str, ...] | None = Field(None, description="names; null: all")
+    llms: tuple[str, ...] | None = Field(None, description="names; null: all")
+    sae_weights: tuple[float, ...] = Field((0.0, 1.0), description="weights of the SAE term")
+    seeds: tuple[int, ...] = Field((0, 1), description="seeds of the projector")
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        for name in ("encoders", "llms", "sae_weights", "seeds"):
+            values = getattr(self, name)
+            if values is not None and (not values or len(set(values)) != len(values)):
+                raise ValueError(f"{name} must name at least one value, and none twice")
+        if min(self.sae_weights) < 0:
+            raise ValueError("sae_weights must not be negative")
+        return self
+
+
+class Point(NamedTuple):
+    """One projector of the sweep."""
+
+    encoder: str
+    llm: str
+    sae_weight: float
+    seed: int
+
+
+class Metrics(_Settings):
+    """The metrics of the run; one that is null is not computed."""
+
+    probe: ProbeSettings | None = Field(None, description="linear probe of each encoder")
+    naming: NamingSettings | None = Field(None, description="classes with a latent of their own")
+    reconstruction: ReconstructionSettings | None = Field(None, description="SAE error and L0")
+    matching_rate: MatchingSettings | None = Field(None, description="do labels name the image")
+    localization: LocalizationSettings | None = Field(None, description="do they point at it")
+    caption: CaptionSettings | None = Field(None, description="captions and their objects")
+
+
+class RunConfig(_Settings):
+    """All settings of a run. Unknown keys are refused at every level."""
+
+    name: str = Field(pattern=NAME, description="name of the run; its report carries it")
+    results: str = Field("results", min_length=1, description="folder of all artifacts")
+    threads: int = Field(1, gt=0, description="CPU threads a job; more can change the last bits")
+    data: DataSettings = Field(description="the images that are learnt from and measured")
+    pretraining: DrawnData | None = Field(
+        None, description="what stand-in models learn from; null: `data`, if that is drawn"
+    )
+    text: TextSettings = Field(DrawnText(), description="the language corpus")
+    encoders: dict[str, EncoderSettings] = Field(min_length=1, description="by name")
+    llms: dict[str, LlmEntry] = Field(min_length=1, description="by name")
+    sweep: tuple[Block, ...] = Field((Block(),), min_length=1, description="what is combined")
+    projector: ProjectorSettings = Field(ProjectorSettings(), description="training of projectors")
+    latents: LatentsSettings = Field(LatentsSettings(), description="encoding into latents")
+    check_sae: CheckSaeSettings = Field(CheckSaeSettings(), description="bounds on every SAE")
+    label_latents: LabelSettings = Field(LabelSettings(), description="labels of latents")
+    metrics: Metrics = Field(description="what is measured")
+    report: ReportSettings = Field(ReportSettings(), description="table and figures")
+
+    @model_validator(mode="after")
+    def _names_known(self) -> Self:
+        for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
+            for block in self.sweep:
+                for name in getattr(block, kind) or ():
+                    if name not in entries:
+                        known = ", ".join(sorted(entries))
+                        raise ValueError(f"sweep names {name!r}; {kind} has {known}")
+        for name, entry in self.llms.items():
+            wanted = self.projector.layers
+            missing = sorted(set(wanted or ()) - set(entry.saes.layers))
+            if missing:
+                raise ValueError(
+                    f"projector.layers asks for layers {missing}; llms.{name}.saes.layers has "
+                    f"{list(entry.saes.layers)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> Self:
+        if self.world is None and (self.standins or isinstance(self.text, DrawnText)):
+            what = f"stand-in models ({', '.join(self.standins)})" if self.standins else "text"
+            raise ValueError(
+                f"{what} need a drawn world: add `pretraining: {{kind: drawn}}`"
+                + ("" if self.standins else ", or give `text: {kind: lines, ...}`")
+            )
+        return self
+
+    @property
+    def world(self) -> DrawnData | None:
+        """The drawn world that stand-ins and the drawn corpus come from, if there is one."""
+        if self.pretraining is not None:
+            return self.pretraining
+        return self.data if isinstance(self.data, DrawnData) else None
+
+    @property
+    def standins(self) -> list[str]:
+        """The names of the models that the run trains itself."""
+        return [
+            *(n for n, each in self.encoders.items() if each.source.kind == "standin"),
+            *(n for n, each in self.llms.items() if each.model.source.kind == "standin"),
+        ]
+
+    def points(self) -> list[Point]:
+        """Return every projector of the sweep once, in the order of the blocks."""
+        return list(
+            dict.fromkeys(
+                Point(encoder, llm, float(weight), seed)
+                for block in self.sweep
+                for encoder in block.encoders or self.encoders
+                for llm in block.llms or self.llms
+                for weight in block.sae_weights
+                for seed in block.seeds
+            )
+        )
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a config file. Raises UserError that names the file and the key."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"config file {path} does not exist.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"config file {path} must hold keys and values, e.g. `name: my_run`.")
+    return parse_config(content, where=str(path))
+
+
+def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
+    """Check a config read elsewhere. Raises UserError that names each wrong key and its place."""
+    try:
+        return RunConfig.model_validate(_plain(content))
+    except ValidationError as error:
+        lines = [_complaint(each, content) for each in error.errors()]
+        raise UserError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def _plain(value: Any) -> Any:
+    """Turn the mappings of whoever read the file (Snakemake has its own) into dicts."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """Return one pydantic error as a sentence: the key, what was found, what was expected."""
+    key = _key(error["loc"], content)
+    if error["type"] == "extra_forbidden":
+        name = str(error["loc"][-1])
+        close = difflib.get_close_matches(name, _known_keys(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "remove it, or see `vista schema`."
+        return f"unknown key {key}; {hint}"
+    if error["type"] == "missing":
+        return f"key {key} is missing; see `vista schema` for what it means"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{key}: {message}" if key else message
+
+
+def _key(location: tuple[int | str, ...], content: Any) -> str:
+    """Return a location as a dotted key, without the tags that pydantic puts in for unions."""
+    parts: list[str] = []
+    for place, part in enumerate(location):
+        inside = isinstance(content, Mapping) and part in content
+        at = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
+        if inside or at:
+            content = content[part]
+        elif place + 1 < len(location):
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _known_keys() -> list[str]:
+    schema = RunConfig.model_json_schema()
+    models = [schema, *schema["$defs"].values()]
+    return sorted({key for model in models for key in model.get("properties", {})})

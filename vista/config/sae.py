@@ -1,0 +1,113 @@
+"""Settings of the sparse autoencoders: training, import, the gate on text, labels."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TextPass(_Settings):
+    """How documents are read through the language model."""
+
+    batch_documents: int = Field(64, gt=0, description="documents a forward pass")
+    max_length: int = Field(512, gt=1, description="tokens a document; the rest is cut off")
+    include_bos: bool = Field(
+        False, description="count the BOS token too; its stream is an outlier in most models"
+    )
+
+
+class TrainSaeSettings(_Settings):
+    """How a stand-in's SAE is trained with sae_lens' own trainer."""
+
+    architecture: Literal["batchtopk", "jumprelu"] = Field(
+        "batchtopk", description="SAE architecture; both run as jumprelu at inference"
+    )
+    d_sae: int = Field(512, gt=0, description="latents in the dictionary")
+    k: float = Field(8, gt=0, description="mean active latents a token that training aims at")
+    steps: int = Field(800, gt=0, description="optimizer steps")
+    batch_tokens: int = Field(1024, gt=0, description="tokens a step")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising rate")
+    decay: float = Field(0.3, ge=0, lt=1, description="share of the steps with a falling rate")
+    tokens: int = Field(100_000, gt=0, description="text tokens whose activations are cached")
+    token_balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a token id with n occurrences is drawn in proportion to n ** this: 1 draws "
+        "text as it is, 0 every id equally often, so that frequent words do not fill the "
+        "dictionary",
+    )
+    dead_window: int = Field(
+        50, gt=0, description="steps without firing after which a latent counts as dead"
+    )
+    aux_loss: float = Field(
+        1.0, ge=0, description="weight of batchtopk's loss that revives dead latents"
+    )
+    l0_weight: float = Field(1.0, ge=0, description="weight of jumprelu's loss towards `k`")
+    l0_warmup: float = Field(
+        0.3, ge=0, le=1, description="share of the steps in which jumprelu's L0 loss rises"
+    )
+    bandwidth: float = Field(
+        0.5, gt=0, description="width of jumprelu's straight-through window, in rescaled units"
+    )
+    text: TextPass = Field(default_factory=TextPass, description="how documents are read")
+
+
+class ImportSaeSettings(_Settings):
+    """Where an SAE comes from, if not from `train_sae`: a folder, or a release and its id."""
+
+    path: str | None = Field(None, description="folder that sae_lens saved an SAE in")
+    release: str | None = Field(None, description="name of a release known to sae_lens")
+    sae_id: str | None = Field(None, description="id of the SAE within the release")
+    activation_scale: float | None = Field(
+        None, gt=0, description="factor on the input of an SAE trained on rescaled activations"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.release is None) != (self.sae_id is None):
+            raise ValueError("`release` and `sae_id` belong together: give both or neither")
+        if self.path is not None and self.release is not None:
+            raise ValueError("give either `path` or `release` with `sae_id`, not both")
+        return self
+
+
+class CheckSaeSettings(_Settings):
+    """Bounds on an SAE's figures on held-out text; null: no bound."""
+
+    tokens: int = Field(20_000, gt=0, description="held-out text tokens to measure on")
+    max_fvu: float | None = Field(0.2, gt=0, description="largest fraction of variance unexplained")
+    min_l0: float | None = Field(1.0, ge=0, description="smallest mean of active latents a token")
+    max_l0: float | None = Field(64.0, gt=0, description="largest mean of active latents a token")
+    max_dead_share: float | None = Field(
+        0.5, ge=0, le=1, description="largest share of latents that never fire on these tokens"
+    )
+    text: TextPass = Field(default_factory=TextPass, description="how documents are read")
+
+
+class LabelSettings(_Settings):
+    """How latents get their names from the text that they fire on."""
+
+    tokens: int = Field(60_000, gt=0, description="text tokens to read")
+    contexts: int = Field(8, gt=0, description="top contexts kept for each latent")
+    window: int = Field(60, gt=0, description="characters shown on each side of the token")
+    min_share: float = Field(
+        0.5, gt=0, le=1, description="share of the activation mass that a label must have"
+    )
+    text: TextPass = Field(default_factory=TextPass, description="how documents are read")
+
+
+class NamingSettings(_Settings):
+    """Share of the classes that a dictionary names."""
+
+    min_share: float = Field(
+        0.5, gt=0, le=1, description="share of its latent's activation mass that a class must have"
+    )
+    seed: int = Field(0, ge=0, description="seed of the bootstrap over classes")
+    resamples: int = Field(1000, gt=0, description="bootstrap samples")

@@ -1,0 +1,76 @@
+"""Can a dictionary name the world? Share of classes that have a latent of their own.
+
+A class has one if some latent's label is the class word and the word holds at least `min_share` of
+that latent's activation mass. Without that, a matching rate measures the dictionary, not the
+projector. Labels are single words, so a class of several words ("traffic light") is never named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+
+class LayerNaming(BaseModel):
+    """How many classes one layer's dictionary names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int = Field(description="Block after which the SAE reads, counted from 0.")
+    share: Estimate = Field(description="Share of classes with a latent of their own.")
+    latents: dict[str, int] = Field(description="Named class -> its latent with the largest share.")
+    unnamed: list[str] = Field(description="Classes without a latent of their own, sorted.")
+
+
+class NamingResult(MetricResult):
+    """Share of classes with a latent of their own, for each layer."""
+
+    min_share: float = Field(description="Share of activation mass that the class word must hold.")
+    layers: list[LayerNaming] = Field(description="One entry a layer, ascending.")
+
+    def rows(self) -> list[Row]:
+        """One row a layer; n is the number of classes."""
+        return [entry.share.row("named_classes", entry.layer) for entry in self.layers]
+
+
+def naming(
+    classes: Sequence[str],
+    labels: Mapping[int, Sequence[tuple[str | None, float]]],
+    min_share: float,
+    seed: int,
+    n_boot: int = 1000,
+) -> NamingResult:
+    """Measure which of `classes` each layer names.
+
+    Args:
+        classes: Class words; duplicates and case do not count.
+        labels: layer -> (label, share of activation mass) of each latent, by latent number.
+        min_share: Share in 0..1 that the class word must hold.
+        seed: Seed of the bootstrap over classes.
+        n_boot: Bootstrap samples.
+    """
+    words = sorted({word.lower() for word in classes})
+    layers = []
+    for layer in sorted(labels):
+        best: dict[str, tuple[float, int]] = {}
+        for latent, (label, share) in enumerate(labels[layer]):
+            if label is None or share < min_share:
+                continue
+            word = label.lower()
+            if word not in best or share > best[word][0]:  # of equal shares the first latent
+                best[word] = (float(share), latent)
+        named = [float(word in best) for word in words]
+        layers.append(
+            LayerNaming(
+                layer=layer,
+                share=estimate(bootstrap_mean(named, seed, n_boot), n=len(words)),
+                latents={word: best[word][1] for word in words if word in best},
+                unnamed=[word for word in words if word not in best],
+            )
+        )
+    return NamingResult(min_share=min_share, layers=layers)

@@ -1,0 +1,1 @@
+"""The long table, the readable summary and the figures of a run."""

@@ -1,0 +1,333 @@
+"""Figures of the sweep: encoders side by side, language models below each other.
+
+Every line or point is a mean over seeds, small dots are the seeds, error bars join the seeds'
+bootstrap intervals over images (lowest to highest end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vista.report import style
+from vista.report.table import Figure, LongTable, OverSeeds, over_seeds
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Losses of one projector's training: columns of its curve.parquet."""
+
+    encoder: str
+    llm: str
+    sae_weight: float
+    seed: int
+    columns: Mapping[str, Sequence[float]]
+
+
+def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
+    """Matching rate per layer with and without the term, with the shuffled-image level."""
+    metric = f"matching_rate@{top_k}"
+    figures = [f for f in table.select(metric) if f.layer is not None]
+    if not figures:
+        return None
+    figure = _per_layer(figures, "share of images matched", chance=True, log=False)
+    for axis in figure.axes:
+        axis.set_ylim(0, 1)
+    style.heading(
+        figure,
+        f"Matching rate: a label of the {top_k} strongest latents names an object",
+        f"Dashed: the same labels judged against all other images (shuffled level). {_note(figures)}",
+    )
+    return figure
+
+
+def reconstruction_per_layer(table: LongTable, metric: str) -> Any | None:
+    """FVU or L0 of the visual tokens per layer; thin lines: the text after them, the control."""
+    figures = table.select(metric, token_kind="image")
+    if not figures:
+        return None
+    label, title = {
+        "fvu": ("FVU", "Reconstruction: variance of visual tokens that the SAE leaves unexplained"),
+        "l0": ("active latents a token", "Sparsity: active latents of a visual token"),
+    }[metric]
+    figure = _per_layer(
+        figures,
+        label,
+        chance=False,
+        log=True,
+        reference=table.select(metric, token_kind="control"),
+    )
+    style.heading(
+        figure,
+        title,
+        "Dotted: text control (the reference answer in the place of the image). " + _note(figures),
+    )
+    return figure
+
+
+def _per_layer(
+    figures: list[Figure],
+    label: str,
+    *,
+    chance: bool,
+    log: bool,
+    reference: Sequence[Figure] = (),
+) -> Any:
+    encoders, llms, weights = (_values(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    figure, axes = style.panels(llms, encoders)
+    handles: list[Any] = []
+    for r, llm in enumerate(llms):
+        for c, encoder in enumerate(encoders):
+            axis = axes[r, c]
+            here = [f for f in figures if f.llm == llm and f.encoder == encoder]
+            for place, weight in enumerate(weights):
+                found = [f for f in here if f.sae_weight == weight]
+                shift = 0.06 * (place - (len(weights) - 1) / 2)
+                handles += _line(axis, found, weights, weight, shift, chance)
+            if not here:
+                style.empty(axis)
+            same = [f for f in reference if f.llm == llm and f.encoder == encoder]
+            handles += _reference_line(axis, same)
+            if log:
+                axis.set_yscale("log")
+            layers = _values([f for f in figures if f.llm == llm], "layer")
+            axis.set_xticks(layers if len(layers) <= 9 else layers[:: -(-len(layers) // 9)])
+            axis.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
+            if c == 0:
+                axis.set_ylabel(f"{style.mathtext(str(llm), 30)}\n{label}")
+            if r == len(llms) - 1:
+                axis.set_xlabel("layer (after block)")
+    style.legend_below(figure, handles)
+    return figure
+
+
+def _line(
+    axis: Any,
+    figures: list[Figure],
+    weights: list[float],
+    weight: float,
+    shift: float,
+    chance: bool,
+) -> list[Any]:
+    """Draw one weight over the layers; returns its legend handles."""
+    by_layer = [(layer, _at(figures, layer)) for layer in _values(figures, "layer")]
+    known = [(layer, summary) for layer, summary in by_layer if summary is not None]
+    if not known:
+        return []
+    look = style.series_style(weights, weight)
+    xs = [layer + shift for layer, _ in known]
+    handles = [
+        axis.errorbar(
+            xs,
+            [summary.mean for _, summary in known],
+            yerr=_bars([summary for _, summary in known]),
+            capsize=2,
+            elinewidth=1,
+            label=style.weight_name(weight),
+            **look,
+        )
+    ]
+    _seed_dots(axis, figures, shift, look["color"])
+    levels = [(layer, s.chance) for layer, s in known if s.chance is not None]
+    if chance and levels:
+        handles += axis.plot(
+            [layer + shift for layer, _ in levels],
+            [level for _, level in levels],
+            linestyle="--",
+            linewidth=1.2,
+            color=look["color"],
+            alpha=0.8,
+            label=f"shuffled, {style.weight_name(weight).partition(' (')[0]}",
+        )
+    return handles
+
+
+def _reference_line(axis: Any, figures: list[Figure]) -> list[Any]:
+    known = [(layer, _at(figures, layer)) for layer in _values(figures, "layer")]
+    points = [(layer, summary.mean) for layer, summary in known if summary is not None]
+    if not points:
+        return []
+    handles: list[Any] = axis.plot(
+        [x for x, _ in points],
+        [y for _, y in points],
+        linestyle=":",
+        linewidth=1.4,
+        color=style.CHANCE_COLOUR,
+        label="text control",
+    )
+    return handles
+
+
+_LOCALIZATION = (
+    ("pointing_game", "pointing game\n(share of hits)"),
+    ("auroc_mask", "AUROC\nper patch, masks"),
+    ("average_precision_mask", "average precision\nper patch, masks"),
+)
+_LOCALIZATION_BOXES = tuple(
+    (name.replace("_mask", "_box"), label.replace("masks", "boxes"))
+    for name, label in _LOCALIZATION
+)
+
+
+def localization_per_encoder(table: LongTable) -> Any | None:
+    """Pointing game, AUROC and average precision for each encoder, with their chance levels."""
+    boxes_only = not [f for f in table.select("auroc_mask", layer=None) if f.value is not None]
+    shown = _LOCALIZATION_BOXES if boxes_only else _LOCALIZATION
+    figures = [f for name, _ in shown for f in table.select(name, layer=None)]
+    if not figures:
+        return None
+    encoders, llms, weights = (_values(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    figure, axes = style.panels([label for _, label in shown], llms, width=3.4, height=1.95)
+    handles: list[Any] = []
+    for r, (metric, label) in enumerate(shown):
+        for c, llm in enumerate(llms):
+            axis = axes[r, c]
+            here = [f for f in figures if f.metric == metric and f.llm == llm]
+            for place, weight in enumerate(weights):
+                shift = 0.22 * (place - (len(weights) - 1) / 2)
+                for e, encoder in enumerate(encoders):
+                    found = [f for f in here if f.encoder == encoder and f.sae_weight == weight]
+                    handles += _dot(axis, found, e + shift, weights, weight)
+            if not any(f.value is not None for f in here):
+                style.empty(axis)
+            axis.set_xticks(range(len(encoders)), [style.mathtext(e, 20) for e in encoders])
+            axis.set_xlim(-0.5, len(encoders) - 0.5)
+            axis.set_ylim(0, 1)
+            if c == 0:
+                axis.set_ylabel(label)
+    style.legend_below(figure, handles)
+    n_pairs = [f.n for f in figures if f.metric == "pointing_game" and f.value is not None]
+    style.heading(
+        figure,
+        "Localization: do named latents fire on their object? (all layers pooled)",
+        f"Grey ticks: chance. Pointing game over {_span(n_pairs)} matched latents a projector, "
+        f"maps over every class present that has a latent. {_bar_note(figures)}",
+    )
+    return figure
+
+
+def _dot(
+    axis: Any, figures: list[Figure], x: float, weights: list[float], weight: float
+) -> list[Any]:
+    summary = over_seeds(figures)
+    if summary is None:
+        return []
+    look = style.series_style(weights, weight)
+    handle = axis.errorbar(
+        [x],
+        [summary.mean],
+        yerr=_bars([summary]),
+        capsize=2.5,
+        elinewidth=1.2,
+        linestyle="none",
+        label=style.weight_name(weight),
+        **look,
+    )
+    values = [f.value for f in figures if f.value is not None]
+    if len(values) > 1:
+        axis.scatter([x + 0.06] * len(values), values, s=6, color=look["color"], alpha=0.6)
+    handles = [handle]
+    if summary.chance is not None:
+        handles += axis.plot(
+            [x - 0.1, x + 0.1],
+            [summary.chance] * 2,
+            color=style.CHANCE_COLOUR,
+            linewidth=1.6,
+            label="chance",
+        )
+    return handles
+
+
+def loss_curves(curves: Sequence[Curve]) -> Any | None:
+    """Cross-entropy and SAE error over the steps of every projector's training."""
+    if not curves:
+        return None
+    encoders = sorted({curve.encoder for curve in curves})
+    llms = sorted({curve.llm for curve in curves})
+    weights = sorted({curve.sae_weight for curve in curves})
+    quantities = (("cross_entropy", "cross-entropy"), ("sae_error", "SAE error"))
+    rows = [(llm, *quantity) for llm in llms for quantity in quantities]
+    figure, axes = style.panels([llm for llm, _, _ in rows], encoders, height=1.7)
+    handles: list[Any] = []
+    for r, (llm, column, label) in enumerate(rows):
+        for c, encoder in enumerate(encoders):
+            axis = axes[r, c]
+            for curve in curves:
+                if (curve.encoder, curve.llm) != (encoder, llm):
+                    continue
+                steps, values = _smooth(curve.columns["step"], curve.columns[column])
+                look = style.series_style(weights, curve.sae_weight)
+                handles += axis.plot(
+                    steps,
+                    values,
+                    color=look["color"],
+                    linewidth=1.2,
+                    alpha=0.85,
+                    label=style.weight_name(curve.sae_weight),
+                )
+            axis.set_yscale("log")
+            if c == 0:
+                axis.set_ylabel(f"{style.mathtext(llm, 30)}\n{label}")
+            if r == len(rows) - 1:
+                axis.set_xlabel("step")
+    style.legend_below(figure, handles)
+    seeds = len({curve.seed for curve in curves})
+    style.heading(
+        figure,
+        "Training of the projectors",
+        f"One line a seed ({seeds}); a mean over windows of steps, on training batches; the SAE "
+        "error is shown without its weight. No error bars.",
+    )
+    return figure
+
+
+def _smooth(
+    steps: Sequence[float], values: Sequence[float], points: int = 60
+) -> tuple[list[float], list[float]]:
+    """Average a curve over at most `points` windows of equal width; NaN stays NaN."""
+    width = max(1, -(-len(steps) // points))
+    cuts = [slice(start, start + width) for start in range(0, len(steps), width)]
+    means = [sum(part) / len(part) for part in (values[cut] for cut in cuts)]
+    return [float(steps[cut][-1]) for cut in cuts], means
+
+
+def _at(figures: Iterable[Figure], layer: int) -> OverSeeds | None:
+    return over_seeds([figure for figure in figures if figure.layer == layer])
+
+
+def _seed_dots(axis: Any, figures: list[Figure], shift: float, colour: str) -> None:
+    points = [
+        (figure.layer + shift, figure.value)
+        for figure in figures
+        if figure.layer is not None and figure.value is not None
+    ]
+    axis.scatter([x for x, _ in points], [y for _, y in points], s=5, color=colour, alpha=0.5)
+
+
+def _bars(summaries: Sequence[OverSeeds]) -> list[list[float]]:
+    below = [max(0.0, s.mean - s.low) if s.low is not None else 0.0 for s in summaries]
+    above = [max(0.0, s.high - s.mean) if s.high is not None else 0.0 for s in summaries]
+    return [below, above]
+
+
+def _values(figures: Iterable[Figure], column: str) -> list[Any]:
+    return sorted({getattr(f, column) for f in figures if getattr(f, column) is not None})
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _bar_note(figures: Sequence[Figure]) -> str:
+    seeds = len({f.seed for f in figures})
+    return (
+        f"Mean over {seeds} seed{'s' if seeds != 1 else ''} (small dots); error bars: bootstrap "
+        "intervals over images, joined over seeds."
+    )
+
+
+def _note(figures: Sequence[Figure]) -> str:
+    kind = {"mse": "tokens", "fvu": "tokens", "l0": "tokens"}.get(figures[0].metric, "images")
+    return f"n = {_span([f.n for f in figures])} {kind}. {_bar_note(figures)}"

@@ -1,0 +1,146 @@
+"""Heat maps: where a class's own latent fires on an image, with and without the SAE term."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.report import style
+from vista.report.escape import mathtext
+
+_LATENT = "magma"
+_OUTLINE = "#00E5FF"
+
+
+@dataclass(frozen=True)
+class HeatMapRow:
+    """One example: an image, a class in it, and its latent's activation for each weight.
+
+    Attributes:
+        image: RGB pixels [h, w, 3].
+        mask: Pixels of the class [h, w], or None.
+        boxes: Boxes (x, y, width, height) of the class, in image px.
+        category: Name of the class.
+        label: Label of the latent.
+        latent: Number of the latent.
+        extent: Left, right, bottom, top of the patch grid in image px.
+        maps: One activation map [rows, columns] for each weight.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None
+    boxes: Sequence[tuple[float, float, float, float]]
+    category: str
+    label: str
+    latent: int
+    extent: tuple[float, float, float, float]
+    maps: Sequence[NDArray[np.float64]]
+
+
+def spread(candidates: Sequence[tuple[int, str]], count: int) -> list[tuple[int, str]]:
+    """Choose (image, class) examples evenly over the candidates, each class at most once.
+
+    The choice looks at no result: it takes every m-th class in the order of first appearance.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for image, category in candidates:
+        first.setdefault(category, (image, category))
+    pool = list(first.values())
+    if len(pool) <= count:
+        return pool
+    return [pool[i * len(pool) // count] for i in range(count)]
+
+
+def heat_map_figure(
+    rows: Sequence[HeatMapRow], weights: Sequence[float], title: str, note: str
+) -> Any | None:
+    """Draw image, outline and heat maps, one example a row.
+
+    Each map has its own colour scale from 0 to its largest activation, which stands on it.
+    """
+    if not rows:
+        return None
+    pyplot = style.setup()
+    columns = 2 + len(weights)
+    figure, axes = pyplot.subplots(
+        len(rows),
+        columns,
+        figsize=(1.75 * columns + 0.3, 1.78 * len(rows) + 0.9),
+        squeeze=False,
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.02)
+    for r, row in enumerate(rows):
+        for axis in axes[r]:
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+        axes[r, 0].imshow(row.image, interpolation="nearest")
+        axes[r, 0].set_ylabel(mathtext(row.category, 24), fontsize=9, fontweight="bold")
+        faint = (row.image.astype(np.float64) * 0.45 + 255 * 0.55).astype(np.uint8)
+        axes[r, 1].imshow(faint, interpolation="nearest")
+        _outline(axes[r, 1], row, "#0072B2", 1.6)
+        for w, activation in enumerate(row.maps):
+            _heat(axes[r, 2 + w], row, activation)
+    axes[0, 0].set_title("image")
+    axes[0, 1].set_title("mask" if rows[0].mask is not None else "box")
+    for w, weight in enumerate(weights):
+        axes[0, 2 + w].set_title(style.weight_name(weight))
+    style.heading(figure, title, note)
+    return figure
+
+
+def _heat(axis: Any, row: HeatMapRow, activation: NDArray[np.float64]) -> None:
+    grey = row.image.mean(axis=2)
+    peak = float(activation.max())
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.imshow(
+        activation,
+        cmap=_LATENT,
+        vmin=0,
+        vmax=peak if peak > 0 else 1,
+        alpha=0.75,
+        extent=row.extent,
+        interpolation="nearest",
+    )
+    height, width = row.image.shape[:2]
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    _outline(axis, row, _OUTLINE, 1.0)
+    label = f"“{mathtext(row.label, 18)}” #{row.latent}"
+    says = f"{label}, max {peak:.2g}" if peak > 0 else f"{label}, silent"
+    axis.set_xlabel(says, fontsize=7.5, labelpad=2)
+
+
+def _outline(axis: Any, row: HeatMapRow, colour: str, width: float) -> None:
+    if row.mask is not None and row.mask.any() and not row.mask.all():
+        for x, y in _mask_edges(row.mask):
+            axis.plot(x, y, color=colour, linewidth=width, solid_capstyle="round")
+        return
+    from matplotlib.patches import Rectangle
+
+    for x, y, w, h in row.boxes:
+        axis.add_patch(
+            Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=width)
+        )
+
+
+def _mask_edges(mask_hw: NDArray[np.bool_]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Return the pixel edges of a mask as two poly-lines with gaps: horizontal and vertical."""
+    padded = np.pad(mask_hw, 1)
+    rows, columns = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
+    gap = np.full(len(rows), np.nan)
+    horizontal = (
+        np.stack([columns - 0.5, columns + 0.5, gap], axis=1).reshape(-1),
+        np.stack([rows - 0.5, rows - 0.5, gap], axis=1).reshape(-1),
+    )
+    rows, columns = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
+    gap = np.full(len(rows), np.nan)
+    vertical = (
+        np.stack([columns - 0.5, columns - 0.5, gap], axis=1).reshape(-1),
+        np.stack([rows - 0.5, rows + 0.5, gap], axis=1).reshape(-1),
+    )
+    return [horizontal, vertical]

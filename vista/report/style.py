@@ -1,0 +1,131 @@
+"""How figures look, and how they are saved so that the same run gives the same bytes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vista.report.escape import clean, mathtext
+
+# Okabe and Ito's colours, told apart by every kind of colour vision. Grey-orange is "without the
+# term", blue "with it", in every figure; further weights of a sweep take the rest.
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+CHANCE_COLOUR = "#6b6b6b"
+TEXT_COLOUR = "#262626"
+
+_RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.labelcolor": TEXT_COLOUR,
+    "axes.edgecolor": "#9a9a9a",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "text.color": TEXT_COLOUR,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    # Ids inside an SVG are random without it.
+    "svg.hashsalt": "vista",
+}
+
+
+def setup() -> Any:
+    """Select a backend without a display, set the style and return `matplotlib.pyplot`."""
+    import matplotlib
+
+    matplotlib.use("Agg", force=True)
+    from matplotlib import pyplot
+
+    pyplot.rcdefaults()
+    pyplot.rcParams.update(_RC)
+    return pyplot
+
+
+def series_style(weights: Sequence[float], weight: float) -> dict[str, Any]:
+    """Return colour and marker of one weight of the SAE term."""
+    place = sorted(weights).index(weight) % len(_COLOURS)
+    return {"color": _COLOURS[place], "marker": _MARKERS[place]}
+
+
+def weight_name(weight: float) -> str:
+    """Return how a weight is called in legends."""
+    return "λ = 0 (no SAE term)" if weight == 0 else f"λ = {weight:g}"
+
+
+def panels(
+    rows: Sequence[str], columns: Sequence[str], *, width: float = 2.7, height: float = 2.2
+) -> tuple[Any, Any]:
+    """Return a figure and its grid [rows, columns] of panels, named at the top and the left."""
+    pyplot = setup()
+    figure, axes = pyplot.subplots(
+        len(rows),
+        len(columns),
+        figsize=(max(6.4, width * len(columns) + 1.0), height * len(rows) + 1.35),
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for c, name in enumerate(columns):
+        axes[0, c].set_title(mathtext(name, 40), fontweight="bold")
+    return figure, axes
+
+
+def heading(figure: Any, title: str, note: str) -> None:
+    """Put a title above the panels and below it, smaller, what n is and what the bars are."""
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(clean(note, 400), int(width * 17))
+    top = 0.42 + 0.16 * len(lines)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height))
+    figure.text(
+        0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=12, fontweight="bold"
+    ).set_parse_math(False)
+    figure.text(
+        0.1 / width, 1 - 0.34 / height, "\n".join(lines), va="top", fontsize=8, color="#555555"
+    ).set_parse_math(False)
+
+
+def empty(axis: Any, why: str = "not measured") -> None:
+    """Say in a panel that there is nothing to show."""
+    axis.text(
+        0.5, 0.5, why, ha="center", va="center", transform=axis.transAxes, color=CHANCE_COLOUR
+    )
+
+
+def legend_below(figure: Any, handles: Sequence[Any]) -> None:
+    """Put one legend for all panels below them, each label once."""
+    unique: dict[str, Any] = {}
+    for handle in handles:
+        unique.setdefault(str(handle.get_label()), handle)
+    if unique:
+        figure.legend(
+            list(unique.values()), list(unique), loc="outside lower center", ncols=len(unique)
+        )
+
+
+def save(figure: Any, folder: Path, name: str, dpi: int) -> list[str]:
+    """Write the figure as PNG and SVG without dates or versions; returns the file names."""
+    from matplotlib import pyplot
+
+    figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(
+        folder / f"{name}.svg", dpi=dpi, metadata={"Date": None, "Creator": None, "Format": None}
+    )
+    pyplot.close(figure)
+    return [f"{name}.png", f"{name}.svg"]

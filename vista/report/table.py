@@ -1,0 +1,183 @@
+"""The long table: one row a figure, from all metrics of all points of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+COLUMNS = (
+    "metric",
+    "encoder",
+    "llm",
+    "sae_weight",
+    "seed",
+    "layer",
+    "token_kind",
+    "value",
+    "ci_low",
+    "ci_high",
+    "chance",
+    "n",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One row: a figure of one metric at one point of the sweep.
+
+    Columns that do not apply are None. `stage` is the stage that measured it; it groups rows and
+    is no column. Figures that are undefined have the value None.
+    """
+
+    metric: str
+    encoder: str | None
+    llm: str | None
+    sae_weight: float | None
+    seed: int | None
+    layer: int | None
+    token_kind: str
+    value: float | None
+    ci_low: float | None
+    ci_high: float | None
+    chance: float | None
+    n: int
+    stage: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells this figure from all others."""
+        point = (self.encoder, self.llm, self.sae_weight, self.seed)
+        return (self.metric, *point, self.layer, self.token_kind)
+
+
+def figures_of(point: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[Figure]:
+    """Join the rows of one metric artifact with its point of the sweep.
+
+    Args:
+        point: metric (the stage), encoder, llm, sae_weight, seed; None where one does not apply.
+        rows: Rows as `vista.metrics.rows.Row` has them.
+    """
+    weight = point.get("sae_weight")
+    return [
+        Figure(
+            metric=row["metric"],
+            encoder=point.get("encoder"),
+            llm=point.get("llm"),
+            sae_weight=None if weight is None else float(weight),
+            seed=point.get("seed"),
+            layer=row["layer"],
+            token_kind=row["token_kind"],
+            value=row["value"],
+            ci_low=row["ci_low"],
+            ci_high=row["ci_high"],
+            chance=row["chance"],
+            n=row["n"],
+            stage=str(point["metric"]),
+        )
+        for row in rows
+    ]
+
+
+class LongTable:
+    """All figures of a run, sorted, with look-ups by column.
+
+    Raises:
+        ValueError: Two figures have the same key: the table would not be one row a figure.
+    """
+
+    def __init__(self, figures: Iterable[Figure]) -> None:
+        self.figures: list[Figure] = sorted(figures, key=lambda f: _sortable(f.key))
+        self._by_metric: dict[str, list[Figure]] = {}
+        before: Figure | None = None
+        for figure in self.figures:
+            if before is not None and before.key == figure.key:
+                raise ValueError(f"two rows for one figure: {figure.key}")
+            self._by_metric.setdefault(figure.metric, []).append(figure)
+            before = figure
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    def select(self, metric: str, **columns: Any) -> list[Figure]:
+        """Return the figures of a metric whose columns have the given values (None included)."""
+        return [
+            figure
+            for figure in self._by_metric.get(metric, [])
+            if all(getattr(figure, name) == value for name, value in columns.items())
+        ]
+
+    def of_stage(self, stage: str) -> list[Figure]:
+        """Return all figures that a stage measured."""
+        return [figure for figure in self.figures if figure.stage == stage]
+
+    def values(self, column: str) -> list[Any]:
+        """Return the distinct values of a column, sorted, without None."""
+        found = {getattr(figure, column) for figure in self.figures}
+        return sorted(value for value in found if value is not None)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield each row as a dict of the table's columns."""
+        for figure in self.figures:
+            yield {name: getattr(figure, name) for name in COLUMNS}
+
+    def csv(self) -> str:
+        """Return the table as CSV: empty where a column does not apply, floats in full."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for record in self.records():
+            writer.writerow(["" if value is None else _text(value) for value in record.values()])
+        return out.getvalue()
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """The same figure over seeds: what a readable table shows.
+
+    `low` and `high` join the seeds' bootstrap intervals (lowest end, highest end).
+    """
+
+    mean: float
+    smallest: float
+    largest: float
+    low: float | None
+    high: float | None
+    chance: float | None
+    n: int
+    n_seeds: int
+
+
+def over_seeds(figures: Sequence[Figure]) -> OverSeeds | None:
+    """Summarise one figure over seeds; None if no seed has a value.
+
+    `chance` is the mean of the seeds' levels, `n` the smallest n of a seed.
+    """
+    known = [(figure, figure.value) for figure in figures if figure.value is not None]
+    if not known:
+        return None
+    values = [value for _, value in known]
+    lows = [figure.ci_low for figure, _ in known if figure.ci_low is not None]
+    highs = [figure.ci_high for figure, _ in known if figure.ci_high is not None]
+    levels = [figure.chance for figure, _ in known if figure.chance is not None]
+    return OverSeeds(
+        mean=sum(values) / len(values),
+        smallest=min(values),
+        largest=max(values),
+        low=min(lows) if lows else None,
+        high=max(highs) if len(highs) == len(known) else None,
+        chance=sum(levels) / len(levels) if levels else None,
+        n=min(figure.n for figure, _ in known),
+        n_seeds=len(known),
+    )
+
+
+def _sortable(key: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:
+    """Sort None before everything else."""
+    return tuple((value is not None, 0 if value is None else value) for value in key)
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""One streaming pass of text documents through a language model, read after one block.
+
+Padding never counts; BOS counts only where a setting asks for it (its stream is an outlier that
+would rule every mean and every SAE). Memory is that of one batch of documents.
+
+Shape legend: b document of the batch, t token of a document, n token of the batch (documents one
+after another), d width of the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vista.config.sae import TextPass
+from vista.errors import UserError
+from vista.language.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Text tokens of some whole documents, in reading order.
+
+    stream_nd: float32 residual stream after the block; ids_n: token ids; document_n: index of the
+    token's document among all texts; span_n2: its first and last + 1 character in that document
+    (0, 0 for BOS).
+    """
+
+    stream_nd: torch.Tensor
+    ids_n: np.ndarray[Any, np.dtype[np.int64]]
+    document_n: np.ndarray[Any, np.dtype[np.int64]]
+    span_n2: np.ndarray[Any, np.dtype[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.ids_n)
+
+
+def text_activations(
+    llm: LanguageModel, texts: Sequence[str], layer: int, settings: TextPass
+) -> Iterator[TextBatch]:
+    """Yield the residual stream after block `layer` (counted from 0) of `texts`, batch by batch.
+
+    Each document is read on its own, as BOS + its tokens, cut after `settings.max_length`.
+    Raises UserError where the model has no such block, or the texts hold no token.
+    """
+    if not 0 <= layer < llm.n_blocks:
+        raise UserError(
+            f"layer {layer} does not exist: the language model has blocks 0..{llm.n_blocks - 1}; "
+            "choose one of them"
+        )
+    seen = 0
+    for start in range(0, len(texts), settings.batch_documents):
+        batch = _read(llm, texts[start : start + settings.batch_documents], layer, settings)
+        if batch is None:
+            continue
+        seen += len(batch)
+        yield TextBatch(batch.stream_nd, batch.ids_n, batch.document_n + start, batch.span_n2)
+    if not seen:
+        raise UserError("the text has no tokens to read; check the file behind `text`")
+
+
+def first_tokens(batches: Iterator[TextBatch], tokens: int) -> Iterator[TextBatch]:
+    """Whole batches until at least `tokens` tokens have passed, or the text ends."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += len(batch)
+        if seen >= tokens:
+            return
+
+
+def _read(
+    llm: LanguageModel, texts: Sequence[str], layer: int, settings: TextPass
+) -> TextBatch | None:
+    """One batch; None where no document has a token that counts."""
+    bos = llm.tokenizer.bos_token_id
+    lead = [] if bos is None else [bos]
+    encoded = llm.tokenizer(
+        list(texts),
+        add_special_tokens=False,  # BOS is set here, once, whatever the tokenizer's template does
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=settings.max_length - len(lead),
+    )
+    ids = [lead + list(row) for row in encoded["input_ids"]]
+    length = max(map(len, ids), default=0)
+    if length == 0:
+        return None
+    pad = llm.tokenizer.pad_token_id or 0
+    ids_bt = torch.tensor([row + [pad] * (length - len(row)) for row in ids])
+    mask_bt = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids])
+    counted_bt = mask_bt.bool()
+    if lead and not settings.include_bos:
+        counted_bt[:, 0] = False
+    if not counted_bt.any():
+        return None
+    with torch.no_grad():
+        forward = llm.forward(
+            ids_bt.to(llm.device), mask_bt.to(llm.device), taps=(layer,), stop_after=layer
+        )
+    stream_nd = forward.taps[layer][counted_bt.to(llm.device)].float()
+    spans = [
+        [(0, 0)] * len(lead) + [tuple(span) for span in row] + [(0, 0)] * (length - len(lead + row))
+        for row in (list(row) for row in encoded["offset_mapping"])
+    ]
+    return TextBatch(
+        stream_nd=stream_nd,
+        ids_n=ids_bt[counted_bt].numpy(),
+        document_n=counted_bt.nonzero()[:, 0].numpy(),
+        span_n2=np.array(spans, dtype=np.int64)[counted_bt.numpy()],
+    )

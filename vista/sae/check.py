@@ -1,0 +1,101 @@
+"""The gate: how well an SAE holds held-out *text* of the model that it is meant for.
+
+An SAE of another model, layer or scale still runs, and every figure after it would be noise. Text
+is what the SAE was made for, so there it must reconstruct; visual tokens are what is judged by it.
+
+FVU = mean squared error / variance of the stream, both over tokens and dimensions.
+
+Shape legend: n token, d width of the residual stream, s dictionary latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.config.sae import CheckSaeSettings
+from vista.errors import UserError
+from vista.language.model import LanguageModel
+from vista.progress import progress
+from vista.sae.activations import first_tokens, text_activations
+from vista.sae.neutral import SparseAutoencoder
+
+
+class SaeCheck(BaseModel):
+    """Figures of one SAE on held-out text tokens (BOS and padding left out)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sae: str = Field(description="name of the SAE")
+    layer: int = Field(description="block after which it reads, from 0")
+    d_sae: int = Field(description="latents in the dictionary")
+    tokens: int = Field(description="held-out text tokens measured on")
+    mse: float = Field(description="mean squared error over tokens and dimensions")
+    fvu: float = Field(description="fraction of variance unexplained")
+    explained_variance: float = Field(description="1 - fvu")
+    l0: float = Field(description="mean active latents a token")
+    dead_share: float = Field(description="share of latents that never fired on these tokens")
+
+
+def measure_sae(
+    llm: LanguageModel, sae: SparseAutoencoder, texts: Sequence[str], settings: CheckSaeSettings
+) -> SaeCheck:
+    """Run `sae` over held-out `texts` until `settings.tokens` tokens have passed.
+
+    Raises UserError where the texts hold no token or the SAE's layer is not one of the model's.
+    """
+    d_in, d_sae = sae.config.d_in, sae.config.d_sae
+    sum_d = torch.zeros(d_in, dtype=torch.float64)
+    fired_s = torch.zeros(d_sae, dtype=torch.int64)
+    error = square = 0.0
+    tokens = 0
+    batches = text_activations(llm, texts, sae.config.layer, settings.text)
+    for batch in progress(first_tokens(batches, settings.tokens), desc="check", unit="batch"):
+        with torch.no_grad():
+            x_nd = batch.stream_nd
+            z_ns = sae.encode(x_nd)
+            error += float((sae.decode(z_ns, like=x_nd) - x_nd).double().square().sum())
+        square += float(x_nd.double().square().sum())
+        sum_d += x_nd.double().sum(dim=0).cpu()
+        fired_s += (z_ns > 0).sum(dim=0).cpu()
+        tokens += len(batch)
+    variance = square / tokens - float((sum_d / tokens).square().sum())
+    fvu = error / tokens / variance
+    return SaeCheck(
+        sae=sae.config.name,
+        layer=sae.config.layer,
+        d_sae=d_sae,
+        tokens=tokens,
+        mse=error / tokens / d_in,
+        fvu=fvu,
+        explained_variance=1.0 - fvu,
+        l0=float(fired_s.sum()) / tokens,
+        dead_share=float((fired_s == 0).double().mean()),
+    )
+
+
+def enforce_bounds(check: SaeCheck, settings: CheckSaeSettings, llm_name: str, key: str) -> None:
+    """Raise UserError that names SAE, layer, figure and bound, if any bound is broken.
+
+    `key` is where the bounds stand in the config, e.g. `sae.check`. A figure that is not a number
+    breaks its bound.
+    """
+    bounds = (
+        ("FVU", check.fvu, "exceeds", settings.max_fvu, "max_fvu"),
+        ("L0", check.l0, "is below", settings.min_l0, "min_l0"),
+        ("L0", check.l0, "exceeds", settings.max_l0, "max_l0"),
+        ("dead share", check.dead_share, "exceeds", settings.max_dead_share, "max_dead_share"),
+    )
+    broken = []
+    for figure, value, verb, bound, name in bounds:
+        if bound is None or (value <= bound if verb == "exceeds" else value >= bound):
+            continue
+        broken.append(f"{figure} {value:.3g} {verb} the bound {bound:g} (key {key}.{name})")
+    if broken:
+        raise UserError(
+            f"SAE {check.sae} at layer {check.layer} of {llm_name}: on {check.tokens} held-out "
+            f"text tokens, {'; '.join(broken)}; choose the SAE made for this model and layer, "
+            "train it longer, or move the bound"
+        )

@@ -1,0 +1,99 @@
+"""The names of a dictionary's latents as a Parquet table. Read by metrics' stages: no torch here.
+
+Label text may come from anywhere (a corpus, an annotation service): whoever shows it escapes it.
+
+Shape legend: s dictionary latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vista.errors import UserError
+
+FILE = "labels.parquet"
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("latent", pa.int32(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("share", pa.float32(), nullable=False),
+        pa.field("density", pa.float32(), nullable=False),
+        pa.field("contexts", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LatentLabels:
+    """Labels of all latents of one SAE, by latent number.
+
+    layer: block after which the SAE reads; sae: its name; tokens: text tokens behind the figures;
+    label_s: word that rules the latent's activation mass, None where no word reaches the share that
+    was asked for; share_s: share of the mass that the strongest word has (0 where the latent never
+    fired); density_s: share of text tokens on which the latent fires; contexts_s: for each latent
+    its strongest places in text, as "activation: snippet with the token in «»".
+    """
+
+    layer: int
+    sae: str
+    tokens: int
+    label_s: tuple[str | None, ...]
+    share_s: np.ndarray[Any, np.dtype[np.float32]]
+    density_s: np.ndarray[Any, np.dtype[np.float32]]
+    contexts_s: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the columns differ in length."""
+        sizes = [len(self.label_s), len(self.share_s), len(self.density_s), len(self.contexts_s)]
+        if len(set(sizes)) != 1:
+            raise ValueError(f"columns of {sizes} latents")
+
+
+def write_labels(path: Path, labels: LatentLabels) -> None:
+    """Write `labels` as Parquet; layer, SAE and token count go into the schema's metadata."""
+    table = pa.table(
+        {
+            "latent": np.arange(len(labels.label_s), dtype=np.int32),
+            "label": list(labels.label_s),
+            "share": np.asarray(labels.share_s, dtype=np.float32),
+            "density": np.asarray(labels.density_s, dtype=np.float32),
+            "contexts": [list(contexts) for contexts in labels.contexts_s],
+        },
+        schema=_SCHEMA.with_metadata(
+            {"layer": str(labels.layer), "sae": labels.sae, "tokens": str(labels.tokens)}
+        ),
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def read_labels(path: Path) -> LatentLabels:
+    """Read what `write_labels` wrote. Raises UserError naming the file on anything else."""
+    try:
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        columns = {name: table.column(name) for name in _SCHEMA.names}
+        layer, tokens = int(metadata[b"layer"]), int(metadata[b"tokens"])
+        sae = metadata[b"sae"].decode()
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a table of latent labels ({error}); expected columns "
+            f"{', '.join(_SCHEMA.names)} as label_latents writes them"
+        ) from error
+    if columns["latent"].to_pylist() != list(range(table.num_rows)):
+        raise UserError(f"{path}: latents are not 0..{table.num_rows - 1} in order; label again")
+    return LatentLabels(
+        layer=layer,
+        sae=sae,
+        tokens=tokens,
+        label_s=tuple(columns["label"].to_pylist()),
+        share_s=columns["share"].to_numpy(),
+        density_s=columns["density"].to_numpy(),
+        contexts_s=tuple(tuple(row) for row in columns["contexts"].to_pylist()),
+    )

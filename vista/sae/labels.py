@@ -1,0 +1,185 @@
+"""Name latents by the text that they fire on.
+
+One streaming pass gathers, for each latent: on how many text tokens it fires (density), how much
+activation falls on each word (the label is the word with most of it, if its share is large enough),
+and its strongest places, at most one a document. Memory is bounded: the places are a fixed table,
+and of the (latent, word) pairs only the heaviest are kept (total mass is kept exactly, so that a
+share can only be understated).
+
+A word is a run of letters, digits and underscores, or one other sign, in lower case; a token that
+is part of a word counts as that word, so that a subword tokenizer gives words all the same.
+
+Shape legend: b document of the batch, n token, s dictionary latent, c top context.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vista.config.sae import LabelSettings
+from vista.language.model import LanguageModel
+from vista.progress import progress
+from vista.sae.activations import TextBatch, first_tokens, text_activations
+from vista.sae.label_table import LatentLabels
+from vista.sae.neutral import SparseAutoencoder
+
+MAX_PAIRS = 2_000_000  # (latent, word) pairs kept in memory: 32 MB
+_WORD = re.compile(r"\w+|[^\w\s]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+_BOS_WORD = "<bos>"
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def label_latents(
+    llm: LanguageModel, sae: SparseAutoencoder, texts: Sequence[str], settings: LabelSettings
+) -> LatentLabels:
+    """Read `texts` until `settings.tokens` tokens have passed, and name every latent of `sae`.
+
+    Raises UserError where the texts hold no token or the SAE's layer is not one of the model's.
+    """
+    mass = WordMass(sae.config.d_sae)
+    top = TopContexts(sae.config.d_sae, settings.contexts)
+    fired_s = np.zeros(sae.config.d_sae, dtype=np.int64)
+    tokens = 0
+    batches = text_activations(llm, texts, sae.config.layer, settings.text)
+    for batch in progress(first_tokens(batches, settings.tokens), desc="labels", unit="batch"):
+        with torch.no_grad():
+            z_ns = sae.encode(batch.stream_nd)
+        fired_s += (z_ns > 0).sum(dim=0).cpu().numpy()
+        mass.add(z_ns, batch_words(batch, texts))
+        top.add(z_ns, batch)
+        tokens += len(batch)
+    label_s, share_s = mass.labels(settings.min_share)
+    return LatentLabels(
+        layer=sae.config.layer,
+        sae=sae.config.name,
+        tokens=tokens,
+        label_s=label_s,
+        share_s=share_s.astype(np.float32),
+        density_s=(fired_s / tokens).astype(np.float32),
+        contexts_s=top.snippets(texts, settings.window),
+    )
+
+
+class WordMass:
+    """Activation mass of each (latent, word), in bounded memory."""
+
+    def __init__(self, d_sae: int, max_pairs: int = MAX_PAIRS) -> None:
+        self._max_pairs = max_pairs
+        self._words: dict[str, int] = {}
+        self._key = np.zeros(0, dtype=np.int64)  # latent * 2**32 + word, ascending
+        self._mass = np.zeros(0, dtype=np.float64)
+        self._total_s = np.zeros(d_sae, dtype=np.float64)
+
+    def add(self, z_ns: torch.Tensor, words_n: Sequence[str]) -> None:
+        """Count the activations [n, s] of n tokens that belong to `words_n`."""
+        word_n = np.array([self._words.setdefault(w, len(self._words)) for w in words_n])
+        token, latent = (index.cpu().numpy() for index in z_ns.nonzero(as_tuple=True))
+        value = z_ns.cpu().numpy()[token, latent].astype(np.float64)
+        self._total_s += np.bincount(latent, weights=value, minlength=len(self._total_s))
+        key = np.concatenate([self._key, latent.astype(np.int64) << 32 | word_n[token]])
+        weight = np.concatenate([self._mass, value])
+        self._key, inverse = np.unique(key, return_inverse=True)
+        self._mass = np.bincount(inverse, weights=weight, minlength=len(self._key))
+        if len(self._key) > self._max_pairs:
+            kept = np.sort(np.argsort(-self._mass, kind="stable")[: self._max_pairs // 2])
+            self._key, self._mass = self._key[kept], self._mass[kept]
+
+    def labels(self, min_share: float) -> tuple[tuple[str | None, ...], Floats]:
+        """For each latent its heaviest word (None below `min_share`), and that word's share."""
+        names = list(self._words)
+        latent, word = self._key >> 32, self._key & (2**32 - 1)
+        # Heaviest first within a latent; equal masses by spelling, not by order of appearance.
+        rank = np.argsort(np.argsort(np.array(names, dtype=object))) if names else np.zeros(0)
+        order = np.lexsort((rank[word], -self._mass, latent))
+        first = order[np.unique(latent[order], return_index=True)[1]]
+        share_s = np.zeros(len(self._total_s))
+        share_s[latent[first]] = self._mass[first] / self._total_s[latent[first]]
+        label_s: list[str | None] = [None] * len(share_s)
+        for at in first:
+            if share_s[latent[at]] >= min_share:
+                label_s[latent[at]] = names[word[at]]
+        return tuple(label_s), share_s
+
+
+class TopContexts:
+    """The strongest tokens of each latent, at most one a document."""
+
+    def __init__(self, d_sae: int, contexts: int) -> None:
+        self._value_cs = torch.zeros(contexts, d_sae)
+        # document, first character, last character + 1
+        self._place_cs3 = torch.zeros(contexts, d_sae, 3, dtype=torch.int64)
+
+    def add(self, z_ns: torch.Tensor, batch: TextBatch) -> None:
+        """Let the tokens of a batch of whole documents compete with those kept so far."""
+        documents, starts = np.unique(batch.document_n, return_index=True)
+        place_n3 = torch.from_numpy(
+            np.concatenate([batch.document_n[:, None], batch.span_n2], axis=1)
+        )
+        values, places = [self._value_cs], [self._place_cs3]
+        for start, end in zip(starts, [*starts[1:], len(batch)], strict=True):
+            value_s, at_s = z_ns[start:end].cpu().float().max(dim=0)
+            values.append(value_s[None])
+            places.append(place_n3[start:end][at_s][None])
+        assert len(values) == len(documents) + 1
+        # Stable: of equal activations the earlier document stays, in every run.
+        value, order = torch.cat(values).sort(dim=0, descending=True, stable=True)
+        kept_cs = order[: len(self._value_cs)]
+        self._value_cs = value[: len(self._value_cs)]
+        self._place_cs3 = torch.cat(places).gather(0, kept_cs[..., None].expand(-1, -1, 3))
+
+    def snippets(self, texts: Sequence[str], window: int) -> tuple[tuple[str, ...], ...]:
+        """Each latent's contexts, strongest first; none for a latent that never fired."""
+        found = []
+        for latent in range(self._value_cs.shape[1]):
+            value_c = self._value_cs[:, latent].tolist()
+            place_c3 = self._place_cs3[:, latent].tolist()
+            found.append(
+                tuple(
+                    f"{value:.3g}: {snippet(texts[document], start, end, window)}"
+                    for value, (document, start, end) in zip(value_c, place_c3, strict=True)
+                    if value > 0
+                )
+            )
+        return tuple(found)
+
+
+def batch_words(batch: TextBatch, texts: Sequence[str]) -> list[str]:
+    """The word that each token of `batch` belongs to, in lower case."""
+    words: list[str] = []
+    document = -1
+    spans: list[tuple[int, int]] = []
+    starts: list[int] = []
+    for index, (start, end) in zip(batch.document_n.tolist(), batch.span_n2.tolist(), strict=True):
+        if index != document:
+            document = index
+            spans = [match.span() for match in _WORD.finditer(texts[document])]
+            starts = [first for first, _ in spans]
+        if start == end:
+            words.append(_BOS_WORD)
+            continue
+        text = texts[document]
+        # Many tokenizers count the space before a word as part of its token.
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        at = bisect_right(starts, start) - 1
+        inside = at >= 0 and spans[at][0] <= start < spans[at][1]
+        words.append((text[slice(*spans[at])] if inside else text[start:end]).lower())
+    return words
+
+
+def snippet(text: str, start: int, end: int, window: int) -> str:
+    """Text around characters `start`..`end`, which stand in «»; control signs become spaces."""
+    before, token, after = text[max(0, start - window) : start], text[start:end], text[end:]
+    lead = "…" if start > window else ""
+    tail = "…" if len(after) > window else ""
+    space = token[: len(token) - len(token.lstrip())]
+    marked = f"{lead}{before}{space}«{token.strip()}»{after[:window]}{tail}"
+    return _CONTROL.sub(" ", marked)

@@ -1,0 +1,211 @@
+"""Train an SAE on a language model's residual stream, with sae_lens' own trainer.
+
+The activations of some documents are cached once and fed to `sae_lens.SAETrainer` as an iterator,
+so that no second model loader, no hub and no logger come into play. The trainer scales activations
+to a mean norm of sqrt(d) while it trains (`expected_average_only_in`), which makes one learning
+rate fit every layer, and folds the scale into the weights at the end: the saved SAE reads the raw
+stream.
+
+What is saved is sae_lens' inference format, always architecture `jumprelu`: a BatchTopK SAE with
+the threshold that it learnt (arXiv 2412.06410), decoder rows of unit norm, so that the activations
+of two latents compare.
+
+Shape legend: n token, d width of the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vista.config.sae import TrainSaeSettings
+from vista.errors import UserError
+from vista.language.model import LanguageModel
+from vista.progress import progress
+from vista.sae.activations import first_tokens, text_activations
+
+_SCALE_BATCHES = 16  # batches from which the mean norm is estimated
+CURVE = ("step", "loss", "mse", "l0", "dead_share")
+_CURVE_EVERY = 20
+
+
+def train_sae(
+    llm: LanguageModel,
+    texts: Sequence[str],
+    layer: int,
+    settings: TrainSaeSettings,
+    seed: int,
+    folder: Path,
+    model_name: str = "",
+) -> dict[str, list[float]]:
+    """Train an SAE after block `layer` and save it in `folder` as sae_lens does.
+
+    Documents are read in an order drawn from `seed` until `settings.tokens` text tokens are cached
+    ([n, d] float32 in memory). The same texts, settings, seed and thread count give the same bytes.
+    Returns the curve: one list for each name in CURVE. Raises UserError where there is no text.
+    """
+    rng = np.random.default_rng(seed)
+    stream_nd, ids_n = _cache(llm, texts, layer, settings, rng)
+    return _fit(stream_nd, ids_n, layer, settings, rng, folder, model_name)
+
+
+def _cache(
+    llm: LanguageModel,
+    texts: Sequence[str],
+    layer: int,
+    settings: TrainSaeSettings,
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+    """Residual stream [n, d] and token ids [n] of documents in random order."""
+    shuffled = [texts[i] for i in rng.permutation(len(texts))]
+    batches = text_activations(llm, shuffled, layer, settings.text)
+    cached = [
+        (batch.stream_nd, batch.ids_n)
+        for batch in progress(
+            first_tokens(batches, settings.tokens), desc="activations", unit="batch"
+        )
+    ]
+    stream_nd = torch.cat([stream for stream, _ in cached])[: settings.tokens]
+    if not torch.isfinite(stream_nd).all():
+        raise UserError(
+            f"the residual stream after block {layer} holds NaN or infinity; load the language "
+            "model with dtype float32 or bfloat16"
+        )
+    return stream_nd, np.concatenate([ids for _, ids in cached])[: settings.tokens]
+
+
+def balanced_batches(
+    stream_nd: torch.Tensor,
+    ids_n: np.ndarray[Any, Any],
+    balance: float,
+    size: int,
+    rng: np.random.Generator,
+) -> Iterator[torch.Tensor]:
+    """Endless batches [size, d], drawn with replacement, an id of count c in proportion to
+    c**balance.
+
+    A choice of data, not of objective: in text made of patch words, grounds and function words
+    outnumber each noun many times, and a dictionary of few hundred latents would go to them.
+    """
+    _, inverse_n, count = np.unique(ids_n, return_inverse=True, return_counts=True)
+    weight_n = np.power(count.astype(np.float64), balance - 1.0)[inverse_n]
+    cumulative_n = np.cumsum(weight_n)
+    while True:
+        drawn = np.searchsorted(cumulative_n, rng.random(size) * cumulative_n[-1], side="right")
+        yield stream_nd[torch.from_numpy(np.minimum(drawn, len(ids_n) - 1))]
+
+
+def _fit(
+    stream_nd: torch.Tensor,
+    ids_n: np.ndarray[Any, Any],
+    layer: int,
+    settings: TrainSaeSettings,
+    rng: np.random.Generator,
+    folder: Path,
+    model_name: str,
+) -> dict[str, list[float]]:
+    from sae_lens import SAETrainer
+    from sae_lens.config import SAETrainerConfig
+
+    device = str(stream_nd.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        sae = _new_sae(settings, layer, stream_nd.shape[1], device, model_name)
+    batches = balanced_batches(stream_nd, ids_n, settings.token_balance, settings.batch_tokens, rng)
+    trainer = SAETrainer(
+        SAETrainerConfig(
+            total_training_samples=settings.steps * settings.batch_tokens,
+            train_batch_size_samples=settings.batch_tokens,
+            lr=settings.lr,
+            lr_end=settings.lr,  # constant between warm-up and decay
+            lr_warm_up_steps=int(settings.warmup * settings.steps),
+            lr_decay_steps=int(settings.decay * settings.steps),
+            device=device,
+            dead_feature_window=settings.dead_window,
+            feature_sampling_window=settings.steps + 1,  # one window: its statistics are saved
+        ),
+        sae,
+        batches,
+    )
+    scaler = trainer.activation_scaler
+    scaler.scaling_factor = _scale(batches, stream_nd.shape[1])
+    # Starting from the mean spares b_dec the way there: hundreds of steps at Adam's step size.
+    sae.b_dec.data.copy_(_mean(batches) * scaler.scaling_factor)
+    curve: dict[str, list[float]] = {name: [] for name in CURVE}
+    # The steps of SAETrainer.fit through its public seams, without its own progress bar.
+    for step in progress(range(settings.steps), desc=f"SAE at layer {layer}", unit="step"):
+        output = trainer.step(next(batches))
+        trainer.n_training_steps += 1
+        if step % _CURVE_EVERY == 0 or step == settings.steps - 1:
+            _record(curve, step, output, trainer)
+    sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
+    scaler.scaling_factor = None
+    trainer.set_final_sae_metadata()
+    if settings.architecture == "jumprelu":  # batchtopk does it as it saves
+        sae.fold_W_dec_norm()
+    sae.save_inference_model(folder)
+    return curve
+
+
+def _new_sae(
+    settings: TrainSaeSettings, layer: int, d_in: int, device: str, model_name: str
+) -> Any:
+    """A training SAE of sae_lens with random weights from torch's current seed."""
+    import sae_lens
+    from sae_lens.saes.sae import SAEMetadata
+
+    shared: dict[str, Any] = {
+        "d_in": d_in,
+        "d_sae": settings.d_sae,
+        "device": device,
+        "normalize_activations": "expected_average_only_in",
+        "metadata": SAEMetadata(
+            model_name=model_name,
+            hook_name=f"blocks.{layer}.hook_resid_post",
+            hf_hook_name=f"model.layers.{layer}",
+            prepend_bos=True,
+            context_size=settings.text.max_length,
+        ),
+    }
+    if settings.architecture == "batchtopk":
+        return sae_lens.BatchTopKTrainingSAE(
+            sae_lens.BatchTopKTrainingSAEConfig(
+                **shared, k=settings.k, aux_loss_coefficient=settings.aux_loss
+            )
+        )
+    return sae_lens.JumpReLUTrainingSAE(
+        sae_lens.JumpReLUTrainingSAEConfig(
+            **shared,
+            jumprelu_sparsity_loss_mode="quadratic",  # holds L0 at a target, as Gemma Scope 2 does
+            target_l0=settings.k,
+            l0_coefficient=settings.l0_weight,
+            l0_warm_up_steps=int(settings.l0_warmup * settings.steps),
+            jumprelu_bandwidth=settings.bandwidth,
+            jumprelu_init_threshold=settings.bandwidth,
+        )
+    )
+
+
+def _scale(batches: Iterator[torch.Tensor], d_in: int) -> float:
+    norms = [float(next(batches).norm(dim=-1).mean()) for _ in range(_SCALE_BATCHES)]
+    return d_in**0.5 / float(np.mean(norms))
+
+
+def _mean(batches: Iterator[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([next(batches).mean(dim=0) for _ in range(_SCALE_BATCHES)]).mean(dim=0)
+
+
+def _record(curve: dict[str, list[float]], step: int, output: Any, trainer: Any) -> None:
+    row = (
+        step,
+        output.loss.item(),
+        output.losses["mse_loss"].item(),
+        output.feature_acts.bool().float().sum(-1).mean().item(),
+        trainer.dead_neurons.float().mean().item(),
+    )
+    for name, value in zip(CURVE, row, strict=True):
+        curve[name].append(value)

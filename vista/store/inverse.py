@@ -1,0 +1,189 @@
+"""The inverse of sparse latents: where each latent fires (a CSC matrix), and its top images.
+
+A two-pass counting sort: the first pass over the shards counts the entries of each latent, further
+ones put them into place. Latents are taken in bands of at most `budget` entries, so that memory is
+bounded however large the store is: about 8 bytes an entry of a band, and one shard.
+
+Shape letters: b image, p token, k slot, s latent of the dictionary; entry = one (image, token) at
+which a latent fires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.store.arrays import Array
+
+# Entries of the CSC held at once: 2**26 are 0.54 GB, and one more pass over the shards for each
+# further 2**26 entries of the layer.
+BUDGET = 1 << 26
+# Entries whose top images are sought together; bounds the temporaries, which are 8 bytes each.
+_TOP_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sparse latents of the images from `start` on: `index` and `value` [b, p, k], `count` [b, p].
+
+    The first `count` slots of a token are in use; a token that does not count has 0.
+    """
+
+    start: int
+    index_bpk: Array
+    value_bpk: Array
+    count_bp: Array
+
+
+# Called once a pass, with False where the pass reads no values (`value_bpk` may then be anything).
+Blocks = Callable[[bool], Iterable[Block]]
+
+
+@dataclass(frozen=True)
+class Band:
+    """The entries of the latents `low:high`, by latent, then image, then token.
+
+    The entries of latent `low + i` are `offsets[i]:offsets[i + 1]` of the other arrays.
+    """
+
+    low: int
+    high: int
+    offsets: NDArray[np.int64]
+    image: NDArray[np.uint32]
+    token: NDArray[Any]
+    value: Array
+
+
+def count_entries(blocks: Blocks, d_sae: int) -> NDArray[np.int64]:
+    """Return at how many tokens each latent fires [s]."""
+    counts = np.zeros(d_sae, np.int64)
+    for block in blocks(False):
+        counts += np.bincount(block.index_bpk[_in_use(block)], minlength=d_sae)
+    return counts
+
+
+def bands(
+    blocks: Blocks, counts: NDArray[np.int64], token_dtype: np.dtype[Any], budget: int = BUDGET
+) -> Iterator[Band]:
+    """Yield all latents in bands of at most `budget` entries (or of one latent), ascending."""
+    for low, high in _band_limits(counts, budget):
+        yield _gather(blocks, counts, low, high, token_dtype)
+
+
+def _band_limits(counts: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
+    ends = np.cumsum(counts)
+    low = 0
+    while low < len(counts):
+        before = int(ends[low - 1]) if low else 0
+        high = max(low + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        yield low, high
+        low = high
+
+
+def _in_use(block: Block) -> NDArray[np.bool_]:
+    slots = np.arange(block.index_bpk.shape[2])
+    return np.asarray(slots < block.count_bp[..., None])
+
+
+def _gather(
+    blocks: Blocks, counts: NDArray[np.int64], low: int, high: int, token_dtype: np.dtype[Any]
+) -> Band:
+    offsets = np.concatenate([[0], np.cumsum(counts[low:high])])
+    total = int(offsets[-1])
+    image = np.empty(total, np.uint32)
+    token = np.empty(total, token_dtype)
+    value = np.empty(total, np.float16)
+    cursor = offsets[:-1].copy()
+    # A stable sort of 16-bit keys is a radix sort, several times faster than of wider ones.
+    key_dtype = np.uint16 if high - low <= 1 << 16 else np.uint32
+    for block in blocks(True):
+        in_use = _in_use(block)
+        latent = block.index_bpk[in_use]
+        n_tokens = block.count_bp.shape[1]
+        place = np.repeat(np.arange(block.count_bp.size), block.count_bp.ravel())
+        values = block.value_bpk[in_use]
+        if high - low < len(counts):
+            here = (latent >= low) & (latent < high)
+            latent, place, values = latent[here], place[here], values[here]
+        key = (latent - latent.dtype.type(low)).astype(key_dtype)
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        of_latent = np.bincount(key, minlength=high - low)
+        first = np.cumsum(of_latent) - of_latent
+        target = (cursor - first)[key] + np.arange(len(key))
+        cursor += of_latent
+        place = place[order]
+        image[target] = place // n_tokens + block.start
+        token[target] = place % n_tokens
+        value[target] = values[order]
+    return Band(low, high, offsets, image, token, value)
+
+
+@dataclass(frozen=True)
+class TopImages:
+    """The images at which each latent fires most [s, rank], strongest first, ties by image.
+
+    `token` is the first token of the image at which the value is reached; `used` [s] tells how
+    many ranks are in use, `images` [s] at how many images the latent fires at all.
+    """
+
+    image: NDArray[np.uint32]
+    token: NDArray[Any]
+    value: Array
+    used: NDArray[np.uint16]
+    images: NDArray[np.uint32]
+
+
+def top_images(band: Band, ranks: int) -> TopImages:
+    """Return the `ranks` strongest images of each latent of the band."""
+    width = band.high - band.low
+    top = TopImages(
+        image=np.zeros((width, ranks), np.uint32),
+        token=np.zeros((width, ranks), band.token.dtype),
+        value=np.zeros((width, ranks), np.float16),
+        used=np.zeros(width, np.uint16),
+        images=np.zeros(width, np.uint32),
+    )
+    for low, high in _band_limits(np.diff(band.offsets), _TOP_BLOCK):
+        _top_of(band, low, high, top)
+    return top
+
+
+def _top_of(band: Band, low: int, high: int, top: TopImages) -> None:
+    entries = slice(int(band.offsets[low]), int(band.offsets[high]))
+    image, key = band.image[entries], _ordered_bits(band.value[entries])
+    if not len(image):
+        return
+    latent = np.repeat(np.arange(low, high), np.diff(band.offsets[low : high + 1]))
+    # A run is one latent in one image; its first strongest token stands for it.
+    begins = np.ones(len(image), bool)
+    begins[1:] = (image[1:] != image[:-1]) | (latent[1:] != latent[:-1])
+    starts = np.flatnonzero(begins)
+    run = np.cumsum(begins) - 1
+    strongest = np.maximum.reduceat(key, starts)
+    at = np.flatnonzero(key == strongest[run])
+    at = at[np.diff(run[at], prepend=-1) > 0]
+    of_latent = np.bincount(latent[starts] - low, minlength=high - low)
+    top.images[low:high] = of_latent
+    # Sort runs by latent, then falling strength; stable, so ties stay in image order.
+    order = np.argsort(
+        (latent[starts] << 16) | (0xFFFF - strongest.astype(np.int64)), kind="stable"
+    )
+    rank = np.arange(len(starts)) - np.repeat(np.cumsum(of_latent) - of_latent, of_latent)
+    ranks = top.image.shape[1]
+    chosen, rank = at[order][rank < ranks], rank[rank < ranks]
+    rows = latent[chosen]
+    top.image[rows, rank] = image[chosen]
+    top.token[rows, rank] = band.token[entries][chosen]
+    top.value[rows, rank] = band.value[entries][chosen]
+    top.used[low:high] = np.minimum(of_latent, ranks)
+
+
+def _ordered_bits(values: Array) -> NDArray[np.uint16]:
+    """Return unsigned integers in the order of the float16 `values`."""
+    bits = values.view(np.uint16)
+    return np.where(bits & 0x8000, ~bits, bits | 0x8000).astype(np.uint16)

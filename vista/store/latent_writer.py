@@ -1,0 +1,277 @@
+"""Writing sparse latents: batches in, whole shards out, then the inverse of each layer.
+
+Shape letters: b image, t token (of any kind), k slot, d width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.errors import UserError
+from vista.store import latent_layout as layout
+from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
+from vista.store.by_latent import write_inverse
+from vista.store.files import FileSum
+from vista.store.inverse import Block
+from vista.store.tree import DoneLog, StoreWriter, check_images
+
+# float16 ends at 65504: beyond this an activation would be infinite, or nearly so.
+LIMIT = 6e4
+# Slots read at once while the inverse is built: 32 MB of indices and values.
+_BLOCK_SLOTS = 1 << 23
+
+
+class LatentWriter:
+    """Writes the sparse latents of `image_ids`, layer by layer, in any batches.
+
+    `layers` gives the dictionary size of each layer, `kinds` the (largest) number of tokens of each
+    token kind (one must be "image", with `grid` = rows x columns tokens), `k` the number of slots,
+    of all layers or of each. With `d_model` the store sums the residual stream as well, which a
+    stage that may be resumed needs for its mean. A shard file (`shard` images) is published when
+    its last image has been written; until then its compressed chunks (`chunk` images) are held in
+    memory.
+
+    Opening a path that an interrupted writer left goes on there: write the images of `pending()`
+    again. Raises UserError where the path holds another store.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        image_ids: Sequence[str],
+        grid: tuple[int, int],
+        layers: Mapping[int, int],
+        kinds: Mapping[str, int],
+        k: int | Mapping[int, int],
+        d_model: int | None = None,
+        shard: int = 256,
+        chunk: int = 4,
+    ) -> None:
+        ids = check_images(image_ids)
+        grid = (int(grid[0]), int(grid[1]))
+        if kinds.get(layout.IMAGE_TOKENS) != grid[0] * grid[1] or layout.BY_LATENT in kinds:
+            raise ValueError(f"kinds {dict(kinds)} do not fit the grid {grid}")
+        self._layers, self._kinds, self._n_images = dict(layers), dict(kinds), len(ids)
+        self._k = {layer: k if isinstance(k, int) else k[layer] for layer in layers}
+        self._d_model, self._shard = d_model, shard
+        valid = {
+            kind: {"valid": layout.valid_spec((len(ids), n), chunk, shard)}
+            for kind, n in kinds.items()
+        }
+        columns = {
+            (layer, kind): layout.column_specs(
+                (len(ids), n, self._k[layer]), d_sae, d_model, kind, chunk, shard
+            )
+            for layer, d_sae in layers.items()
+            for kind, n in kinds.items()
+        }
+        self._store = StoreWriter(
+            Path(path),
+            layout.root_attributes(grid, self._layers, self._kinds, self._k),
+            {
+                f"{group}/{name}": spec
+                for group, specs in [
+                    *((layout.kind_group(kind), specs) for kind, specs in valid.items()),
+                    *((layout.layer_group(*key), specs) for key, specs in columns.items()),
+                ]
+                for name, spec in specs.items()
+            },
+            layout.coordinates(ids, grid, layers, kinds),
+        )
+        root, identity = self._store.path, self._store.identity
+        self._valid = {
+            kind: _Unit(root / layout.kind_group(kind), specs, identity)
+            for kind, specs in valid.items()
+        }
+        self._units = {
+            key: _Unit(root / layout.layer_group(*key), specs, identity)
+            for key, specs in columns.items()
+        }
+
+    def done_shards(self) -> set[int]:
+        """Return the shards whose images are written for every layer and token kind."""
+        shards = set(range(-(-self._n_images // self._shard)))
+        for unit in [*self._valid.values(), *self._units.values()]:
+            shards = unit.log.done(shards)
+        return shards
+
+    def pending(self) -> list[range]:
+        """Return the images that are still to be written, one range for each unfinished shard."""
+        starts = range(0, self._n_images, self._shard)
+        done = self.done_shards()
+        return [
+            range(start, min(start + self._shard, self._n_images))
+            for number, start in enumerate(starts)
+            if number not in done
+        ]
+
+    def set_valid(self, kind: str, start_image: int, valid: Array) -> None:
+        """Say which tokens of the images from `start_image` on are there, bool [b, t]."""
+        self._valid[kind].put(start_image, {"valid": np.asarray(valid, bool)})
+
+    def write(
+        self,
+        kind: str,
+        start_image: int,
+        layer: int,
+        index: Array,
+        value: Array,
+        nnz: Array,
+        error: Array,
+        norm2: Array,
+        total: Array | None = None,
+    ) -> None:
+        """Write the images from `start_image` on.
+
+        `index` and `value` [b, t, slots] hold a token's latents in their first `nnz` [b, t] slots;
+        `error` and `norm2` [b, t] are the mean squares over channels. `total` [b, d] is the sum of
+        the residual stream over the image's valid tokens; it goes with `d_model`.
+
+        Raises UserError where a token has more latents than the store has slots, or where a value
+        is not finite or beyond 6e4; ValueError where arrays do not fit each other or the store.
+        """
+        k, d_sae = self._k[layer], self._layers[layer]
+        where = f"{self._store.path}: layer {layer}, {kind} tokens, images from {start_image} on"
+        if nnz.shape != index.shape[:2] or nnz.shape != error.shape or index.shape != value.shape:
+            raise ValueError(f"{where}: shapes {index.shape}, {value.shape}, {nnz.shape} differ")
+        largest = int(nnz.max(initial=0))
+        if largest > k:
+            raise UserError(
+                f"{where}: a token has {largest} active latents, the store has {k} slots. "
+                f"Raise k of the latents to at least {largest}."
+            )
+        if largest > index.shape[2] or int(nnz.min(initial=0)) < 0:
+            raise ValueError(f"{where}: {largest} latents in {index.shape[2]} slots")
+        in_use = np.arange(index.shape[2]) < nnz[..., None]
+        index, value = np.where(in_use, index, 0), np.where(in_use, value, 0)
+        if int(index.min(initial=0)) < 0 or int(index.max(initial=0)) >= d_sae:
+            raise ValueError(f"{where}: an index is outside the dictionary of {d_sae}")
+        for name, column in (("activation", value), ("error", error), ("norm", norm2)):
+            limit = LIMIT if name == "activation" else float(np.finfo(np.float32).max)
+            if not (np.abs(column) <= limit).all():
+                raise UserError(
+                    f"{where}: an {name} is not finite or beyond {limit:g}. Check the SAE, the "
+                    "projector and their precision."
+                )
+        if (total is None) != (self._d_model is None):
+            raise ValueError(f"{where}: totals go with d_model, both or neither")
+        columns = {
+            "index": _slots(index, k),
+            "value": _slots(value, k),
+            "nnz": nnz,
+            "error": error,
+            "norm2": norm2,
+        }
+        self._units[layer, kind].put(start_image, columns, total)
+
+    def finish(self, layer: int, kind: str, mean: Array | None = None) -> None:
+        """Write the mean of the residual stream over the valid tokens [d].
+
+        Without `mean` it is made from the totals of all shards, so it holds for a resumed writer
+        too. Raises ValueError where there are neither, or where images are missing.
+        """
+        unit, group = self._units[layer, kind], layout.layer_group(layer, kind)
+        if mean is None:
+            if self._d_model is None:
+                raise ValueError(f"{group}: the mean needs d_model and totals")
+            if self.pending():
+                raise ValueError(f"{group}: finish was called before all images were written")
+            n_tokens = int(self._valid[kind].reader("valid").all().sum())
+            mean = unit.reader("total").all().sum(axis=0) / max(n_tokens, 1)
+        self._store.add(f"{group}/mean", layout.mean_spec(len(mean)), mean)
+
+    def close(self) -> None:
+        """Build the inverse of every layer and seal the store.
+
+        Raises ValueError while images or the mean of a layer are missing.
+        """
+        missing = self.pending()
+        if missing:
+            raise ValueError(f"{self._store.path}: images {missing[0]} are not written")
+        for layer, kind in self._units:
+            if f"{layout.layer_group(layer, kind)}/mean" not in self._store.nodes:
+                raise ValueError(f"layer {layer}, {kind}: finish was not called")
+        for layer, d_sae in self._layers.items():
+            write_inverse(
+                self._store,
+                layout.layer_group(layer, layout.BY_LATENT),
+                self._blocks(layer),
+                d_sae,
+                self._kinds[layout.IMAGE_TOKENS],
+            )
+        self._store.seal()
+
+    def _blocks(self, layer: int) -> Callable[[bool], Iterator[Block]]:
+        unit, valid = (
+            self._units[layer, layout.IMAGE_TOKENS],
+            self._valid[layout.IMAGE_TOKENS].reader("valid"),
+        )
+        slots = self._kinds[layout.IMAGE_TOKENS] * self._k[layer]
+        step = min(max(1, _BLOCK_SLOTS // slots), self._shard)
+
+        def read(with_values: bool) -> Iterator[Block]:
+            for start in range(0, self._n_images, step):
+                stop = min(start + step, self._n_images)
+                index = unit.reader("index").rows(start, stop)
+                value = unit.reader("value").rows(start, stop) if with_values else index
+                count = np.where(valid.rows(start, stop), unit.reader("nnz").rows(start, stop), 0)
+                yield Block(start, index, value, count)
+
+        return read
+
+
+class _Unit:
+    """The arrays of one group that are written together: a shard is done when all have it."""
+
+    def __init__(self, base: Path, specs: Mapping[str, ArraySpec], identity: str) -> None:
+        self._base, self._specs = base, dict(specs)
+        self._writers = {name: ArrayWriter(base / name, spec) for name, spec in specs.items()}
+        first = next(iter(specs))
+        self._images = specs[first]
+        self.log = DoneLog(base / first / "done", base, identity)
+        # Sum of the totals, and of how many images, of each unfinished shard.
+        self._totals: dict[int, tuple[NDArray[np.float64], int]] = {}
+
+    def reader(self, name: str) -> ArrayReader:
+        return ArrayReader(self._base / name, self._specs[name])
+
+    def put(self, start: int, columns: Mapping[str, Array], total_bd: Array | None = None) -> None:
+        files: dict[int, dict[str, FileSum]] = {}
+        for name, rows in columns.items():
+            self._put(name, start, rows, files)
+        if total_bd is not None:
+            self._add_totals(start, total_bd, files)
+        for shard, sums in files.items():
+            self.log.record(shard, len(self._images.shard_rows(shard)), sums)
+
+    def _put(
+        self, name: str, start: int, rows: Array, files: dict[int, dict[str, FileSum]]
+    ) -> None:
+        spec = self._specs[name]
+        for row, file_sum in self._writers[name].put(start, rows).items():
+            files.setdefault(row, {})[f"{name}/{spec.shard_file(row)}"] = file_sum
+
+    def _add_totals(
+        self, start: int, total_bd: Array, files: dict[int, dict[str, FileSum]]
+    ) -> None:
+        stop = start + len(total_bd)
+        for shard in self._images.shards_of(start, stop):
+            images = self._images.shard_rows(shard)
+            rows = total_bd[max(images.start - start, 0) : min(images.stop, stop) - start]
+            sum_d, count = self._totals.pop(shard, (0.0, 0))
+            self._totals[shard] = sum_d + rows.sum(axis=0, dtype=np.float64), count + len(rows)
+            if shard in files:
+                sum_d, count = self._totals.pop(shard)
+                if count != len(images):
+                    raise ValueError(f"{self._base}: {count} totals for {len(images)} images")
+                self._put("total", shard, sum_d[None], files)
+
+
+def _slots(column: Array, k: int) -> Array:
+    """Return the column [b, t, slots] cut or padded with 0 to k slots."""
+    missing = k - column.shape[2]
+    return column[..., :k] if missing <= 0 else np.pad(column, ((0, 0), (0, 0), (0, missing)))

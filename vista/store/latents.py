@@ -1,0 +1,155 @@
+"""Sparse latents: the active SAE latents of every token, by layer and token kind, and the inverse.
+
+Groups of the store:
+- `tokens/<kind>`: `valid` [image, token].
+- `layer_<l>/<kind>`: `index`, `value` [image, token, slot], whose first `nnz` [image, token] slots
+  are in use; `error`, `norm2` [image, token]; `mean` [channel], and `total` [shard, channel].
+- `layer_<l>/by_latent`: the inverse over the valid image tokens (see by_latent.py).
+All but the last have the coordinates `image` (ids) and, for image tokens, `row` and `column`.
+
+With x the residual stream after block l: error = mean over channels of (SAE(x) - x)^2, norm2 = mean
+over channels of x^2, total variance = mean(norm2) - mean(mean^2), and the fraction of variance
+unexplained (FVU) = mean(error) / total variance, means over the valid tokens.
+
+Every array is split along images only: 4 in an inner chunk (zstd level 1 and CRC-32C), 256 in a
+shard file. Any Zarr v3 reader and `xarray.open_datatree` open the store.
+
+Shape letters: b image, t token (of any kind), k slot, d width of the language model, s latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.store import latent_layout as layout
+from vista.store.arrays import Array, ArrayReader
+from vista.store.by_latent import Entries, InverseReader
+from vista.store.files import damaged
+from vista.store.latent_writer import LatentWriter
+from vista.store.tree import META, open_tree
+
+__all__ = ["Entries", "LatentReader", "LatentWriter", "TokenLatents"]
+
+_IDS = f"{layout.kind_group(layout.IMAGE_TOKENS)}/image"
+
+
+@dataclass(frozen=True)
+class TokenLatents:
+    """The latents of tokens of consecutive images: `index`, `value` [b, t, k], the rest [b, t].
+
+    Slots from `nnz` on are 0. Tokens that are not `valid` stand for nothing.
+    """
+
+    index: Array
+    value: Array
+    nnz: Array
+    error: Array
+    norm2: Array
+    valid: NDArray[np.bool_]
+
+
+class LatentReader:
+    """Reads a latent store.
+
+    `layers` gives the dictionary size of each layer, `kinds` the number of tokens of each token
+    kind, `k` the slots of each layer; `image_ids` and `grid` (rows, columns) describe the images.
+    Raises UserError naming the file where the store, a shard or a chunk is missing or damaged;
+    KeyError for a layer or token kind that the store has not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tree = open_tree(Path(path), layout.FORMAT)
+        attributes = self._tree.attributes
+        try:
+            self.grid = (int(attributes["grid"][0]), int(attributes["grid"][1]))
+            self.layers = {int(layer): int(size) for layer, size in attributes["layers"].items()}
+            self.k = {int(layer): int(slots) for layer, slots in attributes["k"].items()}
+            self.kinds = {str(kind): int(n) for kind, n in attributes["kinds"].items()}
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(Path(path) / META, f"an attribute is missing ({error})") from error
+        self.image_ids = [str(each) for each in self._tree.array(_IDS).all()]
+        self._arrays: dict[str, ArrayReader] = {}
+        self._inverses: dict[int, InverseReader] = {}
+
+    def slices(self, size: int = 64) -> Iterator[slice]:
+        """Yield slices of at most `size` images over the whole store, to read it piece by piece."""
+        for start in range(0, len(self.image_ids), size):
+            yield slice(start, min(start + size, len(self.image_ids)))
+
+    def tokens(self, layer: int, kind: str, images: slice = slice(None)) -> TokenLatents:
+        """Return the latents of the tokens of consecutive images."""
+        columns = {name: self.column(layer, kind, name, images) for name in layout.COLUMNS}
+        return TokenLatents(valid=self.valid(kind, images), **columns)
+
+    def column(self, layer: int, kind: str, name: str, images: slice = slice(None)) -> Array:
+        """Return one of index, value [b, t, k], nnz, error, norm2 [b, t] of consecutive images."""
+        if layer not in self.layers or kind not in self.kinds or name not in layout.COLUMNS:
+            raise KeyError(f"no {name} of layer {layer}, {kind} tokens; {self._contents()}")
+        return self._rows(f"{layout.layer_group(layer, kind)}/{name}", images)
+
+    def valid(self, kind: str, images: slice = slice(None)) -> NDArray[np.bool_]:
+        """Return which tokens of consecutive images are there [b, t]."""
+        if kind not in self.kinds:
+            raise KeyError(f"no {kind} tokens; {self._contents()}")
+        return self._rows(f"{layout.kind_group(kind)}/valid", images)
+
+    def mean(self, layer: int, kind: str) -> NDArray[np.float64]:
+        """Return the mean of the residual stream after block `layer` over the valid tokens [d]."""
+        if layer not in self.layers or kind not in self.kinds:
+            raise KeyError(f"no mean of layer {layer}, {kind} tokens; {self._contents()}")
+        return self._array(f"{layout.layer_group(layer, kind)}/mean").all()
+
+    def by_latent(self, layer: int, latent: int) -> Entries:
+        """Return the valid image tokens at which the latent fires: (image, token, value), each [n].
+
+        By image, then token. A millisecond, however large the store is.
+        """
+        return self._inverse(layer).entries(self._latent(layer, latent))
+
+    def top(self, layer: int, latent: int) -> Entries:
+        """Return the (at most 64) images at which the latent fires most, strongest first.
+
+        `token` is the first token of the image with the value; ties are in the order of images.
+        """
+        return self._inverse(layer).top(self._latent(layer, latent))
+
+    def image_frequency(self, layer: int) -> NDArray[np.float64]:
+        """Return for each latent the share of images at which it fires (any valid token) [s]."""
+        return self._inverse(layer).image_counts() / len(self.image_ids)
+
+    def token_frequency(self, layer: int) -> NDArray[np.float64]:
+        """Return for each latent the share of the valid image tokens at which it fires [s]."""
+        n_tokens = int(self.valid(layout.IMAGE_TOKENS).sum())
+        return self._inverse(layer).token_counts() / max(n_tokens, 1)
+
+    def _latent(self, layer: int, latent: int) -> int:
+        if not 0 <= latent < self.layers[layer]:
+            raise IndexError(f"latent {latent} of layer {layer}, which has {self.layers[layer]}")
+        return latent
+
+    def _inverse(self, layer: int) -> InverseReader:
+        if layer not in self.layers:
+            raise KeyError(f"no layer {layer}; {self._contents()}")
+        if layer not in self._inverses:
+            group = layout.layer_group(layer, layout.BY_LATENT)
+            self._inverses[layer] = InverseReader(self._tree, group)
+        return self._inverses[layer]
+
+    def _contents(self) -> str:
+        return f"{self._tree.path} has layers {sorted(self.layers)} and kinds {sorted(self.kinds)}"
+
+    def _array(self, name: str) -> ArrayReader:
+        if name not in self._arrays:
+            self._arrays[name] = self._tree.array(name)
+        return self._arrays[name]
+
+    def _rows(self, name: str, images: slice) -> Array:
+        start, stop, step = images.indices(len(self.image_ids))
+        if step != 1:
+            raise ValueError(f"images are read in runs: slice {images} has a step")
+        return self._array(name).rows(start, max(start, stop))

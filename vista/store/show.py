@@ -1,0 +1,254 @@
+"""Artifacts, stores and tables as text for people: what `vista show PATH` prints.
+
+Nothing here trusts what it reads: a damaged file is named as damaged and the rest is still shown,
+sizes are bounded, and control characters never reach the terminal.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vista.artifacts import CHECKSUMS, MANIFEST, MEMO
+from vista.errors import UserError
+from vista.store.files import read_json
+
+_META = "zarr.json"
+_ROWS = 8
+_CELL = 28
+_LINES = 40
+_NAMES = 12
+_MOST_BYTES = 4_000_000
+
+
+def describe(path: Path) -> str:
+    """Return a readable account of an artifact folder, a Zarr store, a table or another file.
+
+    Raises UserError where there is nothing at `path`; what is damaged is described as such.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} is not there; expected an artifact folder, a store or a file.")
+    lines = _safely(_folder if path.is_dir() else _file, path)
+    return "\n".join(_clean(line) for line in lines) + "\n"
+
+
+def _safely(describer: Callable[[Path], Iterator[str]], path: Path) -> list[str]:
+    """Return the lines of `describer`, ending in a note where the file turns out to be damaged."""
+    lines: list[str] = []
+    try:
+        lines.extend(describer(path))
+    except Exception as error:  # damage can surface anywhere in a foreign parser
+        lines.append(f"! {path.name} cannot be read: {error}")
+    return lines
+
+
+def _folder(path: Path) -> Iterator[str]:
+    if (path / _META).exists() or path.suffix == ".zarr":
+        yield from _store(path)
+        return
+    if (path / MANIFEST).exists():
+        yield from _safely(_manifest, path / MANIFEST)
+        yield ""
+    else:
+        yield f"{path.name}: a folder without {MANIFEST}, so no finished artifact"
+    entries = sorted(
+        each for each in path.iterdir() if each.name not in (MANIFEST, MEMO, CHECKSUMS)
+    )
+    for entry in entries[:_NAMES]:
+        if entry.is_dir() and entry.suffix != ".zarr":
+            yield from _safely(_listing, entry)
+        else:
+            yield from _safely(_store if entry.is_dir() else _file, entry)
+    if len(entries) > _NAMES:
+        yield f"... and {len(entries) - _NAMES} more"
+
+
+def _manifest(path: Path) -> Iterator[str]:
+    manifest = read_json(path)
+    yield f"artifact {path.parent.name}"
+    yield f"stage    {manifest['stage']}"
+    yield f"digest   {manifest['digest']}"
+    yield "settings"
+    yield from _json_lines(manifest["settings"], "  ")
+    if manifest.get("inputs"):
+        yield "inputs"
+        yield from _json_lines(manifest["inputs"], "  ")
+
+
+def _listing(path: Path) -> Iterator[str]:
+    count, size = _weigh(path)
+    yield f"{path.name}/  {count} files, {_size(size)}"
+    names = sorted(each.name + ("/" if each.is_dir() else "") for each in path.iterdir())
+    yield f"  {', '.join(names[:_NAMES])}{', ...' if len(names) > _NAMES else ''}"
+
+
+def _file(path: Path) -> Iterator[str]:
+    yield f"{path.name}  {_size(path.stat().st_size)}"
+    describers = {
+        ".parquet": _parquet,
+        ".json": _json,
+        ".safetensors": _safetensors,
+        **dict.fromkeys((".csv", ".md", ".txt", ".yaml", ".log", ".jsonl"), _text),
+    }
+    describer = describers.get(path.suffix.lower())
+    if describer is not None:
+        for line in _safely(describer, path):
+            yield f"  {line}"
+
+
+def _json(path: Path) -> Iterator[str]:
+    if path.stat().st_size > _MOST_BYTES:
+        yield from _text(path)
+        return
+    yield from _json_lines(read_json(path), "")
+
+
+def _json_lines(value: Any, indent: str) -> Iterator[str]:
+    lines = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False).splitlines()
+    for line in lines[:_LINES]:
+        yield indent + line[:200]
+    if len(lines) > _LINES:
+        yield f"{indent}... {len(lines) - _LINES} more lines"
+
+
+def _text(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        head = file.read(1 << 14).decode("utf-8", errors="replace")
+    for line in head.splitlines()[:_ROWS]:
+        yield line[:200]
+
+
+def _safetensors(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(path.stat().st_size, _MOST_BYTES * 25):
+            raise ValueError("its header is longer than the file")
+        header = json.loads(file.read(length))
+    for name, entry in itertools.islice(sorted(header.items()), _LINES):
+        if name != "__metadata__":
+            yield f"{name}  {entry['dtype']} {entry['shape']}"
+    if len(header) > _LINES:
+        yield f"... and {len(header) - _LINES} more tensors"
+
+
+def _parquet(path: Path) -> Iterator[str]:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        yield f"{file.metadata.num_rows} rows, {len(schema)} columns"
+        head = next(file.iter_batches(batch_size=_ROWS), None)
+        rows = head.to_pylist() if head is not None else []
+    yield from _table(
+        [[f"{field.name}:{field.type}" for field in schema]]
+        + [[_cell(row[field.name]) for field in schema] for row in rows]
+    )
+
+
+def _table(rows: list[list[str]]) -> Iterator[str]:
+    cut = [
+        [_clean(cell if len(cell) <= _CELL else cell[: _CELL - 3] + "...") for cell in row]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
+    for row in cut:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "-" if value is None else str(value)
+
+
+def _store(path: Path) -> Iterator[str]:
+    root = read_json(path / _META)
+    attributes = dict(root.get("attributes", {}))
+    state = ""
+    if "format" in attributes:
+        state = "complete" if attributes.get("complete") else "UNFINISHED"
+    yield f"{path.name}/  {attributes.pop('format', 'Zarr group')}  {state}".rstrip()
+    for key in sorted(set(attributes) - {"complete", "identity", "metadata_sha256"}):
+        yield f"  {key}: {json.dumps(attributes[key])[:200]}"
+    nodes = sorted(_nodes(path, root).items())
+    width = max((2 * name.count("/") + len(Path(name).name) for name, _ in nodes), default=0)
+    for name, node in nodes:
+        depth = name.count("/")
+        title = "  " * depth + Path(name).name
+        if node.get("node_type") == "array":
+            for line in _safely(functools.partial(_array, node=node), path / name):
+                yield f"  {title.ljust(width)}  {line}"
+        else:
+            yield f"  {title}/"
+
+
+def _nodes(path: Path, root: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of all groups and arrays by path, consolidated or else as they lie."""
+    if "consolidated_metadata" in root:
+        return dict(root["consolidated_metadata"]["metadata"])
+    found = {}
+    for file in sorted(path.rglob(_META)):
+        if file.parent != path:
+            try:
+                found[file.parent.relative_to(path).as_posix()] = read_json(file)
+            except UserError:
+                found[file.parent.relative_to(path).as_posix()] = {"node_type": "array"}
+    return found
+
+
+def _array(folder: Path, node: dict[str, Any]) -> Iterator[str]:
+    shape = node["shape"]
+    dims = node.get("dimension_names") or ["?"] * len(shape)
+    axes = ", ".join(f"{dim} {size}" for dim, size in zip(dims, shape, strict=True))
+    outer = node["chunk_grid"]["configuration"]["chunk_shape"]
+    inner, codecs = outer, node["codecs"]
+    if codecs[0]["name"] == "sharding_indexed":
+        sharding = codecs[0]["configuration"]
+        inner, codecs = sharding["chunk_shape"], sharding["codecs"]
+    pieces = f"chunk {_step(inner, shape)}, shard {_step(outer, shape)}"
+    names = "+".join(each["name"] for each in codecs)
+    units = node.get("attributes", {}).get("units", "no units")
+    count, size = _weigh(folder / "c")
+    expected = math.prod(-(-n // step) for n, step in zip(shape, outer, strict=True))
+    missing = f", {expected - count} MISSING" if count < expected else ""
+    yield (
+        f"{node['data_type']} [{axes}]  units {units}; {pieces}; {names}; "
+        f"{_size(size)}, {count} file{'' if count == 1 else 's'}{missing}"
+    )
+
+
+def _step(step: list[int], shape: list[int]) -> str:
+    """Return a chunk's shape, short: "all", or the first axis alone where the others are whole."""
+    if step[1:] != shape[1:]:
+        return str(step)
+    return "all" if step[0] >= shape[0] else str(step[0])
+
+
+def _weigh(folder: Path) -> tuple[int, int]:
+    """Return the number of files below `folder` and their bytes."""
+    count, size = 0, 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            count += 1
+            size += os.lstat(os.path.join(parent, name)).st_size
+    return count, size
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"
+
+
+def _clean(text: str) -> str:
+    """Return the text with every control character replaced: a file may hold escape sequences."""
+    return "".join(each if each.isprintable() else "�" for each in text)
