@@ -34,8 +34,8 @@ fix: $(VENV)/installed-dev  ## format the code and mend what the linter can
 	ruff format .
 	snakefmt Snakefile workflow
 
-bench: $(VENV)/installed-dev  ## measure the cost of the default run, stage by stage
-	python benchmarks/stages.py
+bench:  ## what each stage of the finished run cost
+	python3 benchmarks/stages.py
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -23,7 +23,7 @@ def progress(
     On a terminal this is a tqdm bar. Elsewhere (a log, a cluster job) it prints one line every
     ten seconds and one at the end, with the rate in `unit`/s.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=desc, unit=unit, leave=True)

@@ -152,8 +152,13 @@ class GlyphLibrary:
 
 
 def reduce_stamp(ink: Image.Image, body: Image.Image, size: int) -> Stamp:
-    """Resample a large drawing to `size` px on its longer side and cut it to its mask's box."""
+    """Resample a large drawing and cut it to its mask's box, `size` px on its longer side.
+
+    A mask that grows by several pixels at once may stay a pixel or two short of `size`.
+    """
     # Thin tips fade when they are reduced: enlarge until the mask itself is `size` px long.
+    best: Stamp | None = None
+    longest = 0
     for side in range(size, 2 * size + 1):
         scale = side / max(ink.size)
         target = (max(1, round(ink.width * scale)), max(1, round(ink.height * scale)))
@@ -163,10 +168,17 @@ def reduce_stamp(ink: Image.Image, body: Image.Image, size: int) -> Stamp:
         )
         mask_hw = body_hw >= 0.5
         rows, columns = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-        if rows.size and max(np.ptp(rows), np.ptp(columns)) + 1 >= size:
-            cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-            return Stamp(ink_hw[cut], body_hw[cut], mask_hw[cut])
-    raise ValueError(f"an object fades away at {size} px: it is too thin")
+        if rows.size == 0:
+            continue
+        cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        if longest < max(mask_hw[cut].shape) <= size:
+            best = Stamp(ink_hw[cut], body_hw[cut], mask_hw[cut])
+            longest = max(best.width, best.height)
+        if longest == size:
+            break
+    if best is None:
+        raise ValueError(f"an object fades away at {size} px: it is too thin")
+    return best
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,9 @@ import html as _html
 import re
 import unicodedata
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~>$<&-])")
+# Marks that mean something inside a line or a table cell; those of a line's beginning never come
+# first in a cell.
+_MARKDOWN = re.compile(r"([\\`*_\[\]|~>$<&])")
 
 
 def clean(text: str, longest: int = 80) -> str:
@@ -33,7 +35,9 @@ def markdown(text: str, longest: int = 80) -> str:
         entity = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;", "$": "&#36;"}
         return entity.get(mark, "\\" + mark)
 
-    return _MARKDOWN.sub(escape, clean(text, longest)).replace("://", "&#58;//")
+    escaped = _MARKDOWN.sub(escape, clean(text, longest))
+    # Some renderers make links of bare addresses.
+    return escaped.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def html(text: str, longest: int = 80) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vista.report import style
+from vista.report.escape import mathtext
 from vista.report.table import Figure, LongTable, OverSeeds, over_seeds
 
 
@@ -37,7 +38,8 @@ def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
     style.heading(
         figure,
         f"Matching rate: a label of the {top_k} strongest latents names an object",
-        f"Dashed: the same labels judged against all other images (shuffled level). {_note(figures)}",
+        "Dashed: the same labels judged against all other images (shuffled level). "
+        + _note(figures),
     )
     return figure
 
@@ -90,12 +92,12 @@ def _per_layer(
             same = [f for f in reference if f.llm == llm and f.encoder == encoder]
             handles += _reference_line(axis, same)
             if log:
-                axis.set_yscale("log")
+                style.log_scale(axis)
             layers = _values([f for f in figures if f.llm == llm], "layer")
             axis.set_xticks(layers if len(layers) <= 9 else layers[:: -(-len(layers) // 9)])
             axis.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
             if c == 0:
-                axis.set_ylabel(f"{style.mathtext(str(llm), 30)}\n{label}")
+                axis.set_ylabel(f"{mathtext(str(llm), 30)}\n{label}")
             if r == len(llms) - 1:
                 axis.set_xlabel("layer (after block)")
     style.legend_below(figure, handles)
@@ -134,10 +136,9 @@ def _line(
         handles += axis.plot(
             [layer + shift for layer, _ in levels],
             [level for _, level in levels],
-            linestyle="--",
-            linewidth=1.2,
+            linestyle=style.dashes(weights, weight),
+            linewidth=1.3,
             color=look["color"],
-            alpha=0.8,
             label=f"shuffled, {style.weight_name(weight).partition(' (')[0]}",
         )
     return handles
@@ -191,7 +192,7 @@ def localization_per_encoder(table: LongTable) -> Any | None:
                     handles += _dot(axis, found, e + shift, weights, weight)
             if not any(f.value is not None for f in here):
                 style.empty(axis)
-            axis.set_xticks(range(len(encoders)), [style.mathtext(e, 20) for e in encoders])
+            axis.set_xticks(range(len(encoders)), [mathtext(e, 20) for e in encoders])
             axis.set_xlim(-0.5, len(encoders) - 0.5)
             axis.set_ylim(0, 1)
             if c == 0:
@@ -230,7 +231,7 @@ def _dot(
     handles = [handle]
     if summary.chance is not None:
         handles += axis.plot(
-            [x - 0.1, x + 0.1],
+            [x - 0.09, x + 0.09],
             [summary.chance] * 2,
             color=style.CHANCE_COLOUR,
             linewidth=1.6,
@@ -266,9 +267,9 @@ def loss_curves(curves: Sequence[Curve]) -> Any | None:
                     alpha=0.85,
                     label=style.weight_name(curve.sae_weight),
                 )
-            axis.set_yscale("log")
+            style.log_scale(axis)
             if c == 0:
-                axis.set_ylabel(f"{style.mathtext(llm, 30)}\n{label}")
+                axis.set_ylabel(f"{mathtext(llm, 30)}\n{label}")
             if r == len(rows) - 1:
                 axis.set_xlabel("step")
     style.legend_below(figure, handles)
@@ -322,9 +323,11 @@ def _span(numbers: Sequence[int]) -> str:
 
 def _bar_note(figures: Sequence[Figure]) -> str:
     seeds = len({f.seed for f in figures})
+    if seeds < 2:
+        return "Error bars: bootstrap intervals over images; one seed."
     return (
-        f"Mean over {seeds} seed{'s' if seeds != 1 else ''} (small dots); error bars: bootstrap "
-        "intervals over images, joined over seeds."
+        f"Mean over {seeds} seeds (small dots); error bars: bootstrap intervals over images, from "
+        "the lowest to the highest end of any seed."
     )
 
 

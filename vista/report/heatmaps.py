@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from vista.report import style
 from vista.report.escape import mathtext
 
-_LATENT = "magma"
+# Weak to strong; patches where the latent is silent show the image alone.
+_COLOUR_MAP = "plasma"
+_FAINTEST, _STRONGEST = 0.45, 0.9
 _OUTLINE = "#00E5FF"
 
 
@@ -69,7 +71,7 @@ def heat_map_figure(
     figure, axes = pyplot.subplots(
         len(rows),
         columns,
-        figsize=(1.75 * columns + 0.3, 1.78 * len(rows) + 0.9),
+        figsize=(1.75 * columns + 0.3, 1.95 * len(rows) + 0.9),
         squeeze=False,
         layout="constrained",
     )
@@ -95,33 +97,32 @@ def heat_map_figure(
 
 
 def _heat(axis: Any, row: HeatMapRow, activation: NDArray[np.float64]) -> None:
-    grey = row.image.mean(axis=2)
+    import matplotlib
+
+    grey = row.image.mean(axis=2) * 0.7 + 30
     peak = float(activation.max())
+    share = activation / peak if peak > 0 else np.zeros_like(activation)
+    colours = matplotlib.colormaps[_COLOUR_MAP](share)
+    colours[..., 3] = np.where(share > 0, _FAINTEST + (_STRONGEST - _FAINTEST) * share, 0.0)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.imshow(
-        activation,
-        cmap=_LATENT,
-        vmin=0,
-        vmax=peak if peak > 0 else 1,
-        alpha=0.75,
-        extent=row.extent,
-        interpolation="nearest",
-    )
+    axis.imshow(colours, extent=row.extent, interpolation="nearest")
     height, width = row.image.shape[:2]
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    _outline(axis, row, _OUTLINE, 1.0)
-    label = f"“{mathtext(row.label, 18)}” #{row.latent}"
-    says = f"{label}, max {peak:.2g}" if peak > 0 else f"{label}, silent"
-    axis.set_xlabel(says, fontsize=7.5, labelpad=2)
+    _outline(axis, row, _OUTLINE, 1.2)
+    says = f"max {peak:.2g}" if peak > 0 else "silent"
+    axis.set_xlabel(
+        f"“{mathtext(row.label, 20)}” (latent {row.latent})\n{says}", fontsize=7, labelpad=2
+    )
 
 
 def _outline(axis: Any, row: HeatMapRow, colour: str, width: float) -> None:
     if row.mask is not None and row.mask.any() and not row.mask.all():
-        for x, y in _mask_edges(row.mask):
-            axis.plot(x, y, color=colour, linewidth=width, solid_capstyle="round")
+        for xs, ys in _mask_edges(row.mask):
+            axis.plot(xs, ys, color=colour, linewidth=width, solid_capstyle="round")
         return
     from matplotlib.patches import Rectangle
 
+    # Pixel centres lie on whole numbers, so pixel 0 begins at -0.5.
     for x, y, w, h in row.boxes:
         axis.add_patch(
             Rectangle((x - 0.5, y - 0.5), w, h, fill=False, edgecolor=colour, linewidth=width)

@@ -9,14 +9,14 @@ from typing import Any
 
 from vista.report.escape import clean, mathtext
 
-# Okabe and Ito's colours, told apart by every kind of colour vision. Grey-orange is "without the
+# Okabe and Ito's colours, told apart by every kind of colour vision. Vermilion is "without the
 # term", blue "with it", in every figure; further weights of a sweep take the rest.
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 CHANCE_COLOUR = "#6b6b6b"
 TEXT_COLOUR = "#262626"
 
-_RC: dict[str, Any] = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -54,14 +54,25 @@ def setup() -> Any:
     from matplotlib import pyplot
 
     pyplot.rcdefaults()
-    pyplot.rcParams.update(_RC)
+    for name, value in _RC.items():
+        pyplot.rcParams[name] = value
     return pyplot
 
 
 def series_style(weights: Sequence[float], weight: float) -> dict[str, Any]:
     """Return colour and marker of one weight of the SAE term."""
-    place = sorted(weights).index(weight) % len(_COLOURS)
+    place = _place(weights, weight)
     return {"color": _COLOURS[place], "marker": _MARKERS[place]}
+
+
+def dashes(weights: Sequence[float], weight: float) -> tuple[float, tuple[float, float]]:
+    """Return a dash pattern whose gaps show the dashes of other weights on the same line."""
+    period = 4.0 * max(2, len(weights))
+    return (4.0 * _place(weights, weight), (4.0, period - 4.0))
+
+
+def _place(weights: Sequence[float], weight: float) -> int:
+    return sorted(weights).index(weight) % len(_COLOURS)
 
 
 def weight_name(weight: float) -> str:
@@ -99,6 +110,16 @@ def heading(figure: Any, title: str, note: str) -> None:
     figure.text(
         0.1 / width, 1 - 0.34 / height, "\n".join(lines), va="top", fontsize=8, color="#555555"
     ).set_parse_math(False)
+
+
+def log_scale(axis: Any) -> None:
+    """Make the y axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def empty(axis: Any, why: str = "not measured") -> None:

@@ -174,6 +174,14 @@ def over_seeds(figures: Sequence[Figure]) -> OverSeeds | None:
     )
 
 
+def groups(figures: Iterable[Figure], *columns: str) -> list[tuple[tuple[Any, ...], list[Figure]]]:
+    """Group figures by the values of some columns, sorted by them with None first."""
+    found: dict[tuple[Any, ...], list[Figure]] = {}
+    for figure in figures:
+        found.setdefault(tuple(getattr(figure, c) for c in columns), []).append(figure)
+    return sorted(found.items(), key=lambda item: _sortable(item[0]))
+
+
 def _sortable(key: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:
     """Sort None before everything else."""
     return tuple((value is not None, 0 if value is None else value) for value in key)

@@ -6,8 +6,8 @@ sharding-indexed/): a shard file holds its inner chunks one after the other, the
 by zarr-python, for three reasons: a shard becomes visible at once and fsynced, a chunk that is
 missing is an error instead of fill values, and shards can be memory-mapped.
 
-Every chunk ends in a CRC-32C, compressed ones too: zstd's own checksum leaves 0.4 % of the bit flips
-unnoticed (harmless ones, in a frame's header), and a damaged header never reaches the decoder.
+Every chunk ends in a CRC-32C, compressed ones too: zstd's own checksum leaves 0.4 % of the bit
+flips unnoticed (harmless ones, in a frame's header), and so no damage reaches the decoder.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ArraySpec:
     """Everything about an array but its values.
 
     `chunk` and `shard` are rows along the first axis; `shard` is a multiple of `chunk`. A `dtype`
-    of None stands for variable-length strings. `compress` is zstd level 1; without it a chunk is its
-    bare values and a checksum, fit for memory mapping.
+    of None stands for variable-length strings. `compress` is zstd level 1; without it a chunk is
+    its bare values and a checksum, fit for memory mapping.
     """
 
     shape: tuple[int, ...]

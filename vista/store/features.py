@@ -154,6 +154,8 @@ class FeatureReader:
         self.dtype = features.spec.storage_dtype
         self.image_ids = [str(each) for each in tree.array("image").all()]
         self.grid = (int(tree.attributes["grid"][0]), int(tree.attributes["grid"][1]))
+        for coordinate in ("row", "column"):
+            tree.array(coordinate).all()
 
     def read(self, indices: Iterable[int] | NDArray[np.integer[Any]], out: Any = None) -> Array:
         """Return the features of the images at `indices` [b, p, d], in that order.

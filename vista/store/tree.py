@@ -193,6 +193,9 @@ def open_tree(path: Path, kind: str) -> StoreTree:
         raise damaged(path, "its writer did not finish it")
     if not intact:
         raise damaged(path / META, "its content differs from its checksum")
+    for name in nodes:
+        if not (path / name / META).is_file():
+            raise damaged(path / name / META, "the file is missing")
     return StoreTree(path, attributes, nodes)
 
 

@@ -1,0 +1,280 @@
+"""COCO files made by hand, good and bad."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vista.config.data import DATA_SETTINGS, CocoData
+from vista.data.coco import coco_records
+from vista.data.records import Box, Turn, decode_mask
+from vista.errors import UserError
+
+Write = Callable[[str, Any], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    root = tmp_path / "images" / "val"
+    root.mkdir(parents=True)
+    Image.new("RGB", (6, 4)).save(root / "one.png")
+    Image.new("RGB", (5, 5)).save(root / "two.jpg")
+
+    def write_file(name: str, content: Any) -> str:
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        return str(path)
+
+    return write_file
+
+
+def instances() -> dict[str, Any]:
+    return {
+        "info": {"description": "made by hand"},
+        "images": [
+            {"id": 42, "file_name": "one.png", "width": 6, "height": 4},
+            {"id": 7, "file_name": "two.jpg", "width": 5, "height": 5},
+        ],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 90, "name": "dining table"}],
+        "annotations": [
+            {  # a polygon: the middle 4 x 2 px
+                "id": 1,
+                "image_id": 42,
+                "category_id": 3,
+                "bbox": [1, 1, 4, 2],
+                "iscrowd": 0,
+                "segmentation": [[1, 1, 5, 1, 5, 3, 1, 3]],
+            },
+            {  # a crowd with uncompressed runs: the first column
+                "id": 2,
+                "image_id": 42,
+                "category_id": 90,
+                "bbox": [0, 0, 1, 4],
+                "iscrowd": 1,
+                "segmentation": {"size": [4, 6], "counts": [0, 4, 20]},
+            },
+            {  # compressed runs: two px of the fifth row's middle
+                "id": 3,
+                "image_id": 7,
+                "category_id": 3,
+                "bbox": [1.5, 4, 2.5, 1],
+                "iscrowd": 0,
+                "segmentation": {"size": [5, 5], "counts": "91406"},
+            },
+            {"id": 4, "image_id": 7, "category_id": 3, "bbox": [0, 0, 5, 5], "iscrowd": 0},
+        ],
+    }
+
+
+def captions() -> dict[str, Any]:
+    return {
+        "images": instances()["images"],
+        "annotations": [
+            {"id": 10, "image_id": 42, "caption": "A cat on a table.\n"},
+            {"id": 11, "image_id": 42, "caption": "A table with a cat."},
+        ],
+    }
+
+
+def settings(tmp_path: Path, **files: str) -> CocoData:
+    found = DATA_SETTINGS.validate_python(
+        {
+            "kind": "coco",
+            "images": str(tmp_path / "images"),
+            "splits": {"test": {"folder": "val", **files}},
+        }
+    )
+    assert isinstance(found, CocoData)
+    return found
+
+
+def test_boxes_masks_and_captions(tmp_path: Path, write: Write) -> None:
+    files = {
+        "instances": write("instances.json", instances()),
+        "captions": write("captions.json", captions()),
+    }
+    one, two = coco_records(settings(tmp_path, **files))
+    assert (one.image_id, one.split, one.path) == ("42", "test", "val/one.png")
+    assert (one.width, one.height) == (6, 4)
+    assert one.captions == ("A cat on a table.", "A table with a cat.")
+    assert one.turns == (Turn("Describe the image.", "A cat on a table."),)
+    cat, table = one.objects
+    assert (cat.category, cat.box, cat.crowd) == ("cat", Box(1, 1, 4, 2), False)
+    assert (table.category, table.crowd) == ("dining table", True)
+    assert cat.rle is not None
+    expected = np.zeros((4, 6), dtype=bool)
+    expected[1:3, 1:5] = True
+    assert np.array_equal(decode_mask(cat.rle), expected)
+    assert table.rle is not None
+    assert np.array_equal(np.flatnonzero(decode_mask(table.rle).any(axis=0)), [0])
+    small, whole = two.objects
+    assert small.box == Box(1.5, 4, 2.5, 1)
+    assert small.rle is not None
+    # Runs 9, 1, 4 and then 0 + 1 and 6 + 4: columns 1 and 2, last row.
+    assert np.argwhere(decode_mask(small.rle)).tolist() == [[4, 1], [4, 2]]
+    assert whole.rle is None
+    assert two.captions == ()
+    assert two.turns == ()
+
+
+def test_captions_alone_will_do(tmp_path: Path, write: Write) -> None:
+    records = list(coco_records(settings(tmp_path, captions=write("c.json", captions()))))
+    assert [len(record.captions) for record in records] == [2, 0]
+    assert all(record.objects == () for record in records)
+
+
+def test_conversations_replace_the_turns(tmp_path: Path, write: Write) -> None:
+    row = {
+        "id": "r",
+        "image": "two.jpg",
+        "conversations": [
+            {"from": "human", "value": "<image>\nWhat?"},
+            {"from": "gpt", "value": "A cat."},
+        ],
+    }
+    files = {
+        "instances": write("i.json", instances()),
+        "captions": write("c.json", captions()),
+        "conversations": write("l.json", [row]),
+    }
+    one, two = coco_records(settings(tmp_path, **files))
+    assert one.turns == (Turn("Describe the image.", "A cat on a table."),)
+    assert two.turns == (Turn("What?", "A cat."),)
+    row["image"] = "three.jpg"
+    files["conversations"] = write("l.json", [row])
+    with pytest.raises(UserError, match=r"l\.json: row 'r' is about image 'three\.jpg'"):
+        list(coco_records(settings(tmp_path, **files)))
+
+
+def test_fractions_follow_a_hash_of_the_id(tmp_path: Path, write: Write) -> None:
+    content = instances()
+    content["images"] = [
+        {"id": i, "file_name": f"{i}.png", "width": 2, "height": 2} for i in range(200)
+    ]
+    content["annotations"] = []
+    for i in range(200):
+        Image.new("RGB", (2, 2)).save(tmp_path / "images" / f"{i}.png")
+    files = {"instances": write("i.json", content)}
+    base = {"kind": "coco", "images": str(tmp_path / "images"), "files": files}
+
+    def splits(**more: Any) -> dict[str, str]:
+        found = DATA_SETTINGS.validate_python({**base, **more})
+        assert isinstance(found, CocoData)
+        return {record.image_id: record.split for record in coco_records(found)}
+
+    given = splits(fractions={"train": 0.5, "validation": 0.25, "test": 0.25})
+    counts = [list(given.values()).count(split) for split in ("train", "validation", "test")]
+    assert 80 <= counts[0] <= 120
+    assert all(35 <= count <= 65 for count in counts[1:])
+    # Records come split by split, and an image never moves when others are left out.
+    assert list(given.values()) == sorted(given.values(), key=["train", "validation", "test"].index)
+    content["images"] = content["images"][50:]
+    files["instances"] = write("i.json", content)
+    fewer = splits(fractions={"train": 0.5, "validation": 0.25, "test": 0.25})
+    assert fewer == {key: value for key, value in given.items() if int(key) >= 50}
+    limited = splits(limit=3)
+    assert sorted(limited.values()) == ["test"] * 3 + ["train"] * 3 + ["validation"] * 3
+
+
+def broken(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    content = instances()
+    change(content)
+    return content
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "missing image": (
+        lambda c: c["images"][0].update(file_name="gone.png"),
+        r"gone\.png is missing \(image id 42 of .*bad\.json\)",
+    ),
+    "path out of the root": (
+        lambda c: c["images"][0].update(file_name="../../secret.png"),
+        r"leads out of .*image id 42",
+    ),
+    "other size": (
+        lambda c: c["images"][1].update(width=50),
+        r"two\.jpg is 5x5, image id 7 of .*bad\.json is 50x5",
+    ),
+    "annotation of no image": (
+        lambda c: c["annotations"][2].update(image_id=99),
+        r"bad\.json: annotation 3 is about image 99, which `images` does not list",
+    ),
+    "unknown category": (
+        lambda c: c["annotations"][0].update(category_id=5),
+        r"bad\.json: annotation 1 has category_id 5",
+    ),
+    "no category": (
+        lambda c: c["annotations"][0].pop("category_id"),
+        r"bad\.json: key `category_id` of entry 1 is missing",
+    ),
+    "no box": (lambda c: c["annotations"][0].pop("bbox"), r"annotation 1 needs a bbox"),
+    "box of text": (
+        lambda c: c["annotations"][0].update(bbox=["1", 1, 1, 1]),
+        r"annotation 1 needs a bbox",
+    ),
+    "negative box": (
+        lambda c: c["annotations"][0].update(bbox=[1, 1, -1, 1]),
+        r"annotation 1 needs a bbox",
+    ),
+    "runs of another image": (
+        lambda c: c["annotations"][1]["segmentation"].update(size=[6, 4]),
+        r"segmentation of annotation 2 cannot be read: its size is \[6, 4\]",
+    ),
+    "runs too short": (
+        lambda c: c["annotations"][1]["segmentation"].update(counts=[0, 4]),
+        r"segmentation of annotation 2 cannot be read: runs sum to 4",
+    ),
+    "half a polygon": (
+        lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
+        r"segmentation of annotation 1 cannot be read",
+    ),
+    "image id twice": (
+        lambda c: c["images"][1].update(id=42),
+        r"image id 42 comes twice in `images`",
+    ),
+    "no images": (lambda c: c.pop("images"), r"bad\.json: key `images` is missing"),
+    "no file name": (
+        lambda c: c["images"][0].pop("file_name"),
+        r"key `file_name` of entry 42 is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_told_in_a_sentence(tmp_path: Path, write: Write, name: str) -> None:
+    change, message = BAD[name]
+    files = {"instances": write("bad.json", broken(change))}
+    with pytest.raises(UserError, match=message):
+        list(coco_records(settings(tmp_path, **files)))
+
+
+def test_a_caption_for_an_image_that_is_not_there(tmp_path: Path, write: Write) -> None:
+    content = captions()
+    content["annotations"][1]["image_id"] = 8
+    with pytest.raises(UserError, match=r"c\.json: annotation 11 is about image 8"):
+        list(coco_records(settings(tmp_path, captions=write("c.json", content))))
+
+
+def test_an_image_that_is_no_image(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "images" / "val" / "two.jpg").write_text("not an image")
+    files = {"instances": write("i.json", instances())}
+    with pytest.raises(UserError, match=r"two\.jpg cannot be read as an image .*image id 7"):
+        list(coco_records(settings(tmp_path, **files)))
+
+
+def test_files_that_are_no_json(tmp_path: Path, write: Write) -> None:
+    path = tmp_path / "x.json"
+    with pytest.raises(UserError, match=r"x\.json cannot be read: No such file"):
+        list(coco_records(settings(tmp_path, instances=str(path))))
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"x\.json is not JSON"):
+        list(coco_records(settings(tmp_path, instances=str(path))))
+    path.write_text("[]")
+    with pytest.raises(UserError, match=r"x\.json must hold an object"):
+        list(coco_records(settings(tmp_path, instances=str(path))))

@@ -1,0 +1,66 @@
+"""Plain folders of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vista.config.data import FolderData
+from vista.data.folder import folder_records
+from vista.data.records import Box, Record, Turn
+from vista.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("train/sea_lion/b.png", "train/cat/a.JPEG", "test/cat/c.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4)).save(path)
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+def read(root: Path, **more: Any) -> list[Record]:
+    return list(folder_records(FolderData(kind="folder", images=str(root), **more)))
+
+
+def test_images_are_found_and_sorted(root: Path) -> None:
+    records = read(root, fractions={"train": 0, "validation": 0, "test": 1})
+    names = ["test/cat/c.png", "train/cat/a.JPEG", "train/sea_lion/b.png"]
+    assert [record.path for record in records] == names
+    assert [record.image_id for record in records] == names
+    assert {record.split for record in records} == {"test"}
+    assert all(record.objects == () and record.turns == () for record in records)
+
+
+def test_folders_as_splits_and_classes(root: Path) -> None:
+    records = read(
+        root,
+        splits={"test": "test", "train": "train"},
+        classes=True,
+        question="What is it?",
+        answer="a photo of a {class}",
+    )
+    assert [record.split for record in records] == ["train", "train", "test"]
+    lion = records[1]
+    assert lion.path == "train/sea_lion/b.png"
+    assert lion.categories == ("sea lion",)
+    assert lion.objects[0].box == Box(0, 0, 6, 4)
+    assert lion.turns == (Turn("What is it?", "a photo of a sea lion"),)
+
+
+def test_what_is_wrong_is_told(root: Path) -> None:
+    with pytest.raises(UserError, match="holds no images"):
+        read(root, splits={"test": "nothing"})
+    with pytest.raises(UserError, match="leads out of"):
+        read(root, splits={"test": ".."})
+    Image.new("RGB", (6, 4)).save(root / "test" / "stray.png")
+    with pytest.raises(UserError, match=r"stray\.png lies in no class folder"):
+        read(root, splits={"test": "test"}, classes=True)
+    (root / "test" / "stray.png").write_text("text")
+    with pytest.raises(UserError, match=r"stray\.png cannot be read as an image"):
+        read(root)

@@ -1,0 +1,95 @@
+"""The three data stages, from settings to tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vista.artifacts import Artifact, Job, Record, open_artifact, publishing
+from vista.data.records import ImageSource, read_records, read_text
+from vista.data.source import images_root
+from vista.errors import UserError
+from vista.stages import draw_world, records, text
+
+DRAWN: dict[str, Any] = {
+    "kind": "drawn",
+    "scenes": {"train": 5, "validation": 2, "test": 3},
+    "documents": {"train": 8, "heldout": 4},
+}
+
+
+def make(tmp_path: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact) -> Artifact:
+    name = stage.__name__.rsplit(".", 1)[-1]
+    record = Record(name, settings, {}, "code", {})
+    with publishing(tmp_path, name, "it", record) as work:
+        assert work is not None
+        stage.run(Job(name, settings, dict(inputs), work))
+    return open_artifact(tmp_path / name / "it", name)
+
+
+def test_a_drawn_world_becomes_tables(tmp_path: Path) -> None:
+    world = make(tmp_path, draw_world, DRAWN)
+    table = make(tmp_path, records, {"kind": "drawn"}, world=world)
+    found = read_records(table.file("records.parquet"))
+    assert [r.split for r in found] == ["train"] * 5 + ["validation"] * 2 + ["test"] * 3
+    source = ImageSource(images_root(table.settings, world.path))
+    assert all(source.open(record).size == (48, 48) for record in found)
+    corpus = make(tmp_path, text, {"kind": "drawn"}, world=world)
+    assert len(read_text(corpus.file("text.parquet"), "train")) == 8
+    assert len(read_text(corpus.file("text.parquet"), "heldout")) == 4
+
+
+def test_a_users_own_files(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (5, 5)).save(tmp_path / "pictures" / "a.png")
+    row = {"id": "1", "image": "a.png"}
+    row["conversations"] = [  # type: ignore[assignment]
+        {"from": "human", "value": "<image>\nWhat?"},
+        {"from": "gpt", "value": "It."},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps([row, {"id": "2", "conversations": []}]))
+    settings = {
+        "kind": "llava",
+        "images": str(tmp_path / "pictures"),
+        "splits": {"test": str(tmp_path / "rows.json")},
+    }
+    table = make(tmp_path, records, settings)
+    (found,) = read_records(table.file("records.parquet"))
+    assert found.turns[0].answer == "It."
+    assert images_root(table.settings, None) == tmp_path / "pictures"
+
+
+def test_text_files(tmp_path: Path) -> None:
+    for name in ("train", "heldout"):
+        (tmp_path / f"{name}.txt").write_text(f"first {name}\n\n  second\nthird\n")
+    settings = {
+        "kind": "lines",
+        "train": str(tmp_path / "train.txt"),
+        "heldout": str(tmp_path / "heldout.txt"),
+        "limit": 2,
+    }
+    corpus = make(tmp_path, text, settings)
+    assert read_text(corpus.file("text.parquet"), "train") == ["first train", "second"]
+    (tmp_path / "train.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"train\.txt is not UTF-8"):
+        make(tmp_path / "x", text, settings)
+    (tmp_path / "train.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"train\.txt holds no text"):
+        make(tmp_path / "x", text, settings)
+
+
+def test_no_record_at_all_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "rows.json").write_text("[]")
+    settings = {
+        "kind": "llava",
+        "images": str(tmp_path / "pictures"),
+        "file": str(tmp_path / "rows.json"),
+    }
+    with pytest.raises(UserError, match="no image at all"):
+        make(tmp_path, records, settings)
+    assert not (tmp_path / "records" / "it" / "manifest.json").exists()

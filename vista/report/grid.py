@@ -1,0 +1,149 @@
+"""Small tables for people: as Markdown, and as plain text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vista.report.escape import clean, markdown
+from vista.report.table import OverSeeds
+
+# A terminal may know nothing but ASCII.
+_ASCII = str.maketrans({"λ": "lambda", "–": "-", "≥": ">=", "≤": "<=", "×": "x", "…": "..."})
+
+
+class Name(str):
+    """A cell whose text comes from a config or from data and must be escaped."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of ready cells; columns of plain strings are aligned right, names left."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        left = self._left()
+        lines = [
+            "| " + " | ".join(self.header) + " |",
+            "|" + "|".join(":---" if is_left else "---:" for is_left in left) + "|",
+        ]
+        for row in self.rows:
+            cells = [markdown(cell) if isinstance(cell, Name) else cell for cell in row]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+    def text(self) -> str:
+        """Return the table in aligned plain ASCII."""
+        shown = [[_plain(cell) for cell in row] for row in [self.header, *self.rows]]
+        widths = [max(len(row[c]) for row in shown) for c in range(self.width)]
+        left = self._left()
+        lines = [
+            "  ".join(
+                cell.ljust(w) if is_left else cell.rjust(w)
+                for cell, w, is_left in zip(row, widths, left, strict=True)
+            ).rstrip()
+            for row in shown
+        ]
+        return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+    def _left(self) -> list[bool]:
+        return [all(isinstance(row[c], Name) for row in self.rows) for c in range(self.width)]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.header)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a sentence or two, and tables."""
+
+    title: str
+    text: str = ""
+    grids: Sequence[Grid] = field(default_factory=tuple)
+    after: Sequence[str] = field(default_factory=tuple)
+
+    def markdown(self) -> str:
+        """Return the section in Markdown."""
+        parts = [f"## {self.title}", self.text]
+        parts += [grid.markdown() for grid in self.grids if grid.rows]
+        parts += self.after
+        return "\n\n".join(part for part in parts if part)
+
+    def terminal(self) -> str:
+        """Return the section in plain ASCII."""
+        parts = [_plain(self.title), *(grid.text() for grid in self.grids if grid.rows)]
+        return "\n\n".join(parts)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a figure with `digits` digits after the point, fewer for large ones."""
+    if value is None:
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:.3g}"
+    if abs(value) >= 100:
+        return f"{value:.1f}"
+    if abs(value) >= 10:
+        return f"{value:.2f}"
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def spread(summary: OverSeeds | None) -> str:
+    """Return the mean over seeds, with smallest and largest if there are several."""
+    if summary is None:
+        return "–"
+    if summary.n_seeds == 1:
+        return number(summary.mean)
+    return f"{number(summary.mean)} ({number(summary.smallest)}–{number(summary.largest)})"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Return an interval; an open end where it is unbounded."""
+    if low is None and high is None:
+        return "–"
+    return f"[{number(low)}, {number(high) if high is not None else '∞'}]"
+
+
+def reached(value: float | None, aim: float | None, *, at_most: bool = False) -> str:
+    """Return whether a figure reaches its aim: yes, no, or – where there is none."""
+    if value is None or aim is None:
+        return "–"
+    return "yes" if (value <= aim if at_most else value >= aim) else "no"
+
+
+def name(value: str | None) -> Name:
+    """Return a name from the config or the data as a cell."""
+    return Name("–" if value is None else value)
+
+
+def layer(value: int | None) -> str:
+    """Return a layer as a cell."""
+    return "all" if value is None else str(value)
+
+
+def weight(value: float | None) -> str:
+    """Return a weight of the SAE term as a cell."""
+    return "–" if value is None else f"{value:g}"
+
+
+def percent(share: float | None) -> str:
+    """Return a relative change as a cell, with its sign."""
+    return "–" if share is None else f"{100 * share:+.1f} %"
+
+
+def interval_chance_n(summary: OverSeeds | None) -> list[str]:
+    """Return three cells: interval, chance level, n."""
+    if summary is None:
+        return ["–", "–", "0"]
+    return [interval(summary.low, summary.high), number(summary.chance), str(summary.n)]
+
+
+def _plain(cell: str) -> str:
+    return clean(cell).translate(_ASCII).encode("ascii", "replace").decode("ascii")
