@@ -17,7 +17,7 @@ help:  ## list the commands
 
 demo: $(VENV)/installed  ## install, run the workflow on CONFIG (config/default.yaml), print the table
 	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-incomplete
-	vista summary --print
+	vista summary $(CONFIG)
 
 test: check $(VENV)/installed-dev  ## install what tests need, check the code, run all tests
 	python -m pytest

@@ -14,7 +14,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from vista.artifacts import Artifact, Job, Record, open_artifact, package_versions, publishing
+from vista.artifacts import (
+    MANIFEST,
+    WORK,
+    Artifact,
+    Job,
+    Record,
+    open_artifact,
+    package_versions,
+    publishing,
+)
 from vista.code import code_digest, third_party
 from vista.errors import UserError
 from vista.stages import STAGES
@@ -63,10 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="print the JSON schema of a config")
     schema.set_defaults(call=_schema)
 
+    summary = commands.add_parser("summary", help="publish a report's table and figures, print it")
+    summary.add_argument("report", type=Path, help="a config file, or the folder of a report")
+    summary.add_argument("--results", type=Path, help="where to; default: where the report is")
+    summary.set_defaults(call=_summary)
+
     for name, makes in STAGES.items():
         stage = commands.add_parser(name, help=f"stage: {makes}", description=f"Make {makes}.")
-        stage.add_argument("--spec", required=True, help="JSON: node, settings, inputs, modules")
-        stage.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+        stage.add_argument("--spec", required=True, help="JSON: settings, inputs, modules")
+        stage.add_argument(
+            "--manifest", type=Path, required=True, help="RESULTS/STAGE/NODE/manifest.json to make"
+        )
         stage.add_argument("--threads", type=int, default=1, help="CPU threads of this job")
         stage.add_argument("--log", type=Path, help="also write what is printed to this file")
         stage.set_defaults(call=_run, stage=name)
@@ -76,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     with _logged(arguments.log):
         try:
-            run_stage(arguments.stage, arguments.spec, arguments.results, arguments.threads)
+            run_stage(arguments.stage, arguments.spec, arguments.manifest, arguments.threads)
         except UserError as error:
             print(f"vista {arguments.stage}: {error}", file=sys.stderr)
             return USER_ERROR
@@ -84,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             print(
-                f"vista {arguments.stage}: no space left on the disk of {arguments.results}. "
+                f"vista {arguments.stage}: no space left on the disk of {arguments.manifest}. "
                 "Nothing finished was lost: free some space and run snakemake again.",
                 file=sys.stderr,
             )
@@ -92,12 +108,14 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_stage(stage: str, spec_text: str, results: Path, threads: int) -> None:
+def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
     """Run one stage on the settings and inputs of its spec and publish the artifact.
 
-    `spec_text` is the JSON that `vista.plan` gives for a node. Raises UserError where an input is
-    missing or damaged, or where the stage finds a user's mistake.
+    `spec_text` is the JSON that `vista.plan` gives for a node, `manifest` its place in the results
+    folder. Raises UserError where an input is missing or damaged, or where the stage finds a
+    user's mistake.
     """
+    node, results = manifest.parent.name, manifest.parents[2]
     # Only a fetch stage may reach the network, and numeric libraries must not take more cores
     # than the workflow gave this job. Both are read when those libraries are first imported.
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -114,14 +132,14 @@ def run_stage(stage: str, spec_text: str, results: Path, threads: int) -> None:
         code=code_digest(modules),
         packages=package_versions(third_party(modules)),
     )
-    with publishing(results, stage, spec["node"], record) as work:
+    with publishing(results, stage, node, record) as work:
         if work is None:
-            print(f"{stage}/{spec['node']}: nothing that it depends on changed, kept.")
+            print(f"{stage}/{node}: nothing that it depends on changed, kept.")
             return
         start = time.monotonic()
         module = importlib.import_module(f"vista.stages.{stage}")
         module.run(Job(stage, spec["settings"], inputs, work, threads, results))
-        print(f"{stage}/{spec['node']}: done in {time.monotonic() - start:.1f} s.")
+        print(f"{stage}/{node}: done in {time.monotonic() - start:.1f} s.")
 
 
 def _open(results: Path, paths: str | list[str]) -> Artifact | list[Artifact]:
@@ -154,9 +172,22 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    from vista.artifacts import MANIFEST, WORK
+def _summary(arguments: argparse.Namespace) -> int:
+    from vista.report.summary import publish_summary
 
+    path: Path = arguments.report
+    if path.suffix in (".yaml", ".yml"):
+        from vista.plan import load_plan
+
+        plan = load_plan(path)
+        path = Path(plan.report)
+    report = open_artifact(path.parent if path.name == MANIFEST else path, "report")
+    report.verify()
+    print(publish_summary(report.path, arguments.results or report.path.parents[1]))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
     manifests = [
         found
         for path in arguments.paths

@@ -25,13 +25,13 @@ def lines(tmp_path: Path) -> dict[str, str]:
 
 
 def spec(settings: dict[str, str], **inputs: str) -> str:
-    return json.dumps({"node": "n-1", "settings": settings, "inputs": inputs, "modules": []})
+    return json.dumps({"settings": settings, "inputs": inputs, "modules": []})
 
 
 def call(tmp_path: Path, stage: str, text: str) -> int:
-    results = tmp_path / "results"
+    manifest = tmp_path / "results" / stage / "n-1" / "manifest.json"
     log = tmp_path / "log.txt"
-    return cli.main([stage, "--spec", text, "--results", str(results), "--log", str(log)])
+    return cli.main([stage, "--spec", text, "--manifest", str(manifest), "--log", str(log)])
 
 
 def test_a_stage_runs_from_its_spec_and_says_so_in_the_log(

@@ -89,7 +89,7 @@ class LocalizationSettings(_Settings):
         0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."
     )
     permutations: int = Field(
-        20, ge=1, description="Permutations of patches for the chance level of IoU."
+        20, ge=1, description="Permutations of patches for the chance levels of AP and IoU."
     )
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over images."

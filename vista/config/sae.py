@@ -6,6 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vista.config.metrics import BootstrapSettings
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +45,9 @@ class TrainSaeSettings(_Settings):
         "text as it is, 0 every id equally often, so that frequent words do not fill the "
         "dictionary",
     )
+    data_init: bool = Field(
+        True, description="start each latent at a token's direction instead of a random one"
+    )
     dead_window: int = Field(
         50, gt=0, description="steps without firing after which a latent counts as dead"
     )
@@ -57,6 +62,7 @@ class TrainSaeSettings(_Settings):
         0.5, gt=0, description="width of jumprelu's straight-through window, in rescaled units"
     )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
+    seed: int = Field(0, ge=0, description="seed of documents, weights and batches")
 
 
 class ImportSaeSettings(_Settings):
@@ -109,5 +115,6 @@ class NamingSettings(_Settings):
     min_share: float = Field(
         0.5, gt=0, le=1, description="share of its latent's activation mass that a class must have"
     )
-    seed: int = Field(0, ge=0, description="seed of the bootstrap over classes")
-    resamples: int = Field(1000, gt=0, description="bootstrap samples")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over classes."
+    )

@@ -1,7 +1,7 @@
 """Judges say whether a label (or a caption) names an object: one interface, chosen by name.
 
-A new judge is a class with a method `judge` and one line in `_JUDGES`; it is imported only when a
-run asks for it. Labels are text of unknown origin: a judge reads them and never acts on them.
+A new judge is a class with a method `judge` in a module of its own, and one line below. Labels
+are text of unknown origin: a judge reads them and never acts on them.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ class Judge(Protocol):
         ...
 
 
-# name -> "module:class". Lazy, so that a judge may need heavy packages without burdening others.
-_JUDGES: dict[str, str] = {}
+# A judge lives in the module of its name, as `JUDGE`; it is imported when a run asks for it.
+_NAMES: list[str] = []
 
 
-def register_judge(name: str, target: str) -> None:
-    """Make the class `target` ("module:class") known as the judge `name`.
+def register_judge(name: str) -> None:
+    """Make the judge of the module `vista.judges.<name>` known.
 
     Raises:
         ValueError: There is a judge of that name already.
     """
-    if name in _JUDGES:
-        raise ValueError(f"judge {name!r} is registered twice: {_JUDGES[name]} and {target}")
-    _JUDGES[name] = target
+    if name in _NAMES:
+        raise ValueError(f"judge {name!r} is registered twice")
+    _NAMES.append(name)
 
 
-register_judge("lexical", "vista.judges.lexical:LexicalJudge")
-register_judge("whole_word", "vista.judges.lexical:WholeWordJudge")
+register_judge("lexical")
+register_judge("whole_word")
 
 
 def judge_names() -> list[str]:
     """Return the names that `load_judge` knows, sorted."""
-    return sorted(_JUDGES)
+    return sorted(_NAMES)
 
 
 def load_judge(name: str) -> Judge:
@@ -61,8 +61,7 @@ def load_judge(name: str) -> Judge:
     Raises:
         UserError: No judge has that name.
     """
-    if name not in _JUDGES:
+    if name not in _NAMES:
         raise UserError(f"judge: {name!r} is unknown; choose one of {', '.join(judge_names())}")
-    module, _, attribute = _JUDGES[name].partition(":")
-    judge_class: Any = getattr(importlib.import_module(module), attribute)
+    judge_class: Any = importlib.import_module(f"vista.judges.{name}").JUDGE
     return cast(Judge, judge_class())

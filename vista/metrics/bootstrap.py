@@ -10,7 +10,8 @@ Suffixes: b images, c columns, r resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +20,8 @@ FloatArray = NDArray[np.float64]
 
 DEFAULT_RESAMPLES = 1000
 DEFAULT_LEVEL = 0.95
+# Images times resamples whose counts are held at once (32 MB).
+_KEPT_CELLS = 4_000_000
 
 
 def resample_means(columns_bc: ArrayLike, seed: int, n_boot: int = DEFAULT_RESAMPLES) -> FloatArray:
@@ -42,12 +45,27 @@ def resample_means(columns_bc: ArrayLike, seed: int, n_boot: int = DEFAULT_RESAM
     if not np.isfinite(columns).all():
         raise ValueError("values to resample must be finite; leave undefined images out first")
     n = len(columns)
+    if n * n_boot <= _KEPT_CELLS:
+        counts_rb = _kept_counts(n, seed, n_boot)
+        return np.asarray(counts_rb @ columns / n)
+    blocks = _count_blocks(n, seed, n_boot)
+    return np.concatenate([counts_rb @ columns / n for counts_rb in blocks])
+
+
+def _count_blocks(n: int, seed: int, n_boot: int) -> Iterator[FloatArray]:
+    """Yield how often each image is drawn in each resample, some resamples at a time."""
     rng = np.random.default_rng(seed)
-    means = np.empty((n_boot, columns.shape[1]))
-    for r in range(n_boot):
-        counts = np.bincount(rng.integers(n, size=n), minlength=n)
-        means[r] = counts @ columns / n
-    return means
+    block = max(1, _KEPT_CELLS // n)
+    for start in range(0, n_boot, block):
+        size = min(block, n_boot - start)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+@lru_cache(maxsize=3)
+def _kept_counts(n: int, seed: int, n_boot: int) -> FloatArray:
+    # A metric asks for dozens of intervals over the same images: the draws are made once.
+    return next(_count_blocks(n, seed, n_boot))
 
 
 def bootstrap(

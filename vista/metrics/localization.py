@@ -77,11 +77,12 @@ class MapFigures(BaseModel):
         "left out."
     )
     average_precision: Estimate = Field(
-        description="Average precision over patches, same pairs; chance is the covered share."
+        description="Average precision over patches, same pairs; chance: the map's patches "
+        "permuted."
     )
     iou_active: Estimate = Field(
         description="Intersection over union of the patches where the latent fires (activation "
-        "> 0) with the object's, same pairs; silent: 0. Chance: its patches permuted."
+        "> 0) with the object's, same pairs; silent: 0. Chance: the map's patches permuted."
     )
     iou_best: Estimate = Field(
         description="The same at each pair's best threshold above 0: an upper bound, so compare "
@@ -176,12 +177,23 @@ def scaled_limits(min_patches: int, max_patches: int, n_patches: int) -> tuple[i
 
 
 @dataclass(frozen=True)
-class _LayerValues:
-    """Per-image sums of the pointing game, and per-pair scores with their images."""
+class Play:
+    """One turn of the pointing game: a matched latent that is named after a class in the image."""
 
-    pairs_b: FloatArray
-    hits_b: FloatArray
-    covered_b: FloatArray
+    image: int
+    layer: int
+    category: str
+    latent: int
+    token: int
+    hit: bool
+    covered: float
+
+
+@dataclass(frozen=True)
+class _LayerValues:
+    """Turns of the pointing game, and per-pair scores of the maps with the pairs' images."""
+
+    plays: list[Play]
     scores: dict[Truth, tuple[NDArray[np.int64], MapScores]]
 
 
@@ -199,8 +211,8 @@ def localization(
     seed: int,
     resamples: int,
     level: float,
-) -> LocalizationResult:
-    """Play the pointing game and score the maps of every layer.
+) -> tuple[LocalizationResult, list[Play]]:
+    """Play the pointing game and score the maps of every layer; returns every turn too.
 
     Args:
         layers: Rankings, labels and activations, by layer.
@@ -211,7 +223,7 @@ def localization(
         n_patches: Patches of an image.
         min_patches: Least patches of the union of a class's boxes to play, on this grid.
         max_patches: Most patches, on this grid.
-        permutations: Permutations for the chance level of IoU.
+        permutations: Permutations for the chance levels of average precision and IoU.
         seed: Seed of the bootstrap and the permutations.
         resamples: Number of resamples.
         level: Coverage of the intervals.
@@ -228,14 +240,14 @@ def localization(
     draws = (seed, resamples, level)
     values = {
         layer: _LayerValues(
-            *_pointing(maps, in_limits, judge, n_images),
+            _pointing(layer, maps, in_limits, judge),
             {truth: _scores(maps, targets, truth, permutations, seed) for truth in _TRUTHS},
         )
         for layer, maps in sorted(layers.items())
     }
-    pooled = _pool(list(values.values()), n_images)
+    pooled = _pool(list(values.values()))
     named = set().union(*(maps.own_latent for maps in layers.values()))
-    return LocalizationResult(
+    result = LocalizationResult(
         judge=judge_name,
         n_images=n_images,
         n_patches=n_patches,
@@ -249,26 +261,35 @@ def localization(
         ],
         over_layers=_summarise(None, pooled, len(named), n_images, draws),
     )
+    return result, pooled.plays
 
 
 _TRUTHS: tuple[Truth, Truth] = ("box", "mask")
 
 
 def _pointing(
-    maps: LayerMaps, targets: Sequence[Target], judge: JudgeFunction, n_images: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Per image: (latent, class) pairs that play, their hits, the covered share they had."""
+    layer: int, maps: LayerMaps, targets: Sequence[Target], judge: JudgeFunction
+) -> list[Play]:
     categories = sorted({target.category for target in targets})
     column = {name: c for c, name in enumerate(categories)}
     says_bnc = labels_say(maps.ranked, maps.labels, categories, judge)
-    pairs_b, hits_b, covered_b = (np.zeros(n_images) for _ in range(3))
+    plays = []
     for target in targets:
         b = target.image
-        players = np.flatnonzero(says_bnc[b, :, column[target.category]])
-        pairs_b[b] += len(players)
-        hits_b[b] += target.box_p[maps.ranked.token_bn[b, players]].sum()
-        covered_b[b] += len(players) * target.box_p.mean()
-    return pairs_b, hits_b, covered_b
+        for n in np.flatnonzero(says_bnc[b, :, column[target.category]]):
+            token = int(maps.ranked.token_bn[b, n])
+            plays.append(
+                Play(
+                    image=b,
+                    layer=layer,
+                    category=target.category,
+                    latent=int(maps.ranked.latent_bn[b, n]),
+                    token=token,
+                    hit=bool(target.box_p[token]),
+                    covered=float(target.box_p.mean()),
+                )
+            )
+    return plays
 
 
 def _scores(
@@ -290,17 +311,13 @@ def _scores(
     return images, map_scores(activation_ip, truth_ip, permutations, seed)
 
 
-def _pool(parts: list[_LayerValues], n_images: int) -> _LayerValues:
-    zeros = np.zeros(n_images)
+def _pool(parts: list[_LayerValues]) -> _LayerValues:
+    none = np.zeros(0, dtype=np.int64)
     return _LayerValues(
-        sum((part.pairs_b for part in parts), zeros),
-        sum((part.hits_b for part in parts), zeros),
-        sum((part.covered_b for part in parts), zeros),
+        [play for part in parts for play in part.plays],
         {
             truth: (
-                np.concatenate([part.scores[truth][0] for part in parts])
-                if parts
-                else np.zeros(0, dtype=np.int64),
+                np.concatenate([none, *(part.scores[truth][0] for part in parts)]),
                 MapScores.join([part.scores[truth][1] for part in parts]),
             )
             for truth in _TRUTHS
@@ -315,20 +332,28 @@ def _summarise(
     n_images: int,
     draws: tuple[int, int, float],
 ) -> LayerLocalization:
-    plays = values.pairs_b > 0
-    pairs, hits, covered = (
-        part[plays] for part in (values.pairs_b, values.hits_b, values.covered_b)
+    image = np.array([play.image for play in values.plays], dtype=np.int64)
+    n = len(image)
+    columns_bc = np.stack(
+        [
+            np.bincount(image, weights=weights, minlength=n_images)
+            for weights in (
+                [float(play.hit) for play in values.plays],
+                [play.covered for play in values.plays],
+                np.ones(n),
+            )
+        ],
+        axis=1,
     )
-    n = int(pairs.sum())
-    columns = np.stack([hits, covered, pairs], axis=1)
-    gain = bootstrap(columns, lambda m: (m[:, 0] - m[:, 1]) / m[:, 2], *draws)
+    hits, covered, pairs = columns = columns_bc[columns_bc[:, 2] > 0].T
+    gain = bootstrap(columns.T, lambda m: (m[:, 0] - m[:, 1]) / m[:, 2], *draws)
     chance = float(covered.sum() / n) if n else None
     return LayerLocalization(
         layer=layer,
         n_named_classes=n_named,
         pointing=estimate(bootstrap_ratio(hits, pairs, *draws), n, chance),
         pointing_gain=estimate(gain, n),
-        n_pointing_images=int(plays.sum()),
+        n_pointing_images=len(pairs),
         maps=[_figures(truth, *values.scores[truth], n_images, draws) for truth in _TRUTHS],
     )
 
@@ -355,7 +380,9 @@ def _figures(
     return MapFigures(
         truth=truth,
         auroc=mean(scores.auroc_i, 0.5),
-        average_precision=mean(scores.average_precision_i, level(scores.covered_i)),
+        average_precision=mean(
+            scores.average_precision_i, level(scores.average_precision_chance_i)
+        ),
         iou_active=mean(scores.iou_active_i, level(scores.iou_active_chance_i)),
         iou_best=mean(scores.iou_best_i, level(scores.iou_best_chance_i)),
     )

@@ -18,7 +18,7 @@ BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 
 # Comparisons of patch with patch held in memory at once.
-_BLOCK_CELLS = 4_000_000
+_BLOCK_CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class MapScores:
         average_precision_i: Average precision.
         iou_active_i: IoU of the patches with activation > 0; 0 if there are none.
         iou_best_i: IoU at the best threshold above 0; 0 if no patch is active.
-        covered_i: Share of the patches that are the object.
+        average_precision_chance_i: Mean of average_precision when the map's patches are permuted.
+            (A little above the object's share of the patches: a short ranking is kind.)
         iou_active_chance_i: Mean of iou_active when the map's patches are permuted.
         iou_best_chance_i: Mean of iou_best when the map's patches are permuted.
     """
@@ -39,7 +40,7 @@ class MapScores:
     average_precision_i: FloatArray
     iou_active_i: FloatArray
     iou_best_i: FloatArray
-    covered_i: FloatArray
+    average_precision_chance_i: FloatArray
     iou_active_chance_i: FloatArray
     iou_best_chance_i: FloatArray
 
@@ -95,44 +96,45 @@ def map_scores(
 def _score_block(
     activation_ip: FloatArray, truth_ip: BoolArray, permutations: int, rng: np.random.Generator
 ) -> MapScores:
-    truth = truth_ip.astype(np.float64)
-    positives_i = truth.sum(axis=1)
+    positives_i = truth_ip.sum(axis=1).astype(np.float64)
     negatives_i = truth_ip.shape[1] - positives_i
+    # Column 0 is the truth, the others are permutations of it: permuting the object's patches is
+    # the same as permuting the map's. Sums of patches are exact in float32.
+    drawn_irq = np.repeat(truth_ip[:, None, :], permutations, axis=1)
+    drawn_irq = rng.permuted(drawn_irq, axis=2)
+    truth_iqr = np.concatenate([truth_ip[:, None, :], drawn_irq], axis=1).transpose(0, 2, 1)
+    truth_iqr = truth_iqr.astype(np.float32)
     # reached_ipq: patch q is kept when patch p's activation is the threshold.
-    reached_ipq = activation_ip[:, None, :] >= activation_ip[:, :, None]
-    kept_ip = reached_ipq.sum(axis=2).astype(np.float64)
-    hit_ip = np.einsum("ipq,iq->ip", reached_ipq, truth)
-    precision_i = (hit_ip / kept_ip * truth).sum(axis=1) / positives_i
-    # A negative q below p is one that p's threshold drops; at a tie it counts half.
-    below_ipq = ~reached_ipq
-    below_ip = np.einsum("ipq,iq->ip", below_ipq, 1 - truth)
-    not_above_ip = np.einsum("ipq,iq->ip", reached_ipq.transpose(0, 2, 1), 1 - truth)
-    auroc_i = ((below_ip + not_above_ip) / 2 * truth).sum(axis=1) / (positives_i * negatives_i)
-    active_ip = activation_ip > 0
-    iou_active_i, iou_best_i = _ious(hit_ip, kept_ip, positives_i, active_ip)
-    chance = np.zeros((2, len(truth)))
-    for _ in range(permutations):
-        # Permuting the object's patches is the same as permuting the map's.
-        permuted = rng.permuted(truth, axis=1)
-        hit = np.einsum("ipq,iq->ip", reached_ipq, permuted)
-        chance += _ious(hit, kept_ip, positives_i, active_ip)
+    reached_ipq = (activation_ip[:, None, :] >= activation_ip[:, :, None]).astype(np.float32)
+    kept_ip1 = reached_ipq.sum(axis=2, keepdims=True)
+    hit_ipr = reached_ipq @ truth_iqr
+    precision_ir = (hit_ipr / kept_ip1 * truth_iqr).sum(axis=1) / positives_i[:, None]
+    # Of the negatives, those below a positive count whole, those at a tie half.
+    kept_negatives_ip = (kept_ip1 - hit_ipr[..., :1])[..., 0]
+    not_above_ip = (reached_ipq.transpose(0, 2, 1) @ (1 - truth_iqr[..., :1]))[..., 0]
+    below_ip = negatives_i[:, None] - kept_negatives_ip
+    wins_ip = (below_ip + not_above_ip) / 2
+    auroc_i = (wins_ip * truth_ip).sum(axis=1) / (positives_i * negatives_i)
+    active_ir, best_ir = _ious(hit_ipr, kept_ip1, positives_i, activation_ip > 0)
     return MapScores(
         auroc_i,
-        precision_i,
-        iou_active_i,
-        iou_best_i,
-        truth.mean(axis=1),
-        chance[0] / permutations,
-        chance[1] / permutations,
+        *(_split(score_ir)[0] for score_ir in (precision_ir, active_ir, best_ir)),
+        *(_split(score_ir)[1] for score_ir in (precision_ir, active_ir, best_ir)),
     )
 
 
+def _split(score_ir: NDArray[Any]) -> tuple[FloatArray, FloatArray]:
+    """Split scores into the true one and the mean over permutations."""
+    score = score_ir.astype(np.float64)
+    return score[:, 0], score[:, 1:].mean(axis=1)
+
+
 def _ious(
-    hit_ip: FloatArray, kept_ip: FloatArray, positives_i: FloatArray, active_ip: BoolArray
+    hit_ipr: NDArray[Any], kept_ip1: NDArray[Any], positives_i: FloatArray, active_ip: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
-    """IoU of all active patches, and at the best threshold above 0; 0 for silent maps."""
-    iou_ip = np.where(active_ip, hit_ip / (kept_ip + positives_i[:, None] - hit_ip), 0.0)
+    """IoU [i, r] of all active patches, and at the best threshold above 0; 0 for silent maps."""
+    union_ipr = kept_ip1 + positives_i[:, None, None] - hit_ipr
+    iou_ipr = np.where(active_ip[..., None], hit_ipr / union_ipr, 0.0)
     # The weakest active patch keeps exactly the active ones.
-    most_ip = np.where(active_ip, kept_ip, -1.0)
-    widest = most_ip.argmax(axis=1)
-    return iou_ip[np.arange(len(iou_ip)), widest], iou_ip.max(axis=1)
+    widest_i = np.where(active_ip, kept_ip1[..., 0], -1.0).argmax(axis=1)
+    return iou_ipr[np.arange(len(iou_ipr)), widest_i], iou_ipr.max(axis=1)

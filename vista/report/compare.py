@@ -56,10 +56,7 @@ def pairs(table: LongTable) -> list[Pair]:
     for encoder, llm, weight, seed in sorted(points):
         if weight == BASELINE or (encoder, llm, BASELINE, seed) not in points:
             continue
-        figures = {}
-        layers: tuple[int, ...] = ()
-        for name in ("mse", "fvu", "l0"):
-            layers, figures[name] = _layer_means(table, name, encoder, llm, weight, seed)
+        layers, mse = _layer_means(table, "mse", encoder, llm, weight, seed)
         entropy = [
             _one(
                 table.select(
@@ -76,9 +73,9 @@ def pairs(table: LongTable) -> list[Pair]:
                 sae_weight=weight,
                 seed=seed,
                 layers=layers,
-                mse=figures["mse"],
-                fvu=figures["fvu"],
-                l0=figures["l0"],
+                mse=mse,
+                fvu=_layer_means(table, "fvu", encoder, llm, weight, seed)[1],
+                l0=_layer_means(table, "l0", encoder, llm, weight, seed)[1],
                 cross_entropy=None
                 if without is None or with_term is None
                 else (without, with_term),

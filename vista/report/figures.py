@@ -6,6 +6,7 @@ bootstrap intervals over images (lowest to highest end).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -258,6 +259,8 @@ def loss_curves(curves: Sequence[Curve]) -> Any | None:
                 if (curve.encoder, curve.llm) != (encoder, llm):
                     continue
                 steps, values = _smooth(curve.columns["step"], curve.columns[column])
+                if all(math.isnan(value) for value in values):
+                    continue
                 look = style.series_style(weights, curve.sae_weight)
                 handles += axis.plot(
                     steps,
@@ -277,8 +280,8 @@ def loss_curves(curves: Sequence[Curve]) -> Any | None:
     style.heading(
         figure,
         "Training of the projectors",
-        f"One line a seed ({seeds}); a mean over windows of steps, on training batches; the SAE "
-        "error is shown without its weight. No error bars.",
+        f"One line a seed ({seeds}); a mean over windows of steps, on training batches. The SAE "
+        "error is shown without its weight, and only where training reads the SAEs. No error bars.",
     )
     return figure
 

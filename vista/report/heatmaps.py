@@ -67,31 +67,36 @@ def heat_map_figure(
     if not rows:
         return None
     pyplot = style.setup()
-    columns = 2 + len(weights)
+    # Two examples side by side, where there are enough: a page is wider than high.
+    blocks = 2 if len(rows) >= 4 else 1
+    columns, height = 2 + len(weights), -(-len(rows) // blocks)
     figure, axes = pyplot.subplots(
-        len(rows),
-        columns,
-        figsize=(1.75 * columns + 0.3, 1.95 * len(rows) + 0.9),
+        height,
+        blocks * columns,
+        figsize=(1.5 * blocks * columns + 0.3, 1.72 * height + 0.9),
         squeeze=False,
         layout="constrained",
     )
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.02)
-    for r, row in enumerate(rows):
-        for axis in axes[r]:
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            axis.spines[:].set_visible(False)
-        axes[r, 0].imshow(row.image, interpolation="nearest")
-        axes[r, 0].set_ylabel(mathtext(row.category, 24), fontsize=9, fontweight="bold")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    for i, row in enumerate(rows):
+        block, r = divmod(i, height)
+        here = axes[r, block * columns : (block + 1) * columns]
+        here[0].imshow(row.image, interpolation="nearest")
+        here[0].set_ylabel(mathtext(row.category, 24), fontsize=9, fontweight="bold")
         faint = (row.image.astype(np.float64) * 0.45 + 255 * 0.55).astype(np.uint8)
-        axes[r, 1].imshow(faint, interpolation="nearest")
-        _outline(axes[r, 1], row, "#0072B2", 1.6)
-        for w, activation in enumerate(row.maps):
-            _heat(axes[r, 2 + w], row, activation)
-    axes[0, 0].set_title("image")
-    axes[0, 1].set_title("mask" if rows[0].mask is not None else "box")
-    for w, weight in enumerate(weights):
-        axes[0, 2 + w].set_title(style.weight_name(weight))
+        here[1].imshow(faint, interpolation="nearest")
+        _outline(here[1], row, "#0072B2", 1.6)
+        for axis, activation in zip(here[2:], row.maps, strict=True):
+            _heat(axis, row, activation)
+        if r == 0:
+            here[0].set_title("image")
+            here[1].set_title("mask" if row.mask is not None else "box")
+            for axis, weight in zip(here[2:], weights, strict=True):
+                axis.set_title(f"λ = {weight:g}")
     style.heading(figure, title, note)
     return figure
 
@@ -110,9 +115,8 @@ def _heat(axis: Any, row: HeatMapRow, activation: NDArray[np.float64]) -> None:
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     _outline(axis, row, _OUTLINE, 1.2)
     says = f"max {peak:.2g}" if peak > 0 else "silent"
-    axis.set_xlabel(
-        f"“{mathtext(row.label, 20)}” (latent {row.latent})\n{says}", fontsize=7, labelpad=2
-    )
+    label = f"“{mathtext(row.label, 24)}”\nlatent {row.latent}, {says}"
+    axis.set_xlabel(label, fontsize=7, labelpad=2)
 
 
 def _outline(axis: Any, row: HeatMapRow, colour: str, width: float) -> None:

@@ -195,7 +195,8 @@ def check_section(table: LongTable) -> Section:
     for (llm, layer), found in groups(table.of_stage("check_sae"), "llm", "layer"):
         by_name = {f.metric.removeprefix("sae_text_"): f for f in found}
         values = [by_name[name].value if name in by_name else None for name in names]
-        rows.append([grid.name(llm), grid.layer(layer), *map(number, values), str(found[0].n)])
+        tokens = max((by_name[name].n for name in names[:3] if name in by_name), default=0)
+        rows.append([grid.name(llm), grid.layer(layer), *map(number, values), str(tokens)])
     return Section(
         "The dictionaries on held-out text",
         "",

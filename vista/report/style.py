@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def heading(figure: Any, title: str, note: str) -> None:
     top = 0.42 + 0.16 * len(lines)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height))
     figure.text(
-        0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=12, fontweight="bold"
+        0.1 / width, 1 - 0.1 / height, clean(title), va="top", fontsize=12, fontweight="bold"
     ).set_parse_math(False)
     figure.text(
         0.1 / width, 1 - 0.34 / height, "\n".join(lines), va="top", fontsize=8, color="#555555"
@@ -144,9 +145,16 @@ def save(figure: Any, folder: Path, name: str, dpi: int) -> list[str]:
     """Write the figure as PNG and SVG without dates or versions; returns the file names."""
     from matplotlib import pyplot
 
-    figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
-    figure.savefig(
-        folder / f"{name}.svg", dpi=dpi, metadata={"Date": None, "Creator": None, "Format": None}
-    )
+    with warnings.catch_warnings():
+        # A label in a script that the font lacks is drawn as boxes; that is no news to anybody.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
+        # The panels are placed now; placing them again for the SVG takes as long as drawing.
+        figure.set_layout_engine("none")
+        figure.savefig(
+            folder / f"{name}.svg",
+            dpi=dpi,
+            metadata={"Date": None, "Creator": None, "Format": None},
+        )
     pyplot.close(figure)
     return [f"{name}.png", f"{name}.svg"]

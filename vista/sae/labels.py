@@ -75,9 +75,9 @@ class WordMass:
     def __init__(self, d_sae: int, max_pairs: int = MAX_PAIRS) -> None:
         self._max_pairs = max_pairs
         self._words: dict[str, int] = {}
-        self._key = np.zeros(0, dtype=np.int64)  # latent * 2**32 + word, ascending
-        self._mass = np.zeros(0, dtype=np.float64)
-        self._total_s = np.zeros(d_sae, dtype=np.float64)
+        self._key: Ints = np.zeros(0, dtype=np.int64)  # latent * 2**32 + word, ascending
+        self._mass: Floats = np.zeros(0, dtype=np.float64)
+        self._total_s: Floats = np.zeros(d_sae, dtype=np.float64)
 
     def add(self, z_ns: torch.Tensor, words_n: Sequence[str]) -> None:
         """Count the activations [n, s] of n tokens that belong to `words_n`."""
@@ -88,7 +88,8 @@ class WordMass:
         key = np.concatenate([self._key, latent.astype(np.int64) << 32 | word_n[token]])
         weight = np.concatenate([self._mass, value])
         self._key, inverse = np.unique(key, return_inverse=True)
-        self._mass = np.bincount(inverse, weights=weight, minlength=len(self._key))
+        summed = np.bincount(inverse, weights=weight, minlength=len(self._key))
+        self._mass = summed.astype(np.float64)
         if len(self._key) > self._max_pairs:
             kept = np.sort(np.argsort(-self._mass, kind="stable")[: self._max_pairs // 2])
             self._key, self._mass = self._key[kept], self._mass[kept]
@@ -98,7 +99,8 @@ class WordMass:
         names = list(self._words)
         latent, word = self._key >> 32, self._key & (2**32 - 1)
         # Heaviest first within a latent; equal masses by spelling, not by order of appearance.
-        rank = np.argsort(np.argsort(np.array(names, dtype=object))) if names else np.zeros(0)
+        rank = np.zeros(len(names), dtype=np.int64)
+        rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
         order = np.lexsort((rank[word], -self._mass, latent))
         first = order[np.unique(latent[order], return_index=True)[1]]
         share_s = np.zeros(len(self._total_s))

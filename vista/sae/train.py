@@ -38,19 +38,17 @@ def train_sae(
     texts: Sequence[str],
     layer: int,
     settings: TrainSaeSettings,
-    seed: int,
     folder: Path,
-    model_name: str = "",
 ) -> dict[str, list[float]]:
     """Train an SAE after block `layer` and save it in `folder` as sae_lens does.
 
-    Documents are read in an order drawn from `seed` until `settings.tokens` text tokens are cached
+    Documents are read in random order until `settings.tokens` text tokens are cached
     ([n, d] float32 in memory). The same texts, settings, seed and thread count give the same bytes.
     Returns the curve: one list for each name in CURVE. Raises UserError where there is no text.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
     stream_nd, ids_n = _cache(llm, texts, layer, settings, rng)
-    return _fit(stream_nd, ids_n, layer, settings, rng, folder, model_name)
+    return _fit(stream_nd, ids_n, layer, settings, rng, folder)
 
 
 def _cache(
@@ -106,7 +104,6 @@ def _fit(
     settings: TrainSaeSettings,
     rng: np.random.Generator,
     folder: Path,
-    model_name: str,
 ) -> dict[str, list[float]]:
     from sae_lens import SAETrainer
     from sae_lens.config import SAETrainerConfig
@@ -114,7 +111,7 @@ def _fit(
     device = str(stream_nd.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**63)))
-        sae = _new_sae(settings, layer, stream_nd.shape[1], device, model_name)
+        sae = _new_sae(settings, layer, stream_nd.shape[1], device)
     batches = balanced_batches(stream_nd, ids_n, settings.token_balance, settings.batch_tokens, rng)
     trainer = SAETrainer(
         SAETrainerConfig(
@@ -135,6 +132,8 @@ def _fit(
     scaler.scaling_factor = _scale(batches, stream_nd.shape[1])
     # Starting from the mean spares b_dec the way there: hundreds of steps at Adam's step size.
     sae.b_dec.data.copy_(_mean(batches) * scaler.scaling_factor)
+    if settings.data_init:
+        _init_from_data(sae, batches, scaler.scaling_factor)
     curve: dict[str, list[float]] = {name: [] for name in CURVE}
     # The steps of SAETrainer.fit through its public seams, without its own progress bar.
     for step in progress(range(settings.steps), desc=f"SAE at layer {layer}", unit="step"):
@@ -151,9 +150,7 @@ def _fit(
     return curve
 
 
-def _new_sae(
-    settings: TrainSaeSettings, layer: int, d_in: int, device: str, model_name: str
-) -> Any:
+def _new_sae(settings: TrainSaeSettings, layer: int, d_in: int, device: str) -> Any:
     """A training SAE of sae_lens with random weights from torch's current seed."""
     import sae_lens
     from sae_lens.saes.sae import SAEMetadata
@@ -164,7 +161,6 @@ def _new_sae(
         "device": device,
         "normalize_activations": "expected_average_only_in",
         "metadata": SAEMetadata(
-            model_name=model_name,
             hook_name=f"blocks.{layer}.hook_resid_post",
             hf_hook_name=f"model.layers.{layer}",
             prepend_bos=True,
@@ -192,11 +188,22 @@ def _new_sae(
 
 def _scale(batches: Iterator[torch.Tensor], d_in: int) -> float:
     norms = [float(next(batches).norm(dim=-1).mean()) for _ in range(_SCALE_BATCHES)]
-    return d_in**0.5 / float(np.mean(norms))
+    return float(d_in**0.5 / np.mean(norms))
 
 
 def _mean(batches: Iterator[torch.Tensor]) -> torch.Tensor:
     return torch.stack([next(batches).mean(dim=0) for _ in range(_SCALE_BATCHES)]).mean(dim=0)
+
+
+def _init_from_data(sae: Any, batches: Iterator[torch.Tensor], scale: float) -> None:
+    """Point each latent at a token of the (balanced) data: fewer dead latents, fewer steps."""
+    rows: list[torch.Tensor] = []
+    while sum(map(len, rows)) < sae.cfg.d_sae:
+        rows.append(next(batches))
+    direction_sd = torch.cat(rows)[: sae.cfg.d_sae] * scale - sae.b_dec.data
+    direction_sd /= direction_sd.norm(dim=1, keepdim=True).clamp_min(1e-8)
+    sae.W_dec.data.copy_(direction_sd * sae.W_dec.data.norm(dim=1, keepdim=True))
+    sae.W_enc.data.copy_(sae.W_dec.data.T)
 
 
 def _record(curve: dict[str, list[float]], step: int, output: Any, trainer: Any) -> None:

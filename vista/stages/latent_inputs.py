@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+from collections.abc import Iterator
+from typing import Any
 
-from vista.artifacts import Job
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.artifacts import Artifact, Job
 from vista.config.metrics import LatentMaskSettings
-from vista.data.records import Record, read_records
+from vista.data.geometry import ImageGeometry
+from vista.data.records import Record, decode_mask, read_records
 from vista.errors import UserError
 from vista.metrics.ranking import LatentMask, Ranked, join_ranked, mask_latents, rank_latents
 from vista.sae.label_table import FILE, LatentLabels, read_labels
-from vista.store.latents import LatentReader
+from vista.store.latents import Entries, LatentReader
+
+BoolArray = NDArray[np.bool_]
+# Written by the features stage beside the store: {"size": px, "patch": px, "fit": "pad" | "crop"}.
+GEOMETRY = "geometry.json"
 
 
 def read_latents(job: Job) -> LatentReader:
@@ -80,3 +90,69 @@ def rank_layer(
         nnz_bt = np.where(tokens.valid, tokens.nnz, 0)
         parts.append(rank_latents(tokens.index, tokens.value, nnz_bt, mask.eligible_s, n_top))
     return join_ranked(parts), mask
+
+
+def read_geometry(features: Artifact) -> dict[str, Any]:
+    """Return how images lie on the patch grid behind some features: size, patch and fit.
+
+    They are the arguments that `ImageGeometry` takes beside an image's width and height.
+
+    Raises:
+        UserError: The features do not say.
+    """
+    path = features.file(GEOMETRY)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("size", "patch", "fit")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} does not give size, patch and fit; rebuild the features"
+        ) from error
+
+
+def class_patches(
+    record: Record, geometry: ImageGeometry, mask_cover: float
+) -> Iterator[tuple[str, BoolArray, BoolArray | None]]:
+    """Yield each class of an image with the patches of its boxes and of its masks.
+
+    Boxes: patches that touch any of the class's boxes. Masks: patches of which the union of its
+    masks covers at least `mask_cover`; None unless each object of the class has a mask.
+    """
+    for category in record.categories:
+        objects = [each for each in record.objects if each.category == category]
+        box_p = np.zeros(geometry.n_patches, dtype=bool)
+        for each in objects:
+            box_p |= geometry.box_to_patches(each.box)
+        mask_hw = class_mask(record, category)
+        mask_p = None if mask_hw is None else geometry.mask_to_patches(mask_hw) >= mask_cover
+        yield category, box_p, mask_p
+
+
+def class_mask(record: Record, category: str) -> BoolArray | None:
+    """Return the union of the masks [h, w] of a class, None unless each of its objects has one."""
+    mask_hw = np.zeros((record.height, record.width), dtype=bool)
+    for each in record.objects:
+        if each.category == category:
+            if each.rle is None:
+                return None
+            mask_hw |= decode_mask(each.rle)
+    return mask_hw
+
+
+class LatentMaps:
+    """Activation maps of single latents of one layer, read through the store's inverse."""
+
+    def __init__(self, latents: LatentReader, layer: int) -> None:
+        self._latents, self._layer = latents, layer
+        self._n_patches = latents.kinds["image"]
+        self._entries: dict[int, Entries] = {}
+
+    def __call__(self, image: int, latent: int) -> NDArray[np.float64]:
+        """Return the activation of a latent on every patch of an image [p], 0 where silent."""
+        if latent not in self._entries:
+            self._entries[latent] = self._latents.by_latent(self._layer, latent)
+        entries = self._entries[latent]
+        low, high = np.searchsorted(entries.image, [image, image + 1])
+        map_p = np.zeros(self._n_patches)
+        map_p[entries.token[low:high]] = entries.value[low:high]
+        return map_p

@@ -4,9 +4,53 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vista.artifacts import Job
-from vista.config.language import LanguageSettings
+from vista.artifacts import Artifact, Job
+from vista.config.language import CheckpointLlm, LanguageSettings
+from vista.errors import UserError
 
 if TYPE_CHECKING:
     from vista.language.model import LanguageModel
     from vista.sae.neutral import SparseAutoencoder
+
+
+def load_llm(job: Job) -> LanguageModel:
+    """Load the job's language model: its input `llm`, or the checkpoint that its settings name."""
+    from vista.language.model import LanguageModel
+
+    settings = LanguageSettings.model_validate(job.settings["llm"])
+    trained = job.optional("llm")
+    if trained is not None:
+        return LanguageModel.load(trained.folder("model"), settings.device, settings.dtype)
+    source = settings.source
+    assert isinstance(source, CheckpointLlm)
+    return LanguageModel.load(source.location, settings.device, settings.dtype, source.revision)
+
+
+def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:
+    """Load the job's input `sae`; refuses one of another width than the language model's."""
+    return _load(job.input("sae"), llm)
+
+
+def load_saes(job: Job, llm: LanguageModel) -> dict[int, SparseAutoencoder]:
+    """Load the job's inputs `saes` by layer, in the order of the plan.
+
+    Raises UserError where the language model has no such block or another width.
+    """
+    return {
+        sae.config.layer: sae for sae in (_load(each, llm) for each in job.input_list("saes"))
+    }
+
+
+def _load(artifact: Artifact, llm: LanguageModel) -> SparseAutoencoder:
+    from vista.sae.neutral import load_sae
+
+    artifact.verify()
+    # SAEs run in float32 whatever the language model's dtype: they are small beside it, and
+    # their error is what is measured.
+    sae = load_sae(artifact.path, device=llm.device, expect_d_in=llm.d_model)
+    if sae.config.layer >= llm.n_blocks:
+        raise UserError(
+            f"SAE {sae.config.name} reads layer {sae.config.layer}; the language model has "
+            f"blocks 0..{llm.n_blocks - 1}. Correct saes.layers in the config."
+        )
+    return sae

@@ -147,9 +147,10 @@ class ArraySpec:
             return None
 
 
-def with_crc(raw: bytes) -> bytes:
-    """Return the bytes with their CRC-32C behind them (Zarr's crc32c codec)."""
-    return raw + crc32c(raw).to_bytes(_CRC_BYTES, "little")
+def with_crc(raw: bytes | Array) -> bytes:
+    """Return the bytes (or contiguous values) with their CRC-32C behind them, as Zarr does."""
+    crc = crc32c(raw).to_bytes(_CRC_BYTES, "little")
+    return b"".join((cast(bytes, raw), crc))
 
 
 def without_crc(data: bytes, what: str) -> bytes:
@@ -162,10 +163,8 @@ def without_crc(data: bytes, what: str) -> bytes:
 
 def encode(spec: ArraySpec, rows: Array) -> bytes:
     """Return the bytes of one inner chunk."""
-    raw = VLenUTF8().encode(rows) if spec.dtype is None else rows.tobytes()
-    if spec.compress:
-        raw = Zstd(level=1, checksum=True).encode(raw)
-    return with_crc(bytes(raw))
+    raw = rows if spec.dtype is not None else np.frombuffer(VLenUTF8().encode(rows), np.uint8)
+    return with_crc(bytes(Zstd(level=1, checksum=True).encode(raw)) if spec.compress else raw)
 
 
 def decode(spec: ArraySpec, data: bytes) -> Array:

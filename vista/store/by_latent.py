@@ -20,7 +20,7 @@ from vista.store.tree import StoreTree, StoreWriter
 
 TOP_IMAGES = 64
 _ENTRY_CHUNK, _ENTRY_CHUNKS_PER_SHARD = 1 << 14, 1 << 8
-_LATENT_CHUNK = 64
+_LATENT_CHUNK = 256
 
 
 class Entries(NamedTuple):

@@ -188,30 +188,26 @@ class _MappedImages:
     def __init__(self, array: ArrayReader) -> None:
         self._folder, self._spec = array.folder, array.spec
         self._verified = np.zeros(self._spec.rows, bool)
-        self._maps: OrderedDict[int, tuple[Array, list[list[int]]]] = OrderedDict()
+        # By shard: each image [p, d], and the four bytes of its checksum behind it.
+        self._maps: OrderedDict[int, list[tuple[Array, Array]]] = OrderedDict()
         for shard in range(self._spec.shards):
             if not self._file(shard).is_file():
                 raise damaged(self._file(shard), "the file is missing")
 
     def image(self, image: int) -> Array:
         shard, slot = divmod(image, self._spec.shard)
-        mapped = self._maps.get(shard)
-        if mapped is None:
-            mapped = self._map(shard)
-        data, spans = mapped
-        offset, length = spans[slot]
-        values = data[offset : offset + length - _CRC_BYTES]
+        mapped = self._maps.get(shard) or self._map(shard)
+        values, stored = mapped[slot]
         if not self._verified[image]:
-            stored = int.from_bytes(data[offset + length - _CRC_BYTES : offset + length], "little")
-            if crc32c(values) != stored:
+            if crc32c(values) != int.from_bytes(stored.tobytes(), "little"):
                 raise damaged(self._file(shard), f"the checksum of image {image} differs")
             self._verified[image] = True
-        return values.view(self._spec.storage_dtype).reshape(self._spec.shape[1:])
+        return values
 
     def _file(self, shard: int) -> Path:
         return self._folder / self._spec.shard_file(shard)
 
-    def _map(self, shard: int) -> tuple[Array, list[list[int]]]:
+    def _map(self, shard: int) -> list[tuple[Array, Array]]:
         spec, path = self._spec, self._file(shard)
         try:
             with path.open("rb") as file:
@@ -221,13 +217,18 @@ class _MappedImages:
             raise damaged(path, "the file is missing") from error
         except (OSError, ValueError) as error:
             raise damaged(path, str(error)) from error
-        image_bytes = spec.storage_dtype.itemsize * spec.shape[1] * spec.shape[2] + _CRC_BYTES
-        for slot in range(len(spec.shard_rows(shard))):
-            if spans[slot, 0] == MISSING or spans[slot, 1] != image_bytes:
-                raise damaged(path, f"image {shard * spec.shard + slot} is missing in it")
+        shape, dtype = spec.shape[1:], spec.storage_dtype
+        size = dtype.itemsize * shape[0] * shape[1]
+        images = spec.shard_rows(shard)
+        for image, (offset, length) in zip(images, spans, strict=False):
+            if offset == MISSING or length != size + _CRC_BYTES:
+                raise damaged(path, f"image {image} is missing in it")
         while len(self._maps) >= MAPPED_SHARDS:
             self._maps.popitem(last=False)
-        self._maps[shard] = data, spans.tolist()
+        self._maps[shard] = [
+            (np.ndarray(shape, dtype, data, start), data[start + size : start + size + _CRC_BYTES])
+            for start in spans[: len(images), 0].tolist()
+        ]
         return self._maps[shard]
 
 

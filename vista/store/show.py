@@ -214,12 +214,13 @@ def _array(folder: Path, node: dict[str, Any]) -> Iterator[str]:
         inner, codecs = sharding["chunk_shape"], sharding["codecs"]
     pieces = f"chunk {_step(inner, shape)}, shard {_step(outer, shape)}"
     names = "+".join(each["name"] for each in codecs)
-    units = node.get("attributes", {}).get("units", "no units")
+    units = node.get("attributes", {}).get("units")
+    measured = f"units {units}" if units else "no units"
     count, size = _weigh(folder / "c")
     expected = math.prod(-(-n // step) for n, step in zip(shape, outer, strict=True))
     missing = f", {expected - count} MISSING" if count < expected else ""
     yield (
-        f"{node['data_type']} [{axes}]  units {units}; {pieces}; {names}; "
+        f"{node['data_type']} [{axes}]  {measured}; {pieces}; {names}; "
         f"{_size(size)}, {count} file{'' if count == 1 else 's'}{missing}"
     )
 

@@ -14,11 +14,11 @@ rule draw_world:
     params:
         spec=lambda wildcards: plan.spec("draw_world", wildcards.node),
         code=lambda wildcards: plan.code("draw_world", wildcards.node),
-        results=plan.results,
     message:
         "drawing scenes {wildcards.node}"
     shell:
-        STAGE
+        "vista draw_world --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule records:
@@ -34,11 +34,11 @@ rule records:
     params:
         spec=lambda wildcards: plan.spec("records", wildcards.node),
         code=lambda wildcards: plan.code("records", wildcards.node),
-        results=plan.results,
     message:
         "reading the data {wildcards.node}"
     shell:
-        STAGE
+        "vista records --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule text:
@@ -54,8 +54,8 @@ rule text:
     params:
         spec=lambda wildcards: plan.spec("text", wildcards.node),
         code=lambda wildcards: plan.code("text", wildcards.node),
-        results=plan.results,
     message:
         "reading the language corpus {wildcards.node}"
     shell:
-        STAGE
+        "vista text --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

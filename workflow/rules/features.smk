@@ -14,8 +14,8 @@ rule features:
     params:
         spec=lambda wildcards: plan.spec("features", wildcards.node),
         code=lambda wildcards: plan.code("features", wildcards.node),
-        results=plan.results,
     message:
         "extracting patch features of {wildcards.node}"
     shell:
-        STAGE
+        "vista features --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

@@ -14,11 +14,11 @@ rule probe:
     params:
         spec=lambda wildcards: plan.spec("probe", wildcards.node),
         code=lambda wildcards: plan.code("probe", wildcards.node),
-        results=plan.results,
     message:
         "probing the features of {wildcards.node}"
     shell:
-        STAGE
+        "vista probe --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule naming:
@@ -34,11 +34,11 @@ rule naming:
     params:
         spec=lambda wildcards: plan.spec("naming", wildcards.node),
         code=lambda wildcards: plan.code("naming", wildcards.node),
-        results=plan.results,
     message:
         "counting classes with a latent of their own in {wildcards.node}"
     shell:
-        STAGE
+        "vista naming --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule reconstruction:
@@ -54,11 +54,11 @@ rule reconstruction:
     params:
         spec=lambda wildcards: plan.spec("reconstruction", wildcards.node),
         code=lambda wildcards: plan.code("reconstruction", wildcards.node),
-        results=plan.results,
     message:
         "measuring reconstruction of {wildcards.node}"
     shell:
-        STAGE
+        "vista reconstruction --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule matching_rate:
@@ -74,11 +74,11 @@ rule matching_rate:
     params:
         spec=lambda wildcards: plan.spec("matching_rate", wildcards.node),
         code=lambda wildcards: plan.code("matching_rate", wildcards.node),
-        results=plan.results,
     message:
         "measuring the matching rate of {wildcards.node}"
     shell:
-        STAGE
+        "vista matching_rate --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule localization:
@@ -94,11 +94,11 @@ rule localization:
     params:
         spec=lambda wildcards: plan.spec("localization", wildcards.node),
         code=lambda wildcards: plan.code("localization", wildcards.node),
-        results=plan.results,
     message:
         "measuring localization of {wildcards.node}"
     shell:
-        STAGE
+        "vista localization --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule caption:
@@ -114,8 +114,8 @@ rule caption:
     params:
         spec=lambda wildcards: plan.spec("caption", wildcards.node),
         code=lambda wildcards: plan.code("caption", wildcards.node),
-        results=plan.results,
     message:
         "captioning with {wildcards.node}"
     shell:
-        STAGE
+        "vista caption --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

@@ -14,11 +14,11 @@ rule train_encoder:
     params:
         spec=lambda wildcards: plan.spec("train_encoder", wildcards.node),
         code=lambda wildcards: plan.code("train_encoder", wildcards.node),
-        results=plan.results,
     message:
         "training the stand-in encoder {wildcards.node}"
     shell:
-        STAGE
+        "vista train_encoder --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule train_llm:
@@ -34,8 +34,8 @@ rule train_llm:
     params:
         spec=lambda wildcards: plan.spec("train_llm", wildcards.node),
         code=lambda wildcards: plan.code("train_llm", wildcards.node),
-        results=plan.results,
     message:
         "training the stand-in language model {wildcards.node}"
     shell:
-        STAGE
+        "vista train_llm --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

@@ -14,11 +14,11 @@ rule train_projector:
     params:
         spec=lambda wildcards: plan.spec("train_projector", wildcards.node),
         code=lambda wildcards: plan.code("train_projector", wildcards.node),
-        results=plan.results,
     message:
         "training the projector {wildcards.node}"
     shell:
-        STAGE
+        "vista train_projector --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule latents:
@@ -34,8 +34,8 @@ rule latents:
     params:
         spec=lambda wildcards: plan.spec("latents", wildcards.node),
         code=lambda wildcards: plan.code("latents", wildcards.node),
-        results=plan.results,
     message:
         "encoding into SAE latents through the projector {wildcards.node}"
     shell:
-        STAGE
+        "vista latents --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

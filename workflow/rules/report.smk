@@ -14,11 +14,11 @@ rule report:
     params:
         spec=lambda wildcards: plan.spec("report", wildcards.node),
         code=lambda wildcards: plan.code("report", wildcards.node),
-        results=plan.results,
     message:
         "writing the report {wildcards.node}"
     shell:
-        STAGE
+        "vista report --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule summary:
@@ -28,9 +28,7 @@ rule summary:
         expand("{results}/summary.{kind}", results=plan.results, kind=["csv", "parquet", "md"]),
     log:
         f"{plan.results}/logs/summary.log",
-    params:
-        results=plan.results,
     message:
         "copying the report's table and figures to the top of the results folder"
     shell:
-        "vista summary {input:q} --results {params.results:q} > {log:q} 2>&1"
+        "vista summary {input:q} > {log:q} 2>&1"

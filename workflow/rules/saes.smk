@@ -14,11 +14,11 @@ rule train_sae:
     params:
         spec=lambda wildcards: plan.spec("train_sae", wildcards.node),
         code=lambda wildcards: plan.code("train_sae", wildcards.node),
-        results=plan.results,
     message:
         "training the SAE {wildcards.node}"
     shell:
-        STAGE
+        "vista train_sae --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule import_sae:
@@ -34,11 +34,11 @@ rule import_sae:
     params:
         spec=lambda wildcards: plan.spec("import_sae", wildcards.node),
         code=lambda wildcards: plan.code("import_sae", wildcards.node),
-        results=plan.results,
     message:
         "importing the SAE {wildcards.node}"
     shell:
-        STAGE
+        "vista import_sae --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule check_sae:
@@ -54,11 +54,11 @@ rule check_sae:
     params:
         spec=lambda wildcards: plan.spec("check_sae", wildcards.node),
         code=lambda wildcards: plan.code("check_sae", wildcards.node),
-        results=plan.results,
     message:
         "checking the SAE on held-out text {wildcards.node}"
     shell:
-        STAGE
+        "vista check_sae --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
 
 
 rule label_latents:
@@ -74,8 +74,8 @@ rule label_latents:
     params:
         spec=lambda wildcards: plan.spec("label_latents", wildcards.node),
         code=lambda wildcards: plan.code("label_latents", wildcards.node),
-        results=plan.results,
     message:
         "labelling the latents of {wildcards.node}"
     shell:
-        STAGE
+        "vista label_latents --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

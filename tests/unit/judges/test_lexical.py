@@ -7,8 +7,10 @@ import pytest
 
 from vista.errors import UserError
 from vista.judges import judge_names, load_judge, register_judge
-from vista.judges.lexical import LexicalJudge, WholeWordJudge, words
+from vista.judges.lexical import LexicalJudge
 from vista.judges.synonyms import COCO
+from vista.judges.whole_word import WholeWordJudge
+from vista.judges.words import words
 
 
 def says(judge: str, text: str | None, name: str) -> bool:
@@ -113,4 +115,4 @@ def test_unknown_judge_is_a_user_error_that_lists_the_known() -> None:
 
 def test_a_name_cannot_be_registered_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
-        register_judge("lexical", "vista.judges.lexical:WholeWordJudge")
+        register_judge("lexical")

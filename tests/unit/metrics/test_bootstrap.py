@@ -72,3 +72,10 @@ def test_vanishing_denominator() -> None:
 def test_undefined_values_are_refused_not_averaged() -> None:
     with pytest.raises(ValueError, match="finite"):
         bootstrap_mean([1.0, float("nan")], seed=0)
+
+
+def test_large_runs_draw_in_blocks_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((40, 2))
+    kept = resample_means(values, seed=5, n_boot=30)
+    monkeypatch.setattr("vista.metrics.bootstrap._KEPT_CELLS", 40 * 7)
+    assert np.allclose(resample_means(values, seed=5, n_boot=30), kept)

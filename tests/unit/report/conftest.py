@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ ENCODERS = ("clip", "dinov2", "siglip")
 LLMS = {"gemma": (0, 1, 2), "llama": (0, 1)}
 WEIGHTS = (0.0, 1.0)
 SEEDS = (0, 1)
+POINTLESS: dict[str, Any] = dict.fromkeys(("encoder", "llm", "sae_weight", "seed"))
 
 
 def row(
@@ -91,7 +93,7 @@ def point_rows(rng: np.random.Generator, layers: tuple[int, ...], weight: float)
 def made_up_figures() -> list[Figure]:
     rng = np.random.default_rng(0)
     found: list[Figure] = []
-    nothing = {"encoder": None, "llm": None, "sae_weight": None, "seed": None}
+    nothing = POINTLESS
     for llm, layers in LLMS.items():
         point = nothing | {"llm": llm}
         named = [row("named_classes", 0.95 - 0.03 * layer, layer, n=64) for layer in layers]
@@ -117,6 +119,16 @@ def made_up_figures() -> list[Figure]:
                     for stage, rows in point_rows(rng, layers, weight).items():
                         found += figures_of(point | {"metric": stage}, rows)
     return found
+
+
+@pytest.fixture
+def made_up() -> list[Figure]:
+    return made_up_figures()
+
+
+@pytest.fixture(scope="session")
+def make_row() -> Callable[..., dict[str, Any]]:
+    return row
 
 
 @pytest.fixture(scope="session")

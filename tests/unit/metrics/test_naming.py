@@ -1,0 +1,42 @@
+"""Share of classes with a latent of their own."""
+
+from __future__ import annotations
+
+from vista.metrics.naming import naming
+
+LABELS = {
+    0: [("cat", 0.9), ("dog", 0.4), (None, 0.3), ("Cow", 0.8), ("cat", 0.95)],
+    2: [("grass", 0.9)],
+}
+
+
+def test_only_the_class_word_with_enough_share_counts() -> None:
+    result = naming(["dog", "Cat", "cow", "cat", "traffic light"], LABELS, min_share=0.5, seed=0)
+    first, second = result.layers
+    assert first.share.value == 2 / 4  # cat, cow; dog's share is too small
+    assert first.share.n == 4
+    assert first.latents == {"cat": 4, "cow": 3}
+    assert first.unnamed == ["dog", "traffic light"]
+    assert first.share.ci_low is not None
+    assert first.share.ci_high is not None
+    assert first.share.ci_low <= 0.5 <= first.share.ci_high
+    assert second.share.value == 0.0
+    assert second.unnamed == ["cat", "cow", "dog", "traffic light"]
+
+
+def test_a_word_inside_a_label_is_not_the_label() -> None:
+    result = naming(["cat"], {0: [("cattle", 1.0), ("a cat", 1.0)]}, min_share=0.5, seed=0)
+    assert result.layers[0].share.value == 0.0
+
+
+def test_rows_are_one_a_layer() -> None:
+    rows = naming(["cat", "dog"], LABELS, min_share=0.5, seed=0).rows()
+    assert [(row.metric, row.layer, row.value, row.n) for row in rows] == [
+        ("named_classes", 0, 0.5, 2),
+        ("named_classes", 2, 0.0, 2),
+    ]
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    first, second = (naming(["cat", "dog"], LABELS, min_share=0.5, seed=3) for _ in range(2))
+    assert first == second

@@ -1,0 +1,158 @@
+"""Labels: planted latents whose density, share, label and contexts are known exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from vista.config.sae import LabelSettings, TextPass
+from vista.errors import UserError
+from vista.sae.activations import TextBatch, text_activations
+from vista.sae.label_table import LatentLabels, read_labels, write_labels
+from vista.sae.labels import TopContexts, WordMass, batch_words, label_latents, snippet
+from vista.sae.neutral import SaeConfig, SparseAutoencoder
+
+
+def planted(llm: Any, word: str, texts: list[str]) -> SparseAutoencoder:
+    """Latent 0 fires on `word` and nothing else, latent 1 on every token, latent 2 never."""
+    batches = list(text_activations(llm, texts, 0, TextPass()))
+    x = torch.cat([batch.stream_nd for batch in batches])
+    ids = np.concatenate([batch.ids_n for batch in batches])
+    wanted = torch.from_numpy(ids == llm.tokenizer.convert_tokens_to_ids(word))
+    design = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+    w = torch.linalg.lstsq(design, wanted.float()[:, None]).solution[:, 0]
+    score = design @ w
+    assert score[wanted].min() > score[~wanted].max(), "the word must be linearly readable"
+    threshold = float(score[wanted].min() + score[~wanted].max()) / 2
+    zero = torch.zeros(32)
+    config = SaeConfig("jumprelu", 32, 3, 0, "planted", subtract_decoder_bias=False)
+    return SparseAutoencoder(
+        config,
+        {
+            "W_enc": torch.stack([w[:-1], zero, zero], dim=1),
+            "b_enc": torch.tensor([float(w[-1]), 1.0, -1.0]),
+            "threshold": torch.tensor([threshold, 0.5, 0.5]),
+            "W_dec": torch.zeros(3, 32),
+            "b_dec": zero,
+        },
+    )
+
+
+def test_planted_latents(llm: Any, texts: list[str]) -> None:
+    words = " ".join(texts).split()
+    labels = label_latents(llm, planted(llm, "noun3", texts), texts, LabelSettings(contexts=4))
+    assert labels.label_s == ("noun3", None, None)
+    assert labels.tokens == len(words)
+    share = words.count("noun3") / len(words)
+    np.testing.assert_allclose(labels.density_s, [share, 1.0, 0.0], rtol=1e-6)
+    counts = [words.count(word) for word in set(words)]
+    np.testing.assert_allclose(labels.share_s, [1.0, max(counts) / len(words), 0.0], rtol=1e-5)
+    assert labels.layer == 0
+    assert [len(contexts) for contexts in labels.contexts_s] == [4, 4, 0]
+    assert all("«noun3»" in context for context in labels.contexts_s[0])
+    values = [float(context.split(":")[0]) for context in labels.contexts_s[0]]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_share_setting_decides_whether_a_label_stands(llm: Any, texts: list[str]) -> None:
+    sae = planted(llm, "noun3", texts)
+    loose = label_latents(llm, sae, texts, LabelSettings(min_share=0.05))
+    assert loose.label_s[0] == "noun3"
+    assert loose.label_s[1] is not None  # the most frequent word has more than 5 % of the tokens
+    assert loose.label_s[2] is None
+
+
+def test_same_bytes_twice(llm: Any, texts: list[str], tmp_path: Path) -> None:
+    sae = planted(llm, "noun1", texts)
+    for name in ("a", "b"):
+        write_labels(tmp_path / name, label_latents(llm, sae, texts, LabelSettings()))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_bounded_word_mass_understates_but_never_invents() -> None:
+    rng = np.random.default_rng(0)
+    exact, bounded = WordMass(3), WordMass(3, max_pairs=20)
+    for _ in range(20):
+        words = [f"w{i}" for i in rng.integers(60, size=40)]
+        words[:10] = ["king"] * 10
+        z = torch.from_numpy(rng.random((40, 3)))
+        exact.add(z, words)
+        bounded.add(z, words)
+    exact_labels, exact_share = exact.labels(0.2)
+    labels, share = bounded.labels(0.2)
+    assert labels == exact_labels == ("king",) * 3
+    assert (share <= exact_share + 1e-12).all()
+    np.testing.assert_allclose(share, exact_share, rtol=0.05)
+
+
+def test_word_mass_weighs_by_activation_and_breaks_ties_by_spelling() -> None:
+    mass = WordMass(2)
+    mass.add(torch.tensor([[1.0, 1.0], [1.0, 1.0], [5.0, 0.0], [0.0, 2.0]]), ["b", "b", "c", "a"])
+    labels, share = mass.labels(0.5)
+    assert labels == ("c", "a")
+    np.testing.assert_allclose(share, [5 / 7, 0.5])
+
+
+def test_contexts_come_from_different_documents() -> None:
+    top = TopContexts(1, contexts=2)
+    batch = TextBatch(
+        stream_nd=torch.zeros(5, 1),
+        ids_n=np.zeros(5, dtype=np.int64),
+        document_n=np.array([0, 0, 0, 1, 1]),
+        span_n2=np.array([[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]),
+    )
+    top.add(torch.tensor([[9.0], [8.0], [7.0], [1.0], [2.0]]), batch)
+    assert top.snippets(["a b c", "d e"], 10) == (("9: «a» b c", "2: d «e»"),)
+
+
+def test_subword_tokens_count_as_their_word() -> None:
+    text = "Red cats, don't"
+    spans = [(0, 1), (1, 3), (3, 6), (6, 8), (8, 9), (9, 13), (13, 14), (14, 15), (0, 0)]
+    batch = TextBatch(
+        torch.zeros(len(spans), 1),
+        np.zeros(len(spans), dtype=np.int64),
+        np.zeros(len(spans), dtype=np.int64),
+        np.array(spans),
+    )
+    # " ca" + "ts" is one word; the leading space of a token is not part of it.
+    expected = ["red", "red", "cats", "cats", ",", "don", "'", "t", "<bos>"]
+    assert batch_words(batch, [text]) == expected
+
+
+def test_snippets_hold_no_control_characters() -> None:
+    text = "abc\x1b[31m\n\u202edef target \x00tail" + "x" * 100
+    start = text.index("target")
+    found = snippet(text, start - 1, start + 6, 7)
+    assert found == "…1m def «target»  tailx…"
+
+
+def test_table_round_trip_and_refusals(tmp_path: Path) -> None:
+    labels = LatentLabels(
+        layer=2,
+        sae="llama",
+        tokens=7,
+        label_s=("cat", None),
+        share_s=np.array([0.9, 0.1], dtype=np.float32),
+        density_s=np.array([0.01, 0.5], dtype=np.float32),
+        contexts_s=(("1: a «cat»",), ()),
+    )
+    path = tmp_path / "labels.parquet"
+    write_labels(path, labels)
+    again = read_labels(path)
+    assert (again.layer, again.sae, again.tokens) == (2, "llama", 7)
+    assert (again.label_s, again.contexts_s) == (labels.label_s, labels.contexts_s)
+    np.testing.assert_array_equal(again.share_s, labels.share_s)
+    assert pq.read_schema(path).names == ["latent", "label", "share", "density", "contexts"]
+
+    pq.write_table(pa.table({"latent": [0]}), path)
+    with pytest.raises(UserError, match=r"labels\.parquet"):
+        read_labels(path)
+    path.write_bytes(b"no table")
+    with pytest.raises(UserError, match=r"labels\.parquet"):
+        read_labels(path)

@@ -1,0 +1,36 @@
+"""The strict judge: the object's own name and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.judges.words import columns, phrase_table, words
+
+
+class WholeWordJudge:
+    """Strict: the object's own name as whole words, singular or plural, no synonyms.
+
+    This is how the VISTA paper picks the latents of its pointing game (arXiv 2605.24946).
+    """
+
+    name = "whole_word"
+
+    def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
+        """Return [texts, objects]: True where the text holds the object's name."""
+        phrases = phrase_table({name: [name] for name in objects})
+        longest = max(map(len, phrases), default=0)
+        column = columns(objects)
+        named = np.zeros((len(texts), len(objects)), dtype=bool)
+        for i, text in enumerate(texts):
+            text_words = words(text or "")
+            for start in range(len(text_words)):
+                for size in range(1, longest + 1):
+                    for name in phrases.get(tuple(text_words[start : start + size]), ()):
+                        named[i, column[name]] = True
+        return named
+
+
+JUDGE = WholeWordJudge

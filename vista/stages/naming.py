@@ -1,0 +1,36 @@
+"""Stage: which of the data's classes have a latent of their own."""
+
+from __future__ import annotations
+
+from vista.artifacts import Job
+from vista.config.sae import NamingSettings
+from vista.data.records import read_records
+from vista.errors import UserError
+from vista.metrics.naming import naming
+from vista.sae.label_table import FILE, read_labels
+from vista.stages.results import write_result
+
+
+def run(job: Job) -> None:
+    """Read labels and records; write the result.
+
+    Raises UserError where the records name no class.
+    """
+    settings = NamingSettings.model_validate(job.settings)
+    path = job.input("records").file("records.parquet")
+    classes = {each.category for record in read_records(path) for each in record.objects}
+    if not classes:
+        raise UserError(f"{path} has no objects, so no classes to name; set metrics.naming to null")
+    labels = read_labels(job.input("labels").file(FILE))
+    latents = list(zip(labels.label_s, labels.share_s.tolist(), strict=True))
+    bootstrap = settings.bootstrap
+    write_result(
+        job,
+        naming(
+            sorted(classes),
+            {labels.layer: latents},
+            settings.min_share,
+            bootstrap.seed,
+            bootstrap.resamples,
+        ),
+    )

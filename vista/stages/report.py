@@ -1,0 +1,168 @@
+"""Stage: the long table, the readable summary and the figures of a run.
+
+Inputs, each a list with a list of the same length in the settings that says what it is:
+
+    metrics     points    {metric (stage), encoder, llm, sae_weight, seed}, null where none applies
+    checks      checks    {llm}
+    projectors  curves    {encoder, llm, sae_weight, seed}
+    latents     latents   {encoder, llm, sae_weight, seed}
+    labels      labels    {llm}
+    features    features  {encoder}
+
+and the single inputs `records` and, for drawn images, `world`. All but `metrics` may be missing:
+without latents, labels, features and records there are no heat maps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vista.artifacts import Artifact, Job
+from vista.config.report import ReportSettings
+from vista.progress import progress
+from vista.report.figures import Curve
+from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
+from vista.report.table import COLUMNS, Figure, LongTable, figures_of
+from vista.stages.results import ROW_SCHEMA, read_result, read_rows, write_parquet
+
+_TABLE_SCHEMA = pa.schema(
+    [
+        pa.field("encoder", pa.string()),
+        pa.field("llm", pa.string()),
+        pa.field("sae_weight", pa.float64()),
+        pa.field("seed", pa.int64()),
+        *ROW_SCHEMA,
+    ]
+)
+
+
+def run(job: Job) -> None:
+    """Read everything that the run measured; write summary.{csv,parquet,md} and figures/."""
+    settings = ReportSettings.model_validate(job.settings["report"])
+    table = LongTable(_figures(job))
+    (job.work / "summary.csv").write_text(table.csv(), encoding="utf-8")
+    schema = pa.schema([_TABLE_SCHEMA.field(name) for name in COLUMNS])
+    write_parquet(
+        job.work / "summary.parquet", pa.Table.from_pylist(list(table.records()), schema=schema)
+    )
+    pictures = _draw(job, settings, table)
+    name = str(job.settings["name"])
+    text = summary_markdown(table, settings, name=name, figures=pictures, notes=_notes(job))
+    (job.work / "summary.md").write_text(text, encoding="utf-8")
+    (job.work / HEADLINE).write_text(headline(table, settings), encoding="utf-8")
+
+
+def aligned(job: Job, role: str, key: str) -> list[tuple[dict[str, Any], Artifact]]:
+    """Return the artifacts of a role, each with its entry of the settings' list `key`."""
+    if role not in job.inputs:
+        return []
+    return list(zip(job.settings[key], job.input_list(role), strict=True))
+
+
+def _figures(job: Job) -> list[Figure]:
+    figures = []
+    for point, artifact in aligned(job, "metrics", "points"):
+        figures += figures_of(point, read_rows(artifact))
+    for entry, artifact in aligned(job, "checks", "checks"):
+        figures += _check_figures(entry, read_result(artifact))
+    return figures
+
+
+def _check_figures(entry: dict[str, Any], check: dict[str, Any]) -> list[Figure]:
+    """Turn the gate's figures on held-out text into rows."""
+    names = ("mse", "fvu", "explained_variance", "l0", "dead_share")
+    rows = [
+        {
+            "metric": f"sae_text_{name}",
+            "layer": check["layer"],
+            "token_kind": "text",
+            "value": check[name],
+            "ci_low": None,
+            "ci_high": None,
+            "chance": {"fvu": 1.0, "explained_variance": 0.0}.get(name),
+            "n": check["d_sae"] if name == "dead_share" else check["tokens"],
+        }
+        for name in names
+    ]
+    return figures_of({"metric": "check_sae", "llm": entry["llm"]}, rows)
+
+
+def _draw(job: Job, settings: ReportSettings, table: LongTable) -> list[tuple[str, str]]:
+    """Write every figure that there are data for; returns PNG names and what they show."""
+    from vista.report import figures, style
+    from vista.stages.report_heatmaps import Drawing, heat_map_figures
+
+    folder = job.work / FIGURES
+    folder.mkdir(exist_ok=True)
+    curves = [
+        Curve(
+            entry["encoder"],
+            entry["llm"],
+            float(entry["sae_weight"]),
+            int(entry["seed"]),
+            pq.read_table(artifact.file("curve.parquet")).to_pydict(),
+        )
+        for entry, artifact in aligned(job, "projectors", "curves")
+    ]
+    jobs: list[Drawing] = [
+        (
+            "matching_rate",
+            "Matching rate per layer, with and without the SAE term",
+            lambda: figures.matching_per_layer(table, settings.top_k),
+        ),
+        (
+            "reconstruction_fvu",
+            "Variance of visual tokens that the SAE leaves unexplained, per layer",
+            lambda: figures.reconstruction_per_layer(table, "fvu"),
+        ),
+        (
+            "reconstruction_l0",
+            "Active latents of a visual token, per layer",
+            lambda: figures.reconstruction_per_layer(table, "l0"),
+        ),
+        (
+            "localization",
+            "Localization per encoder, with chance levels",
+            lambda: figures.localization_per_encoder(table),
+        ),
+        *heat_map_figures(job, settings),
+        (
+            "training",
+            "Losses while the projectors were trained",
+            lambda: figures.loss_curves(curves),
+        ),
+    ]
+    shown = []
+    for name, what, draw in progress(jobs, desc="figures", unit="figure"):
+        figure = draw()
+        if figure is not None:
+            png, _ = style.save(figure, folder, name, settings.dpi)
+            shown.append((png, what))
+    return shown
+
+
+def _notes(job: Job) -> list[str]:
+    """Sentences on what the masks and limits were, from the metrics' own results."""
+    notes: list[str] = []
+    for point, artifact in aligned(job, "metrics", "points"):
+        if point["metric"] == "matching_rate":
+            found = read_result(artifact)
+            notes.append(
+                "Matching rate: latents active in more than "
+                f"{100 * found['max_image_share']:g} % of the images or on more than "
+                f"{100 * found['max_label_density']:g} % of the text tokens are masked (published: "
+                f"5 % and 0.5 %); judge `{found['judge']}`; {found['n_images']} images with "
+                f"{found['n_categories']} classes, {found['n_without_objects']} without objects "
+                "left out."
+            )
+        if point["metric"] == "localization":
+            found = read_result(artifact)
+            notes.append(
+                f"Pointing game: boxes of a class touch {found['min_patches']} to "
+                f"{found['max_patches']} of {found['n_patches']} patches (published: 5 to 200 of "
+                f"256), {found['n_targets_in_limits']} of {found['n_targets']} class instances."
+            )
+    return list(dict.fromkeys(notes))

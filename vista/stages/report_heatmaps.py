@@ -1,0 +1,174 @@
+"""Heat maps of the report: which examples, and their pixels, masks and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vista.artifacts import Artifact, Job
+from vista.config.report import ReportSettings
+from vista.data.geometry import ImageGeometry
+from vista.data.records import ImageSource, Record, read_records
+from vista.judges.whole_word import WholeWordJudge
+from vista.metrics.localization import own_latents
+from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
+from vista.sae.label_table import FILE, LatentLabels, read_labels
+from vista.stages.latent_inputs import LatentMaps, class_mask, read_geometry
+from vista.store.latents import LatentReader
+
+Drawing = tuple[str, str, Callable[[], Any]]
+
+
+def heat_map_figures(job: Job, settings: ReportSettings) -> list[Drawing]:
+    """Return one drawing for each encoder and LLM, at its first seed, with all its weights."""
+    needed = ("latents", "labels", "features", "records")
+    if settings.heatmap_examples == 0 or any(role not in job.inputs for role in needed):
+        return []
+    records = {
+        record.image_id: record
+        for record in read_records(job.input("records").file("records.parquet"))
+    }
+    open_image = _image_opener(job)
+    geometries = {
+        entry["encoder"]: read_geometry(artifact)
+        for entry, artifact in zip(
+            job.settings["features"], job.input_list("features"), strict=True
+        )
+    }
+    found: dict[tuple[str, str], dict[int, dict[float, Artifact]]] = {}
+    for entry, artifact in zip(job.settings["latents"], job.input_list("latents"), strict=True):
+        seeds = found.setdefault((entry["encoder"], entry["llm"]), {})
+        seeds.setdefault(int(entry["seed"]), {})[float(entry["sae_weight"])] = artifact
+    drawings: list[Drawing] = []
+    for (encoder, llm), seeds in sorted(found.items()):
+        seed = min(seeds)
+        drawings.append(
+            (
+                f"heatmaps_{encoder}_{llm}",
+                f"Where named latents fire: {encoder} read by {llm}",
+                _Drawer(
+                    title=f"Where named latents fire: {encoder} read by {llm}",
+                    seed=seed,
+                    stores=seeds[seed],
+                    labels=_labels_of(job, llm),
+                    records=records,
+                    open_image=open_image,
+                    geometry=geometries[encoder],
+                    settings=settings,
+                ),
+            )
+        )
+    return drawings
+
+
+class _Drawer:
+    """Draws one figure when it is called."""
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        seed: int,
+        stores: dict[float, Artifact],
+        labels: dict[int, LatentLabels],
+        records: dict[str, Record],
+        open_image: Callable[[Record], Any],
+        geometry: dict[str, Any],
+        settings: ReportSettings,
+    ) -> None:
+        self._title, self._seed, self._settings = title, seed, settings
+        self._stores, self._labels = dict(sorted(stores.items())), labels
+        self._records, self._open_image, self._geometry = records, open_image, geometry
+
+    def __call__(self) -> Any | None:
+        readers = {
+            weight: LatentReader(artifact.store("latents.zarr"))
+            for weight, artifact in self._stores.items()
+        }
+        first = next(iter(readers.values()))
+        shown = [self._records[image] for image in first.image_ids if image in self._records]
+        categories = sorted({name for record in shown for name in record.categories})
+        layer, own = self._choose_layer(first, categories)
+        if layer is None:
+            return None
+        candidates = [
+            (i, name) for i, record in enumerate(shown) for name in record.categories if name in own
+        ]
+        maps = {weight: LatentMaps(reader, layer) for weight, reader in readers.items()}
+        places = {weight: _places(reader) for weight, reader in readers.items()}
+        rows = []
+        for i, category in spread(candidates, self._settings.heatmap_examples):
+            record, latent = shown[i], own[category]
+            rows.append(
+                HeatMapRow(
+                    image=np.asarray(self._open_image(record)),
+                    mask=class_mask(record, category),
+                    boxes=[each.box for each in record.objects if each.category == category],
+                    category=category,
+                    label=self._labels[layer].label_s[latent] or "",
+                    latent=latent,
+                    extent=self._extent(record),
+                    maps=[
+                        maps[weight](places[weight][record.image_id], latent).reshape(reader.grid)
+                        for weight, reader in readers.items()
+                    ],
+                )
+            )
+        note = (
+            f"Layer {layer}, seed {self._seed}. Activation on each patch of the latent that is "
+            "named after the class, from weak (purple) to its maximum (yellow), which stands below "
+            f"each map; patches where it is silent stay grey. n = {len(rows)} examples, spread "
+            "evenly over the classes and not chosen by result; no error bars."
+        )
+        return heat_map_figure(rows, list(readers), self._title, note)
+
+    def _choose_layer(
+        self, reader: LatentReader, categories: list[str]
+    ) -> tuple[int | None, dict[str, int]]:
+        """Return the layer of the settings, or the one that names most classes (lowest first)."""
+        judge = WholeWordJudge()
+        wanted = self._settings.heatmap_layer
+        best: tuple[int | None, dict[str, int]] = (None, {})
+        for layer in sorted(set(reader.layers) & set(self._labels)):
+            labels = self._labels[layer]
+            own = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
+            if layer == wanted or (wanted is None and len(own) > len(best[1])):
+                best = (layer, own)
+        return best
+
+    def _extent(self, record: Record) -> tuple[float, float, float, float]:
+        """Left, right, bottom, top of the patch grid in image px; pixel centres at integers."""
+        geometry = ImageGeometry(record.width, record.height, **self._geometry)
+        left, top, _, _ = geometry.patch_to_box(0)
+        x, y, width, height = geometry.patch_to_box(geometry.n_patches - 1)
+        return (left - 0.5, x + width - 0.5, y + height - 0.5, top - 0.5)
+
+
+def _labels_of(job: Job, llm: str) -> dict[int, LatentLabels]:
+    tables = [
+        read_labels(artifact.file(FILE))
+        for entry, artifact in zip(job.settings["labels"], job.input_list("labels"), strict=True)
+        if entry["llm"] == llm
+    ]
+    return {table.layer: table for table in tables}
+
+
+def _places(reader: LatentReader) -> dict[str, int]:
+    return {image: place for place, image in enumerate(reader.image_ids)}
+
+
+def _image_opener(job: Job) -> Callable[[Record], Any]:
+    """Return what opens an image: of the drawn world, verified, or where the settings say."""
+    world = job.optional("world")
+    if world is None:
+        return ImageSource(Path(job.settings["images"])).open
+    source = ImageSource(world.path / "images")
+
+    def open_verified(record: Record) -> Any:
+        world.file(f"images/{record.path}")
+        return source.open(record)
+
+    return open_verified
