@@ -7,7 +7,7 @@ back finds the old one. Pure and fast: every cluster job parses the workflow aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -157,8 +157,9 @@ class _Builder:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.records, self.world = self._data(config.data)
-        learnt = config.world
-        self.learnt_records, self.learnt_world = self._data(learnt) if learnt else (None, None)
+        self.learnt: tuple[Node | None, Node | None] = (None, None)
+        if config.world:
+            self.learnt = self._data(config.world)
         self.text = self._text()
         self.encoders = {name: self._encoder(name) for name in config.encoders}
         self.features = {name: self._features(name) for name in config.encoders}
@@ -185,8 +186,9 @@ class _Builder:
     def _text(self) -> Node:
         text = self.config.text
         if isinstance(text, DrawnText):
-            assert self.learnt_world is not None
-            return Node("text", "drawn", _dump(text), {"world": self.learnt_world})
+            _, world = self.learnt
+            assert world is not None
+            return Node("text", "drawn", _dump(text), {"world": world})
         return Node("text", text.kind, _dump(text), files=tuple(annotation_files(text)))
 
     def _images(self, world: Node | None) -> dict[str, Node]:
@@ -196,8 +198,9 @@ class _Builder:
         source = self.config.encoders[name].source
         if source.kind != "standin":
             return None
-        assert self.learnt_records is not None
-        inputs = {"records": self.learnt_records, **self._images(self.learnt_world)}
+        records, world = self.learnt
+        assert records is not None
+        inputs = {"records": records, **self._images(world)}
         return Node("train_encoder", name, _dump(source), inputs, _family(source.family))
 
     def _features(self, name: str) -> Node:
@@ -338,15 +341,17 @@ class _Builder:
             settings = _dump(metrics.reconstruction)
             nodes.append(Node("reconstruction", name, settings, {"latents": latents}))
         if metrics.matching_rate:
-            nodes.append(Node("matching_rate", name, _dump(metrics.matching_rate), read))
+            settings = _dump(metrics.matching_rate)
+            nodes.append(Node("matching_rate", name, settings, read, _judge(settings)))
         if metrics.localization:
             settings = _dump(metrics.localization)
-            nodes.append(Node("localization", name, settings, {**read, "features": features}))
+            pointed: Inputs = {**read, "features": features}
+            nodes.append(Node("localization", name, settings, pointed, _judge(settings)))
         if metrics.caption:
             own, inputs = self._read(point.llm)
             own["caption"] = _dump(metrics.caption)
             inputs |= {"projector": projector, "features": features, "records": self.records}
-            nodes.append(Node("caption", name, own, inputs))
+            nodes.append(Node("caption", name, own, inputs, _judge(own["caption"])))
         return nodes
 
 
@@ -362,12 +367,15 @@ def _family(family: str) -> tuple[str, ...]:
     return (f"vista.encoders.{family}",)
 
 
+def _judge(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"vista.judges.{settings['judge']}",)
+
+
 def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
     """Return a model's settings without a stand-in's training recipe, which its own node has."""
-    if settings.source.kind != "standin":
-        return _dump(settings)
     whole = _dump(settings)
-    whole["source"] = {"kind": "standin", "family": settings.source.family}
+    if settings.source.kind == "standin":
+        whole["source"] = {"kind": "standin", "family": settings.source.family}
     return whole
 
 

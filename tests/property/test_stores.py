@@ -249,6 +249,7 @@ def test_the_inverse_equals_a_scan_for_any_memory_budget(
     d_sae=st.integers(1, 9),
     chunk=st.integers(1, 3),
     chunks=st.integers(1, 3),
+    budget=st.integers(1, 200),
     seed=SEEDS,
 )
 def test_latents_of_any_geometry_in_any_batches(
@@ -261,6 +262,7 @@ def test_latents_of_any_geometry_in_any_batches(
     d_sae: int,
     chunk: int,
     chunks: int,
+    budget: int,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -301,7 +303,7 @@ def test_latents_of_any_geometry_in_any_batches(
             second.write(kind, images.start, layer, *batch)
     for layer, kind in given_columns:
         second.finish(layer, kind)
-    second.close()
+    second.close(budget)
 
     reader = LatentReader(path)
     for (layer, kind), (index, value, nnz, error, _, total) in given_columns.items():

@@ -17,18 +17,8 @@ from vista.plan import Plan, load_plan
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config" / "smoke.yaml"
 COLUMNS = [
-    "metric",
-    "encoder",
-    "llm",
-    "sae_weight",
-    "seed",
-    "layer",
-    "token_kind",
-    "value",
-    "ci_low",
-    "ci_high",
-    "chance",
-    "n",
+    *("metric", "encoder", "llm", "sae_weight", "seed", "layer", "token_kind"),
+    *("value", "ci_low", "ci_high", "chance", "n"),
 ]
 
 

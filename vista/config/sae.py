@@ -30,13 +30,13 @@ class TrainSaeSettings(_Settings):
         "batchtopk", description="SAE architecture; both run as jumprelu at inference"
     )
     d_sae: int = Field(512, gt=0, description="latents in the dictionary")
-    k: float = Field(8, gt=0, description="mean active latents a token that training aims at")
-    steps: int = Field(800, gt=0, description="optimizer steps")
-    batch_tokens: int = Field(1024, gt=0, description="tokens a step")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
+    k: float = Field(6, gt=0, description="mean active latents a token that training aims at")
+    steps: int = Field(400, gt=0, description="optimizer steps")
+    batch_tokens: int = Field(512, gt=0, description="tokens a step")
+    lr: float = Field(4e-3, gt=0, description="peak learning rate of Adam")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising rate")
     decay: float = Field(0.3, ge=0, lt=1, description="share of the steps with a falling rate")
-    tokens: int = Field(100_000, gt=0, description="text tokens whose activations are cached")
+    tokens: int = Field(60_000, gt=0, description="text tokens whose activations are cached")
     token_balance: float = Field(
         0.5,
         ge=0,
@@ -92,7 +92,7 @@ class CheckSaeSettings(_Settings):
     min_l0: float | None = Field(1.0, ge=0, description="smallest mean of active latents a token")
     max_l0: float | None = Field(64.0, gt=0, description="largest mean of active latents a token")
     max_dead_share: float | None = Field(
-        0.5, ge=0, le=1, description="largest share of latents that never fire on these tokens"
+        0.8, ge=0, le=1, description="largest share of latents that never fire on these tokens"
     )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 

@@ -25,9 +25,8 @@ def token_cross_entropy(logits_nv: Tensor, batch: Batch) -> Tensor:
     return functional.cross_entropy(logits_nv.float(), targets, reduction="none")
 
 
-def sample_cross_entropy(logits_nv: Tensor, batch: Batch) -> Tensor:
-    """Mean over the answer tokens of each sample, [b]; NaN for a sample without any."""
+def sample_cross_entropy(logits_nv: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Summed nats over the answer tokens of each sample, [b] float32, and their number, [b]."""
     loss_n = token_cross_entropy(logits_nv, batch)
     sums_b = loss_n.new_zeros(len(batch.input_ids)).index_add(0, batch.target_sample, loss_n)
-    counts_b = torch.bincount(batch.target_sample, minlength=len(sums_b))
-    return sums_b / counts_b
+    return sums_b, torch.bincount(batch.target_sample, minlength=len(sums_b))

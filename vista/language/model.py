@@ -114,7 +114,9 @@ class LanguageModel:
             UserError: nothing there, no safetensors weights, or no known causal language model.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.

@@ -105,11 +105,14 @@ def build_batch(
             f"max_length={max_length}: {n_visual} visual tokens leave no room for text; "
             f"expected more than {len(head)}"
         )
+    segments = [_segments(tokenizer, turns) for turns in turns_per_sample]
+    # One call for all pieces: a call a piece would cost more than a step of a small model.
+    encoded = iter(_tokens(tokenizer, [text for each in segments for text, _ in each]))
     ids_rows, label_rows = [], []
-    for turns in turns_per_sample:
+    for pieces in segments:
         ids, labels = list(head), [IGNORED] * len(head)
-        for text, learnt in _segments(tokenizer, turns):
-            tokens = _tokens(tokenizer, text)
+        for _, learnt in pieces:
+            tokens = next(encoded)
             ids += tokens
             labels += tokens if learnt else [IGNORED] * len(tokens)
         ids_rows.append(ids[:max_length])
@@ -130,7 +133,7 @@ def build_batch(
 def prompt_ids(tokenizer: Any, question: str, n_visual: int) -> list[int]:
     """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
     asked = _strip_bos(tokenizer, _render(tokenizer, [question]))
-    return _head(tokenizer, n_visual) + _tokens(tokenizer, asked)
+    return _head(tokenizer, n_visual) + _tokens(tokenizer, [asked])[0]
 
 
 def _head(tokenizer: Any, n_visual: int) -> list[int]:
@@ -146,8 +149,10 @@ def _filler(tokenizer: Any) -> int:
     return 0
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
-    return cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
+def _tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    return cast(list[list[int]], tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
 def _segments(tokenizer: Any, turns: Sequence[QuestionAnswer]) -> list[tuple[str, bool]]:
@@ -185,10 +190,9 @@ def _render(tokenizer: Any, dialogue: Sequence[str]) -> str:
     asks = len(dialogue) % 2 == 1
     if tokenizer.chat_template is None:
         end = tokenizer.eos_token or ""
-        text = "".join(
+        return "".join(
             f"{part}{end}\n" if i % 2 else f"{part}\n" for i, part in enumerate(dialogue)
         )
-        return text
     messages = [
         {"role": "assistant" if i % 2 else "user", "content": part}
         for i, part in enumerate(dialogue)

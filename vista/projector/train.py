@@ -87,7 +87,7 @@ def train_projector(
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
         optimizer.step()
-        values = (step, entropy.detach(), error.detach(), loss.detach(), rate, norm)
+        values = (step, entropy.item(), error.item(), loss.item(), rate, norm.item())
         for name, value in zip(CURVE, values, strict=True):
             curve[name].append(float(value))
         if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:

@@ -48,18 +48,24 @@ def run(job: Job) -> None:
         projector_input.path, d_vision=reader.shape[-1], d_model=llm.d_model
     ).to(llm.device)
     n_visual = reader.shape[1]
+    kinds = _token_counts(llm.tokenizer, [records[i] for i in chosen], n_visual, settings)
+    slots = min(settings.max_active, max(sae.config.d_sae for sae in saes.values()))
     writer = LatentWriter(
         job.work / "latents.zarr",
         image_ids=[records[i].image_id for i in chosen],
         grid=reader.grid,
         layers={layer: sae.config.d_sae for layer, sae in saes.items()},
-        kinds=_token_counts(llm.tokenizer, [records[i] for i in chosen], n_visual, settings),
-        k=min(settings.max_active, max(sae.config.d_sae for sae in saes.values())),
+        kinds=kinds,
+        k=slots,
+        d_model=llm.d_model,
     )
-    means = _Means()
-    size = settings.batch_size
-    for start in progress(range(0, len(chosen), size), desc="latents", unit="batch"):
-        rows = chosen[start : start + size]
+    batches = [
+        range(start, min(start + settings.batch_size, images.stop))
+        for images in writer.pending()
+        for start in range(images.start, images.stop, settings.batch_size)
+    ]
+    for batch in progress(batches, desc="latents", unit="batch"):
+        rows = [chosen[i] for i in batch]
         features_bpv = torch.from_numpy(reader.read(np.array(rows)).astype(np.float32))
         visual_bpd = projector(features_bpv.to(llm.device))
         turns = [records[i].turns for i in rows]
@@ -84,49 +90,39 @@ def run(job: Job) -> None:
             ("text", with_image, seen.text_mask),
             ("control", without, spoken.text_mask),
         ):
-            _write_kind(writer, means, kind, start, taps, mask_bt, saes)
-    for (layer, kind), mean_d in means.items():
-        writer.finish(layer, kind, mean_d)
+            shape = (kind, kinds[kind], slots)
+            _write_kind(writer, shape, batch.start, taps, mask_bt, saes)
+    for layer in saes:
+        for kind in kinds:
+            writer.finish(layer, kind)
     writer.close()
-
-
-class _Means:
-    """The mean residual vector of each (layer, token kind), summed in double precision."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[int, str], tuple[Any, int]] = {}
-
-    def add(self, layer: int, kind: str, x_nd: Any) -> None:
-        total_d, count = self._sums.get((layer, kind), (0.0, 0))
-        self._sums[layer, kind] = total_d + x_nd.double().sum(0), count + len(x_nd)
-
-    def items(self) -> list[tuple[tuple[int, str], Any]]:
-        return [(key, (s / n).cpu().numpy()) for key, (s, n) in self._sums.items()]
 
 
 def _write_kind(
     writer: LatentWriter,
-    means: _Means,
-    kind: str,
+    shape: tuple[str, int, int],
     start: int,
     taps: dict[int, Any],
     mask_bt: Any,
     saes: dict[int, Any],
 ) -> None:
-    """Encode the masked tokens of one batch at every layer and write them, left-packed."""
+    """Encode the masked tokens of one batch at every layer and write them, left-packed.
+
+    `shape` is the token kind, its tokens an image, and the slots a token.
+    """
+    kind, tokens, slots = shape
     b = len(mask_bt)
-    tokens = writer.kinds[kind]
     valid = np.arange(tokens) < mask_bt.sum(1).cpu().numpy()[:, None]
     writer.set_valid(kind, start, valid)
     for layer, sae in saes.items():
         # Row-major selection: the tokens of an image stay together and in order.
         x_nd = taps[layer][mask_bt].float()
-        means.add(layer, kind, x_nd)
-        index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, writer.k, "latents.max_active")
+        index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, slots, "latents.max_active")
         error_n = (sae(x_nd) - x_nd).square().mean(-1)
         columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
         packed = [_unpack(column.cpu().numpy(), valid, b, tokens) for column in columns]
-        writer.write(kind, start, layer, *packed)
+        total_bd = (taps[layer] * mask_bt[..., None]).double().sum(1).cpu().numpy()
+        writer.write(kind, start, layer, *packed, total=total_bd)
 
 
 def _unpack(column: Any, valid: Any, b: int, tokens: int) -> Any:

@@ -36,9 +36,7 @@ def load_saes(job: Job, llm: LanguageModel) -> dict[int, SparseAutoencoder]:
 
     Raises UserError where the language model has no such block or another width.
     """
-    return {
-        sae.config.layer: sae for sae in (_load(each, llm) for each in job.input_list("saes"))
-    }
+    return {sae.config.layer: sae for sae in (_load(each, llm) for each in job.input_list("saes"))}
 
 
 def _load(artifact: Artifact, llm: LanguageModel) -> SparseAutoencoder:

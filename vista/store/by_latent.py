@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
-from vista.store.inverse import BUDGET, Band, Blocks, bands, count_entries, top_images
+from vista.store.inverse import Band, Blocks, bands, count_entries, top_images
 from vista.store.latent_layout import unsigned_for
 from vista.store.tree import StoreTree, StoreWriter
 
@@ -32,7 +32,7 @@ class Entries(NamedTuple):
 
 
 def write_inverse(
-    store: StoreWriter, group: str, blocks: Blocks, d_sae: int, n_tokens: int, budget: int = BUDGET
+    store: StoreWriter, group: str, blocks: Blocks, d_sae: int, n_tokens: int, budget: int
 ) -> None:
     """Write the inverse of the latents that `blocks` gives into `group` of the store.
 

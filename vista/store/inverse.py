@@ -67,7 +67,7 @@ def count_entries(blocks: Blocks, d_sae: int) -> NDArray[np.int64]:
 
 
 def bands(
-    blocks: Blocks, counts: NDArray[np.int64], token_dtype: np.dtype[Any], budget: int = BUDGET
+    blocks: Blocks, counts: NDArray[np.int64], token_dtype: np.dtype[Any], budget: int
 ) -> Iterator[Band]:
     """Yield all latents in bands of at most `budget` entries (or of one latent), ascending."""
     for low, high in _band_limits(counts, budget):
@@ -159,8 +159,6 @@ def top_images(band: Band, ranks: int) -> TopImages:
 def _top_of(band: Band, low: int, high: int, top: TopImages) -> None:
     entries = slice(int(band.offsets[low]), int(band.offsets[high]))
     image, key = band.image[entries], _ordered_bits(band.value[entries])
-    if not len(image):
-        return
     latent = np.repeat(np.arange(low, high), np.diff(band.offsets[low : high + 1]))
     # A run is one latent in one image; its first strongest token stands for it.
     begins = np.ones(len(image), bool)

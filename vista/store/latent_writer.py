@@ -16,7 +16,7 @@ from vista.store import latent_layout as layout
 from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
 from vista.store.by_latent import write_inverse
 from vista.store.files import FileSum
-from vista.store.inverse import Block
+from vista.store.inverse import BUDGET, Block
 from vista.store.tree import DoneLog, StoreWriter, check_images
 
 # float16 ends at 65504: beyond this an activation would be infinite, or nearly so.
@@ -184,8 +184,11 @@ class LatentWriter:
             mean = unit.reader("total").all().sum(axis=0) / max(n_tokens, 1)
         self._store.add(f"{group}/mean", layout.mean_spec(len(mean)), mean)
 
-    def close(self) -> None:
+    def close(self, budget: int = BUDGET) -> None:
         """Build the inverse of every layer and seal the store.
+
+        At most `budget` entries of an inverse are held at once (8 bytes each); a layer with more
+        is read once more for each further `budget` entries.
 
         Raises ValueError while images or the mean of a layer are missing.
         """
@@ -202,6 +205,7 @@ class LatentWriter:
                 self._blocks(layer),
                 d_sae,
                 self._kinds[layout.IMAGE_TOKENS],
+                budget,
             )
         self._store.seal()
 
@@ -210,8 +214,10 @@ class LatentWriter:
             self._units[layer, layout.IMAGE_TOKENS],
             self._valid[layout.IMAGE_TOKENS].reader("valid"),
         )
-        slots = self._kinds[layout.IMAGE_TOKENS] * self._k[layer]
-        step = min(max(1, _BLOCK_SLOTS // slots), self._shard)
+        chunk = unit.reader("index").spec.chunk
+        slots = self._kinds[layout.IMAGE_TOKENS] * self._k[layer] * chunk
+        # Whole chunks, or their edges would be decoded twice.
+        step = min(max(1, _BLOCK_SLOTS // slots) * chunk, self._shard)
 
         def read(with_values: bool) -> Iterator[Block]:
             for start in range(0, self._n_images, step):
@@ -266,8 +272,7 @@ class _Unit:
             self._totals[shard] = sum_d + rows.sum(axis=0, dtype=np.float64), count + len(rows)
             if shard in files:
                 sum_d, count = self._totals.pop(shard)
-                if count != len(images):
-                    raise ValueError(f"{self._base}: {count} totals for {len(images)} images")
+                assert count == len(images), f"{self._base}: {count} of {len(images)} totals"
                 self._put("total", shard, sum_d[None], files)
 
 

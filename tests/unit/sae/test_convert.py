@@ -129,6 +129,8 @@ def test_the_scale_of_expected_average_is_folded_never_dropped(cls: str) -> None
         from_sae_lens(theirs, "scaled")
     x = stream()
     plain = make(cls, **extra)
+    with pytest.raises(UserError, match="leave out `activation_scale`"):
+        from_sae_lens(plain, "plain", activation_scale=0.25)
     ours, unscaled = (
         from_sae_lens(theirs, "scaled", activation_scale=0.25),
         from_sae_lens(plain, "x"),

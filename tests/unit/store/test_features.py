@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,22 @@ def test_a_finished_shard_that_was_damaged_since_is_written_again(
     (path / "features" / "done" / "00002.json").write_text("{")
 
     assert writer_at(path).done_shards() == {0}
+
+
+def test_shards_of_another_store_do_not_count(store: Path) -> None:
+    (store / "zarr.json").unlink()
+    assert writer_at(store).done_shards() == {0, 1, 2}
+    (store / "zarr.json").unlink()
+    assert writer_at(store, image_ids=IDS[::-1]).done_shards() == set()
+
+
+@pytest.mark.parametrize(("key", "value"), [("grid", [3, 2]), ("identity", "another")])
+def test_a_changed_attribute_is_noticed(store: Path, key: str, value: object) -> None:
+    root = json.loads((store / "zarr.json").read_bytes())
+    root["attributes"][key] = value
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(UserError, match=r"zarr\.json is damaged: .* differs from its checksum"):
+        FeatureReader(store)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""The SAE stages one after the other: text -> SAE -> neutral form -> gate -> labels -> naming."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from vista.artifacts import Artifact, Job, open_artifact, publishing
+from vista.artifacts import Record as ArtifactRecord
+from vista.config.sae import (
+    CheckSaeSettings,
+    ImportSaeSettings,
+    LabelSettings,
+    NamingSettings,
+    TrainSaeSettings,
+)
+from vista.data.records import Box, Object, Record, write_records, write_text
+from vista.errors import UserError
+from vista.stages import check_sae, import_sae, label_latents, loading, naming, train_sae
+
+SMALL = TrainSaeSettings(
+    d_sae=48, k=4, steps=150, batch_tokens=256, tokens=1200, lr=5e-3, dead_window=20
+)
+
+
+def publish(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
+    with publishing(root, stage, "one", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+        assert work is not None
+        write(work)
+    return open_artifact(root / stage / "one")
+
+
+def run(root: Path, stage: Any, settings: dict[str, Any], **inputs: Any) -> Artifact:
+    name = stage.__name__.rsplit(".", 1)[1]
+    return publish(root, name, lambda work: stage.run(Job(name, settings, inputs, work)))
+
+
+@pytest.fixture
+def text(tmp_path: Path, texts: list[str]) -> Artifact:
+    rows = {"train": texts[:90], "heldout": texts[90:]}
+    return publish(tmp_path, "text", lambda work: write_text(work / "text.parquet", rows))
+
+
+@pytest.fixture
+def sae(tmp_path: Path, text: Artifact, llm: Any, monkeypatch: pytest.MonkeyPatch) -> Artifact:
+    monkeypatch.setattr(loading, "load_llm", lambda job: llm)
+    trained = run(tmp_path, train_sae, {"sae": SMALL.model_dump(), "layer": 0}, text=text)
+    assert pq.read_table(trained.file("curve.parquet")).num_rows > 2
+    settings = {"sae": {}, "layer": 0, "name": "llama-l0"}
+    return run(tmp_path, import_sae, settings, train_sae=trained)
+
+
+def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
+    check = run(tmp_path, check_sae, {"check": CheckSaeSettings().model_dump()}, sae=sae, text=text)
+    figures = json.loads(check.file("result.json").read_text())
+    assert figures["sae"] == "llama-l0"
+    assert 0 < figures["fvu"] < 0.2
+    settings = {"labels": LabelSettings(min_share=0.3).model_dump()}
+    labels = run(tmp_path, label_latents, settings, sae=sae, text=text)
+
+    things = [Object(f"noun{i}", Box(0.0, 0.0, 8.0, 8.0)) for i in range(8)]
+    image = Record("a", "train", "a.png", 24, 24, objects=(*things, Object("yeti", things[0].box)))
+    records = publish(
+        tmp_path, "records", lambda work: write_records(work / "records.parquet", [image])
+    )
+    settings = NamingSettings(min_share=0.3).model_dump()
+    named = run(tmp_path, naming, settings, labels=labels, records=records)
+    layer = json.loads(named.file("result.json").read_text())["layers"][0]
+    assert "yeti" in layer["unnamed"]
+    assert layer["share"]["n"] == 9
+    assert layer["share"]["value"] == len(layer["latents"]) / 9 > 0
+    rows = pq.read_table(named.file("rows.parquet")).to_pylist()
+    assert [(row["metric"], row["layer"]) for row in rows] == [("named_classes", 0)]
+
+
+def test_a_bound_fails_the_stage(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
+    settings = {"check": CheckSaeSettings(max_fvu=1e-6).model_dump()}
+    with pytest.raises(UserError, match=r"SAE llama-l0 at layer 0 of llama.*check_sae\.max_fvu"):
+        run(tmp_path, check_sae, settings, sae=sae, text=text)
+    assert not (tmp_path / "check_sae" / "one" / "manifest.json").exists()
+
+
+def test_a_wrong_layer_is_refused_at_import(tmp_path: Path, sae: Artifact) -> None:
+    trained = open_artifact(tmp_path / "train_sae" / "one")
+    settings = {"sae": {}, "layer": 1, "name": "llama-l1"}
+    with pytest.raises(UserError, match="after block 0, but `layer` says 1"):
+        import_sae.run(Job("import_sae", settings, {"train_sae": trained}, tmp_path))
+
+
+def test_import_from_a_folder_and_from_nowhere(tmp_path: Path, sae: Artifact) -> None:
+    trained = open_artifact(tmp_path / "train_sae" / "one")
+    source = ImportSaeSettings(path=str(trained.path / "sae"))
+    settings = {"sae": source.model_dump(), "layer": 0, "name": "llama-l0"}
+    import_sae.run(Job("import_sae", settings, {}, tmp_path))
+    assert (tmp_path / "sae.safetensors").read_bytes() == sae.file("sae.safetensors").read_bytes()
+    settings["sae"] = ImportSaeSettings().model_dump()
+    with pytest.raises(UserError, match="no source"):
+        import_sae.run(Job("import_sae", settings, {}, tmp_path))
+
+
+def test_settings_of_a_source_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        ImportSaeSettings(path="a", release="b", sae_id="c")
+    with pytest.raises(ValueError, match="belong together"):
+        ImportSaeSettings(release="b")
+
+
+def test_records_without_objects_have_nothing_to_name(tmp_path: Path) -> None:
+    image = Record("a", "train", "a.png", 24, 24)
+    records = publish(
+        tmp_path, "records", lambda work: write_records(work / "records.parquet", [image])
+    )
+    with pytest.raises(UserError, match="no objects"):
+        naming.run(Job("naming", NamingSettings().model_dump(), {"records": records}, tmp_path))

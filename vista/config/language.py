@@ -1,0 +1,83 @@
+"""Settings of language models: where one comes from, and how a stand-in is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StandinLlm(_Settings):
+    """A small language model that the run trains on its own text corpus."""
+
+    kind: Literal["standin"] = "standin"
+    family: Literal["llama", "gemma2"] = Field(description="Architecture of the model.")
+    d_model: int = Field(96, ge=8, description="Width of the residual stream.")
+    n_blocks: int = Field(4, ge=1, description="Decoder blocks.")
+    n_heads: int = Field(4, ge=1, description="Attention heads of each block.")
+    d_mlp: int = Field(96, ge=1, description="Hidden width of each gated MLP.")
+    steps: int = Field(1500, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(16, ge=1, description="Documents a step.")
+    lr: float = Field(3e-3, gt=0, description="Peak learning rate of AdamW, cosine to 0.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled decay of matrices.")
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    opening_weight: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Weight of the loss on a document's opening words, which stand for the "
+        "patches of an image and can hardly be guessed; questions and answers count 1.",
+    )
+    max_length: int = Field(128, ge=8, description="Longest document, in tokens.")
+    seed: int = Field(475, ge=0, description="Seed of weights and order of documents.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.d_model % (2 * self.n_heads):
+            raise ValueError(
+                f"d_model {self.d_model} must be a multiple of 2 x n_heads ({2 * self.n_heads}), "
+                "since each head turns pairs of dimensions (rotary positions)"
+            )
+        return self
+
+
+class CheckpointLlm(_Settings):
+    """A pretrained causal language model: a folder, or a repository fetched beforehand."""
+
+    kind: Literal["checkpoint"]
+    path: str | None = Field(None, description="save_pretrained folder; or give `repo`.")
+    repo: str | None = Field(None, description='Hugging Face repository, "owner/name".')
+    revision: str | None = Field(None, description="Commit of the repository.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either `path` (a folder) or `repo` (a repository)")
+        if self.repo is not None and self.revision is None:
+            raise ValueError("`repo` needs a `revision`: the commit that the run is pinned to")
+        if self.path is not None and self.revision is not None:
+            raise ValueError("`revision` belongs to `repo`, not to `path`")
+        return self
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        location = self.path or self.repo
+        assert location is not None
+        return location
+
+
+class LanguageSettings(_Settings):
+    """One language model of a run."""
+
+    source: Annotated[StandinLlm | CheckpointLlm, Field(discriminator="kind")] = Field(
+        description="Trained here, or a checkpoint."
+    )
+    device: str = Field("cpu", description='"cpu", "cuda", "cuda:1", or "auto".')
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format of the frozen weights."
+    )

@@ -1,0 +1,170 @@
+"""Stage: what the language model says about images that it sees through the projector.
+
+Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.artifacts import Job
+from vista.config.metrics import CaptionSettings
+from vista.data.records import Record, read_records
+from vista.errors import UserError
+from vista.judges import load_judge
+from vista.metrics.caption import caption_figures
+from vista.progress import progress
+from vista.stages.results import write_parquet, write_result
+from vista.store.features import FeatureReader
+
+if TYPE_CHECKING:
+    from vista.language.model import LanguageModel
+    from vista.projector.module import LinearProjector
+
+# Asked of images that come without any conversation.
+DEFAULT_QUESTION = "Describe the image."
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How images reach the language model: features, projector, model."""
+
+    reader: FeatureReader
+    projector: LinearProjector
+    llm: LanguageModel
+
+    def visual(self, rows: Sequence[int]) -> Any:
+        """Visual tokens [b, p, d] of images by their place in the feature store."""
+        import torch
+
+        features_bpv = torch.from_numpy(self.reader.read(np.array(rows)).astype(np.float32))
+        return self.projector(features_bpv.to(self.llm.device))
+
+
+def run(job: Job) -> None:
+    """Read projector, features, records and LLM; write captions, result and per-image values."""
+    import pyarrow as pa
+    import torch
+
+    from vista.projector.module import load_projector
+    from vista.stages.loading import load_llm
+
+    torch.set_num_threads(job.threads)
+    torch.set_grad_enabled(False)
+    settings = CaptionSettings.model_validate(job.settings["caption"])
+    judge = load_judge(settings.judge)
+    records = read_records(job.input("records").file("records.parquet"))
+    reader = FeatureReader(job.input("features").store("features.zarr"))
+    chosen = [i for i, each in enumerate(records) if each.split == settings.split]
+    if not chosen:
+        raise UserError(f"caption.split {settings.split!r}: the data has no image of that split.")
+    llm = load_llm(job)
+    trained = job.input("projector")
+    trained.verify()
+    projector = load_projector(trained.path, d_vision=reader.shape[-1], d_model=llm.d_model)
+    sight = Sight(reader, projector.to(llm.device), llm)
+    shown = [records[i] for i in chosen]
+    questions = _questions(shown, records)
+    loss_b, tokens_b = _losses(sight, shown, chosen, settings, "cross-entropy")
+    # Images in the order of the store, turned by half their number: each gets another's tokens.
+    others = chosen[len(chosen) // 2 :] + chosen[: len(chosen) // 2]
+    shuffled_b = None
+    if len(chosen) > 1:
+        shuffled_b, _ = _losses(sight, shown, others, settings, "shuffled")
+    captions = _captions(sight, questions, chosen, settings)
+    result, items = caption_figures(
+        loss_b,
+        tokens_b,
+        captions,
+        [[each.category for each in record.objects] for record in shown],
+        [each.category for record in records for each in record.objects],
+        judge.judge,
+        judge_name=settings.judge,
+        seed=settings.bootstrap.seed,
+        resamples=settings.bootstrap.resamples,
+        level=settings.bootstrap.level,
+        shuffled_loss_b=shuffled_b,
+    )
+    image_ids = [record.image_id for record in shown]
+    texts = {
+        "image_id": image_ids,
+        "question": questions,
+        "caption": captions,
+        "reference": pa.array([r.turns[0].answer if r.turns else None for r in shown], pa.string()),
+    }
+    write_parquet(job.work / "captions.parquet", pa.table(texts))
+    columns: dict[str, Any] = {
+        "image_id": image_ids,
+        "loss_sum": loss_b,
+        "tokens": tokens_b,
+        "object_recall": items.recall_b,
+        "mentions": items.mentions_b,
+        "hallucinated": items.hallucinated_b,
+    }
+    if shuffled_b is not None:
+        columns["shuffled_loss_sum"] = shuffled_b
+    write_result(job, result, columns)
+
+
+def _questions(shown: Sequence[Record], records: Sequence[Record]) -> list[str]:
+    """The first question about each image; where there is none, the data's first question."""
+    asked = (record.turns[0].question for record in records if record.turns)
+    default = next(asked, DEFAULT_QUESTION)
+    return [record.turns[0].question if record.turns else default for record in shown]
+
+
+def _losses(
+    sight: Sight,
+    shown: Sequence[Record],
+    rows: Sequence[int],
+    settings: CaptionSettings,
+    what: str,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Nats over the first reference answer of each image, [b], and its tokens, [b].
+
+    `rows` says whose visual tokens each image of `shown` gets.
+    """
+    from vista.language.loss import sample_cross_entropy
+    from vista.language.prompt import build_batch
+
+    llm, size = sight.llm, settings.batch_size
+    sums, counts = [], []
+    for start in progress(range(0, len(shown), size), desc=what, unit="batch"):
+        visual_bpd = sight.visual(rows[start : start + size])
+        turns = [record.turns[:1] for record in shown[start : start + size]]
+        batch = build_batch(llm.tokenizer, turns, visual_bpd.shape[1], settings.max_length)
+        batch = batch.to(llm.device)
+        logits_nv = llm.forward(
+            batch.input_ids,
+            batch.attention_mask,
+            visual=visual_bpd,
+            visual_start=batch.visual_start,
+            logits_at=batch.predict_mask,
+        ).logits
+        assert logits_nv is not None
+        loss_b, tokens_b = sample_cross_entropy(logits_nv, batch)
+        sums.append(loss_b.double().cpu().numpy())
+        counts.append(tokens_b.cpu().numpy())
+    return np.concatenate(sums), np.concatenate(counts)
+
+
+def _captions(
+    sight: Sight, questions: Sequence[str], rows: Sequence[int], settings: CaptionSettings
+) -> list[str]:
+    """Greedy answers to `questions`, one an image."""
+    captions: list[str] = []
+    size = settings.batch_size
+    for start in progress(range(0, len(rows), size), desc="captions", unit="batch"):
+        part = slice(start, start + size)
+        captions += sight.llm.generate(
+            sight.visual(rows[part]),
+            questions[part],
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=size,
+        )
+    return captions
