@@ -199,12 +199,13 @@ def documents(
 ) -> Iterator[str]:
     """Documents of the language corpus, one for each generator in `seeds`.
 
-    Even documents open with patch words and go on exactly as a prompt does after an image; odd
-    ones are the prompt's text alone, as the text control reads it.
+    A document is fields parted by tabs. Even ones open with a field of patch words and go on with
+    question, answer, question, answer, exactly as a prompt does after an image; odd ones are the
+    prompt's text alone, as the text control reads it.
     """
     for i, rng in enumerate(seeds):
         scene = sample_scene(rng, settings, library, "train")
-        words = [text for turn in scene.turns for text in turn]
+        fields = [text for turn in scene.turns for text in turn]
         if i % 2 == 0:
-            words = [*patch_words(rng, scene, settings, library.nouns), *words]
-        yield " ".join(words)
+            fields.insert(0, " ".join(patch_words(rng, scene, settings, library.nouns)))
+        yield "\t".join(fields)
