@@ -66,6 +66,12 @@ class DrawnData(_Settings):
     object_size: tuple[int, int] = Field(
         (16, 24), description="Smallest and largest longer side of an object, pixels."
     )
+    align: int = Field(
+        8,
+        ge=1,
+        description="Cells of objects start at multiples of this and are as large, pixels; small "
+        "stand-ins learn objects on their patch grid much sooner. 1: anywhere, any size.",
+    )
     object_counts: tuple[float, float, float] = Field(
         (0.4, 0.35, 0.25), description="Shares of scenes with one, two and three objects."
     )
@@ -82,6 +88,12 @@ class DrawnData(_Settings):
         0.1, ge=0, le=1, description="Share of patch words swapped for a random word."
     )
 
+    @property
+    def object_sizes(self) -> list[int]:
+        """The sides that an object's cell can have, pixels."""
+        low, high = self.object_size
+        return [size for size in range(low, high + 1) if size % self.align == 0]
+
     @model_validator(mode="after")
     def _drawable(self) -> Self:
         low, high = self.object_size
@@ -92,6 +104,8 @@ class DrawnData(_Settings):
                 f"two objects of {low} px do not fit side by side in {self.image_size} px: "
                 "lower object_size or raise image_size"
             )
+        if not self.object_sizes:
+            raise ValueError(f"no multiple of align {self.align} lies in object_size {low, high}")
         if high > self.image_size:
             raise ValueError(f"object_size {high} is larger than image_size {self.image_size}")
         if min(self.object_counts) < 0 or abs(sum(self.object_counts) - 1.0) > 1e-6:

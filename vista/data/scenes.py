@@ -14,8 +14,8 @@ from vista.config.data import DrawnData
 from vista.data.glyphs import StampLibrary
 
 COLOURS: tuple[str, ...] = (
-    "black",
     "blue",
+    "cyan",
     "green",
     "orange",
     "purple",
@@ -103,49 +103,57 @@ def sample_scene(
     colours = [COLOURS[i] for i in rng.integers(len(COLOURS), size=count)]
     variants = [library.pick(noun, pool, rng) for noun in nouns]
     ground = GROUNDS[rng.integers(len(GROUNDS))]
-    low, high = settings.object_size
+    sizes = settings.object_sizes
     for attempt in range(_TRIES):
-        # Three large objects do not always fit: the upper bound sinks while the tries go on.
-        top = max(low, high - attempt // 50)
-        objects = _place(rng, settings.image_size, (low, top), nouns, colours, variants, library)
+        # Three large objects do not always fit: the largest sizes go while the tries go on.
+        allowed = sizes[: max(1, len(sizes) - attempt // 50)]
+        objects = _place(rng, settings, allowed, nouns, colours, variants, library)
         if objects is not None:
             break
     else:
-        raise ValueError(f"{count} objects of {low} px found no room in {settings.image_size} px")
+        raise ValueError(
+            f"{count} objects of {sizes[0]} px found no room in {settings.image_size} px"
+        )
     objects.sort(key=lambda o: PLACES.index(o.place))
     return Scene(ground, tuple(objects), int(rng.integers(count)), bool(rng.random() < 0.5))
 
 
 def _place(
     rng: np.random.Generator,
-    side: int,
-    sizes: tuple[int, int],
+    settings: DrawnData,
+    sizes: list[int],
     nouns: list[str],
     colours: list[str],
     variants: list[int],
     library: StampLibrary,
 ) -> list[SceneObject] | None:
+    """Put each object into the middle of a square cell of its own; None if two cells overlap."""
     # One call for all random numbers of a try: most of the time goes into failed tries.
     draws = rng.random((len(nouns), 3)).tolist()
+    side = settings.image_size
+    cells: list[tuple[int, int, int]] = []
     objects: list[SceneObject] = []
     for noun, colour, variant, (u, v, w) in zip(nouns, colours, variants, draws, strict=True):
-        size = sizes[0] + int(u * (sizes[1] + 1 - sizes[0]))
+        size = sizes[int(u * len(sizes))]
         stamp = library.stamp(noun, variant, size)
+        places = (side - size) // settings.align + 1
+        left, top = settings.align * int(v * places), settings.align * int(w * places)
         width, height = stamp.width, stamp.height
-        if width > side or height > side:
-            return None
-        x, y = int(v * (side - width + 1)), int(w * (side - height + 1))
-        place = place_name(x + width / 2, y + height / 2, side)
-        for other in objects:
+        x0 = min(max(0, left + (size - width) // 2), side - width)
+        y0 = min(max(0, top + (size - height) // 2), side - height)
+        place = place_name(x0 + width / 2, y0 + height / 2, side)
+        for (x, y, other_size), other in zip(cells, objects, strict=True):
+            gap = 0 if settings.align > 1 else _GAP
             apart = (
-                x >= other.x + other.width + _GAP
-                or other.x >= x + width + _GAP
-                or y >= other.y + other.height + _GAP
-                or other.y >= y + height + _GAP
+                left >= x + other_size + gap
+                or x >= left + size + gap
+                or top >= y + other_size + gap
+                or y >= top + size + gap
             )
             if not apart or place == other.place:
                 return None
-        objects.append(SceneObject(noun, colour, variant, size, x, y, width, height, place))
+        cells.append((left, top, size))
+        objects.append(SceneObject(noun, colour, variant, size, x0, y0, width, height, place))
     return objects
 
 

@@ -23,24 +23,24 @@ from vista.data.masks import encode_mask
 from vista.data.scenes import Scene, SceneObject, documents, sample_scene
 from vista.progress import progress
 
-# Ink and body of each colour: the body (filled holes) is a paler or darker shade of the ink.
+# Ink and body of each colour: the body (filled holes) is half as bright as the ink.
 INKS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
-    "black": ((12, 12, 14), (70, 70, 74)),
-    "blue": ((24, 52, 214), (110, 132, 240)),
-    "green": ((0, 112, 40), (60, 176, 92)),
-    "orange": ((238, 108, 0), (255, 166, 84)),
-    "purple": ((128, 20, 160), (188, 104, 214)),
-    "red": ((212, 16, 24), (244, 104, 108)),
-    "white": ((255, 255, 255), (216, 216, 222)),
-    "yellow": ((250, 214, 0), (252, 236, 110)),
+    "blue": ((110, 140, 255), (55, 70, 127)),
+    "cyan": ((80, 235, 240), (40, 117, 120)),
+    "green": ((90, 230, 90), (45, 115, 45)),
+    "orange": ((255, 165, 60), (127, 82, 30)),
+    "purple": ((215, 110, 255), (107, 55, 127)),
+    "red": ((255, 80, 80), (127, 40, 40)),
+    "white": ((250, 250, 250), (125, 125, 125)),
+    "yellow": ((250, 235, 80), (125, 117, 40)),
 }
-# Mean colour of each ground: pale and dull, so that all eight inks stand out on all five.
+# Mean colour of each ground: dark, so that all eight inks are brighter than all five.
 GROUND_COLOURS: dict[str, tuple[int, int, int]] = {
-    "grass": (142, 160, 118),
-    "sand": (190, 174, 142),
-    "stone": (148, 148, 150),
-    "water": (134, 160, 182),
-    "wood": (160, 130, 104),
+    "grass": (30, 70, 25),
+    "sand": (95, 75, 45),
+    "stone": (60, 60, 62),
+    "water": (20, 45, 90),
+    "wood": (85, 45, 30),
 }
 # Streams of the random generator: a scene depends on (seed, stream, index) and nothing else.
 _STREAMS = {"train": 0, "validation": 1, "test": 2, "text_train": 3, "text_heldout": 4}

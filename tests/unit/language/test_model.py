@@ -131,7 +131,7 @@ def test_right_padding_changes_nothing(any_lm: LanguageModel) -> None:
 
 def test_logits_at_chosen_positions_are_the_models_own(any_lm: LanguageModel) -> None:
     at = torch.zeros(IDS.shape, dtype=torch.bool)
-    at[0, 2] = at[1, 3] = at[1, 6] = True
+    at[0, 5] = at[1, 3] = at[1, 6] = True
     whole = _plain_logits(any_lm)
     torch.testing.assert_close(_logits(any_lm, IDS, logits_at=at), whole[at], **CLOSE)
     if any_lm.model.config.model_type == "gemma2":

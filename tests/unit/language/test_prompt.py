@@ -88,7 +88,9 @@ def test_a_template_with_bos_and_line_breaks_keeps_the_layout(tokenizer: Any) ->
 
 def test_the_end_of_a_cut_sample_is_cut(tokenizer: Any) -> None:
     batch = build_batch(tokenizer, [TWO], n_visual=3, max_length=10)
-    assert batch.input_ids.shape == (1, 10)
+    whole = build_batch(tokenizer, [TWO], n_visual=3, max_length=100)
+    assert torch.equal(batch.input_ids, whole.input_ids[:, :10])
+    assert torch.equal(batch.labels, whole.labels[:, :10])
     assert _words(tokenizer, batch.targets) == ["a", "red"]
     with pytest.raises(UserError, match="max_length=4"):
         build_batch(tokenizer, [TWO], n_visual=3, max_length=4)
