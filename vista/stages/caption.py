@@ -71,10 +71,9 @@ def run(job: Job) -> None:
     shown = [records[i] for i in chosen]
     questions = _questions(shown, records)
     loss_b, tokens_b = _losses(sight, shown, chosen, settings, "cross-entropy")
-    # Images in the order of the store, turned by half their number: each gets another's tokens.
-    others = chosen[len(chosen) // 2 :] + chosen[: len(chosen) // 2]
     shuffled_b = None
     if len(chosen) > 1:
+        others = _others(chosen, settings.bootstrap.seed)
         shuffled_b, _ = _losses(sight, shown, others, settings, "shuffled")
     captions = _captions(sight, questions, chosen, settings)
     result, items = caption_figures(
@@ -116,6 +115,14 @@ def _questions(shown: Sequence[Record], records: Sequence[Record]) -> list[str]:
     asked = (record.turns[0].question for record in records if record.turns)
     default = next(asked, DEFAULT_QUESTION)
     return [record.turns[0].question if record.turns else default for record in shown]
+
+
+def _others(chosen: Sequence[int], seed: int) -> list[int]:
+    """Another image for each: the next one in a random ring, so that none gets itself."""
+    ring = np.random.default_rng(seed).permutation(len(chosen))
+    others = np.empty(len(chosen), dtype=np.int64)
+    others[ring] = np.asarray(chosen)[np.roll(ring, -1)]
+    return [int(other) for other in others]
 
 
 def _losses(

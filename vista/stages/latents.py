@@ -120,9 +120,11 @@ def _write_kind(
         index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, slots, "latents.max_active")
         error_n = (sae(x_nd) - x_nd).square().mean(-1)
         columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
-        packed = [_unpack(column.cpu().numpy(), valid, b, tokens) for column in columns]
+        index, value, nnz, error, norm2 = (
+            _unpack(column.cpu().numpy(), valid, b, tokens) for column in columns
+        )
         total_bd = (taps[layer] * mask_bt[..., None]).double().sum(1).cpu().numpy()
-        writer.write(kind, start, layer, *packed, total=total_bd)
+        writer.write(kind, start, layer, index, value, nnz, error, norm2, total=total_bd)
 
 
 def _unpack(column: Any, valid: Any, b: int, tokens: int) -> Any:

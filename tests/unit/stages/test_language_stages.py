@@ -1,0 +1,170 @@
+"""train_llm and caption on images whose features are words that the language model knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from vista.artifacts import Artifact, Job, open_artifact, publishing
+from vista.artifacts import Record as ArtifactRecord
+from vista.config.language import LanguageSettings, StandinLlm
+from vista.config.metrics import CaptionSettings
+from vista.data.records import Box, Object, Record, Turn, write_records, write_text
+from vista.errors import UserError
+from vista.language.model import LanguageModel
+from vista.projector.module import make_projector, save_projector
+from vista.stages import caption, train_llm
+from vista.stages.results import read_result
+from vista.store.features import FeatureWriter
+
+NOUNS = ("cat", "dog", "anchor", "umbrella", "star", "cloud")
+QUESTION = "what is here ?"
+SOURCE = StandinLlm(family="llama", d_model=32, n_blocks=2, n_heads=2, d_mlp=32, steps=300, seed=1)
+# Places in the store: the first images belong to another split.
+N_TRAIN, N_TEST = 5, 24
+
+
+def publish(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
+    with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+        assert work is not None
+        write(work)
+    return open_artifact(root / stage / "node")
+
+
+def opening(noun: str, rng: np.random.Generator) -> str:
+    words = np.full(9, rng.choice(["sand", "grass"]), dtype=object)
+    words[rng.choice(9, 3, replace=False)] = noun
+    return " ".join(words)
+
+
+def records() -> list[Record]:
+    found = []
+    for i in range(N_TRAIN + N_TEST):
+        noun = NOUNS[i % len(NOUNS)]
+        split = "train" if i < N_TRAIN else "test"
+        found.append(
+            Record(
+                f"image_{i}",
+                split,
+                f"image_{i}.png",
+                24,
+                24,
+                turns=(Turn(QUESTION, noun), Turn("what else ?", "nothing")),
+                objects=(Object(noun, Box(0.0, 0.0, 8.0, 8.0)),),
+            )
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("artifacts")
+    rng = np.random.default_rng(0)
+
+    def documents(n: int) -> list[str]:
+        nouns = rng.choice(NOUNS, n)
+        return [f"{opening(noun, rng)}\t{QUESTION}\t{noun}" for noun in nouns]
+
+    text = publish(
+        root,
+        "text",
+        lambda work: void(
+            write_text(work / "text.parquet", {"train": documents(800), "heldout": documents(50)})
+        ),
+    )
+    llm = publish(
+        root,
+        "train_llm",
+        lambda work: train_llm.run(Job("n", SOURCE.model_dump(mode="json"), {"text": text}, work)),
+    )
+    model = LanguageModel.load(llm.folder("model"))
+    all_records = records()
+
+    def write_features(work: Path) -> None:
+        words = [opening(record.objects[0].category, rng) for record in all_records]
+        ids = model.tokenizer(words)["input_ids"]
+        stream_bpd = model.embed(torch.tensor(ids))[:, 1:].numpy()
+        writer = FeatureWriter(
+            work / "features.zarr", [r.image_id for r in all_records], (3, 3), model.d_model
+        )
+        writer.write_shard(0, stream_bpd)
+        writer.close()
+
+    def write_projector(work: Path) -> None:
+        projector = make_projector("linear", model.d_model, model.d_model, 0)
+        with torch.no_grad():
+            projector.linear.weight.copy_(torch.eye(model.d_model))
+            projector.linear.bias.zero_()
+        save_projector(work, projector)
+
+    return {
+        "root": root,
+        "llm": llm,
+        "records": publish(
+            root, "records", lambda work: void(write_records(work / "records.parquet", all_records))
+        ),
+        "features": publish(root, "features", write_features),
+        "projector": publish(root, "train_projector", write_projector),
+    }
+
+
+def void(_: object) -> None:
+    """Lets a function that returns something be used where nothing may be."""
+
+
+def run_caption(made: dict[str, Any], stage: str, **changes: Any) -> Artifact:
+    llm = LanguageSettings(source=SOURCE).model_dump(mode="json")
+    llm["source"] = {"kind": "standin", "family": "llama"}
+    settings = CaptionSettings(max_new_tokens=4, batch_size=7, **changes).model_dump(mode="json")
+    inputs = {role: made[role] for role in ("llm", "records", "features", "projector")}
+    job_settings = {"llm": llm, "caption": settings}
+    return publish(
+        made["root"], stage, lambda work: caption.run(Job("n", job_settings, inputs, work))
+    )
+
+
+def test_train_llm_writes_a_model_and_its_curve(made: dict[str, Any]) -> None:
+    curve = pq.read_table(made["llm"].file("curve.parquet")).to_pydict()
+    assert curve["step"][-1] == SOURCE.steps
+    assert curve["heldout_loss"][-1] < 0.5 * curve["heldout_loss"][0]
+    assert made["llm"].folder("model").is_dir()
+
+
+def test_captions_name_what_the_features_say(made: dict[str, Any]) -> None:
+    """Fails if an image gets the tokens of another, as when a split is not mapped to the store."""
+    artifact = run_caption(made, "caption")
+    test = [record for record in records() if record.split == "test"]
+    table = pq.read_table(artifact.file("captions.parquet")).to_pydict()
+    assert table["image_id"] == [record.image_id for record in test]
+    assert table["reference"] == [record.turns[0].answer for record in test]
+    assert table["question"] == [QUESTION] * N_TEST
+    named = [c == r for c, r in zip(table["caption"], table["reference"], strict=True)]
+    assert np.mean(named) > 0.9
+    result = read_result(artifact)
+    assert result["n_images"] == N_TEST
+    assert result["one_object_named"]["value"] == pytest.approx(np.mean(named))
+    # Five in six other images show another noun: the model is sure of the wrong word.
+    assert result["cross_entropy"]["chance"] > 20 * result["cross_entropy"]["value"]
+    items = pq.read_table(artifact.file("items.parquet")).to_pydict()
+    assert items["tokens"] == [2] * N_TEST  # the first answer and its end, no second turn
+    mean = sum(items["loss_sum"]) / sum(items["tokens"])
+    assert result["cross_entropy"]["value"] == pytest.approx(mean)
+
+
+def test_no_image_is_its_own_other() -> None:
+    chosen = [4, 5, 8, 11, 20]
+    others = caption._others(chosen, seed=3)
+    assert sorted(others) == chosen
+    assert all(a != b for a, b in zip(chosen, others, strict=True))
+
+
+def test_a_split_without_images_is_named(made: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"caption\.split 'validation'"):
+        run_caption(made, "caption_none", split="validation")

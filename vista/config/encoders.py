@@ -1,0 +1,119 @@
+"""Settings of vision encoders: where one comes from, how a stand-in is trained, how it is read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vista.config.metrics import BootstrapSettings
+
+Family = Literal["dinov2", "clip", "siglip"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StandinEncoder(_Settings):
+    """A small vision encoder that the run trains on the drawn images (and, but for Dinov2,
+    their captions)."""
+
+    kind: Literal["standin"] = "standin"
+    family: Family = Field(description="Architecture, and with it the training objective.")
+    d_vision: int = Field(96, ge=8, description="Width of the patch tokens.")
+    n_blocks: int = Field(3, ge=1, description="Transformer blocks.")
+    n_heads: int = Field(4, ge=1, description="Attention heads of each block.")
+    patch: int = Field(8, ge=2, description="Side of a patch, pixels.")
+    image_size: int = Field(48, ge=8, description="Side of the square input, pixels.")
+    steps: int = Field(600, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(32, ge=2, description="Images a step.")
+    lr: float = Field(2.5e-3, gt=0, description="Peak learning rate of AdamW, cosine to 0.")
+    weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled decay of matrices.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    mask_share: float = Field(
+        0.2, ge=0, lt=1, description="Dinov2: share of the patches that are masked in training."
+    )
+    visual_words: int = Field(
+        1024, ge=2, description="Dinov2: clusters of patches, whose ids are predicted."
+    )
+    word_balance: float = Field(
+        1.0,
+        ge=0,
+        description="CLIP, SigLIP: a word of share f of the captions is kept with probability "
+        "(median f / f) ** this, so that places and colours do not outshout nouns.",
+    )
+    seed: int = Field(475, ge=0, description="Seed of weights, masks and order of images.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.d_vision % self.n_heads:
+            raise ValueError(f"d_vision {self.d_vision} is no multiple of n_heads {self.n_heads}")
+        if self.image_size % self.patch:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}")
+        return self
+
+
+class CheckpointEncoder(_Settings):
+    """A pretrained vision encoder: a folder, or a repository fetched beforehand."""
+
+    kind: Literal["checkpoint"]
+    family: Family = Field(description="Family that the checkpoint belongs to.")
+    path: str | None = Field(None, description="save_pretrained folder; or give `repo`.")
+    repo: str | None = Field(None, description='Hugging Face repository, "owner/name".')
+    revision: str | None = Field(None, description="Commit of the repository.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either `path` (a folder) or `repo` (a repository)")
+        if (self.repo is None) != (self.revision is None):
+            raise ValueError("`repo` and `revision`, the commit it is pinned to, belong together")
+        return self
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        location = self.path or self.repo
+        assert location is not None
+        return location
+
+
+class EncoderSettings(_Settings):
+    """One vision encoder of a run and how its patch features are read."""
+
+    source: Annotated[StandinEncoder | CheckpointEncoder, Field(discriminator="kind")] = Field(
+        description="Trained here, or a checkpoint."
+    )
+    layer: int = Field(
+        -1, description="Block whose output is read, counted from 0; negative: from the last."
+    )
+    final_norm: bool = Field(
+        True,
+        description="Apply the norm that the family's last_hidden_state has (Dinov2, SigLIP; CLIP "
+        "has none on patch tokens).",
+    )
+    fit: Literal["pad", "crop"] = Field(
+        "pad", description="How an image becomes square, in training and evaluation alike."
+    )
+    device: str = Field("cpu", description='"cpu", "cuda", "cuda:1", or "auto".')
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format of the frozen weights."
+    )
+    batch_size: int = Field(64, ge=1, description="Images a forward pass.")
+
+
+class ProbeSettings(_Settings):
+    """Linear probe: can a patch token's class be read off linearly?"""
+
+    split: str = Field("train", description="Images that the probe is fitted on.")
+    test_split: str = Field("test", description="Images that it is judged on.")
+    mask_cover: float = Field(
+        0.5, gt=0, le=1, description="Share of a patch that an object must cover to name it."
+    )
+    max_patches: int = Field(8000, ge=1, description="Patches that the probe is fitted on.")
+    regularisation: float = Field(0.3, gt=0, description="scikit-learn's C: smaller is stronger.")
+    iterations: int = Field(60, ge=1, description="Iterations of the solver.")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )

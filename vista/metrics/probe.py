@@ -1,0 +1,90 @@
+"""Linear probe: how well the class of the object at a patch can be read off its feature linearly.
+
+This is what a linear projector can hope for: a noun that no linear map finds in a patch token
+cannot reach the language model. Legend: n patch, d width of the features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vista.metrics.bootstrap import bootstrap_ratio
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+
+class ProbeResult(MetricResult):
+    """Accuracy of a linear probe on the patches that an object covers."""
+
+    patch_accuracy: Estimate = Field(
+        description="Share of held-out object patches whose class the probe names; chance: always "
+        "the class that is most frequent in fitting. n is the number of held-out patches."
+    )
+    n_fitted: int = Field(description="Patches that the probe was fitted on.")
+    n_classes: int = Field(description="Classes among them.")
+
+    def rows(self) -> list[Row]:
+        """Return the accuracy as a row of the long table."""
+        return [self.patch_accuracy.row("patch_accuracy", token_kind="image")]
+
+
+def linear_probe(
+    fit: tuple[NDArray[Any], NDArray[np.str_]],
+    held_out: tuple[NDArray[Any], NDArray[np.str_], NDArray[np.int64]],
+    *,
+    regularisation: float,
+    iterations: int,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> ProbeResult:
+    """Fit a multinomial logistic regression on standardised features and judge it.
+
+    Args:
+        fit: features [n, d] and classes [n] to fit on.
+        held_out: features [n, d], classes [n] and the image [n] of each patch.
+        regularisation: scikit-learn's C.
+        iterations: of the solver (L-BFGS).
+        seed: of the bootstrap over images.
+        resamples: of the bootstrap.
+        level: coverage of the interval.
+
+    Raises:
+        ValueError: no patch to fit on or to judge on.
+    """
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x_nd, y_n = fit
+    test_nd, truth_n, image_n = held_out
+    if not len(y_n) or not len(truth_n):
+        raise ValueError("a probe needs patches to fit on and patches to judge on")
+    names, counts = np.unique(y_n, return_counts=True)
+    if len(names) == 1:
+        said_n = np.full(len(truth_n), names[0])
+    else:
+        probe = make_pipeline(
+            StandardScaler(), LogisticRegression(C=regularisation, max_iter=iterations)
+        )
+        with warnings.catch_warnings():
+            # A probe that has not fully converged is a lower bound, which is what it reports.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            said_n = probe.fit(x_nd.astype(np.float32), y_n).predict(test_nd.astype(np.float32))
+    _, place_n = np.unique(image_n, return_inverse=True)
+    right_b = np.bincount(place_n, weights=said_n == truth_n)
+    patches_b = np.bincount(place_n).astype(np.float64)
+    chance = float(np.mean(truth_n == names[counts.argmax()]))
+    interval = bootstrap_ratio(right_b, patches_b, seed, resamples, level)
+    return ProbeResult(
+        patch_accuracy=estimate(interval, len(truth_n), chance),
+        n_fitted=len(y_n),
+        n_classes=len(names),
+    )
