@@ -103,8 +103,14 @@ class LabelSettings(_Settings):
     tokens: int = Field(60_000, gt=0, description="text tokens to read")
     contexts: int = Field(8, gt=0, description="top contexts kept for each latent")
     window: int = Field(60, gt=0, description="characters shown on each side of the token")
+    strong: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="activations of at least this share of the latent's maximum decide its label",
+    )
     min_share: float = Field(
-        0.5, gt=0, le=1, description="share of the activation mass that a label must have"
+        0.5, gt=0, le=1, description="share of the strong activation that a label must have"
     )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 
@@ -113,7 +119,7 @@ class NamingSettings(_Settings):
     """Share of the classes that a dictionary names."""
 
     min_share: float = Field(
-        0.5, gt=0, le=1, description="share of its latent's activation mass that a class must have"
+        0.5, gt=0, le=1, description="share of its latent's strong activation a class must have"
     )
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over classes."

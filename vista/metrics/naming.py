@@ -1,7 +1,7 @@
 """Can a dictionary name the world? Share of classes that have a latent of their own.
 
 A class has one if some latent's label is the class word and the word holds at least `min_share` of
-that latent's activation mass. Without that, a matching rate measures the dictionary, not the
+that latent's strong activation. Without that, a matching rate measures the dictionary, not the
 projector. Labels are single words, so a class of several words ("traffic light") is never named.
 """
 
@@ -30,7 +30,9 @@ class LayerNaming(BaseModel):
 class NamingResult(MetricResult):
     """Share of classes with a latent of their own, for each layer."""
 
-    min_share: float = Field(description="Share of activation mass that the class word must hold.")
+    min_share: float = Field(
+        description="Share of strong activation that the class word must hold."
+    )
     layers: list[LayerNaming] = Field(description="One entry a layer, ascending.")
 
     def rows(self) -> list[Row]:
@@ -49,7 +51,7 @@ def naming(
 
     Args:
         classes: Class words; duplicates and case do not count.
-        labels: layer -> (label, share of activation mass) of each latent, by latent number.
+        labels: layer -> (label, its share of strong activation) of each latent, by latent number.
         min_share: Share in 0..1 that the class word must hold.
         seed: Seed of the bootstrap over classes.
         n_boot: Bootstrap samples.

@@ -35,8 +35,8 @@ class LatentLabels:
     """Labels of all latents of one SAE, by latent number.
 
     layer: block after which the SAE reads; sae: its name; tokens: text tokens behind the figures;
-    label_s: word that rules the latent's activation mass, None where no word reaches the share that
-    was asked for; share_s: share of the mass that the strongest word has (0 where the latent never
+    label_s: word that rules the latent's strong activations, None where no word reaches the share
+    that was asked for; share_s: share of them that the first word has (0 where the latent never
     fired); density_s: share of text tokens on which the latent fires; contexts_s: for each latent
     its strongest places in text, as "activation: snippet with the token in «»".
     """

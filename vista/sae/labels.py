@@ -1,10 +1,14 @@
 """Name latents by the text that they fire on.
 
-One streaming pass gathers, for each latent: on how many text tokens it fires (density), how much
-activation falls on each word (the label is the word with most of it, if its share is large enough),
-and its strongest places, at most one a document. Memory is bounded: the places are a fixed table,
-and of the (latent, word) pairs only the heaviest are kept (total mass is kept exactly, so that a
-share can only be understated).
+One streaming pass gathers, for each latent: on how many text tokens it fires (density), how its
+activation spreads over words, and its strongest places, at most one a document. The label is the
+word that holds most of the latent's *strong* activation, if its share is large enough. Weak firing
+is left out, as it is where labels are written from top contexts (Bills et al. 2023, Language models
+can explain neurons in language models): attention carries a word on to its neighbours, so a latent
+for a word fires faintly on many others, and by number they outweigh the word itself.
+
+Memory is bounded: the places are a fixed table, and of the (latent, word, strength) cells only the
+heaviest are kept (the rest is missing from a word's share and from the total alike).
 
 A word is a run of letters, digits and underscores, or one other sign, in lower case; a token that
 is part of a word counts as that word, so that a subword tokenizer gives words all the same.
@@ -29,7 +33,12 @@ from vista.sae.activations import TextBatch, first_tokens, text_activations
 from vista.sae.label_table import LatentLabels
 from vista.sae.neutral import SparseAutoencoder
 
-MAX_PAIRS = 2_000_000  # (latent, word) pairs kept in memory: 32 MB
+MAX_CELLS = 4_000_000  # (latent, word, strength) cells kept in memory: 64 MB
+# Strengths are told apart in steps of a factor 2 ** (1 / 8): what counts as strong, a share of the
+# latent's maximum, is only known at the end of the pass.
+_STEPS = 8
+_BIN_BITS, _WORD_BITS = 10, 30
+_ZERO_BIN = 1 << (_BIN_BITS - 1)
 _WORD = re.compile(r"\w+|[^\w\s]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 _BOS_WORD = "<bos>"
@@ -57,7 +66,7 @@ def label_latents(
         mass.add(z_ns, batch_words(batch, texts))
         top.add(z_ns, batch)
         tokens += len(batch)
-    label_s, share_s = mass.labels(settings.min_share)
+    label_s, share_s = mass.labels(settings.min_share, settings.strong)
     return LatentLabels(
         layer=sae.config.layer,
         sae=sae.config.name,
@@ -70,46 +79,63 @@ def label_latents(
 
 
 class WordMass:
-    """Activation mass of each (latent, word), in bounded memory."""
+    """Activation mass of each (latent, word, strength), in bounded memory."""
 
-    def __init__(self, d_sae: int, max_pairs: int = MAX_PAIRS) -> None:
-        self._max_pairs = max_pairs
+    def __init__(self, d_sae: int, max_cells: int = MAX_CELLS) -> None:
+        self._max_cells = max_cells
         self._words: dict[str, int] = {}
-        self._key: Ints = np.zeros(0, dtype=np.int64)  # latent * 2**32 + word, ascending
+        self._key: Ints = np.zeros(0, dtype=np.int64)  # latent, word, bin: ascending
         self._mass: Floats = np.zeros(0, dtype=np.float64)
-        self._total_s: Floats = np.zeros(d_sae, dtype=np.float64)
+        self._top_s: Floats = np.zeros(d_sae, dtype=np.float64)
 
     def add(self, z_ns: torch.Tensor, words_n: Sequence[str]) -> None:
         """Count the activations [n, s] of n tokens that belong to `words_n`."""
         word_n = np.array([self._words.setdefault(w, len(self._words)) for w in words_n])
         token, latent = (index.cpu().numpy() for index in z_ns.nonzero(as_tuple=True))
         value = z_ns.cpu().numpy()[token, latent].astype(np.float64)
-        self._total_s += np.bincount(latent, weights=value, minlength=len(self._total_s))
-        key = np.concatenate([self._key, latent.astype(np.int64) << 32 | word_n[token]])
+        np.maximum.at(self._top_s, latent, value)
+        cell = (latent.astype(np.int64) << _WORD_BITS | word_n[token]) << _BIN_BITS | _bin(value)
         weight = np.concatenate([self._mass, value])
-        self._key, inverse = np.unique(key, return_inverse=True)
+        self._key, inverse = np.unique(np.concatenate([self._key, cell]), return_inverse=True)
         summed = np.bincount(inverse, weights=weight, minlength=len(self._key))
         self._mass = summed.astype(np.float64)
-        if len(self._key) > self._max_pairs:
-            kept = np.sort(np.argsort(-self._mass, kind="stable")[: self._max_pairs // 2])
+        if len(self._key) > self._max_cells:
+            kept = np.sort(np.argsort(-self._mass, kind="stable")[: self._max_cells // 2])
             self._key, self._mass = self._key[kept], self._mass[kept]
 
-    def labels(self, min_share: float) -> tuple[tuple[str | None, ...], Floats]:
-        """For each latent its heaviest word (None below `min_share`), and that word's share."""
+    def labels(self, min_share: float, strong: float) -> tuple[tuple[str | None, ...], Floats]:
+        """For each latent its heaviest word (None below `min_share`), and that word's share.
+
+        Only activations of at least `strong` x the latent's maximum count (to within one step of
+        strength, 9 %).
+        """
         names = list(self._words)
-        latent, word = self._key >> 32, self._key & (2**32 - 1)
+        latent = self._key >> (_WORD_BITS + _BIN_BITS)
+        strong_enough = (self._key & ((1 << _BIN_BITS) - 1)) >= _bin(strong * self._top_s[latent])
+        pair, inverse = np.unique(self._key[strong_enough] >> _BIN_BITS, return_inverse=True)
+        mass = np.bincount(inverse, weights=self._mass[strong_enough], minlength=len(pair))
+        latent, word = pair >> _WORD_BITS, pair & ((1 << _WORD_BITS) - 1)
+        total_s = np.bincount(latent, weights=mass, minlength=len(self._top_s))
         # Heaviest first within a latent; equal masses by spelling, not by order of appearance.
         rank = np.zeros(len(names), dtype=np.int64)
         rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
-        order = np.lexsort((rank[word], -self._mass, latent))
+        order = np.lexsort((rank[word], -mass, latent))
         first = order[np.unique(latent[order], return_index=True)[1]]
-        share_s = np.zeros(len(self._total_s))
-        share_s[latent[first]] = self._mass[first] / self._total_s[latent[first]]
+        share_s = np.zeros(len(self._top_s))
+        share_s[latent[first]] = mass[first] / total_s[latent[first]]
         label_s: list[str | None] = [None] * len(share_s)
         for at in first:
             if share_s[latent[at]] >= min_share:
                 label_s[latent[at]] = names[word[at]]
         return tuple(label_s), share_s
+
+
+def _bin(value: Floats) -> Ints:
+    """Number of the strength that an activation has."""
+    with np.errstate(divide="ignore"):
+        steps = np.floor(_STEPS * np.log2(value))
+    bins: Ints = np.clip(steps + _ZERO_BIN, 0, 2 * _ZERO_BIN - 1).astype(np.int64)
+    return bins
 
 
 class TopContexts:

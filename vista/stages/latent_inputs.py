@@ -49,11 +49,17 @@ def read_layer_labels(job: Job, latents: LatentReader) -> dict[int, LatentLabels
     """Return the labels of every layer that the store holds.
 
     Raises:
-        UserError: A layer has no labels or two, or labels are of a dictionary of another size.
+        UserError: A layer has no labels or two, or labels are of another SAE.
     """
     labels: dict[int, LatentLabels] = {}
+    read = job.input("latents").inputs.get("saes", [])
     for artifact in job.input_list("labels"):
         path = artifact.file(FILE)
+        if artifact.inputs["sae"] not in read:
+            raise UserError(
+                f"{path} labels another SAE than the latents were read with; labels hold for one "
+                "dictionary only: run the workflow again"
+            )
         table = read_labels(path)
         if table.layer in labels:
             raise UserError(f"{path} labels layer {table.layer}, which has labels already")

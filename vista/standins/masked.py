@@ -116,7 +116,7 @@ def k_means(points: Tensor, k: int, rounds: int, generator: torch.Generator) -> 
 
 def _nearest(points: Tensor, centres: Tensor) -> Tensor:
     half = centres.square().sum(1) / 2
-    parts = torch.split(points, 8192)  # type: ignore[no-untyped-call]
+    parts = torch.split(points, 8192)
     return torch.cat([(part @ centres.T - half).argmax(1) for part in parts])
 
 

@@ -75,28 +75,40 @@ def test_same_bytes_twice(llm: Any, texts: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_bounded_word_mass_understates_but_never_invents() -> None:
+def test_bounded_word_mass_keeps_the_heaviest_word() -> None:
     rng = np.random.default_rng(0)
-    exact, bounded = WordMass(3), WordMass(3, max_pairs=20)
+    exact, bounded = WordMass(3), WordMass(3, max_cells=1600)
     for _ in range(20):
         words = [f"w{i}" for i in rng.integers(60, size=40)]
         words[:10] = ["king"] * 10
         z = torch.from_numpy(rng.random((40, 3)))
         exact.add(z, words)
         bounded.add(z, words)
-    exact_labels, exact_share = exact.labels(0.2)
-    labels, share = bounded.labels(0.2)
+    exact_labels, exact_share = exact.labels(0.2, strong=0)
+    labels, share = bounded.labels(0.2, strong=0)
     assert labels == exact_labels == ("king",) * 3
-    assert (share <= exact_share + 1e-12).all()
-    np.testing.assert_allclose(share, exact_share, rtol=0.05)
+    np.testing.assert_allclose(share, exact_share, rtol=0.3)
 
 
 def test_word_mass_weighs_by_activation_and_breaks_ties_by_spelling() -> None:
     mass = WordMass(2)
     mass.add(torch.tensor([[1.0, 1.0], [1.0, 1.0], [5.0, 0.0], [0.0, 2.0]]), ["b", "b", "c", "a"])
-    labels, share = mass.labels(0.5)
+    labels, share = mass.labels(0.5, strong=0)
     assert labels == ("c", "a")
     np.testing.assert_allclose(share, [5 / 7, 0.5])
+
+
+def test_only_strong_activations_decide() -> None:
+    """A word's latent fires faintly on a hundred neighbours; they must not name it."""
+    z = torch.tensor([[9.0]] * 4 + [[5.0]] * 2 + [[1.0]] * 100)
+    mass = WordMass(1)
+    for part in z.split(7):  # in any number of batches
+        mass.add(part, ["cup" if v > 8 else "mug" if v > 4 else "the" for v in part[:, 0]])
+    assert mass.labels(0.5, strong=0)[0] == ("the",)
+    labels, share = mass.labels(0.5, strong=0.5)
+    assert labels == ("cup",)
+    np.testing.assert_allclose(share, [36 / 46])  # 5 is more than half of 9
+    np.testing.assert_allclose(mass.labels(0.5, strong=0.75)[1], [1.0])
 
 
 def test_contexts_come_from_different_documents() -> None:

@@ -37,8 +37,21 @@ PLACES = [0, 4, 8, 2, 6, 5]
 LAYERS = {1: 6, 2: 6}
 
 
-def publish(root: Path, stage: str, node: str, write: Callable[[Path], None]) -> Artifact:
-    record = ArtifactRecord(stage, {}, {}, "code", {})
+# The digests of inputs that metrics compare: labels must be of an SAE that made the latents.
+INPUTS: dict[str, dict[str, Any]] = {
+    "latents": {"saes": ["digest"]},
+    "label_latents": {"sae": "digest"},
+}
+
+
+def publish(
+    root: Path,
+    stage: str,
+    node: str,
+    write: Callable[[Path], None],
+    inputs: dict[str, Any] | None = None,
+) -> Artifact:
+    record = ArtifactRecord(stage, {}, inputs or INPUTS.get(stage, {}), "code", {})
     with publishing(root, stage, node, record) as work:
         assert work is not None
         write(work)
@@ -357,6 +370,26 @@ def test_labels_of_another_dictionary_are_a_user_error(made: dict[str, Any]) -> 
             MatchingSettings().model_dump(mode="json"),
             latents=made["latents_1.0"],
             labels=[other, made["labels"][0]],
+            records=made["records"],
+        )
+
+
+def test_labels_of_another_sae_are_a_user_error_even_of_equal_size(made: dict[str, Any]) -> None:
+    other = publish(
+        made["root"],
+        "label_latents",
+        "foreign",
+        lambda work: write_label_table(work, 0),
+        {"sae": "another digest"},
+    )
+    with pytest.raises(UserError, match="labels another SAE than the latents were read with"):
+        run(
+            made["root"],
+            matching_rate,
+            "foreign_labels",
+            {},
+            latents=made["latents"][0],
+            labels=[other, made["labels"][1]],
             records=made["records"],
         )
 
