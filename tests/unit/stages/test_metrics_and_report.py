@@ -388,7 +388,7 @@ def test_labels_of_another_sae_are_a_user_error_even_of_equal_size(made: dict[st
             matching_rate,
             "foreign_labels",
             {},
-            latents=made["latents"][0],
+            latents=made["latents_1.0"],
             labels=[other, made["labels"][1]],
             records=made["records"],
         )
