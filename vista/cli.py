@@ -120,6 +120,7 @@ def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
     # than the workflow gave this job. Both are read when those libraries are first imported.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
     spec: dict[str, Any] = json.loads(spec_text)

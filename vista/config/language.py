@@ -20,7 +20,7 @@ class StandinLlm(_Settings):
     n_blocks: int = Field(4, ge=1, description="Decoder blocks.")
     n_heads: int = Field(4, ge=1, description="Attention heads of each block.")
     d_mlp: int = Field(96, ge=1, description="Hidden width of each gated MLP.")
-    steps: int = Field(1500, ge=1, description="Optimizer steps.")
+    steps: int = Field(1200, ge=1, description="Optimizer steps.")
     batch_size: int = Field(16, ge=1, description="Documents a step.")
     lr: float = Field(3e-3, gt=0, description="Peak learning rate of AdamW, cosine to 0.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled decay of matrices.")

@@ -29,9 +29,9 @@ class TrainSaeSettings(_Settings):
     architecture: Literal["batchtopk", "jumprelu"] = Field(
         "batchtopk", description="SAE architecture; both run as jumprelu at inference"
     )
-    d_sae: int = Field(512, gt=0, description="latents in the dictionary")
-    k: float = Field(6, gt=0, description="mean active latents a token that training aims at")
-    steps: int = Field(400, gt=0, description="optimizer steps")
+    d_sae: int = Field(384, gt=0, description="latents in the dictionary")
+    k: float = Field(5, gt=0, description="mean active latents a token that training aims at")
+    steps: int = Field(300, gt=0, description="optimizer steps")
     batch_tokens: int = Field(512, gt=0, description="tokens a step")
     lr: float = Field(4e-3, gt=0, description="peak learning rate of Adam")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising rate")

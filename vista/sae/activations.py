@@ -27,7 +27,7 @@ class TextBatch:
 
     stream_nd: float32 residual stream after the block; ids_n: token ids; document_n: index of the
     token's document among all texts; span_n2: its first and last + 1 character in that document
-    (0, 0 for BOS).
+    (the same twice for BOS and end-of-sequence tokens).
     """
 
     stream_nd: torch.Tensor
@@ -44,7 +44,7 @@ def text_activations(
 ) -> Iterator[TextBatch]:
     """Yield the residual stream after block `layer` (counted from 0) of `texts`, batch by batch.
 
-    Each document is read on its own, as BOS + its tokens, cut after `settings.max_length`.
+    Each document is read on its own, as BOS + its tokens, cut off after `settings.max_length`.
     Raises UserError where the model has no such block, or the texts hold no token.
     """
     if not 0 <= layer < llm.n_blocks:
@@ -78,21 +78,18 @@ def _read(
 ) -> TextBatch | None:
     """One batch; None where no document has a token that counts."""
     bos = llm.tokenizer.bos_token_id
-    lead = [] if bos is None else [bos]
-    encoded = llm.tokenizer(
-        list(texts),
-        add_special_tokens=False,  # BOS is set here, once, whatever the tokenizer's template does
-        return_offsets_mapping=True,
-        truncation=True,
-        max_length=settings.max_length - len(lead),
-    )
-    ids = [lead + list(row) for row in encoded["input_ids"]]
-    length = max(map(len, ids), default=0)
+    lead = [] if bos is None else [(int(bos), (0, 0))]
+    rows = [
+        [*lead, *tokens][: settings.max_length]
+        for tokens in _tokenize(llm.tokenizer, texts, settings.max_length)
+    ]
+    length = max(map(len, rows), default=0)
     if length == 0:
         return None
-    pad = llm.tokenizer.pad_token_id or 0
-    ids_bt = torch.tensor([row + [pad] * (length - len(row)) for row in ids])
-    mask_bt = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in ids])
+    filler = [(llm.tokenizer.pad_token_id or 0, (0, 0))]
+    padded = [row + filler * (length - len(row)) for row in rows]
+    ids_bt = torch.tensor([[token for token, _ in row] for row in padded])
+    mask_bt = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
     counted_bt = mask_bt.bool()
     if lead and not settings.include_bos:
         counted_bt[:, 0] = False
@@ -102,14 +99,55 @@ def _read(
         forward = llm.forward(
             ids_bt.to(llm.device), mask_bt.to(llm.device), taps=(layer,), stop_after=layer
         )
-    stream_nd = forward.taps[layer][counted_bt.to(llm.device)].float()
-    spans = [
-        [(0, 0)] * len(lead) + [tuple(span) for span in row] + [(0, 0)] * (length - len(lead + row))
-        for row in (list(row) for row in encoded["offset_mapping"])
-    ]
+    span_bt2 = np.array([[span for _, span in row] for row in padded], dtype=np.int64)
     return TextBatch(
-        stream_nd=stream_nd,
+        stream_nd=forward.taps[layer][counted_bt.to(llm.device)].float(),
         ids_n=ids_bt[counted_bt].numpy(),
         document_n=counted_bt.nonzero()[:, 0].numpy(),
-        span_n2=np.array(spans, dtype=np.int64)[counted_bt.numpy()],
+        span_n2=span_bt2[counted_bt.numpy()],
     )
+
+
+def _tokenize(
+    tokenizer: Any, texts: Sequence[str], max_length: int
+) -> list[list[tuple[int, tuple[int, int]]]]:
+    """Token ids of each document with the characters that they stand for; no BOS."""
+    parts = [part for text in texts for part in split_fields(text)]
+    encoded = tokenizer(
+        [text for text, _, _ in parts],
+        add_special_tokens=False,  # BOS is set elsewhere, once, whatever the template does
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=max_length,
+    )
+    spans = iter(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+    documents = []
+    for text in texts:
+        tokens: list[tuple[int, tuple[int, int]]] = []
+        for part, base, is_answer in split_fields(text):
+            ids, offsets = next(spans)
+            tokens += [
+                (token, (start + base, end + base))
+                for token, (start, end) in zip(ids, offsets, strict=True)
+            ]
+            if is_answer and tokenizer.eos_token_id is not None:
+                end = base + len(part)
+                tokens.append((int(tokenizer.eos_token_id), (end, end)))
+        documents.append(tokens)
+    return documents
+
+
+def split_fields(text: str) -> list[tuple[str, int, bool]]:
+    """(field, its first character, whether it is an answer) of a document's fields.
+
+    Fields are parted by tabs: an opening (where their number is odd), then question, answer,
+    question, answer, ... An answer ends with the model's end-of-sequence token, as in training and
+    in a prompt after an image. A text without tabs is an opening alone.
+    """
+    fields = text.split("\t")
+    opening = len(fields) % 2
+    found, base = [], 0
+    for i, field in enumerate(fields):
+        found.append((field, base, i >= opening and (i - opening) % 2 == 1))
+        base += len(field) + 1
+    return found

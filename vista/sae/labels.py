@@ -41,7 +41,7 @@ _BIN_BITS, _WORD_BITS = 10, 30
 _ZERO_BIN = 1 << (_BIN_BITS - 1)
 _WORD = re.compile(r"\w+|[^\w\s]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
-_BOS_WORD = "<bos>"
+_BOS_WORD, _EOS_WORD = "<bos>", "<eos>"
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -192,7 +192,7 @@ def batch_words(batch: TextBatch, texts: Sequence[str]) -> list[str]:
             spans = [match.span() for match in _WORD.finditer(texts[document])]
             starts = [first for first, _ in spans]
         if start == end:
-            words.append(_BOS_WORD)
+            words.append(_EOS_WORD if end else _BOS_WORD)
             continue
         text = texts[document]
         # Many tokenizers count the space before a word as part of its token.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
-from vista.artifacts import Job
+from vista.artifacts import Artifact, Job
 from vista.config.sae import ImportSaeSettings
 from vista.errors import UserError
 
@@ -14,15 +16,16 @@ def run(job: Job) -> None:
 
     Raises UserError where there is no such SAE, or none that the neutral form runs.
     """
-    from vista.sae.convert import from_folder, from_release
-    from vista.sae.neutral import save_sae
-
     settings = ImportSaeSettings.model_validate(job.settings["sae"])
     layer, name = int(job.settings["layer"]), str(job.settings["name"])
     trained = job.optional("train_sae")
     if trained is not None:
-        sae = from_folder(trained.folder("sae"), layer, name=name)
-    elif settings.path is not None:
+        _take(trained, name, job.work)
+        return
+    from vista.sae.convert import from_folder, from_release
+    from vista.sae.neutral import save_sae
+
+    if settings.path is not None:
         sae = from_folder(Path(settings.path), layer, settings.activation_scale, name)
     elif settings.release is not None and settings.sae_id is not None:
         sae = from_release(settings.release, settings.sae_id, layer, settings.activation_scale)
@@ -31,3 +34,12 @@ def run(job: Job) -> None:
             f"SAE {name}: no source; give `path`, or `release` and `sae_id`, or train it here"
         )
     save_sae(job.work, sae)
+
+
+def _take(trained: Artifact, name: str, folder: Path) -> None:
+    """Copy the neutral form that train_sae made, under this SAE's name: no torch, no sae_lens."""
+    source = trained.folder("neutral")
+    shutil.copyfile(source / "sae.safetensors", folder / "sae.safetensors")
+    config = {**json.loads((source / "sae.json").read_text(encoding="utf-8")), "name": name}
+    text = json.dumps(config, sort_keys=True, indent=2) + "\n"
+    (folder / "sae.json").write_text(text, encoding="utf-8")

@@ -8,13 +8,17 @@ from vista.data.records import read_text
 
 
 def run(job: Job) -> None:
-    """Read LLM and text; write sae/ in sae_lens' format and curve.parquet.
+    """Read LLM and text; write sae/ in sae_lens' format, neutral/ and curve.parquet.
+
+    neutral/ is the import of sae/, made here because sae_lens is loaded already.
 
     Raises UserError where the LLM has no such layer, or there is no text.
     """
     import pyarrow as pa
     import torch
 
+    from vista.sae.convert import from_folder
+    from vista.sae.neutral import save_sae
     from vista.sae.train import train_sae
     from vista.stages.loading import load_llm
     from vista.stages.results import write_parquet
@@ -25,4 +29,7 @@ def run(job: Job) -> None:
     texts = read_text(job.input("text").file("text.parquet"), "train")
     llm = load_llm(job)
     curve = train_sae(llm, texts, layer, settings, job.work / "sae")
+    neutral = job.work / "neutral"
+    neutral.mkdir(exist_ok=True)
+    save_sae(neutral, from_folder(job.work / "sae", layer, name=f"layer {layer}"))
     write_parquet(job.work / "curve.parquet", pa.table(curve))

@@ -60,6 +60,17 @@ def test_batching_does_not_change_the_stream(llm: Any, texts: list[str]) -> None
     assert one[2].tolist() == all_at_once[2].tolist()
 
 
+def test_answers_end_as_in_a_prompt(llm: Any) -> None:
+    """opening, question, answer, question, answer: EOS after each answer, and nowhere else."""
+    text = "noun1 noun2\tthe noun3\tgrass\ton\tnoun4 ."
+    _, ids, _, span = gather(llm, [text, "the noun1\tnoun2", "the noun1"], 0)
+    tokens = llm.tokenizer.convert_ids_to_tokens(ids.tolist())
+    expected = "noun1 noun2 the noun3 grass </s> on noun4 . </s> the noun1 noun2 </s> the noun1"
+    assert tokens == expected.replace("</s>", "<eos>").split()
+    words = [text[a:b] for a, b in span[:10]]
+    assert words == ["noun1", "noun2", "the", "noun3", "grass", "", "on", "noun4", ".", ""]
+
+
 def test_long_documents_are_cut(llm: Any) -> None:
     _, ids, _, _ = gather(llm, ["the " * 50], 0, max_length=9)
     assert len(ids) == 8  # BOS takes one place

@@ -125,7 +125,7 @@ def test_contexts_come_from_different_documents() -> None:
 
 def test_subword_tokens_count_as_their_word() -> None:
     text = "Red cats, don't"
-    spans = [(0, 1), (1, 3), (3, 6), (6, 8), (8, 9), (9, 13), (13, 14), (14, 15), (0, 0)]
+    spans = [(0, 1), (1, 3), (3, 6), (6, 8), (8, 9), (9, 13), (13, 14), (14, 15), (0, 0), (15, 15)]
     batch = TextBatch(
         torch.zeros(len(spans), 1),
         np.zeros(len(spans), dtype=np.int64),
@@ -133,7 +133,7 @@ def test_subword_tokens_count_as_their_word() -> None:
         np.array(spans),
     )
     # " ca" + "ts" is one word; the leading space of a token is not part of it.
-    expected = ["red", "red", "cats", "cats", ",", "don", "'", "t", "<bos>"]
+    expected = ["red", "red", "cats", "cats", ",", "don", "'", "t", "<bos>", "<eos>"]
     assert batch_words(batch, [text]) == expected
 
 

@@ -86,10 +86,11 @@ def test_a_bound_fails_the_stage(tmp_path: Path, text: Artifact, sae: Artifact) 
 
 
 def test_a_wrong_layer_is_refused_at_import(tmp_path: Path, sae: Artifact) -> None:
-    trained = open_artifact(tmp_path / "train_sae" / "one")
-    settings = {"sae": {}, "layer": 1, "name": "llama-l1"}
+    folder = str(open_artifact(tmp_path / "train_sae" / "one").path / "sae")
+    source = ImportSaeSettings(path=folder).model_dump()
+    settings = {"sae": source, "layer": 1, "name": "llama-l1"}
     with pytest.raises(UserError, match="after block 0, but `layer` says 1"):
-        import_sae.run(Job("import_sae", settings, {"train_sae": trained}, tmp_path))
+        import_sae.run(Job("import_sae", settings, {}, tmp_path))
 
 
 def test_import_from_a_folder_and_from_nowhere(tmp_path: Path, sae: Artifact) -> None:
@@ -97,7 +98,9 @@ def test_import_from_a_folder_and_from_nowhere(tmp_path: Path, sae: Artifact) ->
     source = ImportSaeSettings(path=str(trained.path / "sae"))
     settings = {"sae": source.model_dump(), "layer": 0, "name": "llama-l0"}
     import_sae.run(Job("import_sae", settings, {}, tmp_path))
-    assert (tmp_path / "sae.safetensors").read_bytes() == sae.file("sae.safetensors").read_bytes()
+    # What train_sae converted on the side is what an import of its folder gives.
+    for file in ("sae.safetensors", "sae.json"):
+        assert (tmp_path / file).read_bytes() == sae.file(file).read_bytes()
     settings["sae"] = ImportSaeSettings().model_dump()
     with pytest.raises(UserError, match="no source"):
         import_sae.run(Job("import_sae", settings, {}, tmp_path))
