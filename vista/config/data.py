@@ -85,7 +85,7 @@ class DrawnData(_Settings):
         0.65, ge=0, le=1, description="Share of an object's patch words that are its noun."
     )
     noise_share: float = Field(
-        0.1, ge=0, le=1, description="Share of patch words swapped for a random word."
+        0.05, ge=0, le=1, description="Share of patch words swapped for a random word."
     )
 
     @property

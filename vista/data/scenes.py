@@ -38,7 +38,7 @@ PLACES: tuple[str, ...] = (
 DESCRIBE = "describe the scene ."
 
 # A patch word names the object that covers at least this share of the patch.
-PATCH_COVER = 0.5
+PATCH_COVER = 0.35
 # Empty pixels between two objects.
 _GAP = 1
 _TRIES = 2000

@@ -55,7 +55,6 @@ def run(job: Job) -> None:
     from vista.stages.loading import load_llm
 
     torch.set_num_threads(job.threads)
-    torch.set_grad_enabled(False)
     settings = CaptionSettings.model_validate(job.settings["caption"])
     judge = load_judge(settings.judge)
     records = read_records(job.input("records").file("records.parquet"))
@@ -70,12 +69,13 @@ def run(job: Job) -> None:
     sight = Sight(reader, projector.to(llm.device), llm)
     shown = [records[i] for i in chosen]
     questions = _questions(shown, records)
-    loss_b, tokens_b = _losses(sight, shown, chosen, settings, "cross-entropy")
-    shuffled_b = None
-    if len(chosen) > 1:
-        others = _others(chosen, settings.bootstrap.seed)
-        shuffled_b, _ = _losses(sight, shown, others, settings, "shuffled")
-    captions = _captions(sight, questions, chosen, settings)
+    with torch.no_grad():
+        loss_b, tokens_b = _losses(sight, shown, chosen, settings, "cross-entropy")
+        shuffled_b = None
+        if len(chosen) > 1:
+            others = _others(chosen, settings.bootstrap.seed)
+            shuffled_b, _ = _losses(sight, shown, others, settings, "shuffled")
+        captions = _captions(sight, questions, chosen, settings)
     result, items = caption_figures(
         loss_b,
         tokens_b,

@@ -28,12 +28,19 @@ def run(job: Job) -> None:
     """
     import torch
 
+    torch.set_num_threads(job.threads)
+    with torch.no_grad():
+        _encode(job)
+
+
+def _encode(job: Job) -> None:
+    """Encode every image of the split, batch by batch."""
+    import torch
+
     from vista.language.prompt import build_batch
     from vista.projector.module import load_projector
     from vista.stages.loading import load_llm, load_saes
 
-    torch.set_num_threads(job.threads)
-    torch.set_grad_enabled(False)
     settings = LatentsSettings.model_validate(job.settings["latents"])
     records = read_records(job.input("records").file("records.parquet"))
     reader = FeatureReader(job.input("features").store("features.zarr"))
