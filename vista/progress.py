@@ -46,4 +46,5 @@ def _line(desc: str, done: int, total: int | None, unit: str, seconds: float) ->
     left = ""
     if total is not None and rate > 0 and done < total:
         left = f", {(total - done) / rate:.0f} s left"
-    return f"{desc}: {done}{of_total} {unit}s, {rate:.1f} {unit}s/s{left}"
+    many = f"{unit}es" if unit.endswith("ch") else f"{unit}s"
+    return f"{desc}: {done}{of_total} {many}, {rate:.1f} {many}/s{left}"

@@ -15,6 +15,7 @@ Shape legend: n token, d width of the residual stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,10 @@ def _fit(
     trainer.set_final_sae_metadata()
     if settings.architecture == "jumprelu":  # batchtopk does it as it saves
         sae.fold_W_dec_norm()
-    sae.save_inference_model(folder)
+    _, cfg_path = sae.save_inference_model(folder)
+    # sae_lens walks a set of field names, so its key order changes from process to process.
+    cfg = json.loads(cfg_path.read_text(encoding="utf-8"))
+    cfg_path.write_text(json.dumps(cfg, sort_keys=True, indent=1) + "\n", encoding="utf-8")
     return curve
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def test_same_seed_same_bytes(
         torch.rand(3)
     for file in ("cfg.json", "sae_weights.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    # Key order that follows Python's hash seed would differ between processes, not within one.
+    text = (tmp_path / "a" / "cfg.json").read_text()
+    assert text == json.dumps(json.loads(text), sort_keys=True, indent=1) + "\n"
     weights = "sae_weights.safetensors"
     assert (tmp_path / "a" / weights).read_bytes() != (tmp_path / "c" / weights).read_bytes()
     assert from_folder(tmp_path / "a").config.architecture == architecture
