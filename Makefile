@@ -19,15 +19,15 @@ demo: $(VENV)/installed  ## install, run the workflow on CONFIG (config/default.
 	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-incomplete
 	vista summary $(CONFIG)
 
-test: check $(VENV)/installed-dev  ## install what tests need, check the code, run all tests
-	python -m pytest
+test: check  ## install what tests need and run everything that CI runs
 
-check: $(VENV)/installed-dev  ## lint, format, types, workflow
+check: $(VENV)/installed-dev  ## lint, format, types, workflow, all tests
 	ruff check .
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+	python -m pytest
 
 fix: $(VENV)/installed-dev  ## format the code and mend what the linter can
 	ruff check --fix .

@@ -76,3 +76,12 @@ def test_the_packages_of_a_stage_are_those_its_closure_imports(package: Path) ->
 def test_a_module_that_is_not_there_is_an_error(package: Path) -> None:
     with pytest.raises(ValueError, match=r"no module vista\.stages\.three"):
         digest("vista.stages.three")
+
+
+def test_how_a_stage_talks_to_people_does_not_count(package: Path) -> None:
+    (package / "progress.py").write_text("LINES = 1\n")
+    one = package / "stages" / "one.py"
+    one.write_text("from vista.progress import LINES\n" + one.read_text())
+    before = digest("vista.stages.one")
+    (package / "progress.py").write_text("LINES = 2\n")
+    assert digest("vista.stages.one") == before

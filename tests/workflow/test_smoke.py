@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from PIL import Image
 
 from vista.artifacts import open_artifact
 from vista.plan import Plan, load_plan
@@ -149,8 +155,6 @@ def test_a_damaged_input_stops_the_stage_with_its_name(run: Path, plan: Plan) ->
 
 
 def test_a_deleted_artifact_is_made_again_with_the_same_bytes(run: Path, plan: Plan) -> None:
-    import shutil
-
     node = next(node for node in plan.nodes.values() if node.stage == "reconstruction")
     folder = run / "results" / node.path
     before = (folder / "manifest.json").read_bytes()
@@ -158,6 +162,91 @@ def test_a_deleted_artifact_is_made_again_with_the_same_bytes(run: Path, plan: P
     done = snakemake(run, f"results/{node.path}/manifest.json")
     assert jobs(done) == {"reconstruction": 1}
     assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_a_projector_killed_in_training_ends_with_the_same_bytes(run: Path, plan: Plan) -> None:
+    node = next(
+        node
+        for node in plan.nodes.values()
+        if node.stage == "train_projector" and node.settings["sae_weight"] == 1
+    )
+    folder = run / "results" / node.path
+    before = (folder / "manifest.json").read_bytes()
+    shutil.rmtree(folder)
+    checkpoints = run / "results" / ".work" / node.path / "checkpoints"
+    command = [sys.executable, "-m", "vista.cli", node.stage, "--spec", node.spec]
+    command += ["--manifest", f"results/{node.path}/manifest.json"]
+    job = subprocess.Popen(command, cwd=run, stderr=subprocess.DEVNULL)
+    while job.poll() is None and not list(checkpoints.glob("step-*")):
+        time.sleep(0.001)
+    job.kill()
+    assert job.wait() == -signal.SIGKILL, "the job ended before it could be killed"
+    assert not (folder / "manifest.json").exists()
+    assert list(checkpoints.glob("step-*"))
+    snakemake(run, f"results/{node.path}/manifest.json")
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def by_hand(folder: Path) -> dict[str, Any]:
+    """Write six photos with COCO annotations; return the config's `data`."""
+    (folder / "photos").mkdir()
+    images, annotations, captions = [], [], []
+    for i in range(6):
+        name, side = f"photo_{i}.png", 40 + 8 * (i % 3)
+        picture = Image.new("RGB", (side + 16, side), (20, 40 + 10 * i, 60))
+        picture.paste((250, 220, 40), (8, 8, 24, 24))
+        picture.save(folder / "photos" / name)
+        images.append({"id": i, "file_name": name, "width": side + 16, "height": side})
+        box = {"bbox": [8, 8, 16, 16], "area": 256, "iscrowd": 0}
+        outline = [[8, 8, 24, 8, 24, 24, 8, 24]]
+        annotations.append(
+            {**box, "id": i, "image_id": i, "category_id": 1, "segmentation": outline}
+        )
+        captions.append({"id": i, "image_id": i, "caption": "a yellow square at top left"})
+    whole = {"images": images, "annotations": annotations}
+    whole["categories"] = [{"id": 1, "name": "square"}]
+    (folder / "instances.json").write_text(json.dumps(whole))
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    files = {"instances": "instances.json", "captions": "captions.json"}
+    return {"kind": "coco", "images": "photos", "files": files, "fractions": FRACTIONS}
+
+
+FRACTIONS = {"train": 0.5, "validation": 0.0, "test": 0.5}
+
+
+def test_the_workflow_runs_on_a_users_own_coco_files(run: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(CONFIG.read_text())
+    content["pretraining"] = content["data"]
+    content["data"] = by_hand(run)
+    content |= {"name": "by_hand", "encoders": {"dinov2": content["encoders"]["dinov2"]}}
+    content["sweep"] = [{"sae_weights": [1], "seeds": [0]}]
+    content["projector"] |= {"steps": 4, "batch_size": 2}
+    del content["metrics"]["probe"]
+    config = tmp_path / "by_hand.yaml"
+    config.write_text(yaml.safe_dump(content))
+    done = jobs(snakemake(run, config=config))
+    # The stand-ins and their SAEs are those of the smoke config: two configs share stages.
+    assert not {"draw_world", "train_encoder", "train_llm", "train_sae"} & set(done)
+    assert {"records", "features", "train_projector", "latents", "caption"} <= set(done)
+    rows = pq.read_table(run / "results" / "summary.parquet").to_pylist()
+    named = [row for row in rows if row["metric"] == "pointing_game"]
+    assert named
+    summary = (run / "results" / "summary.md").read_text()
+    assert "by\\_hand" in summary
+
+
+def test_a_file_that_is_no_image_is_named(run: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(CONFIG.read_text())
+    content["pretraining"] = content["data"]
+    (run / "pictures").mkdir()
+    (run / "pictures" / "cat.png").write_text("not a picture")
+    content["data"] = {"kind": "folder", "images": "pictures"}
+    config = tmp_path / "broken.yaml"
+    config.write_text(yaml.safe_dump(content))
+    done = snakemake(run, "--until", "records", "features", config=config, ok=False)
+    said = done.stdout + done.stderr
+    assert "cat.png cannot be read as an image" in said
+    assert "Traceback" not in said
 
 
 def test_a_mistyped_key_is_named_without_a_traceback(tmp_path: Path) -> None:

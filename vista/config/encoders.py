@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vista.config.checkpoint import Checkpoint
 from vista.config.metrics import BootstrapSettings
 
 Family = Literal["dinov2", "clip", "siglip"]
@@ -54,29 +55,10 @@ class StandinEncoder(_Settings):
         return self
 
 
-class CheckpointEncoder(_Settings):
-    """A pretrained vision encoder: a folder, or a repository fetched beforehand."""
+class CheckpointEncoder(Checkpoint):
+    """A pretrained vision encoder."""
 
-    kind: Literal["checkpoint"]
     family: Family = Field(description="Family that the checkpoint belongs to.")
-    path: str | None = Field(None, description="save_pretrained folder; or give `repo`.")
-    repo: str | None = Field(None, description='Hugging Face repository, "owner/name".')
-    revision: str | None = Field(None, description="Commit of the repository.")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either `path` (a folder) or `repo` (a repository)")
-        if (self.repo is None) != (self.revision is None):
-            raise ValueError("`repo` and `revision`, the commit it is pinned to, belong together")
-        return self
-
-    @property
-    def location(self) -> str:
-        """What `from_pretrained` is given."""
-        location = self.path or self.repo
-        assert location is not None
-        return location
 
 
 class EncoderSettings(_Settings):

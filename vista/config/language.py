@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vista.config.checkpoint import Checkpoint
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,30 +47,8 @@ class StandinLlm(_Settings):
         return self
 
 
-class CheckpointLlm(_Settings):
-    """A pretrained causal language model: a folder, or a repository fetched beforehand."""
-
-    kind: Literal["checkpoint"]
-    path: str | None = Field(None, description="save_pretrained folder; or give `repo`.")
-    repo: str | None = Field(None, description='Hugging Face repository, "owner/name".')
-    revision: str | None = Field(None, description="Commit of the repository.")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either `path` (a folder) or `repo` (a repository)")
-        if self.repo is not None and self.revision is None:
-            raise ValueError("`repo` needs a `revision`: the commit that the run is pinned to")
-        if self.path is not None and self.revision is not None:
-            raise ValueError("`revision` belongs to `repo`, not to `path`")
-        return self
-
-    @property
-    def location(self) -> str:
-        """What `from_pretrained` is given."""
-        location = self.path or self.repo
-        assert location is not None
-        return location
+class CheckpointLlm(Checkpoint):
+    """A pretrained causal language model."""
 
 
 class LanguageSettings(_Settings):

@@ -1,0 +1,162 @@
+"""The plan: what is asked for, shared between configs, and changed by exactly which setting."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vista.config.run import load_config, parse_config
+from vista.errors import UserError
+from vista.plan import Plan, load_plan
+
+CONFIGS = Path(__file__).parents[2] / "config"
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "default.yaml").read_text())
+    return loaded
+
+
+def nodes(content: dict[str, Any]) -> set[tuple[str, str]]:
+    return set(load_plan(content).nodes)
+
+
+def new(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
+    return Counter(stage for stage, _ in nodes(after) - nodes(before))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_has_a_plan_and_a_header(path: Path) -> None:
+    plan = load_plan(path)
+    assert len(plan.nodes) > 10
+    header = path.read_text().split("name:")[0]
+    for word in ("Question", "Run", "Hardware", "Time", "Expected"):
+        assert f"# {word}" in header
+
+
+def test_a_node_comes_after_its_inputs_and_its_order_is_one_json_text(
+    content: dict[str, Any],
+) -> None:
+    plan = load_plan(content)
+    seen: set[str] = set()
+    for node in plan.nodes.values():
+        assert all(parent.path in seen for parent in node.parents())
+        seen.add(node.path)
+        assert json.dumps(json.loads(node.spec), sort_keys=True, separators=(",", ":")) == node.spec
+
+
+def test_reordered_keys_change_nothing(content: dict[str, Any]) -> None:
+    turned = {key: content[key] for key in reversed(list(content))}
+    turned["encoders"] = {key: content["encoders"][key] for key in reversed(content["encoders"])}
+    before = nodes(content)
+    assert {key for key in nodes(turned) if key[0] != "report"} == {
+        key for key in before if key[0] != "report"
+    }
+
+
+def test_a_new_weight_adds_its_projectors_latents_and_metrics(content: dict[str, Any]) -> None:
+    after = copy.deepcopy(content)
+    after["sweep"].append(
+        {"llms": ["llama"], "encoders": ["clip"], "sae_weights": [2], "seeds": [0]}
+    )
+    stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
+    assert new(content, after) == Counter([*stages, "caption", "report"])
+
+
+def test_without_the_term_a_projector_depends_on_no_sae(content: dict[str, Any]) -> None:
+    after = copy.deepcopy(content)
+    after["llms"]["llama"]["saes"]["train"] = {"d_sae": 100}
+    before, then = load_plan(content), load_plan(after)
+
+    def projectors(plan: Plan) -> set[str]:
+        return {folder for stage, folder in plan.nodes if stage == "train_projector"}
+
+    changed = projectors(then) - projectors(before)
+    assert changed
+    assert all("llama-w1" in folder for folder in changed)
+
+
+def test_a_metrics_setting_changes_that_metric_alone(content: dict[str, Any]) -> None:
+    after = copy.deepcopy(content)
+    after["metrics"]["matching_rate"]["top_k"] = 2
+    found = new(content, after)
+    assert set(found) == {"matching_rate", "report"}
+
+
+def test_a_metric_that_is_left_out_is_not_planned(content: dict[str, Any]) -> None:
+    del content["metrics"]["caption"]
+    assert not [stage for stage, _ in nodes(content) if stage == "caption"]
+
+
+def test_stand_ins_of_a_users_data_learn_from_a_drawn_world(content: dict[str, Any]) -> None:
+    content["data"] = {"kind": "folder", "images": "photos"}
+    with pytest.raises(UserError, match=r"add `pretraining: \{kind: drawn\}`"):
+        load_plan(content)
+    content["pretraining"] = {"kind": "drawn"}
+    plan = load_plan(content)
+    features = [node for node in plan.nodes.values() if node.stage == "features"]
+    assert all(set(node.inputs) == {"records", "encoder"} for node in features)
+
+
+def test_the_users_annotation_files_are_inputs_of_the_records(content: dict[str, Any]) -> None:
+    files = {"instances": "i.json", "captions": "c.json"}
+    content["data"] = {"kind": "coco", "images": "photos", "files": files}
+    content["pretraining"] = {"kind": "drawn"}
+    plan = load_plan(content)
+    coco = next(folder for stage, folder in plan.nodes if folder.startswith("coco"))
+    assert plan.inputs("records", coco) == ["c.json", "i.json"]
+
+
+def test_an_edit_of_a_family_or_a_judge_is_code_of_what_uses_it(content: dict[str, Any]) -> None:
+    modules = {
+        (node.stage, node.name.split("-")[0]): node.modules
+        for node in load_plan(content).nodes.values()
+    }
+    assert modules["features", "clip"] == ("vista.encoders.clip",)
+    assert modules["features", "dinov2"] == ("vista.encoders.dinov2",)
+    assert modules["localization", "clip"] == ("vista.judges.whole_word",)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"metrcs": {}}, "unknown key metrcs; did you mean 'metrics'?"),
+        ({"metrics": {"caption": {"max_new_token": 3}}}, "unknown key metrics.caption.max_new_to"),
+        ({"projector": {"steps": "many"}}, "projector.steps: input should be a valid integer"),
+        ({"projector": {"layers": [7]}}, r"projector.layers asks for layers \[7\]"),
+        ({"sweep": [{"encoders": ["resnet"]}]}, "sweep names 'resnet'; encoders has clip, dinov2"),
+        ({"sweep": [{"seeds": [1, 1]}]}, r"sweep.0: seeds must name at least one value"),
+        ({"encoders": {"x": {"source": {"kind": "standin", "family": "vit"}}}}, "encoders.x.sour"),
+        ({"data": {"kind": "draw"}}, "data: .*drawn"),
+        ({"name": "a/b"}, "name: string should match"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(
+    content: dict[str, Any], change: dict[str, Any], expected: str
+) -> None:
+    content.update(change)
+    with pytest.raises(UserError, match=expected.replace("?", r"\?").replace("many'", "many'")):
+        parse_config(content)
+
+
+def test_a_missing_key_and_a_missing_file_are_named(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    del content["encoders"]
+    with pytest.raises(UserError, match="key encoders is missing"):
+        parse_config(content)
+    with pytest.raises(UserError, match=r"none\.yaml does not exist"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("name: [")
+    with pytest.raises(UserError, match=r"bad\.yaml cannot be read as YAML"):
+        load_config(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(UserError, match="must hold keys and values"):
+        load_config(tmp_path / "list.yaml")

@@ -1,0 +1,35 @@
+"""Where a pretrained model comes from: what encoders and language models have in common."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Checkpoint(BaseModel):
+    """A pretrained model: a folder, or a repository fetched beforehand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["checkpoint"]
+    path: str | None = Field(None, description="save_pretrained folder; or give `repo`.")
+    repo: str | None = Field(None, description='Hugging Face repository, "owner/name".')
+    revision: str | None = Field(None, description="Commit of the repository.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.repo is None):
+            raise ValueError("give either `path` (a folder) or `repo` (a repository)")
+        if self.repo is not None and self.revision is None:
+            raise ValueError("`repo` needs a `revision`: the commit that the run is pinned to")
+        if self.path is not None and self.revision is not None:
+            raise ValueError("`revision` belongs to `repo`, not to `path`")
+        return self
+
+    @property
+    def location(self) -> str:
+        """What `from_pretrained` is given."""
+        location = self.path or self.repo
+        assert location is not None
+        return location
