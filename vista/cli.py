@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     show = commands.add_parser("show", help="print an artifact, a store or a table to read")
-    show.add_argument("path", type=Path, help="an artifact's folder, or a file in it")
+    show.add_argument("paths", type=Path, nargs="+", help="an artifact's folder, or a file in it")
     show.set_defaults(call=_show)
 
     plan = commands.add_parser("plan", help="list the artifacts that a config asks for")
@@ -156,7 +156,7 @@ def _digests(found: Artifact | list[Artifact]) -> str | list[str]:
 def _show(arguments: argparse.Namespace) -> int:
     from vista.store.show import describe
 
-    print(describe(arguments.path))
+    print("\n\n".join(describe(path) for path in arguments.paths))
     return 0
 
 

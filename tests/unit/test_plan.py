@@ -64,7 +64,7 @@ def test_reordered_keys_change_nothing(content: dict[str, Any]) -> None:
 def test_a_new_weight_adds_its_projectors_latents_and_metrics(content: dict[str, Any]) -> None:
     after = copy.deepcopy(content)
     after["sweep"].append(
-        {"llms": ["llama"], "encoders": ["clip"], "sae_weights": [2], "seeds": [0]}
+        {"llms": ["gemma2"], "encoders": ["clip"], "sae_weights": [2], "seeds": [0]}
     )
     stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
     assert new(content, after) == Counter([*stages, "caption", "report"])

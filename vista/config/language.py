@@ -34,6 +34,13 @@ class StandinLlm(_Settings):
         description="Weight of the loss on a document's opening words, which stand for the "
         "patches of an image and can hardly be guessed; questions and answers count 1.",
     )
+    stream_scale: float = Field(
+        1.0,
+        gt=0,
+        description="Factor on the residual stream after training. It changes no output of the "
+        "model, but the SAE term has the unit of the squared stream: a weight of 1 weighs more, "
+        "against the cross-entropy, the larger the stream.",
+    )
     max_length: int = Field(128, ge=8, description="Longest document, in tokens.")
     seed: int = Field(475, ge=0, description="Seed of weights and order of documents.")
 

@@ -16,6 +16,9 @@ class ProjectorSettings(BaseModel):
     steps: int = Field(300, gt=0, description="optimizer steps")
     batch_size: int = Field(32, gt=0, description="images a step")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW; published: 1e-3")
+    init_scale: float = Field(
+        1.0, gt=0, description="factor on the first weights; 1: those of a plain linear layer"
+    )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps with a rising rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")

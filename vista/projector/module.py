@@ -38,8 +38,11 @@ class LinearProjector(nn.Module):
         return out_bpd
 
 
-def make_projector(kind: str, d_vision: int, d_model: int, seed: int) -> LinearProjector:
-    """Return a fresh projector whose weights depend on `seed` alone.
+def make_projector(
+    kind: str, d_vision: int, d_model: int, seed: int, init_scale: float = 1.0
+) -> LinearProjector:
+    """Return a fresh projector whose weights, uniform in +-init_scale / sqrt(d_vision), depend on
+    `seed` alone.
 
     Raises UserError for an unknown kind.
     """
@@ -47,7 +50,7 @@ def make_projector(kind: str, d_vision: int, d_model: int, seed: int) -> LinearP
         raise UserError(f"projector.kind {kind!r} is unknown; it can be 'linear'.")
     module = LinearProjector(d_vision, d_model)
     generator = torch.Generator().manual_seed(seed)
-    bound = d_vision**-0.5
+    bound = init_scale * d_vision**-0.5
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.uniform_(-bound, bound, generator=generator)

@@ -34,7 +34,9 @@ def run(job: Job) -> None:
         )
     llm = load_llm(job)
     saes = load_saes(job, llm)
-    projector = make_projector(settings.kind, reader.shape[-1], llm.d_model, seed).to(llm.device)
+    projector = make_projector(
+        settings.kind, reader.shape[-1], llm.d_model, seed, settings.init_scale
+    ).to(llm.device)
     indices = torch.tensor(chosen).numpy()
     data = TrainingData(
         turns=[records[i].turns for i in chosen], read=lambda rows: reader.read(indices[rows])

@@ -183,6 +183,27 @@ def initialise(model: Any, settings: StandinLlm) -> None:
         block.self_attn.o_proj.weight.copy_(square.T)
 
 
+@torch.no_grad()
+def scale_stream(model: Any, factor: float) -> None:
+    """Multiply the residual stream of a stand-in by `factor`, at every layer, in place.
+
+    All that is added to the stream is scaled (embeddings, what attention and MLP write) and the
+    final norm makes up for the tied head, so the logits stay as they are. The norms' epsilon is
+    not scaled: the stream must stay far above 1e-3.
+    """
+    gemma = model.config.model_type == "gemma2"
+    one = 1.0 if gemma else 0.0  # Gemma's norms scale by 1 + weight
+    model.model.embed_tokens.weight.mul_(factor)
+    model.model.norm.weight.copy_((model.model.norm.weight + one) / factor - one)
+    for block in model.model.layers:
+        if gemma:
+            for norm in (block.post_attention_layernorm, block.post_feedforward_layernorm):
+                norm.weight.copy_((norm.weight + one) * factor - one)
+        else:
+            block.self_attn.o_proj.weight.mul_(factor)
+            block.mlp.down_proj.weight.mul_(factor)
+
+
 def batches(
     documents: Sequence[Document], batch_size: int, steps: int, seed: int
 ) -> Iterator[list[Document]]:
@@ -273,6 +294,7 @@ def train_standin_llm(
             curve["heldout_loss"].append(_mean_loss(model, judged, pad))
             since = []
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    scale_stream(model, settings.stream_scale)
     model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)
     return curve

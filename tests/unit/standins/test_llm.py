@@ -19,6 +19,7 @@ from vista.standins.llm import (
     build_model,
     build_tokenizer,
     encode_documents,
+    scale_stream,
     split_document,
     train_standin_llm,
 )
@@ -145,3 +146,23 @@ def test_settings_refuse_what_cannot_be() -> None:
         CheckpointLlm(kind="checkpoint")
     with pytest.raises(ValidationError, match="revision"):
         CheckpointLlm(kind="checkpoint", repo="google/gemma-2-2b-it")
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_scaling_the_stream_scales_every_layer_and_no_logit(family: str, texts: list[str]) -> None:
+    tokenizer = build_tokenizer(texts)
+    model = build_model(_settings(family), tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape))
+    llm = LanguageModel(model, tokenizer)
+    ids = torch.arange(4, 16)[None]
+    layers = tuple(range(llm.n_blocks))
+    before = llm.forward(ids, taps=layers)
+    scale_stream(model, 0.25)
+    after = llm.forward(ids, taps=layers)
+    assert before.logits is not None
+    assert after.logits is not None
+    assert torch.allclose(after.logits, before.logits, atol=1e-3)
+    for layer in layers:
+        assert torch.allclose(after.taps[layer], 0.25 * before.taps[layer], atol=1e-3)
