@@ -35,7 +35,7 @@ def snakemake(
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2",
-        "--directory", str(folder), "--configfile", str(config), *options,
+        "--directory", str(folder), f"--configfile={config}", *options,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-8000:]
