@@ -25,7 +25,11 @@ rule summary:
     input:
         plan.report,
     output:
-        expand("{results}/summary.{kind}", results=plan.results, kind=["csv", "parquet", "md"]),
+        expand(
+            "{results}/summary.{kind}",
+            results=plan.results,
+            kind=["csv", "parquet", "md"],
+        ),
     log:
         f"{plan.results}/logs/summary.log",
     message:
