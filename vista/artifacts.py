@@ -20,7 +20,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,6 @@ class Job:
     inputs: dict[str, Artifact | list[Artifact]]
     work: Path
     threads: int = 1
-    results: Path = field(default=Path("results"))
 
     def input(self, role: str) -> Artifact:
         """Return the one input artifact of `role`."""

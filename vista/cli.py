@@ -139,7 +139,7 @@ def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
             return
         start = time.monotonic()
         module = importlib.import_module(f"vista.stages.{stage}")
-        module.run(Job(stage, spec["settings"], inputs, work, threads, results))
+        module.run(Job(stage, spec["settings"], inputs, work, threads))
         print(f"{stage}/{node}: done in {time.monotonic() - start:.1f} s.")
 
 

@@ -209,7 +209,7 @@ class _Builder:
         inputs: dict[str, Node] = {"records": self.records, **self._images(self.world)}
         if encoder:
             inputs["encoder"] = encoder
-        own = {"encoder": _model(settings), "data": _images_root(self.config)}
+        own = {"encoder": _model(settings)}
         return Node("features", name, own, inputs, _family(settings.source.family))
 
     def _llm(self, name: str) -> Node | None:
@@ -377,7 +377,3 @@ def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
     if settings.source.kind == "standin":
         whole["source"] = {"kind": "standin", "family": settings.source.family}
     return whole
-
-
-def _images_root(config: RunConfig) -> str | None:
-    return getattr(config.data, "images", None)
