@@ -24,7 +24,7 @@ from vista.artifacts import (
     package_versions,
     publishing,
 )
-from vista.code import code_digest, third_party
+from vista.code import code_digest, is_fetch, third_party
 from vista.errors import UserError
 from vista.stages import STAGES
 
@@ -61,8 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("paths", type=Path, nargs="+", help="an artifact's folder, or a file in it")
     show.set_defaults(call=_show)
 
-    plan = commands.add_parser("plan", help="list the artifacts that a config asks for")
+    plan = commands.add_parser(
+        "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"
+    )
     plan.add_argument("config", type=Path, help="a run's YAML file, e.g. config/default.yaml")
+    plan.add_argument("--list", action="store_true", help="one line an artifact: done or to do")
     plan.set_defaults(call=_plan)
 
     verify = commands.add_parser("verify", help="check every byte of finished artifacts")
@@ -118,7 +121,8 @@ def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
     node, results = manifest.parent.name, manifest.parents[2]
     # Only a fetch stage may reach the network, and numeric libraries must not take more cores
     # than the workflow gave this job. Both are read when those libraries are first imported.
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    if not is_fetch(stage):
+        os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -130,8 +134,8 @@ def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
         stage=stage,
         settings=spec["settings"],
         inputs={role: _digests(found) for role, found in inputs.items()},
-        code=code_digest(modules),
-        packages=package_versions(third_party(modules)),
+        code="" if is_fetch(stage) else code_digest(modules),
+        packages={} if is_fetch(stage) else package_versions(third_party(modules)),
     )
     with publishing(results, stage, node, record) as work:
         if work is None:
@@ -161,15 +165,11 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from vista.forecast.overview import forecast, listing, render
     from vista.plan import load_plan
 
     plan = load_plan(arguments.config)
-    missing = 0
-    for node in plan.nodes.values():
-        there = (Path(plan.results) / node.path / "manifest.json").is_file()
-        missing += not there
-        print(f"{'done' if there else 'todo':5} {plan.results}/{node.path}")
-    print(f"{len(plan.nodes)} artifacts, {missing} to make.")
+    print(listing(plan) if arguments.list else render(forecast(plan, STAGES)))
     return 0
 
 

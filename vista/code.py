@@ -20,6 +20,12 @@ ROOT = PACKAGE.name
 SILENT = frozenset({"vista.errors", "vista.progress"})
 
 
+def is_fetch(stage: str) -> bool:
+    """Whether a stage only brings what lies elsewhere: its revision and checksums say what that is,
+    so neither an edit of our code nor a newer library is a reason to fetch it again."""
+    return stage.startswith("fetch_")
+
+
 def code_digest(modules: Iterable[str]) -> str:
     """Return the digest of the import closure of `modules` (dotted names) inside the package."""
     return _closure_digest(tuple(sorted(set(modules))))

@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from vista.config.projector import ProjectorSettings
+from vista.config.projector import TrainingStage
 from vista.data.records import Turn
 from vista.language.model import LanguageModel
 from vista.projector.module import make_projector
@@ -78,8 +78,10 @@ def curve() -> dict[str, list[float]]:
             make_projector("linear", D_VISION, D_MODEL, seed=7),
             llm,
             saes,
-            TrainingData(turns=turns, read=lambda rows: features[rows].astype(np.float16)),
-            ProjectorSettings(steps=20, batch_size=8, lr=3e-2),
+            TrainingData(
+                turns=turns, n_visual=PATCHES, read=lambda rows: features[rows].astype(np.float16)
+            ),
+            TrainingStage(steps=20, batch_size=8, lr=3e-2),
             sae_weight=1.0,
             seed=7,
             checkpoints=Path(folder),

@@ -12,16 +12,23 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vista"
 
 # A room may import from rooms to its right only.
-BASE = {"config", "artifacts", "errors", "progress"}
-TOOLS = {"data", "store", "encoders", "language", "sae"}
+BASE = {"config", "artifacts", "errors", "progress", "device"}
+TOOLS = {"data", "store", "encoders", "language", "sae", "fetch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "device": {"errors"},
     "artifacts": {"errors"},
     "code": set(),
     "config": {"errors"},
-    "plan": {"config", "artifacts", "code", "errors"},
-    "cli": {"artifacts", "code", "config", "errors", "plan", "report", "stages", "store"},
+    "nodes": {"config", "artifacts"},
+    "plan": {"config", "artifacts", "code", "errors", "nodes"},
+    "forecast": {*BASE, "nodes", "plan"},
+    "cli": {
+        *("artifacts", "code", "config", "errors"),
+        *("forecast", "plan", "report", "stages", "store"),
+    },
+    "fetch": BASE,
     "data": BASE,
     "store": BASE,
     "encoders": {*BASE, "data"},

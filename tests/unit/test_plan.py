@@ -129,7 +129,10 @@ def test_an_edit_of_a_family_or_a_judge_is_code_of_what_uses_it(content: dict[st
     [
         ({"metrcs": {}}, "unknown key metrcs; did you mean 'metrics'?"),
         ({"metrics": {"caption": {"max_new_token": 3}}}, "unknown key metrics.caption.max_new_to"),
-        ({"projector": {"steps": "many"}}, "projector.steps: input should be a valid integer"),
+        (
+            {"projector": {"stages": [{"steps": "many"}]}},
+            "projector.stages.0.steps: input",
+        ),
         ({"projector": {"layers": [7]}}, r"projector.layers asks for layers \[7\]"),
         ({"sweep": [{"encoders": ["resnet"]}]}, "sweep names 'resnet'; encoders has clip, dinov2"),
         ({"sweep": [{"seeds": [1, 1]}]}, r"sweep.0: seeds must name at least one value"),

@@ -220,7 +220,7 @@ def test_the_workflow_runs_on_a_users_own_coco_files(run: Path, tmp_path: Path) 
     content["data"] = by_hand(run)
     content |= {"name": "by_hand", "encoders": {"dinov2": content["encoders"]["dinov2"]}}
     content["sweep"] = [{"sae_weights": [1], "seeds": [0]}]
-    content["projector"] |= {"steps": 4, "batch_size": 2}
+    content["projector"] = {"stages": [{"steps": 4, "batch_size": 2}]}
     del content["metrics"]["probe"]
     config = tmp_path / "by_hand.yaml"
     config.write_text(yaml.safe_dump(content))

@@ -1,20 +1,25 @@
 """Settings of the images and texts that a run reads: `data:` and `text:` of a config.
 
-`data` is one of four kinds, told apart by its key `kind`:
+`data` is one of five kinds, told apart by its key `kind`:
 
-- `drawn`   scenes that the run draws itself (no download, exact masks);
-- `coco`    a folder of images with COCO instance and caption files;
-- `llava`   a folder of images with a LLaVA conversation file;
-- `folder`  a plain folder of images, optionally one sub-folder a class.
+- `drawn`       scenes that the run draws itself (no download, exact masks);
+- `coco`        a folder of images with COCO instance and caption files;
+- `llava`       a folder of images with a LLaVA conversation file;
+- `folder`      a plain folder of images, optionally one sub-folder a class;
+- `webdataset`  tar shards that hold images with captions or classes beside them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 Split = Literal["train", "validation", "test"]
+OnMissing = Literal["refuse", "skip"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -115,6 +120,88 @@ class DrawnData(_Settings):
         return self
 
 
+class FetchFile(_Settings):
+    """A file that the run downloads for itself."""
+
+    url: str = Field(description="Address of the file: https, or http on this machine itself.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="SHA-256 that the file must have, in hex."
+    )
+    unpack: bool = Field(
+        True, description="Unpack .zip, .tar and .tar.gz; any other file is kept as it is."
+    )
+    folder: str = Field("", description="Folder below the data folder that the file goes into.")
+
+    @field_validator("url")
+    @classmethod
+    def _safe(cls, url: str) -> str:
+        parts = urlsplit(url)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or parts.scheme not in (("https", "http") if local else ("https",)):
+            raise ValueError(f"{url!r} must be an https address (http only on this machine itself)")
+        return url
+
+    @field_validator("folder")
+    @classmethod
+    def _inside(cls, folder: str) -> str:
+        return _below(folder)
+
+
+class FileData(_Settings):
+    """What all data that lie in files have in common."""
+
+    images: str = Field(description="Root folder of the images.")
+    every: int = Field(
+        1, ge=1, description="Take every nth row of a split: the first, then each nth after it."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Take the first n rows of a split that `every` leaves, at most."
+    )
+    missing_images: OnMissing = Field(
+        "refuse",
+        description="A row whose image is missing or has no readable header: `refuse` stops at "
+        "the first; `skip` lists them all in skipped.parquet and goes on without (they count "
+        "towards `limit`).",
+    )
+    fetch: tuple[FetchFile, ...] = Field(
+        (),
+        description="Files to download; every path of this entry is then relative to their folder.",
+    )
+
+    def annotation_files(self) -> list[str]:
+        """The annotation files that the settings name, sorted."""
+        return []
+
+    @model_validator(mode="after")
+    def _inside_the_fetched(self) -> Self:
+        if self.fetch:
+            for name in (self.images, *self.annotation_files()):
+                _below(name)
+        return self
+
+
+def _below(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise ValueError(f"{name!r} must be relative to the fetched folder and have no `..`")
+    return name
+
+
+def _sorted(names: Iterable[str | None]) -> list[str]:
+    return sorted({name for name in names if name is not None})
+
+
+def _one_source(splits: object, whole: object, key: str) -> None:
+    if (splits is None) == (whole is None):
+        raise ValueError(f"give either `splits` (files per split) or `{key}` (divided by hash)")
+    _not_empty(splits)
+
+
+def _not_empty(splits: object) -> None:
+    if splits is not None and not splits:
+        raise ValueError("`splits` is empty: name at least one split")
+
+
 class CocoFiles(_Settings):
     """The annotation files of one set of images. Give `instances`, `captions`, or both."""
 
@@ -132,52 +219,56 @@ class CocoFiles(_Settings):
         return self
 
 
-class CocoData(_Settings):
+class CocoData(FileData):
     """A COCO data set: `splits` names files per split, or `files` is divided by `fractions`."""
 
     kind: Literal["coco"]
-    images: str = Field(description="Root folder of the images.")
     splits: dict[Split, CocoFiles] | None = Field(None, description="Annotation files per split.")
     files: CocoFiles | None = Field(None, description="Annotation files of all images together.")
     fractions: Fractions = Field(default_factory=Fractions, description="How `files` is divided.")
     question: str = Field(
         "Describe the image.", description="Question of the turn made of an image's first caption."
     )
-    limit: int | None = Field(None, ge=1, description="At most so many images per split.")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.splits is None) == (self.files is None):
-            raise ValueError("give either `splits` (files per split) or `files` (divided by hash)")
-        if self.splits is not None and not self.splits:
-            raise ValueError("`splits` is empty: name at least one split")
+    def _sourced(self) -> Self:
+        _one_source(self.splits, self.files, "files")
         return self
 
+    def annotation_files(self) -> list[str]:
+        """The annotation files that the settings name, sorted."""
+        sets = [*(self.splits or {}).values(), *([self.files] if self.files else [])]
+        return _sorted(
+            name for each in sets for name in (each.instances, each.captions, each.conversations)
+        )
 
-class LlavaData(_Settings):
-    """LLaVA conversations: `splits` names a file per split, or `file` is divided by `fractions`."""
+
+class LlavaData(FileData):
+    """LLaVA conversations: `splits` names a file per split, or `file` is divided by `fractions`.
+
+    Rows of text only are left out. A first message from gpt answers nothing and a last one from
+    human is not answered: both are dropped, and a row of which nothing is left is left out.
+    """
 
     kind: Literal["llava"]
-    images: str = Field(description="Root folder of the images.")
     splits: dict[Split, str] | None = Field(None, description="Conversation JSON per split.")
     file: str | None = Field(None, description="Conversation JSON of all images together.")
     fractions: Fractions = Field(default_factory=Fractions, description="How `file` is divided.")
-    limit: int | None = Field(None, ge=1, description="At most so many rows per split.")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.splits is None) == (self.file is None):
-            raise ValueError("give either `splits` (a file per split) or `file` (divided by hash)")
-        if self.splits is not None and not self.splits:
-            raise ValueError("`splits` is empty: name at least one split")
+    def _sourced(self) -> Self:
+        _one_source(self.splits, self.file, "file")
         return self
 
+    def annotation_files(self) -> list[str]:
+        """The annotation files that the settings name, sorted."""
+        return _sorted([self.file, *(self.splits or {}).values()])
 
-class FolderData(_Settings):
+
+class FolderData(FileData):
     """A plain folder of images, optionally with one sub-folder a class."""
 
     kind: Literal["folder"]
-    images: str = Field(description="Root folder of the images.")
     splits: dict[Split, str] | None = Field(
         None, description="Folder below `images` per split; without it `fractions` divides."
     )
@@ -189,21 +280,59 @@ class FolderData(_Settings):
     answer: str | None = Field(
         None, description='Answer of the turn, e.g. "a photo of a {class}"; none: no turn.'
     )
-    limit: int | None = Field(None, ge=1, description="At most so many images per split.")
 
     @model_validator(mode="after")
     def _class_known(self) -> Self:
         if self.answer is not None and "{class}" in self.answer and not self.classes:
             raise ValueError("`answer` names {class}: set `classes: true`")
-        if self.splits is not None and not self.splits:
-            raise ValueError("`splits` is empty: name at least one split")
+        _not_empty(self.splits)
         return self
 
 
-DataSettings = Annotated[DrawnData | CocoData | LlavaData | FolderData, Field(discriminator="kind")]
-DATA_SETTINGS: TypeAdapter[DrawnData | CocoData | LlavaData | FolderData] = TypeAdapter(
-    DataSettings
-)
+class WebDatasetData(FileData):
+    """Tar shards in WebDataset's form: members of one name, told apart by extension, are a sample.
+
+    An image's id is its shard's name without `.tar`, a slash and its own name without extension.
+    """
+
+    kind: Literal["webdataset"]
+    images: str = Field(description="Folder of the shards.")
+    shards: str | tuple[str, ...] = Field(
+        "*.tar", description="Shards below `images`: a pattern such as train-*.tar, or their names."
+    )
+    splits: dict[Split, str | tuple[str, ...]] | None = Field(
+        None, description="Shards per split, as in `shards`; without it `fractions` divides."
+    )
+    fractions: Fractions = Field(default_factory=Fractions, description="How samples are divided.")
+    image_keys: tuple[str, ...] = Field(
+        ("jpg", "jpeg", "png", "webp"), min_length=1, description="Extensions of image members."
+    )
+    caption_key: str | None = Field(
+        None, description="Field of a sample's .json that is its caption; none: its .txt is."
+    )
+    classes: tuple[str, ...] | None = Field(
+        None,
+        description="Class names that numbers in .cls members count; none: .cls is a name.",
+    )
+    question: str = Field(
+        "Describe the image.", description="Question of the turn made of a sample's first caption."
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        _not_empty(self.splits)
+        return self
+
+    def annotation_files(self) -> list[str]:
+        """The shards that are named one by one, sorted; those of a pattern are not looked up."""
+        chosen = self.splits.values() if self.splits is not None else [self.shards]
+        names = [name for each in chosen if not isinstance(each, str) for name in each]
+        return _sorted(f"{self.images}/{name}" for name in names)
+
+
+AnyData = DrawnData | CocoData | LlavaData | FolderData | WebDatasetData
+DataSettings = Annotated[AnyData, Field(discriminator="kind")]
+DATA_SETTINGS: TypeAdapter[AnyData] = TypeAdapter(DataSettings)
 
 
 class DrawnText(_Settings):
@@ -221,30 +350,35 @@ class LinesText(_Settings):
     limit: int | None = Field(None, ge=1, description="At most so many documents per split.")
 
 
-TextSettings = Annotated[DrawnText | LinesText, Field(discriminator="kind")]
-TEXT_SETTINGS: TypeAdapter[DrawnText | LinesText] = TypeAdapter(TextSettings)
+class CaptionsText(_Settings):
+    """The captions of the run's own images; the first answer of those that have none.
+
+    Split `train` gives the documents to label on, `validation` and `test` those to check on.
+    """
+
+    kind: Literal["captions"]
+    limit: int | None = Field(None, ge=1, description="At most so many documents per split.")
 
 
-def records_settings(
-    settings: DrawnData | CocoData | LlavaData | FolderData,
-) -> dict[str, Any]:
+AnyText = DrawnText | LinesText | CaptionsText
+TextSettings = Annotated[AnyText, Field(discriminator="kind")]
+TEXT_SETTINGS: TypeAdapter[AnyText] = TypeAdapter(TextSettings)
+
+
+def records_settings(settings: AnyData) -> dict[str, Any]:
     """What the records depend on. A drawn world is an input of theirs, so its settings are not."""
     if isinstance(settings, DrawnData):
         return {"kind": "drawn"}
     return settings.model_dump(mode="json")
 
 
-def annotation_files(
-    settings: DrawnData | CocoData | LlavaData | FolderData | DrawnText | LinesText,
-) -> list[str]:
-    """The user's own annotation and text files, sorted: what a rule must watch for changes."""
-    names: set[str | None] = set()
-    if isinstance(settings, CocoData):
-        sources = [*(settings.splits or {}).values(), *([settings.files] if settings.files else [])]
-        for files in sources:
-            names |= {files.instances, files.captions, files.conversations}
-    elif isinstance(settings, LlavaData):
-        names = {settings.file, *(settings.splits or {}).values()}
-    elif isinstance(settings, LinesText):
-        names = {settings.train, settings.heldout}
-    return sorted(name for name in names if name is not None)
+def annotation_files(settings: AnyData | AnyText) -> list[str]:
+    """The user's own annotation and text files, sorted: what a rule must watch for changes.
+
+    Fetched files are none of them: they are an input artifact.
+    """
+    if isinstance(settings, FileData):
+        return [] if settings.fetch else settings.annotation_files()
+    if isinstance(settings, LinesText):
+        return _sorted([settings.train, settings.heldout])
+    return []

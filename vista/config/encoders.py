@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from vista.config.checkpoint import Checkpoint
 from vista.config.metrics import BootstrapSettings
 
-Family = Literal["dinov2", "clip", "siglip"]
+StandinFamily = Literal["dinov2", "clip", "siglip"]
+Family = Literal["dinov2", "clip", "siglip", "siglip2", "ijepa", "dinov3", "vit"]
 
 
 class _Settings(BaseModel):
@@ -21,7 +22,7 @@ class StandinEncoder(_Settings):
     their captions)."""
 
     kind: Literal["standin"] = "standin"
-    family: Family = Field(description="Architecture, and with it the training objective.")
+    family: StandinFamily = Field(description="Architecture, and with it the training objective.")
     d_vision: int = Field(96, ge=8, description="Width of the patch tokens.")
     n_blocks: int = Field(3, ge=1, description="Transformer blocks.")
     n_heads: int = Field(4, ge=1, description="Attention heads of each block.")
@@ -58,7 +59,16 @@ class StandinEncoder(_Settings):
 class CheckpointEncoder(Checkpoint):
     """A pretrained vision encoder."""
 
-    family: Family = Field(description="Family that the checkpoint belongs to.")
+    family: Family = Field(
+        description='Family that the checkpoint belongs to; "vit": any other vision transformer '
+        "that AutoModel loads and whose config tells the patch size."
+    )
+    prefix_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Class and register tokens before the patches; null: what the family or the "
+        "model tells. Checked against the tokens that come out.",
+    )
 
 
 class EncoderSettings(_Settings):
@@ -72,13 +82,18 @@ class EncoderSettings(_Settings):
     )
     final_norm: bool = Field(
         True,
-        description="Apply the norm that the family's last_hidden_state has (Dinov2, SigLIP; CLIP "
-        "has none on patch tokens).",
+        description="Apply the norm that the family's last_hidden_state has (CLIP has none on "
+        "patch tokens).",
     )
     fit: Literal["pad", "crop"] = Field(
         "pad", description="How an image becomes square, in training and evaluation alike."
     )
-    device: str = Field("cpu", description='"cpu", "cuda", "cuda:1", or "auto".')
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda|cuda:\d+|mps|auto)$",
+        description='"cpu", "cuda", "cuda:1", "mps", or "auto": the first of CUDA, MPS and CPU '
+        "that is there.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Number format of the frozen weights."
     )

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.checkpoint import Checkpoint
 
+# Where the visual tokens stand in a prompt; see `vista.language.prompt`.
+Placement = Literal["after_bos", "in_question"]
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,7 +67,38 @@ class LanguageSettings(_Settings):
     source: Annotated[StandinLlm | CheckpointLlm, Field(discriminator="kind")] = Field(
         description="Trained here, or a checkpoint."
     )
-    device: str = Field("cpu", description='"cpu", "cuda", "cuda:1", or "auto".')
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda|cuda:\d+|mps|auto)$",
+        description='"cpu", "cuda", "cuda:1", "mps", or "auto": the first of CUDA, MPS and CPU '
+        "that the machine has.",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Number format of the frozen weights."
     )
+    placement: Placement = Field(
+        "after_bos",
+        description="Where the visual tokens stand: right after BOS (as published), or inside the "
+        "first user turn, right before the question (as LLaVA does).",
+    )
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
+        None,
+        description="Spreads the blocks of a model that is larger than one GPU over several; in "
+        "place of `device`.",
+    )
+    max_memory: dict[str, str] | None = Field(
+        None,
+        description='Most memory of each device under `device_map`, for instance {"0": "20GiB", '
+        '"1": "40GiB"}; a device that is not named is not used.',
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_place(self) -> Self:
+        if self.device_map is not None and self.device != "cpu":
+            raise ValueError(
+                f"`device: {self.device}` and `device_map: {self.device_map}` exclude each other; "
+                "drop one of the two"
+            )
+        if self.max_memory is not None and self.device_map is None:
+            raise ValueError("`max_memory` belongs to `device_map`, which is not set")
+        return self

@@ -2,38 +2,95 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-class ProjectorSettings(BaseModel):
-    """How projectors are trained (VISTA paper, training details; method notes)."""
-
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["linear"] = Field("linear", description="module between encoder and LLM")
-    steps: int = Field(300, gt=0, description="optimizer steps")
-    batch_size: int = Field(32, gt=0, description="images a step")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW; published: 1e-3")
-    init_scale: float = Field(
-        1.0, gt=0, description="factor on the first weights; 1: those of a plain linear layer"
+
+class TrainingStage(_Settings):
+    """One stage of a projector's training. The defaults are the published first stage (VISTA
+    paper, training details; method notes)."""
+
+    data: str | None = Field(
+        None, description="an entry of `training`, the data to learn from; null: the run's `data`"
     )
+    split: str = Field("train", description="images of the data that are learnt from")
+    steps: int | None = Field(None, gt=0, description="optimizer steps; or give `epochs`")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the images; neither this nor `steps`: one pass"
+    )
+    batch_size: int = Field(128, gt=0, description="images a step")
+    micro_batch: int | None = Field(
+        None,
+        gt=0,
+        description="images a forward pass: a step adds up gradients until it has batch_size; "
+        "null: all at once. Changes the memory that is needed, not what is learnt",
+    )
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW, cosine to 0")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps with a rising rate")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     max_length: int = Field(512, gt=0, description="tokens a sample, visual tokens included")
+    checkpoint_every: int = Field(100, gt=0, description="steps between two checkpoints")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give `steps` or `epochs`, not both")
+        return self
+
+    def total_steps(self, images: int) -> int:
+        """Return the optimizer steps over so many images; an epoch leaves out an unfilled batch."""
+        if self.steps is not None:
+            return self.steps
+        per_epoch = images // min(self.batch_size, images)
+        return max(1, math.ceil(per_epoch * (self.epochs or 1.0)))
+
+
+class ProjectorSettings(_Settings):
+    """What a projector is and how it is trained."""
+
+    kind: Literal["linear", "mlp"] = Field(
+        "linear",
+        description="module between encoder and LLM: one linear layer (VISTA), or two with a GELU "
+        "between them (LLaVA 1.5)",
+    )
+    init_scale: float = Field(
+        1.0, gt=0, description="factor on the first weights; 1: those of a plain linear layer"
+    )
     layers: tuple[int, ...] | None = Field(
         None, description="layer set of the SAE term; null: every layer that has an SAE"
     )
-    split: str = Field("train", description="images that train the projector")
-    checkpoint_every: int = Field(100, gt=0, description="steps between two checkpoints")
+    stages: tuple[TrainingStage, ...] = Field(
+        (TrainingStage(),),
+        min_length=1,
+        description="one after the other, each starting from the weights of the one before",
+    )
 
 
-class LatentsSettings(BaseModel):
+class PretrainedProjector(_Settings):
+    """A projector trained elsewhere, in place of one trained here."""
+
+    pretrained: str = Field(
+        description="PyTorch state dict (.pth, .pt, .bin) or .safetensors of one linear layer, or "
+        "of two with a GELU between them"
+    )
+    output_scale: float = Field(
+        1.0,
+        gt=0,
+        description="factor on its output. Ours enters block 0 as it is; one that was trained to "
+        "write token embeddings of a Gemma, which the model multiplies by sqrt(d_model), needs "
+        "that factor here",
+    )
+
+
+class LatentsSettings(_Settings):
     """How visual tokens are read through the SAEs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str = Field("test", description="images that are encoded and measured")
     batch_size: int = Field(64, gt=0, description="images a forward pass")

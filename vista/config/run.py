@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,13 +19,14 @@ from vista.config.metrics import (
     MatchingSettings,
     ReconstructionSettings,
 )
-from vista.config.projector import LatentsSettings, ProjectorSettings
+from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
 from vista.config.report import ReportSettings
 from vista.config.sae import (
     CheckSaeSettings,
     ImportSaeSettings,
     LabelSettings,
     NamingSettings,
+    NeuronpediaSettings,
     TrainSaeSettings,
 )
 from vista.errors import UserError
@@ -39,26 +40,40 @@ class _Settings(BaseModel):
 
 
 class SaeSettings(_Settings):
-    """The text SAEs of one language model: `train` them here, or name pretrained ones by layer."""
+    """The text SAEs of one language model: `train` them here, or name pretrained ones."""
 
     layers: tuple[int, ...] = Field(
         min_length=1, description="blocks whose output an SAE reads, counted from 0"
     )
     train: TrainSaeSettings | None = Field(None, description="train them on the text corpus")
-    pretrained: dict[int, ImportSaeSettings] = Field(
-        default_factory=dict, description="layer -> folder, or release and id, of a pretrained SAE"
+    pretrained: ImportSaeSettings | dict[int, ImportSaeSettings] | None = Field(
+        None,
+        description="folder, or release and id, of pretrained SAEs; `{layer}` in a path or id "
+        "stands for the layer. Or one such entry a layer",
+    )
+    labels: NeuronpediaSettings | None = Field(
+        None,
+        description="labels from a Neuronpedia export; null: from the text that latents fire on",
     )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers {list(self.layers)} names a layer twice")
-        if self.train is not None and self.pretrained:
-            raise ValueError("give `train` or `pretrained`, not both")
-        missing = sorted(set(self.layers) - set(self.pretrained))
-        if self.train is None and missing:
-            raise ValueError(f"layers {missing} have neither `train` nor a `pretrained` entry")
+        if (self.train is None) == (self.pretrained is None):
+            raise ValueError("give either `train` or `pretrained`")
+        if isinstance(self.pretrained, dict):
+            missing = sorted(set(self.layers) - set(self.pretrained))
+            if missing:
+                raise ValueError(f"layers {missing} have no entry under `pretrained`")
         return self
+
+    def source(self, layer: int) -> ImportSaeSettings:
+        """Return where the pretrained SAE of one layer comes from."""
+        assert self.pretrained is not None
+        if isinstance(self.pretrained, dict):
+            return self.pretrained[layer]
+        return self.pretrained.for_layer(layer)
 
 
 class LlmEntry(_Settings):
@@ -75,6 +90,11 @@ class Block(_Settings):
     llms: tuple[str, ...] | None = Field(None, description="names; null: all")
     sae_weights: tuple[float, ...] = Field((0.0, 1.0), description="weights of the SAE term")
     seeds: tuple[int, ...] = Field((0, 1), description="seeds of the projector")
+    projector: PretrainedProjector | None = Field(
+        None,
+        description="`{pretrained: FILE}`: a projector trained elsewhere; the block must be one "
+        "encoder, LLM, weight and seed, which say where its figures stand in the table",
+    )
 
     @model_validator(mode="after")
     def _plain(self) -> Self:
@@ -82,6 +102,8 @@ class Block(_Settings):
             values = getattr(self, name)
             if values is not None and (not values or len(set(values)) != len(values)):
                 raise ValueError(f"{name} must name at least one value, and none twice")
+            if self.projector is not None and (values is None or len(values) != 1):
+                raise ValueError(f"a pretrained projector is one point: give {name} one value")
         if min(self.sae_weights) < 0:
             raise ValueError("sae_weights must not be negative")
         return self
@@ -114,6 +136,10 @@ class RunConfig(_Settings):
     results: str = Field("results", min_length=1, description="folder of all artifacts")
     threads: int = Field(1, gt=0, description="CPU threads a job; more can change the last bits")
     data: DataSettings = Field(description="the images that are learnt from and measured")
+    training: dict[Annotated[str, Field(pattern=NAME)], DataSettings] = Field(
+        default_factory=dict,
+        description="further data, by name, for projectors to learn from: see projector.stages",
+    )
     pretraining: DrawnData | None = Field(
         None, description="what stand-in models learn from; null: `data`, if that is drawn"
     )
@@ -127,6 +153,12 @@ class RunConfig(_Settings):
     label_latents: LabelSettings = Field(LabelSettings(), description="labels of latents")
     metrics: Metrics = Field(description="what is measured")
     report: ReportSettings = Field(ReportSettings(), description="table and figures")
+    paper_faithful: bool = Field(
+        False,
+        description="evaluate as the authors' program does: images centre-cropped (training pads "
+        "them to squares) and taken from the training split. For comparison with published "
+        "figures only: crops then differ between training and evaluation, and nothing is held out",
+    )
 
     @model_validator(mode="after")
     def _names_known(self) -> Self:
@@ -136,6 +168,12 @@ class RunConfig(_Settings):
                     if name not in entries:
                         known = ", ".join(sorted(entries))
                         raise ValueError(f"sweep names {name!r}; {kind} has {known}")
+        for stage in self.projector.stages:
+            if stage.data is not None and stage.data not in self.training:
+                known = ", ".join(sorted(self.training)) or "no entry"
+                raise ValueError(
+                    f"projector.stages names data {stage.data!r}; training has {known}"
+                )
         for name, entry in self.llms.items():
             wanted = self.projector.layers
             missing = sorted(set(wanted or ()) - set(entry.saes.layers))
@@ -144,6 +182,14 @@ class RunConfig(_Settings):
                     f"projector.layers asks for layers {missing}; llms.{name}.saes.layers has "
                     f"{list(entry.saes.layers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _one_projector_a_point(self) -> Self:
+        sources: dict[Point, PretrainedProjector | None] = {}
+        for point, projector in self._sweep():
+            if sources.setdefault(point, projector) != projector:
+                raise ValueError(f"sweep gives two different projectors for {tuple(point)}")
         return self
 
     @model_validator(mode="after")
@@ -171,18 +217,18 @@ class RunConfig(_Settings):
             *(n for n, each in self.llms.items() if each.model.source.kind == "standin"),
         ]
 
-    def points(self) -> list[Point]:
-        """Return every projector of the sweep once, in the order of the blocks."""
-        return list(
-            dict.fromkeys(
-                Point(encoder, llm, float(weight), seed)
-                for block in self.sweep
-                for encoder in block.encoders or self.encoders
-                for llm in block.llms or self.llms
-                for weight in block.sae_weights
-                for seed in block.seeds
-            )
-        )
+    def points(self) -> dict[Point, PretrainedProjector | None]:
+        """Return every projector of the sweep once, in the order of the blocks, each with where it
+        comes from if it is not trained here."""
+        return dict(self._sweep())
+
+    def _sweep(self) -> Iterator[tuple[Point, PretrainedProjector | None]]:
+        for block in self.sweep:
+            for encoder in block.encoders or self.encoders:
+                for llm in block.llms or self.llms:
+                    for weight in block.sae_weights:
+                        for seed in block.seeds:
+                            yield Point(encoder, llm, float(weight), seed), block.projector
 
 
 def load_config(path: Path) -> RunConfig:

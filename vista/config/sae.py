@@ -13,6 +13,10 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _fill(template: str | None, layer: int) -> str | None:
+    return None if template is None else template.replace("{layer}", str(layer))
+
+
 class TextPass(_Settings):
     """How documents are read through the language model."""
 
@@ -66,11 +70,29 @@ class TrainSaeSettings(_Settings):
 
 
 class ImportSaeSettings(_Settings):
-    """Where an SAE comes from, if not from `train_sae`: a folder, or a release and its id."""
+    """Where an SAE comes from, if not from `train_sae`.
 
-    path: str | None = Field(None, description="folder that sae_lens saved an SAE in")
-    release: str | None = Field(None, description="name of a release known to sae_lens")
-    sae_id: str | None = Field(None, description="id of the SAE within the release")
+    `path` alone: a folder that sae_lens saved. `release` and `sae_id`: a published SAE, fetched
+    from the hub at `revision`, or read from `path` where the user has a copy of the release's
+    repository. `{layer}` in `path` and `sae_id` stands for the layer.
+    """
+
+    path: str | None = Field(
+        None,
+        description="folder that sae_lens saved an SAE in; with `release`: a local copy of that "
+        "release's repository. `{layer}` stands for the layer",
+    )
+    release: str | None = Field(
+        None,
+        description="name of a release in sae_lens' directory, or a repository owner/name in "
+        "sae_lens' own format",
+    )
+    sae_id: str | None = Field(
+        None, description="id of the SAE within the release; `{layer}` stands for the layer"
+    )
+    revision: str = Field(
+        "main", description="commit or branch of the release's repository that is fetched"
+    )
     activation_scale: float | None = Field(
         None, gt=0, description="factor on the input of an SAE trained on rescaled activations"
     )
@@ -79,9 +101,61 @@ class ImportSaeSettings(_Settings):
     def _one_source(self) -> Self:
         if (self.release is None) != (self.sae_id is None):
             raise ValueError("`release` and `sae_id` belong together: give both or neither")
-        if self.path is not None and self.release is not None:
-            raise ValueError("give either `path` or `release` with `sae_id`, not both")
+        if self.revision != "main" and (self.release is None or self.path is not None):
+            raise ValueError("`revision` belongs to a `release` that is fetched; leave it out")
         return self
+
+    def for_layer(self, layer: int) -> ImportSaeSettings:
+        """Return the source of one layer's SAE: `{layer}` filled in."""
+        return self.model_copy(
+            update={
+                "path": _fill(self.path, layer),
+                "sae_id": _fill(self.sae_id, layer),
+            }
+        )
+
+
+class NeuronpediaSettings(_Settings):
+    """Labels from a Neuronpedia export: fetched by `model` and `source`, or a folder at `path`."""
+
+    model: str | None = Field(None, description="Neuronpedia's id of the model, e.g. gemma-2-2b")
+    source: str | None = Field(
+        None,
+        description="Neuronpedia's id of the SAE, e.g. {layer}-gemmascope-res-16k; `{layer}` "
+        "stands for the layer",
+    )
+    path: str | None = Field(
+        None,
+        description="local export: a folder with explanations/ and features/; `{layer}` stands "
+        "for the layer",
+    )
+    explanations: tuple[str, ...] = Field(
+        (),
+        description="sets of explanations to label from, best first, each `type` or `type/model`, "
+        "e.g. oai_token-act-pair/gpt-4o-mini; empty: any, the first in file order",
+    )
+    max_length: int = Field(300, gt=0, description="characters of a label; the rest is cut off")
+    density: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="density of every latent where the export has no features/; null: refuse such "
+        "an export",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.path is None and (self.model is None or self.source is None):
+            raise ValueError("give `model` and `source` of the labels, or `path` of a local export")
+        if len(set(self.explanations)) != len(self.explanations):
+            raise ValueError(f"`explanations` {list(self.explanations)} names a set twice")
+        return self
+
+    def for_layer(self, layer: int) -> NeuronpediaSettings:
+        """Return the labels of one layer's SAE: `{layer}` filled in."""
+        return self.model_copy(
+            update={"source": _fill(self.source, layer), "path": _fill(self.path, layer)}
+        )
 
 
 class CheckSaeSettings(_Settings):

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from vista.config.data import SPLITS, FolderData, Fractions, Split
-from vista.data.records import Box, ImageSource, Object, Record, Turn
-from vista.data.splits import Splitter
+from vista.data.images import ImageSource
+from vista.data.records import Box, Object, Record, Turn
+from vista.data.skipped import Skipped
+from vista.data.splits import Splitter, in_split_order
 from vista.errors import UserError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def folder_records(settings: FolderData) -> Iterator[Record]:
+def folder_records(settings: FolderData, skipped: Skipped) -> Iterator[Record]:
     """Records of the images below a folder, sorted by path; the id is the path.
 
     Raises UserError for a folder without images, an image file that is no image, and, where
@@ -22,16 +24,19 @@ def folder_records(settings: FolderData) -> Iterator[Record]:
     source = ImageSource(Path(settings.images))
     if settings.splits is not None:
         for split in [name for name in SPLITS if name in settings.splits]:
-            yield from _folder(settings, source, settings.splits[split], split)
+            yield from _folder(settings, source, settings.splits[split], split, skipped)
     else:
-        records = _folder(settings, source, "", settings.fractions)
-        yield from Splitter.in_split_order(records)
+        yield from in_split_order(_folder(settings, source, "", settings.fractions, skipped))
 
 
 def _folder(
-    settings: FolderData, source: ImageSource, folder: str, rule: Split | Fractions
+    settings: FolderData,
+    source: ImageSource,
+    folder: str,
+    rule: Split | Fractions,
+    skipped: Skipped,
 ) -> Iterator[Record]:
-    splitter = Splitter(rule, settings.limit)
+    splitter = Splitter(rule, settings)
     base = source.root / folder
     if not base.resolve().is_relative_to(source.root.resolve()):
         raise UserError(f"split folder {folder!r} leads out of {source.root}: it is refused")
@@ -46,7 +51,10 @@ def _folder(
         split = splitter.split(name)
         if split is None:
             continue
-        width, height = source.size(name)
+        size = skipped.image_size(source, name, settings.missing_images, name, f"in {base}")
+        if size is None:
+            continue
+        width, height = size
         category = _category(name, folder, source) if settings.classes else None
         turns: tuple[Turn, ...] = ()
         if settings.answer is not None:

@@ -129,17 +129,22 @@ class ImageGeometry:
 
 
 def prepare_image(
-    image: Image.Image, size: int, fit: Fit, fill: tuple[int, int, int] = (127, 127, 127)
+    image: Image.Image,
+    size: int,
+    fit: Fit,
+    fill: tuple[int, int, int] = (127, 127, 127),
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> NDArray[np.uint8]:
     """The model's input [size, size, 3]: resized and padded or cropped as `ImageGeometry` says.
 
     `fill` colours the padding; pass the encoder's mean colour, so that padding is about zero
-    after normalisation. An image that has the right size already is not resampled.
+    after normalisation. `resample` is the filter; pass the encoder's own. An image that has the
+    right size already is not resampled.
     """
     geometry = ImageGeometry(image.width, image.height, size, size, fit)
     rgb = image.convert("RGB")
     if geometry.resized != rgb.size:
-        rgb = rgb.resize(geometry.resized, Image.Resampling.BICUBIC)
+        rgb = rgb.resize(geometry.resized, resample)
     if geometry.resized == (size, size):
         return np.array(rgb)
     canvas = Image.new("RGB", (size, size), fill)

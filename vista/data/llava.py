@@ -7,89 +7,94 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vista.config.data import SPLITS, LlavaData
-from vista.data.jsonfile import read_json
-from vista.data.records import ImageSource, Record, Turn
-from vista.data.splits import Splitter
+from vista.config.data import SPLITS, Fractions, LlavaData, Split
+from vista.data.images import ImageSource
+from vista.data.jsonfile import stream_list
+from vista.data.records import Record, Turn
+from vista.data.skipped import Skipped
+from vista.data.splits import Splitter, in_split_order
 from vista.errors import UserError
 
 PLACEHOLDER = "<image>"
 
 
-def llava_records(settings: LlavaData, skipped: Counter[str]) -> Iterator[Record]:
-    """Records of the rows that have an image; `skipped["text only"]` counts the others.
+def llava_records(settings: LlavaData, skipped: Skipped) -> Iterator[Record]:
+    """Records of the rows that have an image and an answer to a question; the others are noted.
 
     A row's id may come several times in such files (one image, several conversations): the second
     becomes "id#2". Raises UserError naming file and row for what cannot be read.
     """
-    source = ImageSource(Path(settings.images))
     seen: Counter[str] = Counter()
     if settings.splits is not None:
         for split in [name for name in SPLITS if name in settings.splits]:
-            splitter = Splitter(split, settings.limit)
-            yield from _file_records(Path(settings.splits[split]), source, splitter, seen, skipped)
+            yield from _file_records(settings, settings.splits[split], split, seen, skipped)
     elif settings.file is not None:
-        splitter = Splitter(settings.fractions, settings.limit)
-        records = _file_records(Path(settings.file), source, splitter, seen, skipped)
-        yield from splitter.in_split_order(records)
+        yield from in_split_order(
+            _file_records(settings, settings.file, settings.fractions, seen, skipped)
+        )
 
 
 def conversation_turns(row: dict[str, Any], path: Path) -> tuple[Turn, ...]:
-    """Question and answer pairs of a row, without the image placeholder.
+    """Question and answer pairs of a row, without the image placeholder; there may be none.
 
-    Raises UserError unless human and gpt take turns, human first.
+    A first message from gpt and a last one from human make no pair and are dropped; LLaVA's own
+    training drops the first too and learns nothing from the last (llava/train/train.py). Raises
+    UserError unless human and gpt take turns.
     """
     number = row.get("id")
     said = row.get("conversations")
-    if not isinstance(said, list) or not said or len(said) % 2:
+    if not isinstance(said, list) or not said:
         raise UserError(
             f"{path}: row {number!r} needs `conversations`, human and gpt messages in turn"
         )
+    first = int(isinstance(said[0], dict) and said[0].get("from") == "gpt")
     texts: list[str] = []
-    for i, message in enumerate(said):
-        speaker = "gpt" if i % 2 else "human"
+    for i, message in enumerate(said[first:], first):
+        speaker = "human" if i % 2 == first else "gpt"
         value = message.get("value") if isinstance(message, dict) else None
         if not isinstance(value, str) or message.get("from") != speaker:
             raise UserError(
                 f"{path}: message {i} of row {number!r} must be a text from {speaker!r}"
             )
-        texts.append(value.replace(PLACEHOLDER, " ").strip() if i % 2 == 0 else value.strip())
-    return tuple(Turn(q, a) for q, a in zip(texts[::2], texts[1::2], strict=True))
+        asked = value.replace(PLACEHOLDER, " ") if speaker == "human" else value
+        texts.append(asked.strip())
+    return tuple(Turn(q, a) for q, a in zip(texts[::2], texts[1::2], strict=False))
 
 
 def _file_records(
-    path: Path,
-    source: ImageSource,
-    splitter: Splitter,
+    settings: LlavaData,
+    file: str,
+    rule: Split | Fractions,
     seen: Counter[str],
-    skipped: Counter[str],
+    skipped: Skipped,
 ) -> Iterator[Record]:
-    for i, row in enumerate(read_json(path, list)):
+    path = Path(file)
+    source = ImageSource(Path(settings.images))
+    splitter = Splitter(rule, settings)
+    for i, row in enumerate(stream_list(path)):
         if not isinstance(row, dict):
             raise UserError(f"{path}: row {i} must be an object with `image` and `conversations`")
         relative = row.get("image")
+        row_id = str(row.get("id", i if relative is None else relative))
         if relative is None:
-            skipped["text only"] += 1
+            skipped.add(row_id, None, "text only")
             continue
         if not isinstance(relative, str):
-            raise UserError(f"{path}: `image` of row {row.get('id', i)!r} must be one file name")
+            raise UserError(f"{path}: `image` of row {row_id!r} must be one file name")
         # The split follows the image, so that conversations of one image stay together.
         split = splitter.split(relative)
         if split is None:
             continue
-        row_id = str(row.get("id", relative))
         seen[row_id] += 1
+        image_id = row_id if seen[row_id] == 1 else f"{row_id}#{seen[row_id]}"
         turns = conversation_turns(row, path)
-        try:
-            width, height = source.size(relative)
-        except UserError as error:
-            raise UserError(f"{path}: row {row_id!r}: {error}") from error
-        yield Record(
-            image_id=row_id if seen[row_id] == 1 else f"{row_id}#{seen[row_id]}",
-            split=split,
-            path=relative,
-            width=width,
-            height=height,
-            captions=(),
-            turns=turns,
+        if not turns:
+            skipped.add(image_id, relative, "no question with an answer")
+            continue
+        size = skipped.image_size(
+            source, relative, settings.missing_images, image_id, f"row {row_id!r} of {path}"
         )
+        if size is None:
+            continue
+        width, height = size
+        yield Record(image_id, split, relative, width, height, turns=turns)

@@ -101,7 +101,8 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
     the outline to fifths of a pixel first, so single pixels of an outline may differ from it.
     Raises ValueError for a polygon with fewer than three points or an odd count of numbers.
     """
-    union_hw = np.zeros((height, width), dtype=np.bool_)
+    # Column-major, as the runs will be read.
+    union_hw = np.zeros((height, width), dtype=np.bool_, order="F")
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(
@@ -117,7 +118,7 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
 
 def _fill_polygon(points: NDArray[np.float64], height: int, width: int) -> Mask:
     # Toggle at every crossing of a pixel column's centre line, then a running parity fills.
-    mask_hw = np.zeros((height, width), dtype=np.bool_)
+    mask_hw = np.zeros((height, width), dtype=np.bool_, order="F")
     # Only the polygon's own rows and columns: most objects are small.
     left, top = np.clip(np.floor(points.min(axis=0)).astype(int), 0, [width, height])
     right, bottom = np.clip(np.ceil(points.max(axis=0)).astype(int), 0, [width, height])

@@ -6,15 +6,19 @@ that follows. `text.parquet` has one row a document.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
+from numpy.typing import NDArray
 
+from vista.data.images import ImageSource
 from vista.data.masks import Rle, decode_mask, encode_mask
 from vista.errors import UserError
 
@@ -23,18 +27,17 @@ __all__ = [
     "ImageSource",
     "Object",
     "Record",
+    "RecordTable",
     "Turn",
     "decode_mask",
     "encode_mask",
     "read_records",
     "read_text",
+    "record_to_row",
+    "row_to_record",
     "write_records",
     "write_text",
 ]
-
-
-# What Pillow raises over files that are no images, or broken ones.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 class Box(NamedTuple):
@@ -119,6 +122,8 @@ TEXT_SCHEMA = pa.schema(
     ]
 )
 _ROW_GROUP = 8192
+# Rows that are Python objects at a time: they take several times the room of Arrow's.
+_BATCH = 512
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
@@ -127,33 +132,148 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     Raises UserError if an image id comes twice: it is the key that stores are read by.
     """
     seen: set[str] = set()
-    rows: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for record in records:
-            if record.image_id in seen:
-                raise UserError(
-                    f"image id {record.image_id!r} comes twice (second file {record.path}): ids "
-                    "must differ over all splits"
-                )
-            seen.add(record.image_id)
-            rows.append(_record_to_row(record))
-            if len(rows) == _ROW_GROUP:
-                writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
-                rows.clear()
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+        checked = _checked(records, seen)
+        while parts := list(_tables(itertools.islice(checked, _ROW_GROUP))):
+            writer.write_table(pa.concat_tables(parts).combine_chunks())
     return len(seen)
 
 
-def read_records(path: Path, splits: Sequence[str] | None = None) -> list[Record]:
-    """The records of the given splits (all if None), in the table's order.
+def _checked(records: Iterable[Record], seen: set[str]) -> Iterator[Record]:
+    for record in records:
+        if record.image_id in seen:
+            raise UserError(
+                f"image id {record.image_id!r} comes twice (second file {record.path}): ids "
+                "must differ over all splits"
+            )
+        seen.add(record.image_id)
+        yield record
 
-    The position in the *whole* table is the index in the stores, so ask for all splits where
-    that index is needed.
+
+def _tables(records: Iterator[Record]) -> Iterator[pa.Table]:
+    while rows := [record_to_row(record) for record in itertools.islice(records, _BATCH)]:
+        yield pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def read_records(path: Path) -> RecordTable:
+    """The records of a table, read on demand; UserError if it is none."""
+    return RecordTable(path)
+
+
+class RecordTable(Sequence[Record]):
+    """The records of records.parquet in their order: a position is the index in the stores.
+
+    A column is read when something of it is first asked for, and kept as Arrow holds it: rows
+    become records one by one, or a few hundred at a time where all are walked through.
     """
-    table = _read_table(path, SCHEMA)
-    records = [_row_to_record(row) for row in table.to_pylist()]
-    return [record for record in records if splits is None or record.split in splits]
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = _open_table(path, SCHEMA)
+        self._columns: dict[str, pa.ChunkedArray] = {}
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return self.select(range(len(self))[index])
+        return self.select([range(len(self))[index]])[0]
+
+    def __iter__(self) -> Iterator[Record]:
+        columns = {name: self._column(name) for name in SCHEMA.names}
+        for start in range(0, len(self), _BATCH):
+            part = {name: column.slice(start, _BATCH) for name, column in columns.items()}
+            for row in pa.table(part).to_pylist():
+                yield row_to_record(row)
+
+    def select(self, rows: Iterable[int]) -> list[Record]:
+        """The records of some rows, in the order of `rows`."""
+        columns = {name: self._column(name) for name in SCHEMA.names}
+        return [
+            row_to_record({name: column[int(row)].as_py() for name, column in columns.items()})
+            for row in rows
+        ]
+
+    def image_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The image ids of some rows."""
+        ids: list[str] = self._column("image_id").take(pa.array(rows)).to_pylist()
+        return ids
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """The rows of one split, ascending."""
+        return np.flatnonzero(pc.equal(self._column("split"), split).to_numpy())
+
+    def rows_with_turns(self, split: str) -> NDArray[np.int64]:
+        """The rows of one split that have a conversation, ascending."""
+        lengths = pc.list_value_length(self._column("turns"))
+        return np.flatnonzero(
+            pc.and_(pc.equal(self._column("split"), split), pc.greater(lengths, 0)).to_numpy()
+        )
+
+    def rows_by_id(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each image id; UserError naming the first that has none."""
+        found = pc.index_in(
+            pa.array(image_ids, pa.string()), value_set=self._column("image_id").combine_chunks()
+        )
+        if found.null_count:
+            missing = image_ids[found.is_null().to_pylist().index(True)]
+            raise UserError(
+                f"{self._path} has no image {missing!r}, which a store was made from; run the "
+                "workflow again so that both come from the same data"
+            )
+        return np.asarray(found, dtype=np.int64)
+
+    def turns(self, rows: Sequence[int] | NDArray[np.int64]) -> Sequence[tuple[Turn, ...]]:
+        """The conversations of some rows, each decoded when it is asked for."""
+        return _TurnsOf(self._column("turns"), rows)
+
+    def categories(self) -> set[str]:
+        """The names of all objects' classes."""
+        names: set[str] = set()
+        for chunk in self._column("objects").chunks:
+            names.update(chunk.flatten().field("category").unique().to_pylist())
+        return names
+
+    def feature_rows(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The distinct image paths, as they first appear, and for each row its path's place there.
+
+        One image can be in many rows (LLaVA's conversations); where none is, the places are
+        0, 1, 2, ...
+        """
+        encoded = self._column("path").combine_chunks().dictionary_encode()
+        return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        if name not in self._columns:
+            self._columns[name] = self._file.read(columns=[name]).column(name)
+        return self._columns[name]
+
+
+class _TurnsOf(Sequence[tuple[Turn, ...]]):
+    def __init__(self, column: pa.ChunkedArray, rows: Sequence[int] | NDArray[np.int64]) -> None:
+        self._column = column
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Turn, ...]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[Turn, ...]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[Turn, ...] | Sequence[tuple[Turn, ...]]:
+        if isinstance(index, slice):
+            return _TurnsOf(self._column, self._rows[index])
+        return tuple(Turn(**turn) for turn in self._column[int(self._rows[index])].as_py())
 
 
 def write_text(path: Path, texts: Mapping[str, Iterable[str]]) -> dict[str, int]:
@@ -173,69 +293,15 @@ def write_text(path: Path, texts: Mapping[str, Iterable[str]]) -> dict[str, int]
 
 def read_text(path: Path, split: str) -> list[str]:
     """The documents of one split, "train" or "heldout"."""
-    table = _read_table(path, TEXT_SCHEMA)
-    texts = [row["text"] for row in table.to_pylist() if row["split"] == split]
+    table = _open_table(path, TEXT_SCHEMA).read()
+    texts: list[str] = table.filter(pc.equal(table["split"], split))["text"].to_pylist()
     if not texts:
         raise UserError(f"{path} holds no text of split {split!r}: check `text:` in the config")
     return texts
 
 
-class ImageSource:
-    """Opens records' images below one root folder."""
-
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            raise UserError(f"{root} is no folder: `images` must name the images' root folder")
-        self.root = root
-        self._real_root = root.resolve()
-
-    def locate(self, relative: str) -> Path:
-        """The file of a path relative to the root.
-
-        Raises UserError if the path leads out of the root (also by a link) or to no file.
-        """
-        path = self.root / relative
-        if not path.resolve().is_relative_to(self._real_root):
-            raise UserError(f"image path {relative!r} leads out of {self.root}: it is refused")
-        if not path.is_file():
-            raise UserError(f"image {path} is missing")
-        return path
-
-    def size(self, relative: str) -> tuple[int, int]:
-        """Width and height from the file's header; UserError if it is not an image."""
-        path = self.locate(relative)
-        try:
-            with Image.open(path) as image:
-                return image.size
-        except _UNREADABLE as error:
-            raise UserError(f"{path} cannot be read as an image ({_short(error)})") from error
-
-    def open(self, record: Record) -> Image.Image:
-        """The image of a record in RGB, its pixels as stored: boxes refer to those.
-
-        Raises UserError if the file is missing, is not an image, is cut off, or is not of the
-        size that the record says (its boxes and masks would then lie elsewhere).
-        """
-        path = self.locate(record.path)
-        try:
-            with Image.open(path) as image:
-                image.load()
-                rgb = image.convert("RGB")
-        except _UNREADABLE as error:
-            raise UserError(f"{path} cannot be read as an image ({_short(error)})") from error
-        if rgb.size != (record.width, record.height):
-            raise UserError(
-                f"{path} is {rgb.width}x{rgb.height}, its annotations are for "
-                f"{record.width}x{record.height}: use the images that were annotated"
-            )
-        return rgb
-
-
-def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
-
-
-def _record_to_row(record: Record) -> dict[str, Any]:
+def record_to_row(record: Record) -> dict[str, Any]:
+    """The record as SCHEMA has it, of values that JSON can hold."""
     return {
         "image_id": record.image_id,
         "split": record.split,
@@ -267,7 +333,8 @@ def _mask_text(record: Record, rle: Rle | None) -> str | None:
     return counts
 
 
-def _row_to_record(row: dict[str, Any]) -> Record:
+def row_to_record(row: Mapping[str, Any]) -> Record:
+    """The record that `record_to_row` made the row of."""
     size = [row["height"], row["width"]]
     return Record(
         image_id=row["image_id"],
@@ -289,11 +356,13 @@ def _row_to_record(row: dict[str, Any]) -> Record:
     )
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def _open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"{path} cannot be read as a Parquet table ({_short(error)})") from error
-    if table.schema.names != schema.names:
-        raise UserError(f"{path} has columns {table.schema.names}, expected {schema.names}")
-    return table
+        why = str(error).splitlines()[0][:80]
+        raise UserError(f"{path} cannot be read as a Parquet table ({why})") from error
+    if file.schema_arrow.names != schema.names:
+        names = file.schema_arrow.names
+        raise UserError(f"{path} has columns {names}, expected {schema.names}")
+    return file

@@ -2,46 +2,83 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vista.config.data import (
     SPLITS,
+    AnyData,
     CocoData,
     CocoFiles,
     DrawnData,
     FolderData,
     LinesText,
     LlavaData,
+    WebDatasetData,
 )
 from vista.data.coco import coco_records
 from vista.data.folder import folder_records
 from vista.data.llava import llava_records
-from vista.data.records import Record
+from vista.data.records import Record, RecordTable
+from vista.data.skipped import Skipped
+from vista.data.webdataset import webdataset_records
 from vista.errors import UserError
+
+AnyFiles = CocoData | LlavaData | FolderData | WebDatasetData
 
 
 def iterate_records(
-    settings: DrawnData | CocoData | LlavaData | FolderData,
-    world: Path | None,
-    skipped: Counter[str],
+    settings: AnyData, world: Path | None, fetched: Path | None, skipped: Skipped
 ) -> Iterator[Record]:
     """Records of any kind of data, in the order that becomes the image index.
 
     `world` is the folder that `draw_world` wrote; it is needed for kind "drawn" alone, and is read
-    like any other COCO data set. `skipped` counts rows left out, by reason.
+    like any other COCO data set. `fetched` is the folder of downloaded files that the settings'
+    paths are relative to, if they name any. `skipped` notes rows left out.
     """
     if isinstance(settings, DrawnData):
         if world is None:
             raise ValueError("records of a drawn world need its folder")
-        return coco_records(world_as_coco(world))
+        settings = world_as_coco(world)
+    settings = resolve(settings, fetched)
     if isinstance(settings, CocoData):
-        return coco_records(settings)
+        return coco_records(settings, skipped)
     if isinstance(settings, LlavaData):
         return llava_records(settings, skipped)
-    return folder_records(settings)
+    if isinstance(settings, FolderData):
+        return folder_records(settings, skipped)
+    return webdataset_records(settings, skipped)
+
+
+def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:
+    """The settings with every path that is relative to fetched files made whole.
+
+    Settings that fetch nothing come back as they are.
+    """
+    if not settings.fetch:
+        return settings
+    if fetched is None:
+        raise ValueError("data that are fetched need the folder of their files")
+
+    def whole(name: str | None) -> str | None:
+        return None if name is None else str(fetched / name)
+
+    def whole_files(files: CocoFiles) -> CocoFiles:
+        names = ("instances", "captions", "conversations")
+        return files.model_copy(update={name: whole(getattr(files, name)) for name in names})
+
+    update: dict[str, Any] = {"images": whole(settings.images)}
+    if isinstance(settings, CocoData):
+        splits = settings.splits
+        update["splits"] = splits and {key: whole_files(each) for key, each in splits.items()}
+        update["files"] = settings.files and whole_files(settings.files)
+    elif isinstance(settings, LlavaData):
+        named = settings.splits
+        update["splits"] = named and {key: whole(each) for key, each in named.items()}
+        update["file"] = whole(settings.file)
+    return settings.model_copy(update=update)
 
 
 def world_as_coco(world: Path) -> CocoData:
@@ -61,13 +98,22 @@ def world_as_coco(world: Path) -> CocoData:
     )
 
 
-def images_root(records_settings: Mapping[str, Any], world: Path | None) -> Path:
-    """Where the images of a records artifact lie, given that artifact's settings."""
+def images_root(
+    records_settings: Mapping[str, Any], world: Path | None, fetched: Path | None = None
+) -> Path:
+    """Where the images of a records artifact lie, given that artifact's settings.
+
+    `world` and `fetched` are as in `iterate_records`.
+    """
     if records_settings["kind"] == "drawn":
         if world is None:
             raise ValueError("images of a drawn world need its folder")
         return world / "images"
-    return Path(records_settings["images"])
+    if not records_settings["fetch"]:
+        return Path(records_settings["images"])
+    if fetched is None:
+        raise ValueError("images that were fetched need the folder of their files")
+    return fetched / str(records_settings["images"])
 
 
 def read_lines(path: Path, limit: int | None = None) -> list[str]:
@@ -90,3 +136,29 @@ def line_texts(settings: LinesText) -> dict[str, list[str]]:
         "train": read_lines(Path(settings.train), settings.limit),
         "heldout": read_lines(Path(settings.heldout), settings.limit),
     }
+
+
+def caption_texts(records: RecordTable, limit: int | None = None) -> dict[str, list[str]]:
+    """Documents per split: the captions of each image, or its first answer if it has none.
+
+    Raises UserError if a split has none.
+    """
+    sources = {"train": ("train",), "heldout": ("validation", "test")}
+    texts: dict[str, list[str]] = {}
+    for name, splits in sources.items():
+        rows = (row for split in splits for row in records.rows_of(split))
+        texts[name] = list(itertools.islice(_spoken(records, rows), limit))
+        if not texts[name]:
+            raise UserError(
+                f"`text.kind: captions`: no image of split {' or '.join(splits)} has a caption or "
+                "an answer; give the data captions, or a text of its own"
+            )
+    return texts
+
+
+def _spoken(records: RecordTable, rows: Iterable[int]) -> Iterator[str]:
+    for row in rows:
+        record = records[int(row)]
+        told = record.captions or tuple(turn.answer for turn in record.turns[:1])
+        # A document is one line, as in text files.
+        yield from filter(None, (" ".join(each.split()) for each in told))

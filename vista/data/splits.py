@@ -1,38 +1,50 @@
-"""Which split an image belongs to."""
+"""Which split an image belongs to, and which images of a split are taken."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from vista.config.data import SPLITS, Fractions, Split
-from vista.data.records import Record
+from vista.config.data import SPLITS, FileData, Fractions, Split
+from vista.data.records import Record, record_to_row, row_to_record
+from vista.data.spill import Spill
 
 
 class Splitter:
     """Gives each id its split: a fixed one, or by a hash of the id, so that it never moves.
 
-    `limit` caps the ids of a split; `split` then returns None for those beyond it.
+    Of each split only every nth id is taken, and of those the first `limit`, as the settings say.
     """
 
-    def __init__(self, rule: Split | Fractions, limit: int | None = None) -> None:
+    def __init__(self, rule: Split | Fractions, settings: FileData) -> None:
         self._rule = rule
-        self._limit = limit
-        self._taken = dict.fromkeys(SPLITS, 0)
+        self._every = settings.every
+        self._limit = settings.limit
+        self._seen = dict.fromkeys(SPLITS, 0)
 
     def split(self, key: str) -> Split | None:
-        """The split of an id; None if that split is full."""
+        """The split of an id; None if it is not taken."""
         chosen = self._rule if isinstance(self._rule, str) else hash_split(key, self._rule)
-        if self._limit is not None and self._taken[chosen] >= self._limit:
+        place, rest = divmod(self._seen[chosen], self._every)
+        self._seen[chosen] += 1
+        if rest or (self._limit is not None and place >= self._limit):
             return None
-        self._taken[chosen] += 1
         return chosen
 
-    @staticmethod
-    def in_split_order(records: Iterable[Record]) -> Iterator[Record]:
-        """The records, train before validation before test, else in their order."""
-        order = {split: i for i, split in enumerate(SPLITS)}
-        yield from sorted(records, key=lambda record: order[record.split])  # type: ignore[index]
+
+def in_split_order(records: Iterable[Record]) -> Iterator[Record]:
+    """The records, train before validation before test, else in their order.
+
+    Those of the later splits wait in a temporary file, so that memory holds none of them.
+    """
+    with Spill() as waiting:
+        for record in records:
+            if record.split == SPLITS[0]:
+                yield record
+            else:
+                waiting.add(record.split, record_to_row(record))
+        for split in SPLITS[1:]:
+            yield from map(row_to_record, waiting[split])
 
 
 def hash_split(key: str, fractions: Fractions) -> Split:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from vista.encoders.registry import EncoderFamily
 
 FAMILY = EncoderFamily(
-    tower=lambda model: getattr(model, "vision_model", model),
-    blocks=lambda tower: tower.encoder.layers,
+    model_types=("clip", "clip_vision_model"),
+    prefix_tokens=lambda tower: 1,
     norm=lambda tower: None,
-    prefix_tokens=lambda config: 1,
+    resample=3,
 )

@@ -5,7 +5,7 @@ Legend of shape suffixes: b image, p patch token (row-major), t token (prefix an
 
 from __future__ import annotations
 
-import json
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vista.encoders.registry import load_family
+from vista.device import find_device
+from vista.encoders.preprocessing import Preprocessing, read_preprocessor, square
+from vista.encoders.registry import family_of, load_family
 from vista.errors import UserError
-
-PREPROCESSOR = "preprocessor_config.json"
 
 
 class VisionEncoder:
@@ -29,24 +29,35 @@ class VisionEncoder:
         size: side of the square input, px; patch: side of a patch, px.
         grid: rows and columns of patches; token p is row p // columns, column p % columns.
         prefix_tokens: tokens before the patches, which `encode` drops.
+        resample: the filter that images are resized with.
         mean_colour: the colour that normalises to zero, 0..255; what padding is filled with.
     """
 
     def __init__(
-        self, family: str, model: Any, preprocessor: dict[str, Any], layer: int, final_norm: bool
+        self,
+        family: str,
+        model: Any,
+        preprocessor: dict[str, Any],
+        layer: int,
+        final_norm: bool,
+        prefix_tokens: int | None = None,
     ) -> None:
         parts = load_family(family)
-        tower = parts.tower(model)
         # CLIP and SigLIP checkpoints hold a text tower too; it is let go.
-        self.model = tower.eval().requires_grad_(False)
-        config = _vision_config(tower)
+        self.model = parts.tower(model).eval().requires_grad_(False)
+        config = self.model.config
         self.family = family
+        self.patch = square(getattr(config, "patch_size", None), "patch_size")
         self.d_vision = int(config.hidden_size)
-        self.patch = int(config.patch_size)
-        self.size = _input_size(preprocessor, int(config.image_size))
+        self._preprocessing = Preprocessing.from_config(preprocessor, config, parts.resample)
+        self.size = self._preprocessing.size
+        self.resample = self._preprocessing.resample
+        self.mean_colour = self._preprocessing.mean_colour
         side = self.size // self.patch
         self.grid = (side, side)
-        self.prefix_tokens = parts.prefix_tokens(config)
+        self.prefix_tokens = (
+            parts.prefix_tokens(self.model) if prefix_tokens is None else prefix_tokens
+        )
         blocks = parts.blocks(self.model)
         if not -len(blocks) <= layer < len(blocks):
             raise UserError(
@@ -55,13 +66,11 @@ class VisionEncoder:
             )
         self._block = blocks[layer]
         self._norm = parts.norm(self.model) if final_norm else None
-        self._resized = self.size != int(config.image_size)
-        self._scale = float(preprocessor.get("rescale_factor", 1 / 255))
-        mean, std = preprocessor["image_mean"], preprocessor["image_std"]
-        self._mean_311 = torch.tensor(mean).view(3, 1, 1)
-        self._std_311 = torch.tensor(std).view(3, 1, 1)
-        red, green, blue = (round(each / self._scale) for each in mean)
-        self.mean_colour: tuple[int, int, int] = (red, green, blue)
+        self._inputs = parts.inputs
+        # Some towers interpolate their position embeddings by themselves, others when asked to.
+        asks = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
+        resized = asks and square(getattr(config, "image_size", None), "image_size") != self.size
+        self._extra = {"interpolate_pos_encoding": True} if resized else {}
 
     @property
     def device(self) -> torch.device:
@@ -75,14 +84,17 @@ class VisionEncoder:
         The images are those of `vista.data.geometry.prepare_image`. Normalised with the
         checkpoint's own mean and standard deviation.
 
-        Raises ValueError where an image has another size.
+        Raises:
+            ValueError: an image has another size.
+            UserError: the tokens are not the prefix tokens and the patches of the grid, or the
+                model refuses images of this size.
         """
         if images_bhwc.shape[1:] != (self.size, self.size, 3):
             raise ValueError(
                 f"images {images_bhwc.shape}, expected [b, {self.size}, {self.size}, 3]"
             )
-        pixels = torch.from_numpy(images_bhwc).permute(0, 3, 1, 2).float() * self._scale
-        pixels = (pixels - self._mean_311) / self._std_311
+        first = next(self.model.parameters())
+        pixels = self._preprocessing.normalise(images_bhwc).to(first.device, first.dtype)
         caught: list[Tensor] = []
 
         def catch(_module: Any, _inputs: Any, output: Any) -> None:
@@ -90,28 +102,26 @@ class VisionEncoder:
 
         # Not `hidden_states`: whether its last entry is normed differs between models.
         handle = self._block.register_forward_hook(catch)
-        extra = {"interpolate_pos_encoding": True} if self._resized and self._needs_asking else {}
         try:
-            first = next(self.model.parameters())
-            self.model(pixel_values=pixels.to(first.device, first.dtype), **extra)
+            self.model(**self._inputs(pixels, self.patch), **self._extra)
+        except ValueError as error:
+            raise UserError(
+                f"{self.family} encoder: the {self.model.config.model_type} model refuses images "
+                f"of {self.size} px ({str(error).splitlines()[0]})"
+            ) from error
         finally:
             handle.remove()
         tokens_btd = caught[0]
+        patches, expected = self.grid[0] * self.grid[1], tuple(tokens_btd.shape[1:2])
+        if tokens_btd.ndim != 3 or expected != (self.prefix_tokens + patches,):
+            raise UserError(
+                f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
+                f"{list(tokens_btd.shape)}, which are not {self.prefix_tokens} prefix tokens and "
+                f"{patches} patches; set prefix_tokens, or take another checkpoint"
+            )
         if self._norm is not None:
             tokens_btd = self._norm(tokens_btd)
-        patches_bpd = tokens_btd[:, self.prefix_tokens :].float()
-        expected = self.grid[0] * self.grid[1]
-        if patches_bpd.shape[1] != expected:
-            raise UserError(
-                f"{self.family} encoder: {tokens_btd.shape[1]} tokens are not {self.prefix_tokens} "
-                f"prefix tokens and {expected} patches; the checkpoint is of another family"
-            )
-        return patches_bpd
-
-    @property
-    def _needs_asking(self) -> bool:
-        # Dinov2 always interpolates its position embeddings; CLIP and SigLIP must be asked to.
-        return self.family != "dinov2"
+        return tokens_btd[:, self.prefix_tokens :].float()
 
 
 def load_encoder(
@@ -122,6 +132,7 @@ def load_encoder(
     device: str = "cpu",
     dtype: str = "float32",
     revision: str | None = None,
+    prefix_tokens: int | None = None,
 ) -> VisionEncoder:
     """Load a vision encoder from a `save_pretrained` folder or the local cache of the hub.
 
@@ -130,70 +141,67 @@ def load_encoder(
         family: one of `vista.encoders.registry.MODULES`.
         layer: block whose output is read, counted from 0; negative counts from the last.
         final_norm: apply the norm that the family's `last_hidden_state` has.
-        device: "cpu", "cuda", "cuda:1", or "auto".
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto".
         dtype: "float32", "bfloat16" or "float16".
         revision: commit of a repository.
+        prefix_tokens: tokens before the patches; None: what the family knows.
 
     Raises:
-        UserError: nothing there, another family, or no preprocessor file.
+        UserError: nothing there, another family, weights missing, no preprocessor file, or no
+            such device.
     """
-    from transformers import AutoModel
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel
 
-    load_family(family)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    preprocessor = _preprocessor(location, revision)
+    parts = load_family(family)
+    place = find_device(device)
+    preprocessor = read_preprocessor(location, revision)
+    local: dict[str, Any] = {
+        "local_files_only": True,
+        "revision": revision,
+        "trust_remote_code": False,
+    }
     try:
-        model = AutoModel.from_pretrained(
+        # The config first: a wrong family is told before gigabytes are read.
+        config = AutoConfig.from_pretrained(str(location), **local)
+        found = str(config.model_type)
+        other = parts.model_types and found not in parts.model_types
+        # "vit" takes any model type, but not a model that is called with other inputs.
+        if other or load_family(family_of(found)).inputs is not parts.inputs:
+            raise UserError(
+                f"vision encoder {location}: it is a {found} model, not of {family!r}; "
+                f"set family: {family_of(found)}"
+            )
+        model, report = AutoModel.from_pretrained(
             str(location),
+            config=config,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
-            local_files_only=True,
-            revision=revision,
+            output_loading_info=True,
+            **local,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"vision encoder {location}: could not be loaded ({str(error).splitlines()[0]}); "
             "expected a save_pretrained folder with safetensors weights, or a fetched repository"
         ) from error
-    found = str(model.config.model_type)
-    if not found.startswith(family):
-        raise UserError(f"vision encoder {location}: it is a {found} model, not of {family!r}")
-    return VisionEncoder(family, model.to(device), preprocessor, layer, final_norm)
+    _refuse_missing(location, model, parts.tower(model), report["missing_keys"])
+    return VisionEncoder(family, model.to(place), preprocessor, layer, final_norm, prefix_tokens)
 
 
-def _preprocessor(location: str | Path, revision: str | None) -> dict[str, Any]:
-    path = Path(location) / PREPROCESSOR
-    if not Path(location).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(str(location), PREPROCESSOR, revision=revision)
-        path = Path(cached) if isinstance(cached, str) else path
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["image_mean"], content["image_std"]
-    except (OSError, ValueError, KeyError) as error:
+def _refuse_missing(location: str | Path, model: Any, tower: Any, missing: Any) -> None:
+    # transformers fills what a file lacks with random numbers, and only warns. A pooler, a head or
+    # a mask token takes no part in patch tokens, and real checkpoints do lack them.
+    own = {id(parameter) for parameter in tower.parameters()}
+    lacking = sorted(
+        name
+        for name, parameter in model.named_parameters()
+        if name in missing
+        and id(parameter) in own
+        and not {"pooler", "head", "mask_token"} & set(name.split("."))
+    )
+    if lacking:
         raise UserError(
-            f"vision encoder {location}: {PREPROCESSOR} is missing or lacks image_mean and "
-            "image_std; without it images cannot be normalised as in training"
-        ) from error
-    return content
-
-
-def _vision_config(tower: Any) -> Any:
-    config = tower.config
-    return getattr(config, "vision_config", config)
-
-
-def _input_size(preprocessor: dict[str, Any], default: int) -> int:
-    """The side of the input: what the preprocessor crops to, else resizes to."""
-    keys = ("crop_size", "size") if preprocessor.get("do_center_crop") else ("size",)
-    for key in keys:
-        size = preprocessor.get(key)
-        if isinstance(size, int):
-            return size
-        if isinstance(size, dict):
-            side = size.get("height") or size.get("shortest_edge")
-            if side:
-                return int(side)
-    return default
+            f"vision encoder {location}: its files lack {len(lacking)} weights of the model "
+            f"({lacking[0]}, ...); fetch it again"
+        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from vista.encoders.registry import EncoderFamily
 
 FAMILY = EncoderFamily(
-    tower=lambda model: model,
-    blocks=lambda tower: tower.encoder.layer,
-    norm=lambda tower: tower.layernorm,
+    model_types=("dinov2", "dinov2_with_registers"),
     # Only Dinov2WithRegisters has the key.
-    prefix_tokens=lambda config: 1 + getattr(config, "num_register_tokens", 0),
+    prefix_tokens=lambda tower: 1 + getattr(tower.config, "num_register_tokens", 0),
+    norm=lambda tower: tower.layernorm,
+    resample=3,
 )

@@ -1,13 +1,65 @@
-"""The families of vision encoders, by name; each is loaded when it is asked for."""
+"""The families of vision encoders, by name; each is loaded when it is asked for.
+
+| family  | model_type         | prefix   | final norm     | example                            |
+|---------|--------------------|----------|----------------|------------------------------------|
+| clip    | clip, clip_*       | class    | none           | openai/clip-vit-large-patch14      |
+| dinov2  | dinov2, dinov2_*   | class, r | layernorm      | facebook/dinov2-large              |
+| dinov3  | dinov3_vit         | class, r | norm           | facebook/dinov3-vitl16-*           |
+| ijepa   | ijepa              | none     | layernorm      | facebook/ijepa_vith14_1k           |
+| siglip  | siglip, siglip_*   | none     | post_layernorm | google/siglip2-base-patch16-224    |
+| siglip2 | siglip2, siglip2_* | none     | post_layernorm | google/siglip2-base-patch16-naflex |
+| vit     | any other          | learnt   | probed         | google/vit-base-patch16-224        |
+
+The final norm is the one that `last_hidden_state` has on patch tokens; r are the register tokens
+that the config counts; `*` stands for the rest of a name. SigLIP 2 of a fixed
+resolution is `siglip`; `siglip2` is its NaFlex variant.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vista.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def vision_tower(model: Any) -> Any:
+    """The vision model inside one that has a text tower too, else the model itself."""
+    return getattr(model, "vision_model", model)
+
+
+def only_blocks(tower: Any) -> Any:
+    """The tower's one ModuleList of num_hidden_layers blocks. Raises UserError if there is none."""
+    from torch.nn import ModuleList
+
+    depth = getattr(tower.config, "num_hidden_layers", None)
+    lists = [
+        (name, module)
+        for name, module in tower.named_modules()
+        if isinstance(module, ModuleList) and len(module) == depth
+    ]
+    # A list inside a block of another list is part of that block.
+    outer = [
+        module
+        for name, module in lists
+        if not any(name.startswith(other + ".") for other, _ in lists)
+    ]
+    if len(outer) != 1:
+        raise UserError(
+            f"vision encoder: the {tower.config.model_type} model has {len(outer)} lists of "
+            f"num_hidden_layers = {depth} blocks, not one; it is not a plain vision transformer"
+        )
+    return outer[0]
+
+
+def plain_inputs(pixels_bchw: Tensor, patch: int) -> Mapping[str, Tensor]:
+    """What most towers are called with: normalised pixels [b, 3, size, size]."""
+    return {"pixel_values": pixels_bchw}
 
 
 @dataclass(frozen=True)
@@ -15,24 +67,38 @@ class EncoderFamily:
     """What differs between families.
 
     Attributes:
+        model_types: what `config.json` may call itself; empty: anything.
+        prefix_tokens: class and register tokens before the patches, from the tower's config.
+        norm: the norm that the tower's `last_hidden_state` has on patch tokens, or None.
+        resample: the resampling filter where preprocessor_config.json names none (the default of
+            the family's image processor): 2 bilinear, 3 bicubic, as PIL counts them.
+        inputs: what the tower is called with, from pixels [b, 3, size, size] and the patch's side.
         tower: the vision model inside what the Auto class loads.
         blocks: the tower's transformer blocks, in order.
-        norm: the norm that the tower's `last_hidden_state` has on patch tokens, or None.
-        prefix_tokens: class and register tokens before the patches, from the model's config.
     """
 
-    tower: Callable[[Any], Any]
-    blocks: Callable[[Any], Any]
-    norm: Callable[[Any], Any | None]
+    model_types: tuple[str, ...]
     prefix_tokens: Callable[[Any], int]
+    norm: Callable[[Any], Any | None]
+    resample: int
+    inputs: Callable[[Tensor, int], Mapping[str, Tensor]] = plain_inputs
+    tower: Callable[[Any], Any] = vision_tower
+    blocks: Callable[[Any], Any] = only_blocks
 
 
-# A new family is one module with FAMILY, and one line here.
-MODULES = {
-    "dinov2": "vista.encoders.dinov2",
-    "clip": "vista.encoders.clip",
-    "siglip": "vista.encoders.siglip",
-}
+MODULES: dict[str, str] = {}
+
+
+def register(name: str, module: str) -> None:
+    """Add a family: `module` has a FAMILY. Raises ValueError where the name is taken."""
+    if name in MODULES:
+        raise ValueError(f"encoder family {name!r} is already registered ({MODULES[name]})")
+    MODULES[name] = module
+
+
+# A new family is one module with FAMILY, and one name here.
+for _name in ("clip", "dinov2", "dinov3", "ijepa", "siglip", "siglip2", "vit"):
+    register(_name, f"vista.encoders.{_name}")
 
 
 def load_family(name: str) -> EncoderFamily:
@@ -43,3 +109,9 @@ def load_family(name: str) -> EncoderFamily:
     family = importlib.import_module(MODULES[name]).FAMILY
     assert isinstance(family, EncoderFamily)
     return family
+
+
+def family_of(model_type: str) -> str:
+    """Return the name of the family that a model type belongs to; "vit" where none claims it."""
+    named = (name for name in sorted(MODULES) if model_type in load_family(name).model_types)
+    return next(named, "vit")

@@ -1,12 +1,15 @@
-"""SigLIP's vision tower: patches alone, without a class token; the post-norm is on all of them."""
+"""SigLIP's vision tower: patches alone, without a class token; the post-norm is on all of them.
+
+SigLIP 2 checkpoints of a fixed resolution are this model too.
+"""
 
 from __future__ import annotations
 
 from vista.encoders.registry import EncoderFamily
 
 FAMILY = EncoderFamily(
-    tower=lambda model: getattr(model, "vision_model", model),
-    blocks=lambda tower: tower.encoder.layers,
+    model_types=("siglip", "siglip_vision_model"),
+    prefix_tokens=lambda tower: 0,
     norm=lambda tower: tower.post_layernorm,
-    prefix_tokens=lambda config: 0,
+    resample=3,
 )

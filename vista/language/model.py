@@ -11,6 +11,9 @@ Two conventions hold everywhere, and only this file knows how a model realises t
   GPT-2 adds positions.
 * "Layer l" is the residual stream after block l, counted from 0, unnormed. `hidden_states[-1]` of
   most models has already gone through the final norm and is never used.
+
+A model larger than one GPU may lie on several: inputs go to `device`, a tap and what an edit gets
+are on `layer_device` of their layer, logits come back to `device`.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vista.config.language import Placement
 from vista.errors import UserError
-from vista.language.prompt import prompt_ids
+from vista.language.checkpoint import load_checkpoint
+from vista.language.prompt import Batch, QuestionAnswer, build_batch, opening_ids, prompt_ids
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -83,11 +88,16 @@ class LanguageModel:
         tokenizer: its tokenizer.
         blocks: its decoder blocks; `n_blocks` of them.
         d_model: width of the residual stream.
+        placement: where visual tokens stand in a prompt. It belongs to the model, so that training
+            and every evaluation share it.
+        opening: ids before the first visual token, the same for every prompt.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, placement: Placement = "after_bos") -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.placement = placement
+        self.opening = opening_ids(tokenizer, placement)
         config = model.config.get_text_config()
         self.d_model = int(config.hidden_size)
         self.n_blocks = int(config.num_hidden_layers)
@@ -101,48 +111,58 @@ class LanguageModel:
         device: str = "cpu",
         dtype: str = "float32",
         revision: str | None = None,
+        placement: Placement = "after_bos",
+        device_map: str | Mapping[str, Any] | None = None,
+        max_memory: Mapping[str, str] | None = None,
     ) -> LanguageModel:
         """Load a `save_pretrained` folder, or a repository that is already in the local cache.
 
         Args:
             path: the folder or repository name.
-            device: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there is one).
+            device: "cpu", "cuda", "cuda:1", "mps", or "auto" (the first of CUDA, MPS, CPU that is
+                there); without effect under a `device_map`.
             dtype: "float32", "bfloat16" or "float16".
             revision: commit of a repository.
+            placement: where visual tokens stand; see `vista.language.prompt`.
+            device_map: how accelerate spreads the model over several devices: "auto", "balanced",
+                "sequential", or module name -> device. No part may be left on disk.
+            max_memory: most memory of each device under a `device_map`, {"0": "20GiB"}.
 
         Raises:
-            UserError: nothing there, no safetensors weights, or no known causal language model.
+            UserError: nothing there, no safetensors weights, some weights missing, no known causal
+                language model, a device that is not there, or too little memory.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.
-        source: dict[str, Any] = {"revision": revision, "local_files_only": True}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(path), **source)
-            # The attention implementation is left to the model: Gemma 2 picks the eager one,
-            # since the fused one cannot cap the attention logits.
-            model = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=getattr(torch, dtype), use_safetensors=True, **source
-            )
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"language model {path}: could not be loaded as a causal language model "
-                f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a "
-                "tokenizer and safetensors weights, or a repository fetched beforehand"
-            ) from error
-        return cls(cast(Any, model).to(device), tokenizer)
+        model, tokenizer = load_checkpoint(
+            path,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            device_map=device_map,
+            max_memory=max_memory,
+        )
+        return cls(model, tokenizer, placement)
 
     @property
     def device(self) -> torch.device:
-        return cast(torch.device, self.model.device)
+        """Where inputs go, and where logits come back."""
+        return cast(torch.device, self.model.get_input_embeddings().weight.device)
+
+    def layer_device(self, layer: int) -> torch.device:
+        """Where block `layer` lies, and with it the tap of that layer."""
+        return next(self.blocks[layer].parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         return cast(torch.dtype, self.model.dtype)
+
+    def batch(
+        self,
+        turns_per_sample: Sequence[Sequence[QuestionAnswer]],
+        n_visual: int,
+        max_length: int,
+    ) -> Batch:
+        """`build_batch` with this model's tokenizer and placement; on the CPU."""
+        return build_batch(self.tokenizer, turns_per_sample, n_visual, max_length, self.placement)
 
     def embed(self, input_ids_bt: Tensor) -> Tensor:
         """The residual stream entering block 0 for plain text, [b, t, d], model scale included."""
@@ -174,7 +194,7 @@ class LanguageModel:
             input_ids: token ids, right padded; ids at the visual positions are placeholders.
             attention_mask: 1 for real tokens (visual ones too), 0 for padding.
             visual: visual tokens; they replace the stream entering block 0 at positions
-                visual_start .. visual_start + p - 1.
+                visual_start .. visual_start + p - 1. `Batch.visual_start` says where that is.
             taps: layers whose residual stream to return.
             stop_after: leave the pass after this block; no logits then.
             edits: layer -> function of the whole stream [b, t, d] after that block; later blocks
@@ -233,7 +253,9 @@ class LanguageModel:
         if visual is not None and len(visual) != len(prompts):
             raise ValueError(f"{len(visual)} images but {len(prompts)} prompts")
         n_visual = 0 if visual is None else visual.shape[1]
-        encoded = [prompt_ids(self.tokenizer, prompt, n_visual) for prompt in prompts]
+        encoded = [
+            prompt_ids(self.tokenizer, prompt, n_visual, self.placement) for prompt in prompts
+        ]
         answers = [""] * len(prompts)
         if edits and (len({len(ids) for ids in encoded}) > 1 or len(prompts) > batch_size):
             raise ValueError("edits need prompts of one length that fit into one batch")
@@ -256,7 +278,7 @@ class LanguageModel:
         max_new_tokens: int,
         edits: Mapping[int, Edit] | None,
     ) -> list[str]:
-        visual_start = 0 if self.tokenizer.bos_token_id is None else 1
+        visual_start = len(self.opening)
         handles = []
         if visual_bpd is not None:
             self._check_visual(ids_bt, visual_bpd, visual_start)
@@ -295,9 +317,8 @@ class LanguageModel:
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             h_btd = _stream_in(args, kwargs)
             end = start + visual_bpd.shape[1]
-            spliced = torch.cat(
-                [h_btd[:, :start], visual_bpd.to(h_btd.dtype), h_btd[:, end:]], dim=1
-            )
+            # The stream's dtype and, in a model on several devices, its device.
+            spliced = torch.cat([h_btd[:, :start], visual_bpd.to(h_btd), h_btd[:, end:]], dim=1)
             if args:
                 return (spliced, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": spliced}
@@ -327,7 +348,7 @@ class LanguageModel:
         head = self.model.get_output_embeddings()
 
         def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (args[0][logits_at_bt][None], *args[1:])
+            return (args[0][logits_at_bt.to(args[0].device)][None], *args[1:])
 
         return cast(RemovableHandle, head.register_forward_pre_hook(narrow))
 

@@ -1,8 +1,14 @@
 """From questions and answers to token ids, the same way in training, evaluation and generation.
 
-Layout of a sample: BOS, visual placeholders, question, answer, question, answer, ... The text is
-formatted by the tokenizer's own chat template where it has one. Only answers and the token that
-ends each of them are learnt.
+Layout of a sample: opening, visual placeholders, question, answer, question, answer, ... The text
+is formatted by the tokenizer's own chat template where it has one. Only answers and the token that
+ends each of them are learnt. What the opening is follows from the placement, never from a sample,
+so the visual tokens of all samples stand at the same positions:
+
+* `after_bos` (VISTA, arXiv 2605.24946): BOS alone, and nothing for a model without one (Qwen).
+* `in_question` (LLaVA's habit): BOS and all that the chat template writes before the first
+  question: the system prompt, if it has one, and the start of the user's turn. Without a chat
+  template this is the same as `after_bos`.
 
 Shape suffixes: b sample, t token, n answer tokens of the whole batch in row-major order.
 """
@@ -16,9 +22,23 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from vista.config.language import Placement
 from vista.errors import UserError
 
 IGNORED = -100  # torch's own default for labels that carry no loss
+
+# Stands for a message where only the template's own text around it is wanted.
+_MARK = "<<message-stands-here>>"
+
+_REWRITES = (
+    "chat template of the tokenizer: a later turn rewrites an earlier one, so answers cannot be "
+    "told from questions; give a template that only appends"
+)
+
+# What some templates read beside the messages. Reasoning is off, so that nothing stands between
+# the question and the answer that is learnt (Qwen 3). The date is Llama 3.1's own default: without
+# it Llama 3.2 writes today's date into the prompt, and the same run would not give the same bytes.
+_TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
 class QuestionAnswer(Protocol):
@@ -37,9 +57,10 @@ class Batch:
 
     Attributes:
         input_ids: [b, t] int64; placeholders at the visual positions.
-        attention_mask: [b, t] int64, 1 for BOS, visual and text tokens.
+        attention_mask: [b, t] int64, 1 for opening, visual and text tokens.
         labels: [b, t] int64, the token itself where it is learnt, -100 elsewhere.
-        text_mask: [b, t] bool, the text after the image (no BOS, visual token or padding).
+        text_mask: [b, t] bool, the text after the image: no BOS, visual token or padding, and
+            nothing of an opening before the image, which cannot have seen it.
         visual_start: position of the first visual token.
         n_visual: visual tokens a sample.
     """
@@ -84,28 +105,32 @@ def build_batch(
     turns_per_sample: Sequence[Sequence[QuestionAnswer]],
     n_visual: int,
     max_length: int,
+    placement: Placement = "after_bos",
 ) -> Batch:
     """Token ids, masks and labels of some conversations about images.
+
+    `LanguageModel.batch` calls this with the placement that the model was loaded with.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         turns_per_sample: the conversation about each image.
         n_visual: visual tokens of each image (0 for text alone).
-        max_length: longest sequence, BOS and visual tokens included; what is longer is cut at
-            the right end.
+        max_length: longest sequence, opening and visual tokens included; what is longer is cut
+            at the right end.
+        placement: where the visual tokens stand.
 
     Raises:
         UserError: max_length leaves no room for text, or the chat template cannot be split into
             turns.
     """
-    start = 0 if tokenizer.bos_token_id is None else 1
-    head = _head(tokenizer, n_visual)
+    opening, formatted = _opening(tokenizer, placement)
+    head = opening + [_filler(tokenizer)] * n_visual
     if len(head) >= max_length:
         raise UserError(
             f"max_length={max_length}: {n_visual} visual tokens leave no room for text; "
             f"expected more than {len(head)}"
         )
-    segments = [_segments(tokenizer, turns) for turns in turns_per_sample]
+    segments = [_segments(tokenizer, turns, formatted) for turns in turns_per_sample]
     # One call for all pieces: a call a piece would cost more than a step of a small model.
     encoded = iter(_tokens(tokenizer, [text for each in segments for text, _ in each]))
     ids_rows, label_rows = [], []
@@ -127,18 +152,42 @@ def build_batch(
         attention_mask[i, : len(ids)] = 1
     text_mask = attention_mask.bool()
     text_mask[:, : len(head)] = False
-    return Batch(input_ids, attention_mask, labels_bt, text_mask, start, n_visual)
+    return Batch(input_ids, attention_mask, labels_bt, text_mask, len(opening), n_visual)
 
 
-def prompt_ids(tokenizer: Any, question: str, n_visual: int) -> list[int]:
+def prompt_ids(
+    tokenizer: Any, question: str, n_visual: int, placement: Placement = "after_bos"
+) -> list[int]:
     """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
-    asked = _strip_bos(tokenizer, _render(tokenizer, [question]))
-    return _head(tokenizer, n_visual) + _tokens(tokenizer, [asked])[0]
+    opening, formatted = _opening(tokenizer, placement)
+    asked = _without(formatted, _render(tokenizer, [question]))
+    return opening + [_filler(tokenizer)] * n_visual + _tokens(tokenizer, [asked])[0]
 
 
-def _head(tokenizer: Any, n_visual: int) -> list[int]:
+def opening_ids(tokenizer: Any, placement: Placement = "after_bos") -> list[int]:
+    """Ids before the first visual token; their number is where the visual tokens start.
+
+    Raises:
+        UserError: in_question, and the chat template has no one place for the first question.
+    """
+    return _opening(tokenizer, placement)[0]
+
+
+def _opening(tokenizer: Any, placement: Placement) -> tuple[list[int], str]:
+    """The ids before the image, and the formatted text that they stand for (with any BOS)."""
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    return bos + [_filler(tokenizer)] * n_visual
+    rendered = _render(tokenizer, [_MARK])
+    written = tokenizer.bos_token or ""
+    formatted = written if rendered.startswith(written) else ""
+    if placement == "after_bos":
+        return bos, formatted
+    before, *rest = rendered.split(_MARK)
+    if len(rest) != 1:
+        raise UserError(
+            "placement: in_question needs a chat template that writes the first question once; "
+            "use placement: after_bos"
+        )
+    return bos + _tokens(tokenizer, [before[len(formatted) :]])[0], before
 
 
 def _filler(tokenizer: Any) -> int:
@@ -155,11 +204,14 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return cast(list[list[int]], tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
-def _segments(tokenizer: Any, turns: Sequence[QuestionAnswer]) -> list[tuple[str, bool]]:
+def _segments(
+    tokenizer: Any, turns: Sequence[QuestionAnswer], opening: str
+) -> list[tuple[str, bool]]:
     """Pieces of the formatted conversation: (what is asked, False), (what is answered, True), ...
 
-    Each piece is tokenized on its own, so a label never covers half a token, and the question of a
-    training sample has the very ids that `prompt_ids` gives.
+    `opening` is the text that already stands before the image. Each piece is tokenized on its own,
+    so a label never covers half a token, and the question of a training sample has the very ids
+    that `prompt_ids` gives.
     """
     segments: list[tuple[str, bool]] = []
     done, between = "", ""
@@ -167,22 +219,35 @@ def _segments(tokenizer: Any, turns: Sequence[QuestionAnswer]) -> list[tuple[str
     for turn in turns:
         dialogue.append(turn.question)
         asked = _render(tokenizer, dialogue)
+        if asked.startswith(done):
+            question = between + asked[len(done) :]
+        else:
+            question = _after_answer(tokenizer, dialogue)
         dialogue.append(turn.answer)
         answered = _render(tokenizer, dialogue)
-        if not (asked.startswith(done) and answered.startswith(asked)):
-            raise UserError(
-                "chat template of the tokenizer: a later turn rewrites an earlier one, so "
-                "answers cannot be told from questions; give a template that only appends"
-            )
-        question = between + asked[len(done) :]
-        answer = answered[len(asked) :]
+        answer = _without(asked, answered)
         # Line breaks that a template puts after its end-of-turn token are not part of an answer.
         between = answer[len(answer.rstrip()) :]
         segments += [(question, False), (answer.rstrip(), True)]
         done = answered
     if segments:
-        segments[0] = (_strip_bos(tokenizer, segments[0][0]), False)
+        segments[0] = (_without(opening, segments[0][0]), False)
     return segments
+
+
+def _after_answer(tokenizer: Any, dialogue: Sequence[str]) -> str:
+    """What follows the end of the last answer in a `dialogue` (..., answer, question).
+
+    For templates that drop something before an answer once it lies in the past, as Qwen 3 does
+    with its reasoning: a sample keeps every answer as it was given.
+    """
+    *before, answer, question = dialogue
+    marked = [*before, answer.rstrip() + _MARK]
+    ended = _render(tokenizer, marked).rpartition(_MARK)
+    asked = _render(tokenizer, [*marked, question]).partition(_MARK)
+    if not (ended[1] and asked[1]):
+        raise UserError(_REWRITES)
+    return _without(ended[2].rstrip(), asked[2])
 
 
 def _render(tokenizer: Any, dialogue: Sequence[str]) -> str:
@@ -199,10 +264,14 @@ def _render(tokenizer: Any, dialogue: Sequence[str]) -> str:
     ]
     return cast(
         str,
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks),
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=asks, **_TEMPLATE_VARIABLES
+        ),
     )
 
 
-def _strip_bos(tokenizer: Any, text: str) -> str:
-    """Without the BOS that some templates write: the visual tokens come between it and the text."""
-    return text.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else text
+def _without(beginning: str, text: str) -> str:
+    """`text` after `beginning`, which the template must have left as it was."""
+    if not text.startswith(beginning):
+        raise UserError(_REWRITES)
+    return text[len(beginning) :]

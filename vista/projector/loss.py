@@ -27,4 +27,5 @@ def sae_term(
     for layer, sae in saes.items():
         x_bpd = stream[layer][:, visual]
         errors.append((sae(x_bpd) - x_bpd).square().mean())
-    return torch.stack(errors).mean()
+    # Layers of a model that is spread over several devices lie on different ones.
+    return torch.stack([error.to(errors[0].device) for error in errors]).mean()

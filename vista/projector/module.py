@@ -17,55 +17,68 @@ from vista.errors import UserError
 
 WEIGHTS = "projector.safetensors"
 CONFIG = "projector.json"
+# kind -> number of linear layers, with a GELU between two
+KINDS = {"linear": 1, "mlp": 2}
 
 
-class LinearProjector(nn.Module):
-    """One linear layer with bias from patch features to the residual stream entering block 0.
+class Projector(nn.Module):
+    """From patch features to the residual stream entering block 0: [b, p, v] -> [b, p, d].
 
-    Shapes: [b, p, d_vision] -> [b, p, d_model] (VISTA paper, one linear layer).
+    `linear` is one linear layer with bias (VISTA paper); `mlp` has a second one, from d_model to
+    d_model, after a GELU (LLaVA 1.5, arXiv 2310.03744).
     """
 
-    kind = "linear"
-
-    def __init__(self, d_vision: int, d_model: int) -> None:
+    def __init__(self, kind: str, d_vision: int, d_model: int) -> None:
         super().__init__()
-        self.d_vision = d_vision
-        self.d_model = d_model
-        self.linear = nn.Linear(d_vision, d_model)
+        self.kind, self.d_vision, self.d_model = kind, d_vision, d_model
+        self.layers = nn.ModuleList(
+            nn.Linear(d_model if i else d_vision, d_model) for i in range(KINDS[kind])
+        )
+
+    def linears(self) -> list[nn.Linear]:
+        """The linear layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def forward(self, features_bpv: Tensor) -> Tensor:
-        out_bpd: Tensor = self.linear(features_bpv)
-        return out_bpd
+        first, *others = self.layers
+        out: Tensor = first(features_bpv)
+        for layer in others:
+            out = layer(nn.functional.gelu(out))
+        return out
 
 
 def make_projector(
     kind: str, d_vision: int, d_model: int, seed: int, init_scale: float = 1.0
-) -> LinearProjector:
-    """Return a fresh projector whose weights, uniform in +-init_scale / sqrt(d_vision), depend on
-    `seed` alone.
+) -> Projector:
+    """Return a fresh projector whose weights, uniform in +-init_scale / sqrt(inputs of the layer),
+    depend on `seed` alone.
 
     Raises UserError for an unknown kind.
     """
-    if kind != LinearProjector.kind:
-        raise UserError(f"projector.kind {kind!r} is unknown; it can be 'linear'.")
-    module = LinearProjector(d_vision, d_model)
+    if kind not in KINDS:
+        raise UserError(f"projector.kind {kind!r} is unknown; known kinds: {', '.join(KINDS)}")
+    module = Projector(kind, d_vision, d_model)
     generator = torch.Generator().manual_seed(seed)
-    bound = init_scale * d_vision**-0.5
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+        for layer in module.linears():
+            bound = init_scale * layer.in_features**-0.5
+            for parameter in layer.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
     return module
 
 
-def save_projector(folder: Path, module: LinearProjector) -> None:
+def save_projector(folder: Path, module: Projector) -> None:
     """Write the projector into `folder`: safetensors and a JSON of its shape."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in _state(module).items()}
+    weights = {
+        name: value.detach().float().cpu().contiguous()
+        for name, value in module.state_dict().items()
+    }
     save_file(weights, folder / WEIGHTS)
     shape = {"kind": module.kind, "d_vision": module.d_vision, "d_model": module.d_model}
     (folder / CONFIG).write_text(canonical_json(shape) + "\n")
 
 
-def load_projector(folder: Path, *, d_vision: int, d_model: int) -> LinearProjector:
+def load_projector(folder: Path, *, d_vision: int, d_model: int) -> Projector:
     """Read the projector in `folder`, frozen and in evaluation mode.
 
     Raises UserError where its widths are not those of the encoder and the LLM.
@@ -77,11 +90,6 @@ def load_projector(folder: Path, *, d_vision: int, d_model: int) -> LinearProjec
                 f"{folder / CONFIG}: {name} is {shape[name]}, the models here have {expected}; "
                 "give the encoder and the LLM that the projector was trained for."
             )
-    module = LinearProjector(d_vision, d_model)
+    module = Projector(shape["kind"], d_vision, d_model)
     module.load_state_dict(load_file(folder / WEIGHTS))
     return module.requires_grad_(False).eval()
-
-
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = module.state_dict()
-    return state

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vista.config.projector import ProjectorSettings
+from vista.config.projector import TrainingStage
 from vista.data.records import Turn
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
-from vista.language.prompt import build_batch
+from vista.language.prompt import Batch
 from vista.progress import progress
 from vista.projector.loss import sae_term
-from vista.projector.module import LinearProjector
+from vista.projector.module import Projector
 from vista.sae.neutral import SparseAutoencoder
 
 CURVE = ("step", "cross_entropy", "sae_error", "loss", "lr", "gradient_norm")
@@ -41,19 +41,20 @@ CURVE = ("step", "cross_entropy", "sae_error", "loss", "lr", "gradient_norm")
 class TrainingData:
     """What is trained on: conversations, and a reader of their images' patch features.
 
-    `read(indices)` returns float [n, p, d_vision] for positions into `turns`.
+    `read(indices)` returns float [n, p, d_vision] for positions into `turns`, with p = `n_visual`.
     """
 
     turns: Sequence[Sequence[Turn]]
+    n_visual: int
     read: Callable[[NDArray[np.int64]], NDArray[Any]]
 
 
 def train_projector(
-    projector: LinearProjector,
+    projector: Projector,
     llm: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
     data: TrainingData,
-    settings: ProjectorSettings,
+    settings: TrainingStage,
     *,
     sae_weight: float,
     seed: int,
@@ -66,6 +67,8 @@ def train_projector(
     `saes` may be empty where `sae_weight` is 0, and the curve then has NaN for the SAE error.
     AdamW, linear warm-up, cosine to 0 (VISTA paper, training). Resumes from the newest checkpoint
     in `checkpoints`; `stop_at` ends after that step, as a kill would.
+
+    Memory follows `micro_batch`, not `batch_size`: gradients of parts add up to that of the whole.
     """
     assert saes or sae_weight == 0, "a positive SAE weight needs SAEs"
     optimizer = torch.optim.AdamW(
@@ -73,34 +76,34 @@ def train_projector(
     )
     curve: dict[str, list[float]] = {name: [] for name in CURVE}
     first = _restore(checkpoints, projector, optimizer, curve)
-    last = settings.steps if stop_at is None else stop_at
+    steps = settings.total_steps(len(data.turns))
+    last = steps if stop_at is None else stop_at
     for step in progress(range(first, last), desc="projector", unit="step"):
-        rate = learning_rate(step, settings)
+        rate = learning_rate(step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = batch_indices(len(data.turns), settings.batch_size, step, seed)
-        entropy, error = _losses(projector, llm, saes, data, chosen, settings.max_length)
-        loss = entropy if sae_weight == 0 else entropy + sae_weight * error
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        entropy, error = _accumulate(projector, llm, saes, data, chosen, settings, sae_weight)
+        loss = entropy if sae_weight == 0 else entropy + sae_weight * error
         norm = torch.nn.utils.clip_grad_norm_(projector.parameters(), settings.clip)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}")
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} at step {step}")
         optimizer.step()
-        values = (step, entropy.item(), error.item(), loss.item(), rate, norm.item())
+        values = (step, entropy, error, loss, rate, norm.item())
         for name, value in zip(CURVE, values, strict=True):
             curve[name].append(float(value))
-        if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
+        if (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps:
             _save(checkpoints, step + 1, projector, optimizer, curve)
     return curve
 
 
-def learning_rate(step: int, settings: ProjectorSettings) -> float:
-    """Return the rate of one step: linear warm-up to `lr`, then a cosine to 0."""
-    warm = math.ceil(settings.warmup * settings.steps)
+def learning_rate(step: int, steps: int, settings: TrainingStage) -> float:
+    """Return the rate of one of `steps` steps: linear warm-up to `lr`, then a cosine to 0."""
+    warm = math.ceil(settings.warmup * steps)
     if step < warm:
         return settings.lr * (step + 1) / warm
-    share = (step - warm) / max(1, settings.steps - warm)
+    share = (step - warm) / max(1, steps - warm)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
@@ -113,19 +116,48 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.i
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def _losses(
-    projector: LinearProjector,
+def _accumulate(
+    projector: Projector,
     llm: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
     data: TrainingData,
     chosen: NDArray[np.int64],
-    max_length: int,
+    settings: TrainingStage,
+    sae_weight: float,
+) -> tuple[float, float]:
+    """Add the gradient of the whole batch's loss; return its cross-entropy and SAE error.
+
+    Both are means over the whole batch, so a part counts by its share of the answer tokens in the
+    one and by its share of the images in the other.
+    """
+    size = settings.micro_batch or len(chosen)
+    parts = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    batches = [
+        llm.batch([data.turns[i] for i in part], data.n_visual, settings.max_length)
+        for part in parts
+    ]
+    n_answer = max(1, sum(len(batch.targets) for batch in batches))
+    entropy = error = 0.0
+    for part, batch in zip(parts, batches, strict=True):
+        features_bpv = torch.from_numpy(np.asarray(data.read(part), dtype=np.float32))
+        visual_bpd = projector(features_bpv.to(next(projector.parameters()).device))
+        entropy_part, error_part = _losses(llm, saes, visual_bpd, batch.to(llm.device))
+        entropy_part = entropy_part / n_answer
+        error_part = error_part * (len(part) / len(chosen))
+        loss = entropy_part if sae_weight == 0 else entropy_part + sae_weight * error_part
+        loss.backward()  # type: ignore[no-untyped-call]
+        entropy += entropy_part.item()
+        error += error_part.item()
+    return entropy, error
+
+
+def _losses(
+    llm: LanguageModel,
+    saes: Mapping[int, SparseAutoencoder],
+    visual_bpd: Tensor,
+    batch: Batch,
 ) -> tuple[Tensor, Tensor]:
-    features_bpv = torch.from_numpy(np.asarray(data.read(chosen), dtype=np.float32))
-    visual_bpd = projector(features_bpv.to(next(projector.parameters()).device))
-    n_visual = visual_bpd.shape[1]
-    batch = build_batch(llm.tokenizer, [data.turns[i] for i in chosen], n_visual, max_length)
-    batch = batch.to(llm.device)
+    """The sum of the cross-entropy over the answer tokens, and the SAE term (NaN without SAEs)."""
     out = llm.forward(
         batch.input_ids,
         batch.attention_mask,
@@ -135,17 +167,17 @@ def _losses(
         logits_at=batch.predict_mask,
     )
     assert out.logits is not None
-    entropy = token_cross_entropy(out.logits, batch).mean()
+    entropy = token_cross_entropy(out.logits, batch).sum()
     if not saes:
         return entropy, torch.tensor(float("nan"))
-    visual = slice(batch.visual_start, batch.visual_start + n_visual)
-    return entropy, sae_term(out.taps, saes, visual)
+    visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
+    return entropy, sae_term(out.taps, saes, visual).to(entropy.device)
 
 
 def _save(
     folder: Path,
     step: int,
-    projector: LinearProjector,
+    projector: Projector,
     optimizer: torch.optim.Optimizer,
     curve: Mapping[str, list[float]],
 ) -> None:
@@ -174,7 +206,7 @@ def _save(
 
 def _restore(
     folder: Path,
-    projector: LinearProjector,
+    projector: Projector,
     optimizer: torch.optim.Optimizer,
     curve: dict[str, list[float]],
 ) -> int:

@@ -63,6 +63,26 @@ def text_activations(
         raise UserError("the text has no tokens to read; check the file behind `text`")
 
 
+def whole_documents(batch: TextBatch, tokens: int) -> Iterator[TextBatch]:
+    """Split a batch between documents into parts of at most `tokens` tokens; a document that is
+    longer than that is a part of its own."""
+    starts = np.unique(batch.document_n, return_index=True)[1].tolist()
+    ends = [*starts[1:], len(batch)]
+    first = 0
+    for start, end in zip(starts, ends, strict=True):
+        if end - first > tokens and start > first:
+            yield _part(batch, first, start)
+            first = start
+    yield _part(batch, first, len(batch))
+
+
+def _part(batch: TextBatch, start: int, end: int) -> TextBatch:
+    rows = slice(start, end)
+    return TextBatch(
+        batch.stream_nd[rows], batch.ids_n[rows], batch.document_n[rows], batch.span_n2[rows]
+    )
+
+
 def first_tokens(batches: Iterator[TextBatch], tokens: int) -> Iterator[TextBatch]:
     """Whole batches until at least `tokens` tokens have passed, or the text ends."""
     seen = 0
@@ -101,7 +121,7 @@ def _read(
         )
     span_bt2 = np.array([[span for _, span in row] for row in padded], dtype=np.int64)
     return TextBatch(
-        stream_nd=forward.taps[layer][counted_bt.to(llm.device)].float(),
+        stream_nd=forward.taps[layer][counted_bt.to(llm.layer_device(layer))].float(),
         ids_n=ids_bt[counted_bt].numpy(),
         document_n=counted_bt.nonzero()[:, 0].numpy(),
         span_n2=span_bt2[counted_bt.numpy()],

@@ -53,13 +53,16 @@ def measure_sae(
     tokens = 0
     batches = text_activations(llm, texts, sae.config.layer, settings.text)
     for batch in progress(first_tokens(batches, settings.tokens), desc="check", unit="batch"):
-        with torch.no_grad():
-            x_nd = batch.stream_nd
-            z_ns = sae.encode(x_nd)
-            error += float((sae.decode(z_ns, like=x_nd) - x_nd).double().square().sum())
-        square += float(x_nd.double().square().sum())
-        sum_d += x_nd.double().sum(dim=0).cpu()
-        fired_s += (z_ns > 0).sum(dim=0).cpu()
+        for start in range(0, len(batch), sae.dense_rows):
+            x_nd = batch.stream_nd[start : start + sae.dense_rows]
+            with torch.no_grad():
+                z_ns = sae.encode(x_nd)
+                error_nd = (sae.decode(z_ns, like=x_nd) - x_nd).cpu().double()
+            fired_s += (z_ns > 0).sum(dim=0).cpu()
+            x_nd = x_nd.cpu().double()  # not every accelerator has float64
+            error += float(error_nd.square().sum())
+            square += float(x_nd.square().sum())
+            sum_d += x_nd.sum(dim=0)
         tokens += len(batch)
     variance = square / tokens - float((sum_d / tokens).square().sum())
     fvu = error / tokens / variance

@@ -11,13 +11,22 @@ from __future__ import annotations
 import copy
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vista.errors import UserError
+from vista.sae.hub import (
+    cached_snapshot,
+    offline_hub,
+    replaced,
+    require_files,
+    tensor_shapes,
+)
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
+from vista.sae.releases import release_entry
 
 # sae_lens' name of an architecture -> ours
 _ARCHITECTURES = {
@@ -77,27 +86,47 @@ def from_release(
     sae_id: str,
     layer: int | None = None,
     activation_scale: float | None = None,
+    *,
+    cache: Path | None = None,
+    path: Path | None = None,
 ) -> SparseAutoencoder:
     """Convert a published SAE, e.g. `gemma-scope-2b-pt-res-canonical`,
-    `layer_5/width_16k/canonical`.
+    `layer_5/width_16k/canonical`, without touching the network.
 
-    Raises UserError where release or id are unknown, where the files are neither cached nor
-    reachable, and where the neutral form does not run the architecture.
+    Its files are read from `cache`, a folder in the layout of a Hugging Face cache, from `path`, a
+    copy of the release's repository, or, given neither, from the user's own cache. `layer` and
+    `activation_scale` are those of `from_sae_lens`; factors that sae_lens' directory lists (Llama
+    Scope) are folded by sae_lens itself.
+    Raises UserError where release or id are unknown, where files are missing, and where the
+    neutral form does not run the SAE.
     """
-    from sae_lens import SAE
-
     name = f"{release}/{sae_id}"
+    entry = release_entry(release, sae_id)
+    if cache is not None:
+        path = cached_snapshot(cache, entry.repo)
+    if path is not None:
+        require_files(path, entry.required, f"SAE {name}")
+    from sae_lens import SAE
+    from sae_lens.loading import pretrained_sae_loaders as loaders
+
     try:
-        sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
-    except OSError as error:  # every "not cached and not reachable" of huggingface_hub is one
+        with (
+            offline_hub(entry.repo, path),
+            replaced(loaders, "get_safetensors_tensor_shapes", tensor_shapes),
+            warnings.catch_warnings(),
+        ):
+            # What sae_lens only warns of, a factor that it does not know, is an error below.
+            warnings.simplefilter("ignore", UserWarning)
+            sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
+    except OSError as error:  # every "not cached" of huggingface_hub is one
         raise UserError(
-            f"SAE {name} is not in the local Hugging Face cache and could not be downloaded "
-            f"({_line(error)}); fetch it once with network access, or give a copy's folder as "
-            "`path`"
+            f"SAE {name} is not in the local Hugging Face cache ({_line(error)}); fetch "
+            f"{entry.required[-1]} of {entry.repo} once with network access, or give a copy of the "
+            "repository as `path`"
         ) from error
-    except Exception as error:  # unknown release or id, or a loader that met foreign files
+    except Exception as error:  # a loader that met foreign files raises anything
         raise UserError(f"SAE {name}: sae_lens could not load it ({_line(error)})") from error
-    return from_sae_lens(sae, name, layer, activation_scale)
+    return from_sae_lens(sae, name, layer, activation_scale, entry.neuronpedia)
 
 
 def from_sae_lens(
@@ -105,13 +134,15 @@ def from_sae_lens(
     name: str,
     layer: int | None = None,
     activation_scale: float | None = None,
+    neuronpedia: str | None = None,
 ) -> SparseAutoencoder:
-    """Convert a sae_lens SAE object; it is left as it was.
+    """Convert a sae_lens SAE object; it is left as it was, but may share its tensors.
 
     `layer` is the block after which it reads, checked against the SAE's own hook name where that is
     known. `activation_scale` is the factor on its input that an SAE with normalisation
     `expected_average_only_in` was trained with: sae_lens silently leaves it out at inference where
-    it does not know it, so here it must be known, and is folded into the weights.
+    it does not know it, so here it must be known, and is folded into the weights. `neuronpedia` is
+    the "model/source" of its published labels.
     Raises UserError, naming the SAE, for everything that the neutral form does not run.
     """
     cfg = sae.cfg
@@ -152,23 +183,38 @@ def from_sae_lens(
         layer=layer,
         name=name,
         k=cfg.k if architecture == "topk" else None,
-        normalisation=sae.cfg.normalize_activations,  # "none" once a scale is folded
+        normalisation=_normalisation(sae.cfg, name),
         subtract_decoder_bias=bool(cfg.apply_b_dec_to_input),
+        neuronpedia=neuronpedia,
     )
     return SparseAutoencoder(config, _weights(sae, config)).eval()
 
 
+def _normalisation(cfg: Any, name: str) -> str:
+    """The neutral form's name for what is done to a token before it is encoded."""
+    own = str(cfg.normalize_activations)  # "none" once a scale is folded
+    read_with = cfg.metadata.model_from_pretrained_kwargs or {}
+    if not read_with.get("center_writing_weights") or own == "layer_norm":  # which centres anyway
+        return own
+    if own != "none":
+        raise UserError(
+            f"SAE {name} was trained on centred activations rescaled by {own}, which is not run "
+            "here; choose another"
+        )
+    return "centre"
+
+
 def _weights(sae: Any, config: SaeConfig) -> dict[str, torch.Tensor]:
     """The tensors of `config.weight_shapes()` in float32, decoder norms folded where used."""
-    state = {key: value.detach().float().clone() for key, value in sae.state_dict().items()}
+    state = {key: value.detach().float() for key, value in sae.state_dict().items()}
     if "topk_threshold" in state:  # a BatchTopK checkpoint that was not saved for inference
         state["threshold"] = state.pop("topk_threshold").expand(config.d_sae).clone()
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         # Latents are chosen, and measured, by activation times decoder norm.
         norm_s = state["W_dec"].norm(dim=-1).clamp_min(1e-8)
-        state["W_enc"] *= norm_s
-        state["b_enc"] *= norm_s
-        state["W_dec"] /= norm_s[:, None]
+        state["W_enc"] = state["W_enc"] * norm_s
+        state["b_enc"] = state["b_enc"] * norm_s
+        state["W_dec"] = state["W_dec"] / norm_s[:, None]
     shapes = config.weight_shapes()
     missing = sorted(set(shapes) - set(state))
     if missing:

@@ -7,6 +7,7 @@ Shape legend: s dictionary latent.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ import pyarrow.parquet as pq
 from vista.errors import UserError
 
 FILE = "labels.parquet"
+# Control signs, and marks that turn the reading direction or are not seen at all.
+CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]+"
+)
 
 _SCHEMA = pa.schema(
     [
@@ -39,6 +44,9 @@ class LatentLabels:
     that was asked for; share_s: share of them that the first word has (0 where the latent never
     fired); density_s: share of text tokens on which the latent fires; contexts_s: for each latent
     its strongest places in text, as "activation: snippet with the token in «»".
+
+    Labels that others wrote (`vista.sae.neuronpedia`) are sentences, None where there is none; then
+    tokens is 0, share_s 1 where there is a label, contexts_s the other explanations.
     """
 
     layer: int
@@ -54,6 +62,13 @@ class LatentLabels:
         sizes = [len(self.label_s), len(self.share_s), len(self.density_s), len(self.contexts_s)]
         if len(set(sizes)) != 1:
             raise ValueError(f"columns of {sizes} latents")
+
+
+def plain_text(text: str, max_length: int) -> str:
+    """Untrusted text as one line of at most `max_length` characters, without control signs."""
+    text = text.encode("utf-8", "replace").decode("utf-8")  # half surrogates cannot be written
+    text = " ".join(CONTROL.sub(" ", text).split())
+    return text if len(text) <= max_length else text[: max_length - 1].rstrip() + "…"
 
 
 def write_labels(path: Path, labels: LatentLabels) -> None:

@@ -29,8 +29,8 @@ import torch
 from vista.config.sae import LabelSettings
 from vista.language.model import LanguageModel
 from vista.progress import progress
-from vista.sae.activations import TextBatch, first_tokens, text_activations
-from vista.sae.label_table import LatentLabels
+from vista.sae.activations import TextBatch, first_tokens, text_activations, whole_documents
+from vista.sae.label_table import CONTROL, LatentLabels
 from vista.sae.neutral import SparseAutoencoder
 
 MAX_CELLS = 4_000_000  # (latent, word, strength) cells kept in memory: 64 MB
@@ -40,7 +40,6 @@ _STEPS = 8
 _BIN_BITS, _WORD_BITS = 10, 30
 _ZERO_BIN = 1 << (_BIN_BITS - 1)
 _WORD = re.compile(r"\w+|[^\w\s]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 _BOS_WORD, _EOS_WORD = "<bos>", "<eos>"
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -60,11 +59,12 @@ def label_latents(
     tokens = 0
     batches = text_activations(llm, texts, sae.config.layer, settings.text)
     for batch in progress(first_tokens(batches, settings.tokens), desc="labels", unit="batch"):
-        with torch.no_grad():
-            z_ns = sae.encode(batch.stream_nd)
-        fired_s += (z_ns > 0).sum(dim=0).cpu().numpy()
-        mass.add(z_ns, batch_words(batch, texts))
-        top.add(z_ns, batch)
+        for part in whole_documents(batch, sae.dense_rows):
+            with torch.no_grad():
+                z_ns = sae.encode(part.stream_nd)
+            fired_s += (z_ns > 0).sum(dim=0).cpu().numpy()
+            mass.add(z_ns, batch_words(part, texts))
+            top.add(z_ns, part)
         tokens += len(batch)
     label_s, share_s = mass.labels(settings.min_share, settings.strong)
     return LatentLabels(
@@ -210,4 +210,4 @@ def snippet(text: str, start: int, end: int, window: int) -> str:
     tail = "…" if len(after) > window else ""
     space = token[: len(token) - len(token.lstrip())]
     marked = f"{lead}{before}{space}«{token.strip()}»{after[:window]}{tail}"
-    return _CONTROL.sub(" ", marked)
+    return CONTROL.sub(" ", marked)

@@ -51,10 +51,14 @@ ARCHITECTURES = {
     "jumprelu": "jumprelu",
     "matryoshka": "jumprelu",
 }
-NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm")
+# centre: subtract the token's mean over dimensions, for SAEs whose model was read with centred
+# writing weights (TransformerLens' GPT-2); the plain model's stream differs by that mean alone.
+NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm", "centre")
 _NORM_FLOOR = 1e-12  # only an all-zero token is below it; sae_lens would return NaN there
 _LAYER_NORM_EPS = 1e-5  # sae_lens adds it to the standard deviation, not to the variance
-_SPARSE_ROWS = 4096  # tokens encoded densely at once by encode_sparse: 4096 x 16k x 4 B = 256 MB
+# Dense activations held at once: 4096 tokens of a 16k dictionary, 512 of a 131k one; 256 MB.
+_DENSE_CELLS = 2**26
+_MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class SaeConfig:
 
     `layer` is the block after which the residual stream is read, counted from 0. `k` is the number
     of active latents of a topk SAE (None for the others). `name` says where it comes from, for
-    messages.
+    messages. `neuronpedia` is the "model/source" of its published labels, where that is known.
     """
 
     architecture: str
@@ -74,6 +78,7 @@ class SaeConfig:
     k: int | None = None
     normalisation: str = "none"
     subtract_decoder_bias: bool = True
+    neuronpedia: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values no architecture here can run; raises ValueError that names the key."""
@@ -148,6 +153,11 @@ class SparseAutoencoder(nn.Module):
             tensor = weights[name].detach().contiguous()
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
 
+    @property
+    def dense_rows(self) -> int:
+        """Tokens to encode at once so that dense activations stay near 256 MB in float32."""
+        return max(1, min(_MOST_ROWS, _DENSE_CELLS // self.config.d_sae))
+
     def encode(self, x_nd: torch.Tensor) -> torch.Tensor:
         """Residual stream [..., d] -> dense activations [..., s], zero where a latent is silent."""
         x_nd, _, _ = self._normalise(x_nd.to(self.W_enc.dtype))
@@ -196,8 +206,8 @@ class SparseAutoencoder(nn.Module):
         value_nk = torch.zeros((len(x_nd), k), dtype=self.W_enc.dtype, device=x_nd.device)
         nnz_n = torch.zeros(len(x_nd), dtype=torch.int64, device=x_nd.device)
         with torch.no_grad():
-            for start in range(0, len(x_nd), _SPARSE_ROWS):
-                rows = slice(start, start + _SPARSE_ROWS)
+            for start in range(0, len(x_nd), self.dense_rows):
+                rows = slice(start, start + self.dense_rows)
                 z_ns = self.encode(x_nd[rows])
                 nnz_n[rows] = (z_ns > 0).sum(dim=-1)
                 most = int(nnz_n[rows].max())
@@ -233,6 +243,9 @@ class SparseAutoencoder(nn.Module):
             centred_nd = x_nd - shift_n1
             scale_n1 = centred_nd.std(dim=-1, keepdim=True)
             return centred_nd / (scale_n1 + _LAYER_NORM_EPS), shift_n1, scale_n1
+        if self.config.normalisation == "centre":
+            shift_n1 = x_nd.mean(dim=-1, keepdim=True)
+            return x_nd - shift_n1, shift_n1, torch.ones_like(shift_n1)
         return x_nd, x_nd.new_zeros(1), x_nd.new_ones(1)
 
 

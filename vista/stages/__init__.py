@@ -2,6 +2,10 @@
 
 # In the order of the workflow, each with what it makes; the command line lists them so.
 STAGES = {
+    "fetch_model": "a pretrained model, from its repository",
+    "fetch_sae": "a pretrained SAE, from its release",
+    "fetch_labels": "labels of latents, from Neuronpedia's export",
+    "fetch_data": "images and annotations, by URL",
     "draw_world": "scenes with exact masks, boxes, captions and a text corpus",
     "records": "COCO, LLaVA or folder data as one table",
     "text": "the language corpus as one table",
@@ -10,9 +14,11 @@ STAGES = {
     "train_sae": "an SAE on one block's residual stream, by sae_lens",
     "import_sae": "an SAE in the neutral form",
     "check_sae": "how well an SAE explains held-out text; fails below its bounds",
+    "import_labels": "labels of latents out of an export",
     "label_latents": "top text contexts, density and label of each latent",
     "features": "dense patch features of an encoder",
     "train_projector": "a projector for one encoder, LLM, SAE weight and seed",
+    "import_projector": "a projector that another program trained",
     "latents": "sparse SAE latents of visual, text and control tokens",
     "probe": "linear-probe patch accuracy of an encoder",
     "naming": "share of classes that have a latent of their own",

@@ -24,7 +24,7 @@ from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
     from vista.language.model import LanguageModel
-    from vista.projector.module import LinearProjector
+    from vista.projector.module import Projector
 
 # Asked of images that come without any conversation.
 DEFAULT_QUESTION = "Describe the image."
@@ -35,14 +35,15 @@ class Sight:
     """How images reach the language model: features, projector, model."""
 
     reader: FeatureReader
-    projector: LinearProjector
+    image_of: NDArray[np.int64]
+    projector: Projector
     llm: LanguageModel
 
     def visual(self, rows: Sequence[int]) -> Any:
-        """Visual tokens [b, p, d] of images by their place in the feature store."""
+        """Visual tokens [b, p, d] of images by their row in the records."""
         import torch
 
-        features_bpv = torch.from_numpy(self.reader.read(np.array(rows)).astype(np.float32))
+        features_bpv = torch.from_numpy(self.reader.read(self.image_of[rows]).astype(np.float32))
         return self.projector(features_bpv.to(self.llm.device))
 
 
@@ -59,15 +60,15 @@ def run(job: Job) -> None:
     judge = load_judge(settings.judge)
     records = read_records(job.input("records").file("records.parquet"))
     reader = FeatureReader(job.input("features").store("features.zarr"))
-    chosen = [i for i, each in enumerate(records) if each.split == settings.split]
+    chosen = records.rows_of(settings.split).tolist()
     if not chosen:
         raise UserError(f"caption.split {settings.split!r}: the data has no image of that split.")
     llm = load_llm(job)
     trained = job.input("projector")
     trained.verify()
     projector = load_projector(trained.path, d_vision=reader.shape[-1], d_model=llm.d_model)
-    sight = Sight(reader, projector.to(llm.device), llm)
-    shown = [records[i] for i in chosen]
+    sight = Sight(reader, records.feature_rows()[1], projector.to(llm.device), llm)
+    shown = records.select(chosen)
     questions = _questions(shown, records)
     with torch.no_grad():
         loss_b, tokens_b = _losses(sight, shown, chosen, settings, "cross-entropy")
@@ -137,15 +138,13 @@ def _losses(
     `rows` says whose visual tokens each image of `shown` gets.
     """
     from vista.language.loss import sample_cross_entropy
-    from vista.language.prompt import build_batch
 
     llm, size = sight.llm, settings.batch_size
     sums, counts = [], []
     for start in progress(range(0, len(shown), size), desc=what, unit="batch"):
         visual_bpd = sight.visual(rows[start : start + size])
         turns = [record.turns[:1] for record in shown[start : start + size]]
-        batch = build_batch(llm.tokenizer, turns, visual_bpd.shape[1], settings.max_length)
-        batch = batch.to(llm.device)
+        batch = llm.batch(turns, visual_bpd.shape[1], settings.max_length).to(llm.device)
         logits_nv = llm.forward(
             batch.input_ids,
             batch.attention_mask,

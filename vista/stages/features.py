@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vista.artifacts import Job
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
@@ -34,8 +35,15 @@ def run(job: Job) -> None:
     settings = EncoderSettings.model_validate(job.settings["encoder"])
     records_input = job.input("records")
     records = read_records(records_input.file("records.parquet"))
-    world = job.optional("world")
-    images = ImageSource(images_root(records_input.settings, world.path if world else None))
+    # An image that several records are about has one row of features: its first record's.
+    firsts = np.unique(records.feature_rows()[1], return_index=True)[1]
+    world, fetched = job.optional("world"), job.optional("fetched")
+    root = images_root(
+        records_input.settings,
+        world.path if world else None,
+        fetched.store("data") if fetched else None,
+    )
+    images = ImageSource(root)
     trained = job.optional("encoder")
     source = settings.source
     if trained is not None:
@@ -51,10 +59,11 @@ def run(job: Job) -> None:
         settings.device,
         settings.dtype,
         revision,
+        source.prefix_tokens if isinstance(source, CheckpointEncoder) else None,
     )
     writer = FeatureWriter(
         job.work / "features.zarr",
-        [record.image_id for record in records],
+        records.image_ids(firsts),
         grid=encoder.grid,
         d_vision=encoder.d_vision,
     )
@@ -64,8 +73,10 @@ def run(job: Job) -> None:
         rows = writer.shard_images(shard)
         parts = []
         for first in range(rows.start, rows.stop, settings.batch_size):
-            batch = records[first : min(first + settings.batch_size, rows.stop)]
-            pixels = read_images(images, batch, encoder.size, settings.fit, encoder.mean_colour)
+            batch = records.select(firsts[first : min(first + settings.batch_size, rows.stop)])
+            pixels = read_images(
+                images, batch, encoder.size, settings.fit, encoder.mean_colour, encoder.resample
+            )
             parts.append(encoder.encode(pixels).cpu().numpy())
         writer.write_shard(shard, np.concatenate(parts))
         seen += len(rows)
@@ -82,8 +93,9 @@ def read_images(
     size: int,
     fit: Literal["pad", "crop"],
     fill: tuple[int, int, int],
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> NDArray[np.uint8]:
     """Return the images of some records as squares, [b, size, size, 3]."""
     return np.stack(
-        [prepare_image(images.open(record), size, fit, fill=fill) for record in records]
+        [prepare_image(images.open(record), size, fit, fill, resample) for record in records]
     )

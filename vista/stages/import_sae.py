@@ -12,7 +12,8 @@ from vista.errors import UserError
 
 
 def run(job: Job) -> None:
-    """Read the input `train_sae`, a folder or a release; write sae.safetensors and sae.json.
+    """Read the input `train_sae`, the input `fetched` (a release's files), a folder or a local copy
+    of a release; write sae.safetensors and sae.json.
 
     Raises UserError where there is no such SAE, or none that the neutral form runs.
     """
@@ -25,10 +26,14 @@ def run(job: Job) -> None:
     from vista.sae.convert import from_folder, from_release
     from vista.sae.neutral import save_sae
 
-    if settings.path is not None:
-        sae = from_folder(Path(settings.path), layer, settings.activation_scale, name)
-    elif settings.release is not None and settings.sae_id is not None:
-        sae = from_release(settings.release, settings.sae_id, layer, settings.activation_scale)
+    scale = settings.activation_scale
+    path = Path(settings.path) if settings.path is not None else None
+    if settings.release is not None and settings.sae_id is not None:
+        fetched = job.optional("fetched")
+        cache = fetched.folder("hub") if fetched is not None else None
+        sae = from_release(settings.release, settings.sae_id, layer, scale, cache=cache, path=path)
+    elif path is not None:
+        sae = from_folder(path, layer, scale, name)
     else:
         raise UserError(
             f"SAE {name}: no source; give `path`, or `release` and `sae_id`, or train it here"

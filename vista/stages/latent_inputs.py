@@ -34,15 +34,8 @@ def read_image_records(job: Job, latents: LatentReader) -> list[Record]:
     Raises:
         UserError: An image of the store has no record.
     """
-    path = job.input("records").file("records.parquet")
-    by_id = {record.image_id: record for record in read_records(path)}
-    missing = [image for image in latents.image_ids if image not in by_id]
-    if missing:
-        raise UserError(
-            f"{path} has no image {missing[0]!r}, which the latents were made from; "
-            "run the workflow again so that both come from the same data"
-        )
-    return [by_id[image] for image in latents.image_ids]
+    table = read_records(job.input("records").file("records.parquet"))
+    return table.select(table.rows_by_id(latents.image_ids))
 
 
 def read_layer_labels(job: Job, latents: LatentReader) -> dict[int, LatentLabels]:

@@ -6,7 +6,7 @@ Legend of shape suffixes: b image, p patch token, t token, d LLM width, n valid 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from vista.errors import UserError
 from vista.progress import progress
 from vista.store.features import FeatureReader
 from vista.store.latents import LatentWriter
+
+if TYPE_CHECKING:
+    from vista.language.model import LanguageModel
 
 
 def run(job: Job) -> None:
@@ -37,14 +40,13 @@ def _encode(job: Job) -> None:
     """Encode every image of the split, batch by batch."""
     import torch
 
-    from vista.language.prompt import build_batch
     from vista.projector.module import load_projector
     from vista.stages.loading import load_llm, load_saes
 
     settings = LatentsSettings.model_validate(job.settings["latents"])
     records = read_records(job.input("records").file("records.parquet"))
     reader = FeatureReader(job.input("features").store("features.zarr"))
-    chosen = [i for i, each in enumerate(records) if each.split == settings.split]
+    chosen = records.rows_of(settings.split).tolist()
     if not chosen:
         raise UserError(f"latents.split {settings.split!r}: the data has no image of that split.")
     llm = load_llm(job)
@@ -55,7 +57,8 @@ def _encode(job: Job) -> None:
         projector_input.path, d_vision=reader.shape[-1], d_model=llm.d_model
     ).to(llm.device)
     n_visual = reader.shape[1]
-    kinds = _token_counts(llm.tokenizer, [records[i] for i in chosen], n_visual, settings)
+    image_of = records.feature_rows()[1]
+    kinds = _token_counts(llm, records.select(chosen), n_visual, settings)
     slots = min(settings.max_active, max(sae.config.d_sae for sae in saes.values()))
     writer = LatentWriter(
         job.work / "latents.zarr",
@@ -73,11 +76,11 @@ def _encode(job: Job) -> None:
     ]
     for batch in progress(batches, desc="latents", unit="batch"):
         rows = [chosen[i] for i in batch]
-        features_bpv = torch.from_numpy(reader.read(np.array(rows)).astype(np.float32))
+        features_bpv = torch.from_numpy(reader.read(image_of[rows]).astype(np.float32))
         visual_bpd = projector(features_bpv.to(llm.device))
         turns = [records[i].turns for i in rows]
-        seen = build_batch(llm.tokenizer, turns, n_visual, settings.max_length).to(llm.device)
-        spoken = control_batch(llm.tokenizer, [records[i] for i in rows], settings.max_length)
+        seen = llm.batch(turns, n_visual, settings.max_length).to(llm.device)
+        spoken = control_batch(llm, [records[i] for i in rows], settings.max_length)
         spoken = spoken.to(llm.device)
         with_image = llm.forward(
             seen.input_ids,
@@ -122,15 +125,17 @@ def _write_kind(
     valid = np.arange(tokens) < mask_bt.sum(1).cpu().numpy()[:, None]
     writer.set_valid(kind, start, valid)
     for layer, sae in saes.items():
+        # Each layer may lie on another device.
+        here_bt = mask_bt.to(taps[layer].device)
         # Row-major selection: the tokens of an image stay together and in order.
-        x_nd = taps[layer][mask_bt].float()
+        x_nd = taps[layer][here_bt].float()
         index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, slots, "latents.max_active")
         error_n = (sae(x_nd) - x_nd).square().mean(-1)
         columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
         index, value, nnz, error, norm2 = (
             _unpack(column.cpu().numpy(), valid, b, tokens) for column in columns
         )
-        total_bd = (taps[layer] * mask_bt[..., None]).double().sum(1).cpu().numpy()
+        total_bd = (taps[layer] * here_bt[..., None]).double().sum(1).cpu().numpy()
         writer.write(kind, start, layer, index, value, nnz, error, norm2, total=total_bd)
 
 
@@ -142,42 +147,39 @@ def _unpack(column: Any, valid: Any, b: int, tokens: int) -> Any:
 
 
 def _token_counts(
-    tokenizer: Any, records: Sequence[Record], n_visual: int, settings: LatentsSettings
+    llm: LanguageModel, records: Sequence[Record], n_visual: int, settings: LatentsSettings
 ) -> dict[str, int]:
     """Return the largest number of tokens that any image has, by token kind."""
-    from vista.language.prompt import build_batch
-
     longest = {"image": n_visual, "text": 1, "control": 1}
     for record in records:
-        text = build_batch(tokenizer, [record.turns], n_visual, settings.max_length).text_mask
-        control = control_batch(tokenizer, [record], settings.max_length).text_mask
+        text = llm.batch([record.turns], n_visual, settings.max_length).text_mask
+        control = control_batch(llm, [record], settings.max_length).text_mask
         longest["text"] = max(longest["text"], int(text.sum()))
         longest["control"] = max(longest["control"], int(control.sum()))
     return longest
 
 
-def control_batch(tokenizer: Any, records: Sequence[Record], max_length: int) -> Any:
-    """Return the text control: after BOS, the reference answer in the place of the image.
+def control_batch(llm: LanguageModel, records: Sequence[Record], max_length: int) -> Any:
+    """Return the text control: the reference answer in the place of the image.
 
     The answer is the image's first caption, else its first turn's answer; it stands there bare,
-    as the visual tokens do, without the chat template.
+    as the visual tokens do, after what opens every prompt and without the rest of the template.
     """
     import torch
 
     from vista.language.prompt import IGNORED, Batch
 
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     texts = [
         record.captions[0] if record.captions else record.turns[0].answer if record.turns else ""
         for record in records
     ]
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    rows = [(bos + list(ids))[:max_length] for ids in encoded]
+    encoded = llm.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    rows = [(llm.opening + list(ids))[:max_length] for ids in encoded]
     length_b = torch.tensor([len(row) for row in rows])
     mask_bt = torch.arange(int(length_b.max())) < length_b[:, None]
     ids_bt = torch.zeros(mask_bt.shape, dtype=torch.int64)
     ids_bt[mask_bt] = torch.tensor([token for row in rows for token in row])
     text_bt = mask_bt.clone()
-    text_bt[:, : len(bos)] = False
+    text_bt[:, : len(llm.opening)] = False
     labels_bt = torch.full_like(ids_bt, IGNORED)
-    return Batch(ids_bt, mask_bt.long(), labels_bt, text_bt, len(bos), 0)
+    return Batch(ids_bt, mask_bt.long(), labels_bt, text_bt, len(llm.opening), 0)

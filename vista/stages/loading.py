@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vista.artifacts import Artifact, Job
@@ -19,11 +20,40 @@ def load_llm(job: Job) -> LanguageModel:
 
     settings = LanguageSettings.model_validate(job.settings["llm"])
     trained = job.optional("llm")
+    location: str | Path
     if trained is not None:
-        return LanguageModel.load(trained.folder("model"), settings.device, settings.dtype)
-    source = settings.source
-    assert isinstance(source, CheckpointLlm)
-    return LanguageModel.load(source.location, settings.device, settings.dtype, source.revision)
+        location, revision = trained.folder("model"), None
+    else:
+        source = settings.source
+        assert isinstance(source, CheckpointLlm)
+        location, revision = source.location, source.revision
+    return LanguageModel.load(
+        location,
+        settings.device,
+        settings.dtype,
+        revision,
+        placement=settings.placement,
+        device_map=settings.device_map,
+        max_memory=settings.max_memory,
+    )
+
+
+def llm_width(job: Job) -> int:
+    """Return the width of the job's language model from its config alone, without its weights."""
+    from transformers import AutoConfig
+
+    trained, source = (
+        job.optional("llm"),
+        LanguageSettings.model_validate(job.settings["llm"]).source,
+    )
+    revision = None
+    if trained is not None:
+        location = str(trained.path / "model")
+    else:
+        assert isinstance(source, CheckpointLlm)
+        location, revision = source.location, source.revision
+    config = AutoConfig.from_pretrained(location, revision=revision, local_files_only=True)
+    return int(config.get_text_config().hidden_size)
 
 
 def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:
@@ -34,7 +64,8 @@ def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:
 def load_saes(job: Job, llm: LanguageModel) -> dict[int, SparseAutoencoder]:
     """Load the job's inputs `saes` by layer, in the order of the plan.
 
-    Raises UserError where the language model has no such block or another width.
+    Each lies on the device of the block that it reads. Raises UserError where the language model
+    has no such block or another width.
     """
     return {sae.config.layer: sae for sae in (_load(each, llm) for each in job.input_list("saes"))}
 
@@ -45,10 +76,10 @@ def _load(artifact: Artifact, llm: LanguageModel) -> SparseAutoencoder:
     artifact.verify()
     # SAEs run in float32 whatever the language model's dtype: they are small beside it, and
     # their error is what is measured.
-    sae = load_sae(artifact.path, device=llm.device, expect_d_in=llm.d_model)
+    sae = load_sae(artifact.path, expect_d_in=llm.d_model)
     if sae.config.layer >= llm.n_blocks:
         raise UserError(
             f"SAE {sae.config.name} reads layer {sae.config.layer}; the language model has "
             f"blocks 0..{llm.n_blocks - 1}. Correct saes.layers in the config."
         )
-    return sae
+    return sae.to(llm.layer_device(sae.config.layer))

@@ -18,7 +18,7 @@ def run(job: Job) -> None:
     """
     settings = NamingSettings.model_validate(job.settings)
     path = job.input("records").file("records.parquet")
-    classes = {each.category for record in read_records(path) for each in record.objects}
+    classes = read_records(path).categories()
     if not classes:
         raise UserError(f"{path} has no objects, so no classes to name; set metrics.naming to null")
     labels = read_labels(job.input("labels").file(FILE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from vista.artifacts import Job
 from vista.config.encoders import ProbeSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import Record, decode_mask, read_records
+from vista.data.records import Record, RecordTable, decode_mask, read_records
 from vista.errors import UserError
 from vista.metrics.probe import linear_probe
 from vista.stages.latent_inputs import read_geometry
@@ -46,7 +45,7 @@ def run(job: Job) -> None:
 
 
 def _patches(
-    records: Sequence[Record],
+    records: RecordTable,
     reader: FeatureReader,
     placing: dict[str, Any],
     settings: ProbeSettings,
@@ -57,15 +56,17 @@ def _patches(
     features: list[NDArray[Any]] = []
     classes: list[str] = []
     images: list[int] = []
-    for i, record in enumerate(records):
-        if record.split != split or not record.objects:
+    image_of = records.feature_rows()[1]
+    for i in records.rows_of(split).tolist():
+        record = records[i]
+        if not record.objects:
             continue
         named = patch_classes(record, placing, settings.mask_cover)
         places = [p for p, name in enumerate(named) if name is not None]
         if places:
-            features.append(reader.read([i])[0][places])
+            features.append(reader.read([image_of[i]])[0][places])
             classes += [str(named[p]) for p in places]
-            images += [i] * len(places)
+            images += [int(image_of[i])] * len(places)
         if limit is not None and len(classes) >= limit:
             break
     if not classes:

@@ -4,7 +4,7 @@ Inputs, each a list with a list of the same length in the settings that says wha
 
     metrics     points    {metric (stage), encoder, llm, sae_weight, seed}, null where none applies
     checks      checks    {llm}
-    projectors  curves    {encoder, llm, sae_weight, seed}
+    projectors  curves    {encoder, llm, sae_weight, seed}, one for each stage of training
     latents     latents   {encoder, llm, sae_weight, seed}
     labels      labels    {llm}
     features    features  {encoder}
@@ -97,16 +97,7 @@ def _draw(job: Job, settings: ReportSettings, table: LongTable) -> list[tuple[st
 
     folder = job.work / FIGURES
     folder.mkdir(exist_ok=True)
-    curves = [
-        Curve(
-            entry["encoder"],
-            entry["llm"],
-            float(entry["sae_weight"]),
-            int(entry["seed"]),
-            pq.read_table(artifact.file("curve.parquet")).to_pydict(),
-        )
-        for entry, artifact in aligned(job, "projectors", "curves")
-    ]
+    curves = _curves(job)
     jobs: list[Drawing] = [
         (
             "matching_rate",
@@ -142,6 +133,19 @@ def _draw(job: Job, settings: ReportSettings, table: LongTable) -> list[tuple[st
             png, _ = style.save(figure, folder, name, settings.dpi)
             shown.append((png, what))
     return shown
+
+
+def _curves(job: Job) -> list[Curve]:
+    """The curve of each projector that was trained here; stages of training follow one another."""
+    joined: dict[tuple[str, str, float, int], dict[str, list[float]]] = {}
+    for entry, artifact in aligned(job, "projectors", "curves"):
+        point = entry["encoder"], entry["llm"], float(entry["sae_weight"]), int(entry["seed"])
+        columns = joined.setdefault(point, {})
+        before = len(columns.get("step", ()))
+        for name, values in pq.read_table(artifact.file("curve.parquet")).to_pydict().items():
+            shift = before if name == "step" else 0
+            columns.setdefault(name, []).extend(value + shift for value in values)
+    return [Curve(*point, columns) for point, columns in joined.items()]
 
 
 def _notes(job: Job) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,9 @@ import numpy as np
 from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import ImageSource, Record, read_records
+from vista.data.images import ImageSource
+from vista.data.records import Record, RecordTable, read_records
+from vista.data.source import images_root
 from vista.judges.whole_word import WholeWordJudge
 from vista.metrics.localization import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
@@ -27,10 +28,7 @@ def heat_map_figures(job: Job, settings: ReportSettings) -> list[Drawing]:
     needed = ("latents", "labels", "features", "records")
     if settings.heatmap_examples == 0 or any(role not in job.inputs for role in needed):
         return []
-    records = {
-        record.image_id: record
-        for record in read_records(job.input("records").file("records.parquet"))
-    }
+    records = read_records(job.input("records").file("records.parquet"))
     open_image = _image_opener(job)
     geometries = {
         entry["encoder"]: read_geometry(artifact)
@@ -74,7 +72,7 @@ class _Drawer:
         seed: int,
         stores: dict[float, Artifact],
         labels: dict[int, LatentLabels],
-        records: dict[str, Record],
+        records: RecordTable,
         open_image: Callable[[Record], Any],
         geometry: dict[str, Any],
         settings: ReportSettings,
@@ -89,7 +87,7 @@ class _Drawer:
             for weight, artifact in self._stores.items()
         }
         first = next(iter(readers.values()))
-        shown = [self._records[image] for image in first.image_ids if image in self._records]
+        shown = self._records.select(self._records.rows_by_id(first.image_ids))
         categories = sorted({name for record in shown for name in record.categories})
         layer, own = self._choose_layer(first, categories)
         if layer is None:
@@ -161,10 +159,13 @@ def _places(reader: LatentReader) -> dict[str, int]:
 
 
 def _image_opener(job: Job) -> Callable[[Record], Any]:
-    """Return what opens an image: of the drawn world, verified, or where the settings say."""
-    world = job.optional("world")
+    """Return what opens an image: of the drawn world, verified, or where the records' lie."""
+    world, fetched = job.optional("world"), job.optional("fetched")
     if world is None:
-        return ImageSource(Path(job.settings["images"])).open
+        settings = job.input("records").settings
+        return ImageSource(
+            images_root(settings, None, fetched.store("data") if fetched else None)
+        ).open
     source = ImageSource(world.path / "images")
 
     def open_verified(record: Record) -> Any:

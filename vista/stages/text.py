@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from vista.artifacts import Job
-from vista.config.data import TEXT_SETTINGS, LinesText
-from vista.data.records import write_text
-from vista.data.source import line_texts, read_lines
+from vista.config.data import TEXT_SETTINGS, CaptionsText, LinesText
+from vista.data.records import read_records, write_text
+from vista.data.source import caption_texts, line_texts, read_lines
 
 
 def run(job: Job) -> None:
-    """Read the `world`'s documents or the user's text files; write text.parquet."""
+    """Read the `world`'s documents, the `records`' captions or the user's text files; write
+    text.parquet."""
     settings = TEXT_SETTINGS.validate_python(job.settings)
     if isinstance(settings, LinesText):
         texts = line_texts(settings)
+    elif isinstance(settings, CaptionsText):
+        table = read_records(job.input("records").file("records.parquet"))
+        texts = caption_texts(table, settings.limit)
     else:
         world = job.input("world")
         texts = {

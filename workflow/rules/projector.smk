@@ -21,6 +21,26 @@ rule train_projector:
         " --threads {threads} --log {log:q}"
 
 
+rule import_projector:
+    input:
+        lambda wildcards: plan.inputs("import_projector", wildcards.node),
+    output:
+        f"{plan.results}/import_projector/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/import_projector/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/import_projector/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("import_projector", wildcards.node),
+        code=lambda wildcards: plan.code("import_projector", wildcards.node),
+    message:
+        "importing the projector {wildcards.node}"
+    shell:
+        "vista import_projector --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
+
+
 rule latents:
     input:
         lambda wildcards: plan.inputs("latents", wildcards.node),

@@ -1,4 +1,4 @@
-# SAEs on the residual stream: train or fetch, import into the neutral form, check, label.
+# SAEs on the residual stream: train or import into the neutral form, check, label.
 
 
 rule train_sae:
@@ -78,4 +78,24 @@ rule label_latents:
         "labelling the latents of {wildcards.node}"
     shell:
         "vista label_latents --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule import_labels:
+    input:
+        lambda wildcards: plan.inputs("import_labels", wildcards.node),
+    output:
+        f"{plan.results}/import_labels/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/import_labels/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/import_labels/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("import_labels", wildcards.node),
+        code=lambda wildcards: plan.code("import_labels", wildcards.node),
+    message:
+        "importing labels of {wildcards.node}"
+    shell:
+        "vista import_labels --spec {params.spec:q} --manifest {output:q}"
         " --threads {threads} --log {log:q}"

@@ -11,6 +11,7 @@ from PIL import Image
 from vista.config.data import FolderData
 from vista.data.folder import folder_records
 from vista.data.records import Box, Record, Turn
+from vista.data.skipped import Skipped
 from vista.errors import UserError
 
 
@@ -24,8 +25,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def read(root: Path, **more: Any) -> list[Record]:
-    return list(folder_records(FolderData(kind="folder", images=str(root), **more)))
+def read(root: Path, skipped: Skipped | None = None, **more: Any) -> list[Record]:
+    settings = FolderData(kind="folder", images=str(root), **more)
+    return list(folder_records(settings, skipped or Skipped()))
 
 
 def test_images_are_found_and_sorted(root: Path) -> None:
@@ -64,3 +66,13 @@ def test_what_is_wrong_is_told(root: Path) -> None:
     (root / "test" / "stray.png").write_text("text")
     with pytest.raises(UserError, match=r"stray\.png cannot be read as an image"):
         read(root)
+    skipped = Skipped()
+    assert len(read(root, skipped, missing_images="skip")) == 3
+    assert skipped.rows == [("test/stray.png", "test/stray.png", "image unreadable")]
+
+
+def test_every_and_limit_count_within_a_split(root: Path) -> None:
+    for i in range(7):
+        Image.new("RGB", (6, 4)).save(root / "test" / f"{i}.png")
+    found = read(root, splits={"test": "test", "train": "train"}, every=3, limit=2)
+    assert [record.path for record in found] == ["train/cat/a.JPEG", "test/0.png", "test/3.png"]

@@ -21,6 +21,7 @@ from vista.data.records import (
     write_records,
     write_text,
 )
+from vista.data.spill import Spill
 from vista.errors import UserError
 
 RECORD = Record(
@@ -51,8 +52,12 @@ def test_records_come_back_as_they_went_in(tmp_path: Path) -> None:
     bare = Record("x", "train", "b.png", 5, 5)
     path = tmp_path / "records.parquet"
     assert write_records(path, [RECORD, bare]) == 2
-    assert read_records(path) == [RECORD, bare]
-    assert read_records(path, ["train"]) == [bare]
+    table = read_records(path)
+    assert list(table) == [RECORD, bare]
+    assert (len(table), table[1], table[-2]) == (2, bare, RECORD)
+    assert table[:1] == [RECORD]
+    with pytest.raises(IndexError):
+        table[2]
     assert RECORD.categories == ("cat", "dog")
 
 
@@ -66,7 +71,61 @@ def test_order_is_kept_over_row_groups(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("vista.data.records._ROW_GROUP", 3)
     records = [replace(RECORD, image_id=str(i)) for i in (5, 3, 9, 1, 7, 0, 2)]
     write_records(tmp_path / "r.parquet", records)
-    assert [r.image_id for r in read_records(tmp_path / "r.parquet")] == list("5391702")
+    table = read_records(tmp_path / "r.parquet")
+    assert [r.image_id for r in table] == list("5391702")
+    assert table.select([6, 0, 3]) == [records[6], records[0], records[3]]
+
+
+def test_batches_of_rows_do_not_show_in_the_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [replace(RECORD, image_id=str(i), captions=(f"no {i}",)) for i in range(50)]
+    write_records(tmp_path / "a.parquet", records)
+    monkeypatch.setattr("vista.data.records._BATCH", 7)
+    write_records(tmp_path / "b.parquet", records)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert list(read_records(tmp_path / "b.parquet")) == records
+
+
+def test_columns_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vista.data.records._ROW_GROUP", 2)
+    bare = Record("x", "train", "b.png", 5, 5)
+    rows = [
+        bare,
+        RECORD,
+        replace(RECORD, image_id="8", split="train", path="b.png", turns=RECORD.turns[:1]),
+        replace(bare, image_id="y", path="a.png", objects=(Object("cow", Box(0, 0, 1, 1)),)),
+        replace(RECORD, image_id="9"),
+    ]
+    write_records(tmp_path / "r.parquet", rows)
+    table = read_records(tmp_path / "r.parquet")
+    assert table.rows_of("train").tolist() == [0, 2, 3]
+    assert table.rows_of("validation").tolist() == []
+    assert table.rows_with_turns("train").tolist() == [2]
+    chosen = table.rows_with_turns("test")
+    assert chosen.tolist() == [1, 4]
+    turns = table.turns(np.array([4, 2]))
+    assert (len(turns), turns[0], turns[1]) == (2, RECORD.turns, RECORD.turns[:1])
+    assert list(turns) == [RECORD.turns, RECORD.turns[:1]]
+    assert table.categories() == {"cat", "dog", "cow"}
+    assert table.rows_by_id(["9", "x", "9"]).tolist() == [4, 0, 4]
+    with pytest.raises(UserError, match="no image 'z'"):
+        table.rows_by_id(["9", "z"])
+
+
+def test_an_image_of_many_rows_has_features_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vista.data.records._ROW_GROUP", 2)
+    for names, paths, image_of in (
+        ("bab", ["b", "a"], [0, 1, 0]),
+        ("cbabc", ["c", "b", "a"], [0, 1, 2, 1, 0]),
+        ("bca", ["b", "c", "a"], [0, 1, 2]),
+    ):
+        rows = [replace(RECORD, image_id=str(i), path=name) for i, name in enumerate(names)]
+        write_records(tmp_path / "r.parquet", rows)
+        found = read_records(tmp_path / "r.parquet").feature_rows()
+        assert (found[0], found[1].tolist(), found[1].dtype) == (paths, image_of, np.int64)
 
 
 def test_an_image_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
@@ -136,3 +195,15 @@ def test_broken_images_are_named(images: Path) -> None:
 def test_an_image_of_another_size_than_its_boxes_is_refused(images: Path) -> None:
     with pytest.raises(UserError, match="is 4x3, its annotations are for 8x6"):
         ImageSource(images).open(replace(RECORD, width=8, height=6))
+
+
+def test_spilt_values_come_back_by_key_in_their_order() -> None:
+    with Spill() as spill:
+        spill.add(3, [1.1, "ä\n\u2028"])
+        spill.add("three", {"a": None})
+        assert list(spill[3]) == [[1.1, "ä\n\u2028"]]
+        spill.add(3, 2)
+        assert list(spill[3]) == [[1.1, "ä\n\u2028"], 2]
+        assert list(spill["three"]) == [{"a": None}]
+        assert list(spill["four"]) == []
+        assert "three" in spill and "four" not in spill

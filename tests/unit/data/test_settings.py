@@ -12,6 +12,7 @@ from vista.config.data import (
     TEXT_SETTINGS,
     CocoData,
     DrawnData,
+    FetchFile,
     annotation_files,
     records_settings,
 )
@@ -54,6 +55,16 @@ def test_what_is_drawn_does_not_change_how_records_are_read() -> None:
         ({"kind": "llava", "images": "i"}, "splits"),
         ({"kind": "llava", "images": "i", "file": "f", "fractions": {"train": 0.9}}, "sum to 1"),
         ({"kind": "folder", "images": "i", "answer": "a {class}"}, "classes: true"),
+        ({"kind": "folder", "images": "i", "every": 0}, "every"),
+        ({"kind": "folder", "images": "i", "missing_images": "ignore"}, "missing_images"),
+        ({"kind": "folder", "images": "/i", "fetch": [{"url": "https://x/y"}]}, "relative"),
+        ({"kind": "folder", "images": "a/../..", "fetch": [{"url": "https://x/y"}]}, "relative"),
+        (
+            {"kind": "llava", "images": "i", "file": "../f", "fetch": [{"url": "https://x/y"}]},
+            "relative",
+        ),
+        ({"kind": "webdataset", "images": "i", "splits": {}}, "empty"),
+        ({"kind": "webdataset", "images": "i", "image_keys": []}, "image_keys"),
     ],
 )
 def test_mistakes_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -61,7 +72,43 @@ def test_mistakes_are_refused(settings: dict[str, Any], message: str) -> None:
         DATA_SETTINGS.validate_python(settings)
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ({"url": "http://example.org/a.zip"}, "https"),
+        ({"url": "file:///etc/passwd"}, "https"),
+        ({"url": "a.zip"}, "https"),
+        ({"url": "https://"}, "https"),
+        ({"url": "https://x/a.zip", "sha256": "abc"}, "sha256"),
+        ({"url": "https://x/a.zip", "folder": "../out"}, "relative"),
+        ({"url": "https://x/a.zip", "folder": "/out"}, "relative"),
+    ],
+)
+def test_what_is_fetched_is_safe(file: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FetchFile.model_validate(file)
+
+
+def test_fetched_files_are_not_watched() -> None:
+    rows = {"kind": "llava", "images": "i", "file": "f.json"}
+    assert annotation_files(DATA_SETTINGS.validate_python(rows)) == ["f.json"]
+    for url in ("https://example.org/f.json", "http://127.0.0.1:8000/f.json"):
+        fetched = DATA_SETTINGS.validate_python({**rows, "fetch": [{"url": url}]})
+        assert annotation_files(fetched) == []
+        assert records_settings(fetched)["fetch"] == [
+            {"url": url, "sha256": None, "unpack": True, "folder": ""}
+        ]
+
+
+def test_shards_that_are_named_are_watched() -> None:
+    settings = {"kind": "webdataset", "images": "d"}
+    assert annotation_files(DATA_SETTINGS.validate_python(settings)) == []
+    settings["splits"] = {"train": ["b.tar", "a.tar"], "test": "t-*.tar"}  # type: ignore[assignment]
+    assert annotation_files(DATA_SETTINGS.validate_python(settings)) == ["d/a.tar", "d/b.tar"]
+
+
 def test_text_settings() -> None:
+    assert annotation_files(TEXT_SETTINGS.validate_python({"kind": "captions"})) == []
     lines = TEXT_SETTINGS.validate_python({"kind": "lines", "train": "t", "heldout": "h"})
     assert annotation_files(lines) == ["h", "t"]
     with pytest.raises(ValidationError):

@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from vista.artifacts import Artifact, Job, Record, open_artifact, publishing
-from vista.data.records import ImageSource, read_records, read_text
+from vista.config.data import DATA_SETTINGS, records_settings
+from vista.data.images import ImageSource
+from vista.data.records import Record as Row
+from vista.data.records import Turn, read_records, read_text, write_records
 from vista.data.source import images_root
 from vista.errors import UserError
 from vista.stages import draw_world, records, text
@@ -57,10 +61,68 @@ def test_a_users_own_files(tmp_path: Path) -> None:
         "images": str(tmp_path / "pictures"),
         "splits": {"test": str(tmp_path / "rows.json")},
     }
+    settings = records_settings(DATA_SETTINGS.validate_python(settings))
     table = make(tmp_path, records, settings)
     (found,) = read_records(table.file("records.parquet"))
     assert found.turns[0].answer == "It."
     assert images_root(table.settings, None) == tmp_path / "pictures"
+    assert pq.read_table(table.file("skipped.parquet")).to_pylist() == [
+        {"id": "2", "path": None, "reason": "text only"}
+    ]
+
+
+def fetched_coco(tmp_path: Path) -> Artifact:
+    """What `fetch_data` leaves: pictures and annotations below data/."""
+    with publishing(tmp_path, "fetch_data", "it", Record("fetch_data", {}, {}, "c", {})) as work:
+        assert work is not None
+        (work / "data" / "val2017").mkdir(parents=True)
+        Image.new("RGB", (5, 4)).save(work / "data" / "val2017" / "1.png")
+        image = {"id": 1, "file_name": "1.png", "width": 5, "height": 4}
+        told = [{"id": i, "image_id": 1, "caption": f"Caption\n {i}."} for i in range(3)]
+        content = {"images": [image], "annotations": told}
+        (work / "data" / "captions.json").write_text(json.dumps(content))
+    return open_artifact(tmp_path / "fetch_data" / "it", "fetch_data")
+
+
+def test_fetched_files(tmp_path: Path) -> None:
+    fetched = fetched_coco(tmp_path)
+    settings = {
+        "kind": "coco",
+        "images": "val2017",
+        "splits": {"test": {"captions": "captions.json"}},
+        "fetch": [{"url": "https://example.org/val2017.zip"}],
+    }
+    parsed = DATA_SETTINGS.validate_python(settings)
+    table = make(tmp_path, records, records_settings(parsed), fetched=fetched)
+    (found,) = read_records(table.file("records.parquet"))
+    assert found.path == "1.png"
+    root = images_root(table.settings, None, fetched.path / "data")
+    assert ImageSource(root).open(found).size == (5, 4)
+    assert "skipped.parquet" not in table.checksums
+    with pytest.raises(UserError, match="of split train has a caption"):
+        make(tmp_path, text, {"kind": "captions"}, records=table)
+
+
+def test_captions_as_a_corpus(tmp_path: Path) -> None:
+    turn = Turn("What?", "An\nanswer.")
+    rows = [
+        Row("a", "train", "a", 1, 1, ("A cat. ", "Two\n cats."), (turn,)),
+        Row("b", "train", "b", 1, 1, (), (turn, turn)),
+        Row("c", "train", "c", 1, 1),
+        Row("d", "test", "d", 1, 1, ("Test.",)),
+        Row("e", "validation", "e", 1, 1, ("", "Validation.")),
+    ]
+    with publishing(tmp_path, "records", "it", Record("records", {}, {}, "c", {})) as work:
+        assert work is not None
+        write_records(work / "records.parquet", rows)
+    table = open_artifact(tmp_path / "records" / "it", "records")
+    corpus = make(tmp_path, text, {"kind": "captions"}, records=table).file("text.parquet")
+    assert read_text(corpus, "train") == ["A cat.", "Two cats.", "An answer."]
+    assert read_text(corpus, "heldout") == ["Validation.", "Test."]
+    settings = {"kind": "captions", "limit": 1}
+    corpus = make(tmp_path / "x", text, settings, records=table).file("text.parquet")
+    assert read_text(corpus, "train") == ["A cat."]
+    assert read_text(corpus, "heldout") == ["Validation."]
 
 
 def test_text_files(tmp_path: Path) -> None:

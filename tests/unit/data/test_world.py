@@ -26,6 +26,7 @@ from vista.data.scenes import (
     place_name,
     sample_scene,
 )
+from vista.data.skipped import Skipped
 from vista.data.source import world_as_coco
 from vista.data.world import GROUND_COLOURS, INKS, draw_world
 
@@ -46,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(world: Path) -> list[Record]:
-    return list(coco_records(world_as_coco(world)))
+    return list(coco_records(world_as_coco(world), Skipped()))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -289,6 +290,6 @@ def test_a_world_of_digits(tmp_path: Path) -> None:
         }
     )
     draw_world(settings, tmp_path, seed=1)
-    records = list(coco_records(world_as_coco(tmp_path)))
+    records = list(coco_records(world_as_coco(tmp_path), Skipped()))
     assert len(records) == 12
     assert {name for record in records for name in record.categories} <= set(DigitLibrary.nouns)

@@ -1,8 +1,9 @@
-"""One contract for every family: token count, grid order, prefix tokens, batches, clear errors."""
+"""One contract for every family: tokens, grid order, layers, norm, shards, sizes, clear errors."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,107 +13,84 @@ import torch
 import transformers
 
 from vista.encoders.contract import VisionEncoder, load_encoder
-from vista.encoders.registry import load_family
+from vista.encoders.registry import MODULES, family_of, load_family, register
 from vista.errors import UserError
-
-SIZE, PATCH, SIDE = 24, 4, 6
-SHARED: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": SIZE,
-    "patch_size": PATCH,
-    "initializer_range": 0.2,
-}
-VISION = {**SHARED, "intermediate_size": 64}
-TEXT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "vocab_size": 9,
-    "max_position_embeddings": 8,
-}
-
-
-def _dinov2() -> Any:
-    return transformers.Dinov2Model(transformers.Dinov2Config(**SHARED))
-
-
-def _registers() -> Any:
-    config = transformers.Dinov2WithRegistersConfig(**SHARED, num_register_tokens=4)
-    return transformers.Dinov2WithRegistersModel(config)
-
-
-def _clip() -> Any:
-    config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=8)
-    return transformers.CLIPModel(config)
-
-
-def _clip_vision_only() -> Any:
-    return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION))
-
-
-def _siglip() -> Any:
-    config = transformers.SiglipConfig(
-        text_config={**TEXT, "projection_size": 32}, vision_config=VISION
-    )
-    return transformers.SiglipModel(config)
-
-
-CASES = {
-    "dinov2": ("dinov2", _dinov2, 1),
-    "dinov2_registers": ("dinov2", _registers, 5),
-    "clip": ("clip", _clip, 1),
-    "clip_vision": ("clip", _clip_vision_only, 1),
-    "siglip": ("siglip", _siglip, 0),
-}
-
-
-@pytest.fixture(scope="module", params=CASES, ids=list(CASES))
-def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    family, build, prefix = CASES[request.param]
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp(request.param)
-    build().save_pretrained(folder)
-    preprocessor = {
-        "image_mean": [0.5, 0.4, 0.3],
-        "image_std": [0.25, 0.25, 0.25],
-        "rescale_factor": 1 / 255,
-        "size": {"height": SIZE, "width": SIZE},
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-    return folder, family, prefix
 
 
 @pytest.fixture(scope="module")
 def encoder(saved: Any) -> VisionEncoder:
-    folder, family, _ = saved
-    return load_encoder(folder, family)
+    return load_encoder(saved.folder, saved.case.family)
 
 
-def images(n: int = 3) -> Any:
-    return np.random.default_rng(0).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+@pytest.fixture(scope="module")
+def reference(saved: Any) -> Any:
+    """The model itself, called with what its own image processor would give it."""
+    model = transformers.AutoModel.from_pretrained(saved.folder).eval()
+    tower = getattr(model, "vision_model", model)
+    content = saved.case.preprocessor
+    mean, std = (torch.tensor(content[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
+
+    def call(images_bhwc: Any, **options: Any) -> Any:
+        pixels = torch.from_numpy(images_bhwc).permute(0, 3, 1, 2).float() / 255
+        given = {"pixel_values": (pixels - mean) / std}
+        if saved.case.family == "siglip2":
+            given = naflex(given["pixel_values"], content["patch_size"])
+        with torch.no_grad():
+            return tower(**given, **options)
+
+    return call
+
+
+def naflex(pixels: Any, patch: int) -> dict[str, Any]:
+    """Patches cut by slices, row by row; inside one, the colour runs fastest."""
+    b, _, height, width = pixels.shape
+    cut = [
+        pixels[:, :, y : y + patch, x : x + patch].permute(0, 2, 3, 1).reshape(b, -1)
+        for y in range(0, height, patch)
+        for x in range(0, width, patch)
+    ]
+    return {
+        "pixel_values": torch.stack(cut, dim=1),
+        "pixel_attention_mask": torch.ones(b, len(cut), dtype=torch.int32),
+        "spatial_shapes": torch.tensor([[height // patch, width // patch]] * b),
+    }
+
+
+def images(n: int = 3, size: int = 24) -> Any:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def lit_token(encoder: VisionEncoder, row: int, column: int) -> int:
+    """The token that changes most when one patch of a grey image turns to glaring noise."""
+    plain = np.full((1, encoder.size, encoder.size, 3), 128, dtype=np.uint8)
+    lit, patch = plain.copy(), encoder.patch
+    glare = 255 * np.random.default_rng(2).integers(0, 2, (patch, patch, 3))
+    lit[0, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = glare
+    moved = (encoder.encode(lit) - encoder.encode(plain)).norm(dim=-1)[0]
+    return int(moved.argmax())
+
+
+def changed_copy(folder: Path, out: Path, **changes: Any) -> Path:
+    """A copy of a checkpoint with other values in preprocessor_config.json."""
+    shutil.copytree(folder, out)
+    path = out / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return out
 
 
 def test_tokens_are_the_patches_and_nothing_else(encoder: VisionEncoder, saved: Any) -> None:
-    assert encoder.prefix_tokens == saved[2]
-    assert encoder.grid == (SIDE, SIDE)
+    assert encoder.prefix_tokens == saved.case.prefix
+    assert (encoder.size, encoder.patch, encoder.grid, encoder.d_vision) == (24, 4, (6, 6), 32)
     tokens = encoder.encode(images())
-    assert tokens.shape == (3, SIDE * SIDE, 32)
+    assert tokens.shape == (3, 36, 32)
     assert tokens.dtype == torch.float32
-    assert encoder.mean_colour == (128, 102, 76)
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 5), (2, 3), (5, 0), (5, 5)])
 def test_a_changed_patch_changes_its_own_token_most(
     encoder: VisionEncoder, row: int, column: int
 ) -> None:
-    plain = np.full((1, SIZE, SIZE, 3), 128, dtype=np.uint8)
-    lit = plain.copy()
-    lit[:, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = 255
-    moved = (encoder.encode(lit) - encoder.encode(plain)).norm(dim=-1)[0]
-    assert int(moved.argmax()) == row * SIDE + column
+    assert lit_token(encoder, row, column) == row * 6 + column
 
 
 def test_an_image_does_not_depend_on_its_batch(encoder: VisionEncoder) -> None:
@@ -123,23 +101,26 @@ def test_an_image_does_not_depend_on_its_batch(encoder: VisionEncoder) -> None:
     assert torch.equal(together, encoder.encode(batch))
 
 
-def test_the_last_layer_is_the_models_own_last_hidden_state(saved: Any) -> None:
-    folder, family, prefix = saved
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    tower = load_family(family).tower(model)
-    mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
-    pixels = (torch.from_numpy(images()).permute(0, 3, 1, 2).float() / 255 - mean) / 0.25
-    with torch.no_grad():
-        expected = tower(pixel_values=pixels).last_hidden_state[:, prefix:]
-    got = load_encoder(folder, family).encode(images())
-    assert torch.allclose(got, expected, atol=1e-5)
+def test_the_last_layer_is_the_models_own_last_hidden_state(
+    encoder: VisionEncoder, reference: Any, saved: Any
+) -> None:
+    expected = reference(images()).last_hidden_state[:, saved.case.prefix :]
+    assert torch.allclose(encoder.encode(images()), expected, atol=1e-5)
 
 
-def test_layers_count_blocks_and_the_norm_is_optional(saved: Any) -> None:
-    folder, family, _ = saved
-    last = load_encoder(folder, family, layer=-1).encode(images())
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_is_the_stream_after_its_block(saved: Any, reference: Any, layer: int) -> None:
+    # Entry l + 1 is the stream after block l, un-normed in every model but for the last one.
+    stream = reference(images(), output_hidden_states=True).hidden_states[layer + 1]
+    for named in (layer, layer - 3):
+        read = load_encoder(saved.folder, saved.case.family, layer=named, final_norm=False)
+        assert torch.allclose(read.encode(images()), stream[:, saved.case.prefix :], atol=1e-5)
+
+
+def test_layers_count_blocks_and_the_norm_is_optional(encoder: VisionEncoder, saved: Any) -> None:
+    folder, family = saved.folder, saved.case.family
+    last = encoder.encode(images())
     assert torch.equal(last, load_encoder(folder, family, layer=2).encode(images()))
-    assert not torch.allclose(last, load_encoder(folder, family, layer=1).encode(images()))
     raw = load_encoder(folder, family, final_norm=False).encode(images())
     assert torch.equal(last, raw) == (family == "clip")
     with pytest.raises(UserError, match=r"layer 3 does not exist.*blocks 0\.\.2"):
@@ -147,22 +128,58 @@ def test_layers_count_blocks_and_the_norm_is_optional(saved: Any) -> None:
 
 
 def test_another_input_size_gives_another_grid(saved: Any, tmp_path: Path) -> None:
-    import shutil
-
-    folder, family, _ = saved
-    shutil.copytree(folder, tmp_path / "copy")
-    path = tmp_path / "copy" / "preprocessor_config.json"
-    content = {**json.loads(path.read_text()), "do_center_crop": True}
-    path.write_text(json.dumps({**content, "crop_size": {"height": 32, "width": 32}}))
-    encoder = load_encoder(tmp_path / "copy", family)
+    larger = {
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "max_num_patches": 64,
+    }
+    folder = changed_copy(saved.folder, tmp_path / "copy", **larger)
+    encoder = load_encoder(folder, saved.case.family)
     assert encoder.grid == (8, 8)
-    tokens = encoder.encode(np.zeros((1, 32, 32, 3), dtype=np.uint8))
-    assert tokens.shape == (1, 64, 32)
+    assert encoder.encode(images(1, 32)).shape == (1, 64, 32)
+    assert lit_token(encoder, 2, 5) == 21
+
+
+def test_sharded_weights_are_the_same_weights(
+    encoder: VisionEncoder, saved: Any, tmp_path: Path
+) -> None:
+    model = transformers.AutoModel.from_pretrained(saved.folder)
+    model.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    assert not (tmp_path / "model.safetensors").exists()
+    shutil.copy(saved.folder / "preprocessor_config.json", tmp_path)
+    sharded = load_encoder(tmp_path, saved.case.family)
+    assert torch.equal(sharded.encode(images()), encoder.encode(images()))
+
+
+@pytest.mark.parametrize("name", ["clip_vision", "siglip2_vision"])
+def test_a_tower_alone_may_keep_the_names_of_the_pair(save: Any, tmp_path: Path, name: str) -> None:
+    # Vision towers that older releases saved have "vision_model." before every name.
+    from safetensors.torch import load_file, save_file
+
+    saved = save(name)
+    shutil.copytree(saved.folder, tmp_path / "copy")
+    weights = load_file(saved.folder / "model.safetensors")
+    renamed = {f"vision_model.{key.removeprefix('vision_model.')}": w for key, w in weights.items()}
+    save_file(renamed, tmp_path / "copy" / "model.safetensors", metadata={"format": "pt"})
+    tokens = load_encoder(tmp_path / "copy", saved.case.family).encode(images())
+    assert torch.equal(tokens, load_encoder(saved.folder, saved.case.family).encode(images()))
+
+
+@pytest.mark.parametrize(("dtype", "apart"), [("bfloat16", 0.03), ("float16", 0.004)])
+def test_short_numbers_are_close_to_float32(
+    encoder: VisionEncoder, saved: Any, dtype: str, apart: float
+) -> None:
+    short = load_encoder(saved.folder, saved.case.family, dtype=dtype)
+    assert next(short.model.parameters()).dtype == getattr(torch, dtype)
+    tokens, expected = short.encode(images()), encoder.encode(images())
+    assert tokens.dtype == torch.float32
+    assert 0 < float((tokens - expected).norm() / expected.norm()) < apart
 
 
 def test_images_of_another_size_are_refused(encoder: VisionEncoder) -> None:
     with pytest.raises(ValueError, match="expected"):
-        encoder.encode(np.zeros((1, SIZE, SIZE + 1, 3), dtype=np.uint8))
+        encoder.encode(np.zeros((1, 24, 25, 3), dtype=np.uint8))
 
 
 def test_nothing_in_it_can_be_trained(encoder: VisionEncoder) -> None:
@@ -170,21 +187,82 @@ def test_nothing_in_it_can_be_trained(encoder: VisionEncoder) -> None:
     assert not encoder.model.training
 
 
-def test_mistakes_are_told_clearly(saved: Any, tmp_path: Path) -> None:
-    import shutil
+def test_files_that_lack_something_are_told(saved: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
 
-    folder, family, _ = saved
-    with pytest.raises(UserError, match=r"'vit5' is unknown; known families: clip, dinov2, siglip"):
-        load_encoder(folder, "vit5")
-    other = "siglip" if family != "siglip" else "clip"
-    with pytest.raises(UserError, match=f"not of '{other}'"):
-        load_encoder(folder, other)
-    shutil.copytree(folder, tmp_path / "copy")
-    (tmp_path / "copy" / "preprocessor_config.json").unlink()
-    with pytest.raises(UserError, match=r"preprocessor_config\.json is missing"):
-        load_encoder(tmp_path / "copy", family)
-    shutil.rmtree(tmp_path / "copy")
-    shutil.copytree(folder, tmp_path / "copy")
-    (tmp_path / "copy" / "model.safetensors").unlink()
+    family, copy = saved.case.family, tmp_path / "copy"
+    shutil.copytree(saved.folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    # The largest weight of the last block.
+    lost = max(
+        (n for n in weights if ".2." in n and "text" not in n), key=lambda n: weights[n].numel()
+    )
+    del weights[lost]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="files lack 1 weights of the model"):
+        load_encoder(copy, family)
+    (copy / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="could not be loaded"):
-        load_encoder(tmp_path / "copy", family)
+        load_encoder(copy, family)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_encoder(copy, family)
+    (copy / "preprocessor_config.json").unlink()
+    with pytest.raises(UserError, match=r"preprocessor_config\.json is missing"):
+        load_encoder(copy, family)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "found"),
+    [
+        ("siglip2_naflex", "siglip", "it is a siglip2 model, not of 'siglip'; set family: siglip2"),
+        ("siglip", "siglip2", "it is a siglip model, not of 'siglip2'; set family: siglip"),
+        ("dinov3", "dinov2", "it is a dinov3_vit model, not of 'dinov2'; set family: dinov3"),
+        ("siglip2_naflex", "vit", "it is a siglip2 model, not of 'vit'; set family: siglip2"),
+        ("vit", "ijepa", "it is a vit model, not of 'ijepa'; set family: vit"),
+        ("clip_vision", "dinov2", "it is a clip_vision_model model, .* set family: clip"),
+    ],
+)
+def test_a_wrong_family_is_told_with_the_right_one(
+    save: Any, name: str, asked: str, found: str
+) -> None:
+    with pytest.raises(UserError, match=found):
+        load_encoder(save(name).folder, asked)
+
+
+def test_a_pickle_is_never_read(save: Any, tmp_path: Path) -> None:
+    shutil.copytree(save("clip").folder, tmp_path / "copy")
+    (tmp_path / "copy" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "copy" / "pytorch_model.bin")
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_encoder(tmp_path / "copy", "clip")
+
+
+def test_code_of_a_checkpoint_is_never_run(save: Any, tmp_path: Path) -> None:
+    shutil.copytree(save("clip_vision").folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "config.json"
+    remote = {"AutoConfig": "theirs.Config", "AutoModel": "theirs.Model"}
+    config = {**json.loads(path.read_text()), "model_type": "theirs", "auto_map": remote}
+    path.write_text(json.dumps(config))
+    (tmp_path / "copy" / "theirs.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_encoder(tmp_path / "copy", "vit")
+
+
+def test_a_device_that_is_not_there_is_told(save: Any) -> None:
+    folder = save("clip_vision").folder
+    with pytest.raises(UserError, match=r"device: cuda:99 is not on this machine, which has cpu"):
+        load_encoder(folder, "clip", device="cuda:99")
+    found = load_encoder(folder, "clip", device="auto").device.type
+    better = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())]
+    assert found == next((name for name, there in better if there), "cpu")
+
+
+def test_the_registry_knows_its_families_once() -> None:
+    with pytest.raises(UserError, match="'vit5' is unknown; known families: clip, dinov2, dinov3"):
+        load_family("vit5")
+    with pytest.raises(ValueError, match="'clip' is already registered"):
+        register("clip", "somewhere.else")
+    claimed = [kind for name in MODULES for kind in load_family(name).model_types]
+    assert len(claimed) == len(set(claimed))
+    assert (family_of("siglip2"), family_of("deit")) == ("siglip2", "vit")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from vista.data.records import Record, Turn
 from vista.errors import UserError
 from vista.language.loss import sample_cross_entropy, token_cross_entropy
+from vista.language.model import LanguageModel
 from vista.language.prompt import IGNORED, build_batch, prompt_ids
+from vista.stages.latents import control_batch
 
 # As Gemma writes turns: BOS in the template, an end of turn with a line break after it.
 GEMMA = (
@@ -19,6 +26,24 @@ GEMMA = (
     "{{ 'model' if m['role'] == 'assistant' else 'user' }}\n{{ m['content'] | trim }}"
     "{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}"
 )
+
+END_OF_TURN = {
+    "gemma2": "<end_of_turn>",
+    "gemma3": "<end_of_turn>",
+    "gemma3_multimodal": "<end_of_turn>",
+    "llama31": "<|eot_id|>",
+    "qwen3": "<|im_end|>",
+}
+GEMMA_OPENING = "<bos><start_of_turn>user\n"
+OPENING = {
+    "gemma2": GEMMA_OPENING,
+    "gemma3": GEMMA_OPENING,
+    "gemma3_multimodal": GEMMA_OPENING,
+    "llama31": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
+    "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n",
+    "qwen3": "<|im_start|>user\n",
+    "gpt2": "<|endoftext|>",
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +134,125 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any) -> No
     last_only = _with_template(tokenizer, "{{ messages[-1]['content'] }}")
     with pytest.raises(UserError, match="rewrites"):
         build_batch(last_only, [TWO], n_visual=2, max_length=100)
+
+
+THREE = [
+    QA("what is at left ?", "a red cat ."),
+    QA("what color is the cat ?", "red"),
+    QA("describe the scene .", "a dog\non the grass"),
+]
+
+
+def _learnt_runs(batch: Any) -> list[list[int]]:
+    """The tokens of each unbroken run of labels in the first sample."""
+    runs: list[list[int]] = []
+    for before, now in itertools.pairwise([IGNORED, *batch.labels[0].tolist()]):
+        if now == IGNORED:
+            continue
+        if before == IGNORED:
+            runs.append([])
+        runs[-1].append(now)
+    return runs
+
+
+def test_every_familys_template_teaches_the_answers_and_their_ends(
+    placed_lm: LanguageModel, family: str
+) -> None:
+    end = "<|endoftext|>" if family == "gpt2" else END_OF_TURN[family]
+    batch = placed_lm.batch([THREE, THREE[:1]], 3, 500)
+    said = [placed_lm.tokenizer.decode(run) for run in _learnt_runs(batch)]
+    assert said == [turn.answer + end for turn in THREE]
+    chosen = batch.labels != IGNORED
+    assert torch.equal(batch.labels[chosen], batch.input_ids[chosen])
+    assert placed_lm.tokenizer.convert_tokens_to_ids(end) in placed_lm.eos_ids
+
+
+def test_qwen_keeps_every_answer_as_it_was_given(checkpoint: Callable[..., Path]) -> None:
+    """Its template drops the empty reasoning of earlier answers, which were given after it."""
+    each = AutoTokenizer.from_pretrained(checkpoint("qwen3"))
+    batch = build_batch(each, [THREE], 0, 500)
+    assert each.decode(batch.input_ids[0]) + "\n" == "".join(
+        f"<|im_start|>user\n{turn.question}<|im_end|>\n"
+        f"<|im_start|>assistant\n<think>\n\n</think>\n\n{turn.answer}<|im_end|>\n"
+        for turn in THREE
+    )
+
+
+def test_no_cut_leaves_a_label_beyond_the_input(placed_lm: LanguageModel) -> None:
+    whole = placed_lm.batch([THREE, ONE], 3, 500)
+    lengths = whole.attention_mask.sum(1)
+    for max_length in range(len(placed_lm.opening) + 4, whole.input_ids.shape[1] + 2, 3):
+        batch = placed_lm.batch([THREE, ONE], 3, max_length)
+        t = batch.input_ids.shape[1]
+        assert t == min(max_length, int(lengths.max()))
+        assert torch.equal(batch.labels, whole.labels[:, :t])
+        assert torch.equal(batch.input_ids, whole.input_ids[:, :t])
+        assert torch.equal(batch.attention_mask.sum(1), lengths.clamp(max=max_length))
+        assert (batch.labels[batch.attention_mask == 0] == IGNORED).all()
+        assert int(batch.predict_mask.sum()) == len(batch.targets)
+
+
+def test_the_image_stands_where_the_placement_says(placed_lm: LanguageModel, family: str) -> None:
+    batch = placed_lm.batch([THREE, ONE, []], 3, 500)
+    start = batch.visual_start
+    assert start == len(placed_lm.opening)
+    assert (batch.input_ids[:, :start] == torch.tensor(placed_lm.opening)).all()
+    # What stands before the image cannot have seen it, so it is not text in `text_mask`.
+    assert not batch.text_mask[:, : start + 3].any()
+    assert batch.text_mask.sum(1).tolist() == (batch.attention_mask.sum(1) - start - 3).tolist()
+    opening = placed_lm.tokenizer.decode(placed_lm.opening)
+    if placed_lm.placement == "after_bos":
+        assert opening == (placed_lm.tokenizer.bos_token or "")
+    else:
+        assert opening == OPENING[family]
+        first = placed_lm.tokenizer.decode(batch.input_ids[0, start + 3 :])
+        assert first.startswith(THREE[0].question)
+
+
+def test_the_placement_moves_the_image_and_no_text(
+    family: str, checkpoint: Callable[..., Path]
+) -> None:
+    texts = []
+    for placement in ("after_bos", "in_question"):
+        each = AutoTokenizer.from_pretrained(checkpoint(family))
+        batch = build_batch(each, [THREE], 2, 500, placement)
+        start = batch.visual_start
+        ids = torch.cat([batch.input_ids[0, :start], batch.input_ids[0, start + 2 :]])
+        texts.append(each.decode(ids))
+        asked = prompt_ids(each, THREE[0].question, 2, placement)
+        assert batch.input_ids[0, : len(asked)].tolist() == asked
+        assert batch.labels[0, len(asked)] != IGNORED
+    assert texts[0] == texts[1]
+
+
+def test_the_text_control_stands_where_the_image_does(placed_lm: LanguageModel) -> None:
+    records = [
+        Record("0", "test", "0.png", 8, 8, captions=("a red cat .",)),
+        Record("1", "test", "1.png", 8, 8, turns=(Turn("what ?", "a blue dog on grass ."),)),
+    ]
+    control = control_batch(placed_lm, records, 100)
+    image = placed_lm.batch([[], []], 3, 100)
+    start = image.visual_start
+    assert control.visual_start == start
+    assert torch.equal(control.input_ids[:, :start], image.input_ids[:, :start])
+    assert not control.text_mask[:, :start].any()
+    said = [
+        placed_lm.tokenizer.decode(ids[mask])
+        for ids, mask in zip(control.input_ids, control.text_mask, strict=True)
+    ]
+    assert said == ["a red cat .", "a blue dog on grass ."]
+
+
+def test_a_prompt_does_not_depend_on_the_day(checkpoint: Callable[..., Path]) -> None:
+    """Llama's template writes today's date unless it is told one."""
+    each = AutoTokenizer.from_pretrained(checkpoint("llama31"))
+    assert "26 Jul 2024" in each.decode(prompt_ids(each, "what ?", 0))
+
+
+def test_in_question_needs_one_place_for_the_question(tokenizer: Any) -> None:
+    twice = _with_template(tokenizer, "{{ messages[0].content }} {{ messages[0].content }}")
+    with pytest.raises(UserError, match="placement: in_question"):
+        prompt_ids(twice, "what ?", 2, "in_question")
 
 
 def test_cross_entropy_counts_answer_tokens_only(tokenizer: Any) -> None:

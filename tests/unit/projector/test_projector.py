@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from vista.config.projector import ProjectorSettings
+from vista.config.projector import TrainingStage
 from vista.data.records import Turn
 from vista.errors import UserError
 from vista.language.model import LanguageModel
@@ -75,10 +75,10 @@ def data() -> TrainingData:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(N, PATCHES, D_VISION)).astype(np.float16)
     turns = [[Turn("what ?", "cat on sand" if i % 2 else "dog")] for i in range(N)]
-    return TrainingData(turns=turns, read=lambda rows: features[rows])
+    return TrainingData(turns=turns, n_visual=PATCHES, read=lambda rows: features[rows])
 
 
-SETTINGS = ProjectorSettings(steps=12, batch_size=8, lr=3e-2, checkpoint_every=5)
+SETTINGS = TrainingStage(steps=12, batch_size=8, lr=3e-2, checkpoint_every=5)
 
 
 def train(
@@ -87,15 +87,17 @@ def train(
     data: TrainingData,
     folder: Path,
     sae_weight: float = 1.0,
+    kind: str = "linear",
+    settings: TrainingStage = SETTINGS,
     **options: Any,
 ) -> tuple[Any, dict[str, list[float]]]:
-    projector = make_projector("linear", D_VISION, D_MODEL, seed=7)
+    projector = make_projector(kind, D_VISION, D_MODEL, seed=7)
     curve = train_projector(
         projector,
         llm,
         saes,
         data,
-        SETTINGS,
+        settings,
         sae_weight=sae_weight,
         seed=7,
         checkpoints=folder / "checkpoints",
@@ -148,10 +150,10 @@ def test_the_sae_weight_matters_and_zero_needs_no_sae(
     plain, curve = train(llm, {}, data, tmp_path / "a", sae_weight=0.0)
     assert all(map(math.isnan, curve["sae_error"]))
     watched, seen = train(llm, saes, data, tmp_path / "b", sae_weight=0.0)
-    assert torch.equal(plain.linear.weight, watched.linear.weight)
+    assert torch.equal(plain.layers[0].weight, watched.layers[0].weight)
     pulled, held = train(llm, saes, data, tmp_path / "c", sae_weight=1.0)
     assert held["sae_error"][-1] < seen["sae_error"][-1]
-    assert not torch.equal(plain.linear.weight, pulled.linear.weight)
+    assert not torch.equal(plain.layers[0].weight, pulled.layers[0].weight)
 
 
 @pytest.mark.parametrize("killed_after", [3, 5, 6, 11])
@@ -182,15 +184,15 @@ def test_a_half_written_checkpoint_is_not_used(
     half.mkdir(parents=True)
     (half / "state.safetensors").write_bytes(b"half")
     again, _ = train(llm, saes, data, tmp_path / "broken")
-    assert torch.equal(whole.linear.weight, again.linear.weight)
+    assert torch.equal(whole.layers[0].weight, again.layers[0].weight)
 
 
 def test_another_seed_gives_other_weights_and_another_order() -> None:
     assert not np.array_equal(batch_indices(100, 8, 0, seed=0), batch_indices(100, 8, 0, seed=1))
-    first = make_projector("linear", 4, 4, seed=0).linear.weight
+    first = make_projector("linear", 4, 4, seed=0).layers[0].weight
     torch.rand(3)  # the global generator has no say
-    assert torch.equal(first, make_projector("linear", 4, 4, seed=0).linear.weight)
-    assert not torch.equal(first, make_projector("linear", 4, 4, seed=1).linear.weight)
+    assert torch.equal(first, make_projector("linear", 4, 4, seed=0).layers[0].weight)
+    assert not torch.equal(first, make_projector("linear", 4, 4, seed=1).layers[0].weight)
 
 
 def test_an_epoch_shows_every_image_once() -> None:
@@ -203,12 +205,55 @@ def test_an_epoch_shows_every_image_once() -> None:
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
-    settings = ProjectorSettings(steps=100, warmup=0.1, lr=2.0)
-    rates = [learning_rate(step, settings) for step in range(100)]
+    settings = TrainingStage(steps=100, warmup=0.1, lr=2.0)
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert max(rates) == rates[9] == rates[10] == 2.0
     assert rates[55] == pytest.approx(1.0)
     assert 0 < rates[99] < 0.01
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_gradients_of_parts_add_up_to_those_of_the_whole_batch(
+    llm: LanguageModel,
+    saes: dict[int, SparseAutoencoder],
+    data: TrainingData,
+    tmp_path: Path,
+    micro_batch: int,
+) -> None:
+    # A small rate: a large one would blow up the last bits, in which sums of parts differ.
+    gentle = {**SETTINGS.model_dump(exclude={"micro_batch"}), "lr": 1e-3}
+    whole, curve = train(llm, saes, data, tmp_path / "whole", settings=TrainingStage(**gentle))
+    parts = TrainingStage(**gentle, micro_batch=micro_batch)
+    again, second = train(llm, saes, data, tmp_path / "parts", settings=parts)
+    for name in ("loss", "cross_entropy", "sae_error", "gradient_norm"):
+        assert second[name] == pytest.approx(curve[name], rel=1e-4), name
+    torch.testing.assert_close(again.layers[0].weight, whole.layers[0].weight, rtol=1e-3, atol=1e-4)
+
+
+def test_steps_follow_from_epochs_and_one_epoch_is_the_default() -> None:
+    assert TrainingStage(batch_size=8).total_steps(24) == 3
+    assert TrainingStage(batch_size=8, epochs=3).total_steps(27) == 9
+    assert TrainingStage(batch_size=8, epochs=0.5).total_steps(24) == 2
+    assert TrainingStage(batch_size=8).total_steps(5) == 1
+    assert TrainingStage(steps=7).total_steps(10**6) == 7
+    with pytest.raises(ValueError, match="`steps` or `epochs`, not both"):
+        TrainingStage(steps=1, epochs=1)
+
+
+def test_two_layers_train_and_depend_on_the_seed_alone(
+    llm: LanguageModel, saes: dict[int, SparseAutoencoder], data: TrainingData, tmp_path: Path
+) -> None:
+    projector, curve = train(llm, saes, data, tmp_path, kind="mlp")
+    assert curve["loss"][-1] < curve["loss"][0]
+    first = make_projector("mlp", 4, 6, seed=0)
+    assert [tuple(layer.weight.shape) for layer in first.layers] == [(6, 4), (6, 6)]
+    assert torch.equal(first.layers[1].weight, make_projector("mlp", 4, 6, seed=0).layers[1].weight)
+    save_projector(tmp_path, projector)
+    loaded = load_projector(tmp_path, d_vision=D_VISION, d_model=D_MODEL)
+    x = torch.randn(1, 2, D_VISION)
+    hidden = torch.nn.functional.gelu(projector.layers[0](x))
+    torch.testing.assert_close(loaded(x), projector.layers[1](hidden))
 
 
 def test_a_projector_of_other_widths_is_refused(tmp_path: Path) -> None:

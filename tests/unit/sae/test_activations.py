@@ -10,7 +10,7 @@ import torch
 
 from vista.config.sae import TextPass
 from vista.errors import UserError
-from vista.sae.activations import first_tokens, text_activations
+from vista.sae.activations import first_tokens, text_activations, whole_documents
 
 
 def gather(llm: Any, texts: list[str], layer: int, **settings: Any) -> Any:
@@ -80,6 +80,18 @@ def test_first_tokens_stops_after_enough(llm: Any, texts: list[str]) -> None:
     batches = text_activations(llm, texts, 0, TextPass(batch_documents=4))
     sizes = [len(batch) for batch in first_tokens(batches, 50)]
     assert sum(sizes) >= 50 > sum(sizes[:-1])
+
+
+@pytest.mark.parametrize("tokens", [1, 30, 10_000])
+def test_a_batch_is_split_between_documents_only(tokens: int, llm: Any, texts: list[str]) -> None:
+    batch = next(text_activations(llm, texts[:20], 0, TextPass()))
+    parts = list(whole_documents(batch, tokens))
+    assert torch.equal(torch.cat([part.stream_nd for part in parts]), batch.stream_nd)
+    assert np.array_equal(np.concatenate([part.span_n2 for part in parts]), batch.span_n2)
+    documents = [set(part.document_n.tolist()) for part in parts]
+    assert sum(map(len, documents)) == 20
+    assert all(len(part) <= tokens or len(set(part.document_n)) == 1 for part in parts)
+    assert len(parts) == {1: 20, 10_000: 1}.get(tokens, len(parts))
 
 
 def test_errors_name_the_layer_and_the_text(llm: Any, texts: list[str]) -> None:

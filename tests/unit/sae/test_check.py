@@ -9,6 +9,7 @@ import torch
 
 from vista.config.sae import CheckSaeSettings, TextPass
 from vista.errors import UserError
+from vista.sae import neutral
 from vista.sae.activations import text_activations
 from vista.sae.check import SaeCheck, enforce_bounds, measure_sae
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
@@ -99,3 +100,31 @@ def test_another_models_sae_fails_the_gate(llm: Any, texts: list[str]) -> None:
     check = measure_sae(llm, foreign, texts, CheckSaeSettings())
     with pytest.raises(UserError, match="FVU"):
         enforce_bounds(check, CheckSaeSettings(), "llama", "check_sae")
+
+
+def test_wide_dictionaries_are_measured_in_parts(
+    llm: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = measure_sae(llm, lossless(kept=20), texts, CheckSaeSettings())
+    monkeypatch.setattr(neutral, "_DENSE_CELLS", 7 * 64)
+    sae = lossless(kept=20)
+    seen: list[int] = []
+    encode = sae.encode
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return encode(x)
+
+    monkeypatch.setattr(sae, "encode", watched)
+    parts = measure_sae(llm, sae, texts, CheckSaeSettings())
+    assert max(seen) == sae.dense_rows == 7
+    assert parts.model_dump() == pytest.approx(whole.model_dump())
+
+
+def test_memory_of_dense_activations_is_bounded() -> None:
+    for d_sae in (384, 16_384, 131_072, 1_048_576):
+        config = SaeConfig("standard", 4, d_sae, 0, "wide")
+        empty = {name: torch.zeros(shape) for name, shape in config.weight_shapes().items()}
+        rows = SparseAutoencoder(config, empty).dense_rows
+        assert 64 <= rows <= 4096
+        assert rows * d_sae * 4 <= 2**28

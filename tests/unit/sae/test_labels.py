@@ -13,6 +13,7 @@ import torch
 
 from vista.config.sae import LabelSettings, TextPass
 from vista.errors import UserError
+from vista.sae import neutral
 from vista.sae.activations import TextBatch, text_activations
 from vista.sae.label_table import LatentLabels, read_labels, write_labels
 from vista.sae.labels import TopContexts, WordMass, batch_words, label_latents, snippet
@@ -58,6 +59,19 @@ def test_planted_latents(llm: Any, texts: list[str]) -> None:
     assert all("«noun3»" in context for context in labels.contexts_s[0])
     values = [float(context.split(":")[0]) for context in labels.contexts_s[0]]
     assert values == sorted(values, reverse=True)
+
+
+def test_a_wide_dictionary_is_labelled_in_parts(
+    llm: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sae = planted(llm, "noun3", texts)
+    whole = label_latents(llm, sae, texts, LabelSettings())
+    monkeypatch.setattr(neutral, "_DENSE_CELLS", 40 * 3)
+    parts = label_latents(llm, sae, texts, LabelSettings())
+    assert parts.label_s == whole.label_s
+    assert parts.contexts_s == whole.contexts_s
+    np.testing.assert_allclose(parts.share_s, whole.share_s, rtol=1e-6)
+    np.testing.assert_array_equal(parts.density_s, whole.density_s)
 
 
 def test_the_share_setting_decides_whether_a_label_stands(llm: Any, texts: list[str]) -> None:

@@ -12,6 +12,7 @@ from vista.errors import UserError
 from vista.sae.neutral import (
     ARCHITECTURES,
     CONFIG_FILE,
+    NORMALISATIONS,
     WEIGHTS_FILE,
     SaeConfig,
     SparseAutoencoder,
@@ -77,7 +78,7 @@ def test_a_token_does_not_depend_on_its_neighbours(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("normalisation", ["none", "constant_norm_rescale", "layer_norm"])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_gradient_reaches_the_input_and_nothing_else(architecture: str, normalisation: str) -> None:
     sae = random_sae(architecture, normalisation)
     x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
@@ -101,6 +102,17 @@ def test_a_normalising_sae_is_scale_free_and_needs_the_stream_back() -> None:
     torch.testing.assert_close(sae.encode(7 * x), sae.encode(x), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sae(7 * x), 7 * sae(x), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="like"):
+        sae.decode(sae.encode(x))
+
+
+def test_centring_takes_the_mean_out_and_puts_it_back() -> None:
+    sae = random_sae("jumprelu", "centre")
+    plain = random_sae("jumprelu")
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
+    x -= x.mean(dim=-1, keepdim=True)
+    torch.testing.assert_close(sae.encode(x + 3.0), plain.encode(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sae(x + 3.0), plain(x) + 3.0, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="centre needs the encoded stream"):
         sae.decode(sae.encode(x))
 
 

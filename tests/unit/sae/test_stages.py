@@ -17,6 +17,7 @@ from vista.config.sae import (
     ImportSaeSettings,
     LabelSettings,
     NamingSettings,
+    NeuronpediaSettings,
     TrainSaeSettings,
 )
 from vista.data.records import Box, Object, Record, write_records, write_text
@@ -107,10 +108,22 @@ def test_import_from_a_folder_and_from_nowhere(tmp_path: Path, sae: Artifact) ->
 
 
 def test_settings_of_a_source_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="not both"):
-        ImportSaeSettings(path="a", release="b", sae_id="c")
+    with pytest.raises(ValueError, match="belongs to a `release`"):
+        ImportSaeSettings(path="a", release="b", sae_id="c", revision="v2")
     with pytest.raises(ValueError, match="belong together"):
         ImportSaeSettings(release="b")
+
+
+def test_one_entry_serves_every_layer() -> None:
+    source = ImportSaeSettings(path="copies/{layer}", release="r", sae_id="layer_{layer}/16k")
+    assert source.for_layer(7) == ImportSaeSettings(
+        path="copies/7", release="r", sae_id="layer_7/16k"
+    )
+    labels = NeuronpediaSettings(model="gemma-2-2b", source="{layer}-gemmascope-res-16k")
+    assert labels.for_layer(7).source == "7-gemmascope-res-16k"
+    assert NeuronpediaSettings(path="labels/{layer}").for_layer(7).path == "labels/7"
+    with pytest.raises(ValueError, match="`model` and `source`"):
+        NeuronpediaSettings(model="gemma-2-2b")
 
 
 def test_records_without_objects_have_nothing_to_name(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     def write_projector(work: Path) -> None:
         projector = make_projector("linear", model.d_model, model.d_model, 0)
         with torch.no_grad():
-            projector.linear.weight.copy_(torch.eye(model.d_model))
-            projector.linear.bias.zero_()
+            projector.layers[0].weight.copy_(torch.eye(model.d_model))
+            projector.layers[0].bias.zero_()
         save_projector(work, projector)
 
     return {

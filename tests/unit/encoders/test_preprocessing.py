@@ -1,0 +1,121 @@
+"""Our pixels are those of the checkpoint's own image processor (transformers, PIL backend)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from vista.data.geometry import prepare_image
+from vista.encoders.contract import VisionEncoder, load_encoder
+from vista.encoders.preprocessing import Preprocessing
+from vista.errors import UserError
+
+# The processors that transformers has for these names, with the PIL backend.
+PROCESSORS = {
+    "BitImageProcessor": "BitImageProcessorPil",
+    "CLIPFeatureExtractor": "CLIPImageProcessorPil",
+    "SiglipImageProcessor": "SiglipImageProcessorPil",
+    "Siglip2ImageProcessor": "Siglip2ImageProcessorPil",
+    "ViTImageProcessor": "ViTImageProcessorPil",
+    "BeitImageProcessor": "BeitImageProcessorPil",
+}
+
+
+def picture(side: int) -> Image.Image:
+    """Noise over a gradient: every filter gives it other pixels."""
+    noise = np.random.default_rng(1).integers(0, 128, (side, side, 3))
+    slope = np.linspace(0, 127, side)[None, :, None]
+    return Image.fromarray((noise + slope).astype(np.uint8))
+
+
+def seen(encoder: VisionEncoder, image: Image.Image) -> Any:
+    """What the tower is called with for one image."""
+    caught: dict[str, Any] = {}
+    handle = encoder.model.register_forward_pre_hook(
+        lambda _module, _args, given: caught.update(given), with_kwargs=True
+    )
+    square = prepare_image(image, encoder.size, "pad", resample=encoder.resample)
+    encoder.encode(square[None])
+    handle.remove()
+    return caught
+
+
+def processor(saved: Any) -> Any:
+    content = saved.case.preprocessor
+    name = content.get("image_processor_type") or content["feature_extractor_type"]
+    # Dinov2's resizes to more than it crops; here the whole image is in the input.
+    size = {"size": {"shortest_edge": 24}} if name == "BitImageProcessor" else {}
+    return getattr(transformers, PROCESSORS[name]).from_pretrained(saved.folder, **size)
+
+
+@pytest.mark.parametrize("side", [24, 37, 61, 19])
+@pytest.mark.parametrize(
+    "name",
+    ["dinov2", "clip", "siglip", "siglip2_fixed", "siglip2_naflex", "ijepa", "vit", "beit"],
+)
+def test_pixels_are_those_of_the_checkpoints_own_processor(save: Any, name: str, side: int) -> None:
+    saved = save(name)
+    expected = processor(saved)(picture(side), return_tensors="pt")
+    given = seen(load_encoder(saved.folder, saved.case.family), picture(side))
+    # The resized bytes are equal; what is left is the rounding of float32.
+    assert torch.allclose(given["pixel_values"], expected["pixel_values"], rtol=0, atol=1e-5)
+    for key in expected.keys() - {"pixel_values"}:
+        assert torch.equal(given[key].long(), expected[key].long())
+
+
+@pytest.mark.parametrize("side", [24, 37, 61])
+def test_dinov3_pixels_are_those_of_its_order_of_steps(save: Any, side: int) -> None:
+    # It has no PIL backend. Its processor scales first and resizes floats, so nothing is rounded
+    # to whole numbers in between: less than 1/255 of a pixel's range apart.
+    saved = save("dinov3")
+    content = saved.case.preprocessor
+    planes = [
+        np.asarray(Image.fromarray(plane).resize((24, 24), Image.Resampling.BILINEAR))
+        for plane in np.asarray(picture(side), dtype=np.float32).transpose(2, 0, 1) / 255
+    ]
+    mean, std = (np.array(content[key])[:, None, None] for key in ("image_mean", "image_std"))
+    given = seen(load_encoder(saved.folder, "dinov3"), picture(side))["pixel_values"][0].numpy()
+    assert np.abs(given * std + mean - np.stack(planes)).max() < 1 / 255
+
+
+def test_the_filter_is_the_checkpoints(save: Any) -> None:
+    filters = {
+        name: load_encoder(save(name).folder, save(name).case.family).resample
+        for name in ("clip", "dinov2", "siglip", "siglip2_fixed", "ijepa", "dinov3")
+    }
+    bicubic, bilinear = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+    assert filters == {
+        "clip": bicubic,
+        "dinov2": bicubic,
+        "siglip": bicubic,
+        "siglip2_fixed": bilinear,
+        "ijepa": bilinear,
+        "dinov3": bilinear,
+    }
+    assert not np.array_equal(
+        prepare_image(picture(61), 24, "pad", resample=bicubic),
+        prepare_image(picture(61), 24, "pad", resample=bilinear),
+    )
+
+
+def test_steps_can_be_left_out_and_a_wrong_filter_is_told() -> None:
+    config = transformers.ViTConfig(image_size=16, patch_size=4)
+    content: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": 16}
+    white = np.full((1, 16, 16, 3), 255, dtype=np.uint8)
+
+    def read(**changes: Any) -> Preprocessing:
+        return Preprocessing.from_config({**content, **changes}, config, 3)
+
+    assert read().resample == Image.Resampling.BICUBIC
+    assert read(resample=1).resample == Image.Resampling.LANCZOS
+    assert read().mean_colour == (128, 128, 128)
+    assert float(read().normalise(white).max()) == pytest.approx(2.0)
+    assert float(read(do_normalize=False).normalise(white).max()) == pytest.approx(1.0)
+    assert float(read(do_rescale=False).normalise(white).max()) == pytest.approx(254.5 / 0.25)
+    with pytest.raises(UserError, match="resample 9 is no filter"):
+        read(resample=9)

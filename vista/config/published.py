@@ -1,0 +1,165 @@
+"""Facts about published models and data, for forecasts: what can be known before a download.
+
+Shapes are those of the repositories' own config.json, sizes those of their files; both rounded
+where they only scale an estimate. A run never depends on them: it reads what it fetched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+_GEMMA2: dict[str, Any] = {
+    "model_type": "gemma2",
+    "head_dim": 256,
+    "vocab_size": 256_000,
+    "tie_word_embeddings": True,
+}
+
+_GPT2: Mapping[str, Any] = {
+    "model_type": "gpt2",
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_positions": 1024,
+    "vocab_size": 50_257,
+}
+
+# Repository -> the fields of config.json that sizes follow from.
+LLM_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "google/gemma-2-2b-it": _GEMMA2
+    | {
+        "hidden_size": 2304,
+        "num_hidden_layers": 26,
+        "intermediate_size": 9216,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "google/gemma-2-9b-it": _GEMMA2
+    | {
+        "hidden_size": 3584,
+        "num_hidden_layers": 42,
+        "intermediate_size": 14_336,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+    },
+    "meta-llama/Llama-3.1-8B-Instruct": {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "intermediate_size": 14_336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": False,
+    },
+    "Qwen/Qwen3-8B": {
+        "model_type": "qwen3",
+        "hidden_size": 4096,
+        "num_hidden_layers": 36,
+        "intermediate_size": 12_288,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": False,
+    },
+    "google/gemma-3-4b-it": {
+        "model_type": "gemma3",
+        "text_config": {
+            "hidden_size": 2560,
+            "num_hidden_layers": 34,
+            "intermediate_size": 10_240,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "vocab_size": 262_208,
+            "tie_word_embeddings": True,
+        },
+        # It is loaded with its own vision part, SigLIP.
+        "vision_config": {
+            "hidden_size": 1152,
+            "num_hidden_layers": 27,
+            "intermediate_size": 4304,
+        },
+    },
+    "openai-community/gpt2": _GPT2,
+    "gpt2": _GPT2,
+}
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """Sizes of a vision encoder.
+
+    `parameters` are those of the part that reads images, `loaded` those of the whole checkpoint,
+    text part included; `patches` at the size that its preprocessor makes, `prefix` the class and
+    register tokens before them.
+    """
+
+    parameters: float
+    loaded: float
+    d_vision: int
+    blocks: int
+    patches: int
+    prefix: int
+
+
+VISION: Mapping[str, VisionShape] = {
+    "openai/clip-vit-large-patch14": VisionShape(303.2e6, 427.6e6, 1024, 24, 256, 1),
+    "facebook/dinov2-large": VisionShape(304.4e6, 304.4e6, 1024, 24, 256, 1),
+    "facebook/dinov2-with-registers-large": VisionShape(304.4e6, 304.4e6, 1024, 24, 256, 5),
+    "facebook/ijepa_vith14_1k": VisionShape(630.8e6, 630.8e6, 1280, 32, 256, 0),
+    "google/siglip-so400m-patch14-384": VisionShape(428.2e6, 878.0e6, 1152, 27, 729, 0),
+    "google/siglip2-so400m-patch14-384": VisionShape(428.2e6, 1136.0e6, 1152, 27, 729, 0),
+    "facebook/dinov3-vitl16-pretrain-lvd1689m": VisionShape(303.1e6, 303.1e6, 1024, 24, 196, 5),
+}
+
+# Bytes a parameter in the published files: float32 but for the large language models.
+STORED_FLOAT32 = frozenset({*VISION, "openai-community/gpt2", "gpt2"})
+
+# Releases of SAEs by how their name begins -> bytes a parameter in the published files.
+SAE_BYTES: Mapping[str, int] = {"gemma-scope": 4, "llama_scope": 2}
+
+
+class Rows(NamedTuple):
+    """Rows that have an image, and at most so many different images among them."""
+
+    rows: int
+    images: int
+
+
+# Name of an annotation file -> what it lists. Of mix665k, 624,610 of 665,298 rows have an image,
+# out of 118,287 (COCO) + 72,140 (GQA) + 80,000 (OCR-VQA) + 21,953 (TextVQA) + 86,417 (VG).
+ANNOTATIONS: Mapping[str, Rows] = {
+    "instances_train2017.json": Rows(118_287, 118_287),
+    "captions_train2017.json": Rows(118_287, 118_287),
+    "instances_val2017.json": Rows(5_000, 5_000),
+    "captions_val2017.json": Rows(5_000, 5_000),
+    "blip_laion_cc_sbu_558k.json": Rows(558_128, 558_128),
+    "llava_v1_5_mix665k.json": Rows(624_610, 378_797),
+}
+
+# End of a download's address -> bytes of the file.
+DOWNLOADS: Mapping[str, float] = {
+    "zips/train2017.zip": 19.3e9,
+    "zips/val2017.zip": 0.82e9,
+    "annotations/annotations_trainval2017.zip": 0.25e9,
+    "LLaVA-Pretrain/resolve/main/blip_laion_cc_sbu_558k.json": 0.18e9,
+    "LLaVA-Pretrain/resolve/main/images.zip": 27e9,
+    "LLaVA-Instruct-150K/resolve/main/llava_v1_5_mix665k.json": 1.03e9,
+    "gqa/images.zip": 21.8e9,
+    "textvqa/images/train_val_images.zip": 7.1e9,
+    "VG_100K_2/images.zip": 9.7e9,
+    "VG_100K_2/images2.zip": 5.5e9,
+}
+
+_GATED = re.compile(r"google/gemma-|meta-llama/|facebook/dinov3")
+
+
+def is_gated(repo: str) -> bool:
+    """Whether a repository lets only accounts download that have accepted its licence."""
+    # Gemma Scope, the SAEs, begins alike and is open.
+    return bool(_GATED.match(repo)) and not repo.startswith("google/gemma-scope")

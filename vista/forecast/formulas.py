@@ -1,0 +1,186 @@
+"""The formulas of the forecast: bytes on disk, bytes on a GPU, seconds. Pure numbers.
+
+Symbols: d width of the stream, m width of the MLP, h heads, s latents of an SAE, v vocabulary,
+T tokens a sample, e bytes of a number in the model's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vista.config.published import VisionShape
+from vista.forecast.shapes import LanguageShape
+
+_ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# What no setting tells; `render` states the most important of it.
+TEXT_TOKENS = 128  # of a sample, beside the visual ones
+L0 = 99.0  # active latents a token, of an SAE that is not trained here
+BYTES_A_VALUE = 3.4  # of a sparse latent on disk: 330 B a token measured at an L0 of 99
+PEAK = {"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}  # H200 data sheet, dense, FLOP/s
+SHARE = 0.4  # of peak and bandwidth that is reached
+BANDWIDTH = 4.8e12  # H200 data sheet, bytes/s
+CPU_RATE = 40e9  # FLOP/s of a thread, as the default run has it on two cores
+START = 6.0  # s until a job has loaded its libraries, likewise
+CPU_BANDWIDTH = 10e9  # bytes/s
+_LAUNCH = 1e-3  # s a block and decoding step on a GPU, however little is computed
+_CONTEXT = 1e9  # bytes that CUDA takes for itself
+_ENCODED_ROWS = 4096  # tokens that an SAE encodes densely at once when its latents are stored
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a job computes on."""
+
+    gpu: bool
+    dtype: str
+    threads: int
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], threads: int) -> Device:
+        """From the settings of a model; a device of "auto" counts as a GPU."""
+        gpu = model["device"] != "cpu" or model.get("device_map") is not None
+        return cls(gpu, model["dtype"], threads)
+
+    @property
+    def item(self) -> int:
+        """Bytes of a number in the model's dtype."""
+        return _ITEM[self.dtype]
+
+    def seconds(self, flops: float, float32_flops: float = 0.0) -> float:
+        """Time of work in the model's dtype, and of work in float32 (that of SAEs)."""
+        if not self.gpu:
+            return (flops + float32_flops) / (CPU_RATE * self.threads)
+        return (flops / PEAK[self.dtype] + float32_flops / PEAK["float32"]) / SHARE
+
+    def decoding_seconds(self, steps: float, shape: LanguageShape) -> float:
+        """Time of generating token by token: a step reads all weights once."""
+        weights = shape.parameters * self.item
+        if not self.gpu:
+            return steps * weights / CPU_BANDWIDTH
+        return steps * max(weights / (SHARE * BANDWIDTH), shape.blocks * _LAUNCH)
+
+
+@dataclass(frozen=True)
+class Dictionaries:
+    """The SAEs of a job: the layer of each, its latents and how many are active a token."""
+
+    layers: Sequence[int]
+    widths: Sequence[int]
+    active: Sequence[float]
+
+    @property
+    def latents(self) -> int:
+        """Latents of all of them."""
+        return sum(self.widths)
+
+    def weight_bytes(self, d_model: int) -> float:
+        """Encoder and decoder of each in float32: 2 d s x 4."""
+        return 8.0 * d_model * self.latents
+
+
+def feature_bytes(images: int, shape: VisionShape) -> float:
+    """Disk of dense features: images x patches x d_vision x 2 (fp16, not compressed)."""
+    return 2.0 * images * shape.patches * shape.d_vision
+
+
+def latent_bytes(images: int, tokens: int, saes: Dictionaries) -> float:
+    """Disk of latents: images x tokens x layers x L0 x 3.4; twice, with the index by latent."""
+    return 2.0 * BYTES_A_VALUE * images * tokens * sum(saes.active)
+
+
+def sae_bytes(d_model: int, d_sae: int, item: int = 4) -> float:
+    """Disk of an SAE: encoder and decoder, 2 d s numbers."""
+    return 2.0 * d_model * d_sae * item
+
+
+def projector_parameters(kind: str, d_vision: int, d_model: int) -> float:
+    """Weights and biases of a linear projector, or of one with a second layer."""
+    second = (d_model + 1) * d_model if kind == "mlp" else 0
+    return float((d_vision + 1) * d_model + second)
+
+
+def forward_flops(shape: LanguageShape, tokens: float, text: float, blocks: int = 0) -> float:
+    """One pass: 2 x the blocks' parameters a token, and 2 v d a text token for the head.
+
+    `blocks`: a pass that ends after so many, without the head; 0: a whole one. The part of
+    attention that grows with the square of T is left out: below 5 % at 512 tokens.
+    """
+    if blocks:
+        return 2.0 * shape.block_parameters * tokens * blocks / shape.blocks
+    return 2.0 * (shape.block_parameters * tokens + shape.vocabulary * shape.d_model * text)
+
+
+def sae_flops(d_model: int, saes: Dictionaries, tokens: float, decoded: bool) -> float:
+    """2 d s a token for encoding at each layer, as much again for decoding."""
+    return (4.0 if decoded else 2.0) * d_model * saes.latents * tokens
+
+
+def block_bytes(shape: LanguageShape, length: int, item: int) -> float:
+    """GPU memory of one block's activations a token, as the backward pass keeps them.
+
+    e (3 m + 4 h head_dim): both factors of the gated MLP and what its activation gives; queries,
+    keys, values and what attention gives. 14 d: norms, which compute in float32. Inputs of frozen
+    layers are not kept. Where scores are computed in full (Gemma 2), h T (2 e + 4) besides: capped
+    scores, and probabilities in e and float32. Exact for Gemma 2, 20 % too much for Llama, counted
+    in both at a small width.
+    """
+    linear = item * (3 * shape.d_mlp + 4 * shape.heads * shape.head_dim) + 14 * shape.d_model
+    scores = shape.heads * length * (2 * item + 4) if shape.eager else 0
+    return float(linear + scores)
+
+
+def features_memory(shape: VisionShape, device: Device, batch: int) -> float:
+    """Weights, and one block's activations (14 d numbers a token) of a batch of images."""
+    tokens = batch * (shape.patches + shape.prefix)
+    return _CONTEXT + device.item * (shape.loaded + 14.0 * tokens * shape.d_vision)
+
+
+def training_memory(
+    shape: LanguageShape,
+    device: Device,
+    saes: Dictionaries,
+    batch: int,
+    length: int,
+    visual: int,
+    projector: float,
+) -> float:
+    """Weights, SAEs, every block's activations of a micro-batch of samples of full length; three
+    float32 copies of the logits at text positions and of the SAEs' latents at visual ones; 16
+    bytes a weight of the projector (value, gradient, AdamW's moments)."""
+    kept = batch * length * shape.blocks * block_bytes(shape, length, device.item)
+    logits = 12.0 * batch * max(0, length - visual) * shape.vocabulary
+    latents = 12.0 * batch * visual * saes.latents
+    frozen = shape.loaded * device.item + saes.weight_bytes(shape.d_model)
+    return _CONTEXT + frozen + kept + logits + latents + 16 * projector
+
+
+def reading_memory(
+    shape: LanguageShape,
+    device: Device,
+    saes: Dictionaries,
+    batch: int,
+    length: int,
+    encoded: int = _ENCODED_ROWS,
+) -> float:
+    """Weights, SAEs, one block's activations of a batch, the stream at each layer that is read
+    (also in float32), and three float32 copies of `encoded` tokens' latents of one SAE."""
+    tokens = batch * length
+    stream = tokens * len(saes.layers) * shape.d_model * (device.item + 4)
+    latents = 12.0 * encoded * max(saes.widths, default=0)
+    frozen = shape.loaded * device.item + saes.weight_bytes(shape.d_model)
+    return _CONTEXT + frozen + tokens * block_bytes(shape, length, device.item) + stream + latents
+
+
+def caption_memory(
+    shape: LanguageShape, device: Device, batch: int, length: int, answer: int
+) -> float:
+    """Weights, one block's activations, three float32 copies of the logits of the answers, and
+    the keys and values of all blocks."""
+    tokens = batch * length
+    logits = 12.0 * batch * answer * shape.vocabulary
+    cache = 2.0 * shape.blocks * shape.kv_heads * shape.head_dim * device.item
+    block = block_bytes(shape, length, device.item)
+    return _CONTEXT + shape.loaded * device.item + tokens * (block + cache) + logits

@@ -1,0 +1,208 @@
+"""The forecast of a plan: stage by stage, and as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vista.artifacts import CHECKSUMS
+from vista.forecast import formulas
+from vista.forecast.jobs import Jobs
+from vista.forecast.missing import free_bytes, missing
+from vista.forecast.shapes import Shapes
+from vista.nodes import Node
+from vista.plan import Plan
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A sum over jobs, `unknown` of which could not be estimated."""
+
+    known: float = 0.0
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One stage: jobs to do and done, bytes on disk of both, bytes on a GPU (of the largest job),
+    seconds (one job after the other)."""
+
+    stage: str
+    todo: int
+    done: int
+    disk_done: float
+    disk: Amount
+    memory: Amount
+    seconds: Amount
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Everything that `vista plan` tells about a config."""
+
+    name: str
+    results: str
+    stages: Sequence[StageForecast]
+    total: StageForecast
+    free: int
+    missing: Sequence[str]
+
+
+def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
+    """Return the forecast of a plan, its stages in the `order` of the pipeline.
+
+    Reads what is finished (manifests, checksums, sizes of models and tables), loads nothing else.
+    """
+    results = Path(plan.results)
+    shapes = Shapes(results, plan.nodes.values())
+    jobs = Jobs(shapes, plan.config.threads)
+    by_stage: dict[str, list[Node]] = {stage: [] for stage in order}
+    for node in shapes.nodes:
+        by_stage.setdefault(node.stage, []).append(node)
+    stages = [_stage(name, nodes, shapes, jobs) for name, nodes in by_stage.items() if nodes]
+    total = StageForecast(
+        "total",
+        sum(each.todo for each in stages),
+        sum(each.done for each in stages),
+        sum(each.disk_done for each in stages),
+        _sum(each.disk for each in stages),
+        _largest(each.memory for each in stages),
+        _sum(each.seconds for each in stages),
+    )
+    lines, free = missing(shapes), free_bytes(results)
+    if total.disk.known > free:
+        lines.append(
+            f"{size(total.disk.known - free)} of disk: {size(free)} are free where {plan.results} "
+            "is. Free some, or set `results` to a folder on a larger disk."
+        )
+    return Forecast(plan.config.name, plan.results, stages, total, free, lines)
+
+
+def _stage(name: str, nodes: Sequence[Node], shapes: Shapes, jobs: Jobs) -> StageForecast:
+    done = [node for node in nodes if shapes.done(node)]
+    needs = [jobs.need(node) for node in nodes if not shapes.done(node)]
+    return StageForecast(
+        name,
+        len(needs),
+        len(done),
+        sum(_size_of(shapes.results / node.path) for node in done),
+        _sum(_amount(need.disk) for need in needs),
+        _largest(_amount(need.memory) for need in needs),
+        _sum(_amount(need.seconds) for need in needs),
+    )
+
+
+def _size_of(folder: Path) -> float:
+    """Bytes of a finished artifact as its checksums list them; 0 where they cannot be read."""
+    try:
+        listed = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        return float(sum(each["bytes"] for each in listed.values()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0.0
+
+
+def _amount(value: float | None) -> Amount:
+    return Amount(0.0, 1) if value is None else Amount(value)
+
+
+def _sum(amounts: Iterable[Amount]) -> Amount:
+    found = list(amounts)
+    return Amount(sum(each.known for each in found), sum(each.unknown for each in found))
+
+
+def _largest(amounts: Iterable[Amount]) -> Amount:
+    found = list(amounts)
+    known = max((each.known for each in found), default=0.0)
+    return Amount(known, sum(each.unknown for each in found))
+
+
+def listing(plan: Plan) -> str:
+    """Return one line an artifact, `done` or `todo`, and how many are to make.
+
+    Done is what has a manifest; whether code changed since is the workflow's to tell.
+    """
+    shapes = Shapes(Path(plan.results), plan.nodes.values())
+    lines = [
+        f"{'done' if shapes.done(node) else 'todo':5} {plan.results}/{node.path}"
+        for node in shapes.nodes
+    ]
+    todo = sum(not shapes.done(node) for node in shapes.nodes)
+    return "\n".join([*lines, f"{len(shapes.nodes)} artifacts, {todo} to make."])
+
+
+HEADER = ("stage", "to do", "done", "disk done", "disk to come", "GPU memory", "time")
+
+
+def render(forecast: Forecast) -> str:
+    """Return the forecast as text: a table by stage, what is missing, what was assumed."""
+    rows = [HEADER, *map(_row, forecast.stages), _row(forecast.total)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    table = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+    free = f"{forecast.results}: {size(forecast.free)} of disk are free."
+    lacking = [f"Missing: {line}" for line in forecast.missing] or ["Missing: nothing."]
+    return "\n".join([*table, "", free, *lacking, "", *_assumed()])
+
+
+def _row(stage: StageForecast) -> tuple[str, ...]:
+    return (
+        stage.stage,
+        str(stage.todo),
+        str(stage.done),
+        size(stage.disk_done) if stage.done else "-",
+        _shown(stage.disk, size),
+        _shown(stage.memory, size),
+        _shown(stage.seconds, duration),
+    )
+
+
+def _shown(amount: Amount, form: Callable[[float], str]) -> str:
+    if amount.unknown:
+        return f"> {form(amount.known)}" if amount.known else "unknown"
+    return form(amount.known) if amount.known else "-"
+
+
+def _assumed() -> list[str]:
+    """The assumptions, in one paragraph."""
+    text = (
+        f"Assumed, not measured: {formulas.TEXT_TOKENS} text tokens a sample; "
+        f"{formulas.L0:g} active latents a token of pretrained SAEs, {formulas.BYTES_A_VALUE:g} "
+        "bytes each, twice (without the SAE term far more may fire: published is a quarter of the "
+        f"dictionary in block 0); a GPU that reaches {formulas.SHARE:.0%} of an H200's dense peak "
+        f"({formulas.PEAK['bfloat16'] / 1e12:g} TFLOP/s in 16 bits, "
+        f"{formulas.PEAK['float32'] / 1e12:g} in float32, in which SAEs run); "
+        f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread; {formulas.START:g} s to start a job; "
+        "one job after the other, without downloads and metrics. GPU memory is an upper estimate "
+        "of the largest job, with samples of full length; whether this machine has a GPU is not "
+        'checked. "unknown", and ">" before a figure: the size of some model, SAE, text or data '
+        "set is not known before it is there."
+    )
+    return textwrap.wrap(text, 100)
+
+
+def size(value: float) -> str:
+    """Return bytes in units of 1000, e.g. 293 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its largest fitting unit, e.g. 3.2 h."""
+    if seconds < 99.5:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.3g} h"

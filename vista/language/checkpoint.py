@@ -1,0 +1,97 @@
+"""From a folder on disk to a Hugging Face causal language model on its device or devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vista.device import find_device
+from vista.errors import UserError
+
+# What multimodal checkpoints (Gemma 3 from 4B on) carry beside the text decoder. Visual tokens come
+# from our own projector here, so these would only fill memory.
+VISION_PARTS = ("vision_tower", "multi_modal_projector")
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[str, str] | None = None,
+) -> tuple[Any, Any]:
+    """The model and the tokenizer of a `save_pretrained` folder or of the local cache.
+
+    Arguments as in `LanguageModel.load`. A multimodal checkpoint gives its text decoder.
+
+    Raises:
+        UserError: nothing there, no safetensors weights, some weights missing, no known causal
+            language model, a device that is not there, or too little memory on the devices.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.
+    source: dict[str, Any] = {"revision": revision, "local_files_only": True}
+    spread: dict[str, Any] = {}
+    if device_map is None:
+        place = find_device(device)
+    else:
+        spread["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+        if max_memory is not None:
+            # Accelerate numbers GPUs by integers and names the others.
+            spread["max_memory"] = {
+                int(name) if name.isdigit() else name: size for name, size in max_memory.items()
+            }
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **source)
+        # The attention implementation is left to the model: Gemma 2 picks the eager one, since
+        # the fused one cannot cap the attention logits.
+        loader: Any = AutoModelForCausalLM
+        model, loading = loader.from_pretrained(
+            str(path),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **source,
+            **spread,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"language model {path}: could not be loaded as a causal language model "
+            f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a "
+            "tokenizer and safetensors weights, or a repository fetched beforehand"
+        ) from error
+    # Transformers fills missing weights with random numbers and only warns.
+    missing = [
+        name
+        for name in sorted(loading["missing_keys"])
+        if not set(VISION_PARTS) & set(name.split("."))
+    ]
+    if missing:
+        raise UserError(
+            f"language model {path}: {len(missing)} weights are missing (first: {missing[0]}); "
+            "fetch or save the checkpoint again"
+        )
+    _drop_vision(model)
+    if device_map is None:
+        return model.to(place), tokenizer
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise UserError(
+            f"device_map: language model {path} does not fit into the memory of the devices; use "
+            "more of them, a smaller dtype, or a larger max_memory"
+        )
+    return model, tokenizer
+
+
+def _drop_vision(model: Any) -> None:
+    inner = getattr(model, "model", None)
+    for name in VISION_PARTS:
+        if hasattr(inner, name):
+            delattr(inner, name)

@@ -1,0 +1,394 @@
+"""The artifacts of a config, and what each is made from.
+
+An artifact's id is a hash over its stage, exactly the settings that the stage depends on, and the
+ids of its inputs. So two configs that share a stage share its artifact, and turning a setting
+back finds the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+from vista.artifacts import canonical_json, digest_text
+from vista.config.checkpoint import Checkpoint
+from vista.config.data import (
+    CaptionsText,
+    DrawnData,
+    DrawnText,
+    annotation_files,
+    records_settings,
+)
+from vista.config.encoders import EncoderSettings
+from vista.config.language import LanguageSettings
+from vista.config.projector import PretrainedProjector, TrainingStage
+from vista.config.run import Point, RunConfig
+
+Inputs = Mapping[str, "Node | tuple[Node, ...]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One artifact to be: its stage, own settings and inputs.
+
+    `modules` are code that the stage loads by name (an encoder family) and that therefore counts
+    as its own; `files` are the user's files that it reads.
+    """
+
+    stage: str
+    name: str
+    settings: Mapping[str, Any]
+    inputs: Inputs = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        inputs = {
+            role: [each.id for each in found] if isinstance(found, tuple) else found.id
+            for role, found in self.inputs.items()
+        }
+        return digest_text(canonical_json([self.stage, self.settings, inputs]))[:10]
+
+    @cached_property
+    def folder(self) -> str:
+        return f"{self.name}-{self.id}"
+
+    @property
+    def path(self) -> str:
+        """The artifact's folder below the results folder."""
+        return f"{self.stage}/{self.folder}"
+
+    def parents(self) -> list[Node]:
+        """Return the input nodes, in the order of the roles."""
+        return [
+            node
+            for found in self.inputs.values()
+            for node in (found if isinstance(found, tuple) else (found,))
+        ]
+
+    @cached_property
+    def spec(self) -> str:
+        """The job's whole order as canonical JSON: what the rule passes to the stage."""
+        inputs = {
+            role: [each.path for each in found] if isinstance(found, tuple) else found.path
+            for role, found in self.inputs.items()
+        }
+        return canonical_json(
+            {
+                "settings": self.settings,
+                "inputs": inputs,
+                "modules": list(self.modules),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Data:
+    """One data set: its table of records, and the artifacts that its images lie in, by role."""
+
+    records: Node
+    images: dict[str, Node]
+
+    @property
+    def inputs(self) -> dict[str, Node]:
+        return {"records": self.records, **self.images}
+
+
+class Builder:
+    """Makes the nodes of one config. Each method gives a node exactly what its stage reads."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.data = self._data(config.data)
+        self.training = {name: self._data(each) for name, each in config.training.items()}
+        self.learnt = self._data(config.world) if config.world else None
+        self.text = self._text()
+        self.encoders = {name: self._encoder(name) for name in config.encoders}
+        self.features = {name: self._features(name) for name in config.encoders}
+        self.llms = {name: self._llm(name) for name in config.llms}
+        self.saes = {name: self._saes(name) for name in config.llms}
+        self.checks = {
+            (name, layer): self._check(name, layer)
+            for name, entry in config.llms.items()
+            for layer in entry.saes.layers
+        }
+        self.labels = {
+            (name, layer): self._label(name, layer)
+            for name, entry in config.llms.items()
+            for layer in entry.saes.layers
+        }
+
+    def _data(self, data: Any) -> _Data:
+        settings = records_settings(data)
+        if isinstance(data, DrawnData):
+            images = {"world": Node("draw_world", data.objects, _dump(data))}
+            return _Data(Node("records", data.objects, settings, dict(images)), images)
+        images = {}
+        if data.fetch:
+            files = [_dump(each) for each in data.fetch]
+            images = {"fetched": Node("fetch_data", data.kind, {"files": files})}
+        files_read = tuple(annotation_files(data))
+        return _Data(Node("records", data.kind, settings, dict(images), files=files_read), images)
+
+    def _text(self) -> Node:
+        text = self.config.text
+        if isinstance(text, DrawnText):
+            assert self.learnt is not None
+            return Node("text", "drawn", _dump(text), dict(self.learnt.images))
+        if isinstance(text, CaptionsText):
+            return Node("text", "captions", _dump(text), {"records": self.data.records})
+        return Node("text", text.kind, _dump(text), files=tuple(annotation_files(text)))
+
+    def _checkpoint(self, name: str, source: Checkpoint) -> Node | None:
+        """Return what fetches a pretrained model; nothing does where the user has its folder."""
+        if source.repo is None:
+            return None
+        own = {"repo": source.repo, "revision": source.revision}
+        return Node("fetch_model", name, own)
+
+    def _encoder(self, name: str) -> Node | None:
+        source = self.config.encoders[name].source
+        if source.kind != "standin":
+            return self._checkpoint(name, source)
+        assert self.learnt is not None
+        return Node(
+            "train_encoder", name, _dump(source), self.learnt.inputs, _family(source.family)
+        )
+
+    def _features(self, name: str, training: str | None = None) -> Node:
+        """Return one encoder's features of the run's data, or of some data to train on."""
+        settings = self.config.encoders[name]
+        data = self.training[training] if training else self.data
+        inputs = data.inputs
+        encoder = self.encoders[name]
+        if encoder:
+            inputs["encoder"] = encoder
+        where = f"{name}-{training}" if training else name
+        own = {"encoder": _model(settings)}
+        return Node("features", where, own, inputs, _family(settings.source.family))
+
+    def _evaluated(self, name: str) -> Node:
+        """Return the features that an encoder is judged by."""
+        node = self.features[name]
+        if not self.config.paper_faithful:
+            return node
+        own = {"encoder": {**node.settings["encoder"], "fit": "crop"}}
+        return replace(node, name=f"{name}-crop", settings=own)
+
+    def _llm(self, name: str) -> Node | None:
+        source = self.config.llms[name].model.source
+        if source.kind != "standin":
+            return self._checkpoint(name, source)
+        return Node("train_llm", name, _dump(source), {"text": self.text})
+
+    def _read(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
+        """Return the settings and the input of a stage that runs a language model."""
+        node = self.llms[name]
+        return {"llm": _model(self.config.llms[name].model)}, {"llm": node} if node else {}
+
+    def _saes(self, name: str) -> dict[int, Node]:
+        entry = self.config.llms[name].saes
+        saes = {}
+        for layer in entry.layers:
+            where = f"{name}-l{layer}"
+            if entry.train:
+                settings, inputs = self._read(name)
+                settings |= {"sae": _dump(entry.train), "layer": layer}
+                trained = Node("train_sae", where, settings, {**inputs, "text": self.text})
+                own = {"sae": {}, "layer": layer, "name": where}
+                saes[layer] = Node("import_sae", where, own, {"train_sae": trained})
+                continue
+            source = entry.source(layer)
+            own = {"sae": _dump(source), "layer": layer, "name": where}
+            fetched = {}
+            if source.release is not None and source.path is None:
+                order = _pick(source, "release", "sae_id", "revision")
+                fetched = {"fetched": Node("fetch_sae", where, order)}
+            saes[layer] = Node("import_sae", where, own, fetched)
+        return saes
+
+    def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:
+        settings, inputs = self._read(name)
+        settings[key] = _dump(getattr(self.config, stage))
+        inputs |= {"sae": self.saes[name][layer], "text": self.text}
+        return Node(stage, f"{name}-l{layer}", settings, inputs)
+
+    def _check(self, name: str, layer: int) -> Node:
+        return self._on_text("check_sae", name, layer, "check")
+
+    def _label(self, name: str, layer: int) -> Node:
+        entry = self.config.llms[name].saes.labels
+        if entry is None:
+            return self._on_text("label_latents", name, layer, "labels")
+        source, where = entry.for_layer(layer), f"{name}-l{layer}"
+        inputs = {"sae": self.saes[name][layer]}
+        if source.path is None:
+            inputs["export"] = Node("fetch_labels", where, _pick(source, "model", "source"))
+        return Node("import_labels", where, {"labels": _dump(source), "layer": layer}, inputs)
+
+    def _gated(self, llm: str, layers: Sequence[int]) -> dict[str, tuple[Node, ...]]:
+        """Return SAEs with their checks: what reads an SAE waits until its check has passed."""
+        return {
+            "saes": tuple(self.saes[llm][layer] for layer in layers),
+            "checks": tuple(self.checks[llm, layer] for layer in layers),
+        }
+
+    def projector(self, point: Point, pretrained: PretrainedProjector | None) -> list[Node]:
+        """Return the stages of one point's projector; the last is the one that is used.
+
+        Without the SAE term they depend on no SAE.
+        """
+        if pretrained is not None:
+            settings, inputs = self._read(point.llm)
+            settings["projector"] = _dump(pretrained)
+            inputs["features"] = self.features[point.encoder]
+            files = (pretrained.pretrained,)
+            return [Node("import_projector", _name(point), settings, inputs, files=files)]
+        stages: list[Node] = []
+        for number, stage in enumerate(self.config.projector.stages, start=1):
+            last = number == len(self.config.projector.stages)
+            name = _name(point) if last else f"{_name(point)}-stage{number}"
+            stages.append(self._train(point, stage, name, stages[-1] if stages else None))
+        return stages
+
+    def _train(self, point: Point, stage: TrainingStage, name: str, start: Node | None) -> Node:
+        settings, inputs = self._read(point.llm)
+        recipe = self.config.projector
+        settings |= {
+            "training": stage.model_dump(mode="json", exclude={"data"}),
+            "sae_weight": point.sae_weight,
+            "seed": point.seed,
+        }
+        data = self.training[stage.data] if stage.data else self.data
+        features = self.features[point.encoder]
+        if stage.data:
+            features = self._features(point.encoder, stage.data)
+        models: dict[str, Node] = {"features": features, "records": data.records, **inputs}
+        if start is None:
+            settings["projector"] = _pick(recipe, "kind", "init_scale")
+        else:
+            models["start"] = start
+        every = self.config.llms[point.llm].saes.layers
+        layers = () if point.sae_weight == 0 else recipe.layers or every
+        return Node("train_projector", name, settings, {**models, **self._gated(point.llm, layers)})
+
+    def latents(self, point: Point, projector: Node) -> Node:
+        """Return the latents of one point, at every layer that has an SAE."""
+        settings, inputs = self._read(point.llm)
+        settings["latents"] = self._judged_split(self.config.latents)
+        inputs |= {
+            "features": self._evaluated(point.encoder),
+            "records": self.data.records,
+            "projector": projector,
+        }
+        layers = self.config.llms[point.llm].saes.layers
+        gated = self._gated(point.llm, layers)
+        return Node("latents", _name(point), settings, {**inputs, **gated})
+
+    def _judged_split(self, settings: BaseModel) -> dict[str, Any]:
+        return _dump(settings) | ({"split": "train"} if self.config.paper_faithful else {})
+
+    def report(self) -> Node:
+        """Return the report, with every metric of every point behind it."""
+        config, metrics = self.config, self.config.metrics
+        measured: list[tuple[dict[str, Any], Node]] = []
+        nothing = dict.fromkeys(Point._fields)
+        features = {name: self._evaluated(name) for name in self.features}
+        if metrics.probe:
+            for name, node in features.items():
+                inputs = {"features": node, "records": self.data.records}
+                probe = Node("probe", name, _dump(metrics.probe), inputs)
+                measured.append(({**nothing, "metric": "probe", "encoder": name}, probe))
+        if metrics.naming:
+            for (llm, layer), labels in self.labels.items():
+                inputs = {"labels": labels, "records": self.data.records}
+                naming = Node("naming", f"{llm}-l{layer}", _dump(metrics.naming), inputs)
+                measured.append(({**nothing, "metric": "naming", "llm": llm}, naming))
+        points = config.points()
+        projectors = {point: self.projector(point, given) for point, given in points.items()}
+        latents = {point: self.latents(point, stages[-1]) for point, stages in projectors.items()}
+        for point, latent in latents.items():
+            for node in self._metrics(point, projectors[point][-1], latent):
+                measured.append(({**point._asdict(), "metric": node.stage}, node))
+        trained = [
+            (point, stage)
+            for point, stages in projectors.items()
+            for stage in stages
+            if stage.stage == "train_projector"
+        ]
+        inputs_of_report: dict[str, Node | tuple[Node, ...]] = {
+            "metrics": tuple(node for _, node in measured),
+            "checks": tuple(self.checks.values()),
+            "projectors": tuple(node for _, node in trained),
+            "latents": tuple(latents.values()),
+            "labels": tuple(self.labels.values()),
+            "features": tuple(features.values()),
+            **self.data.inputs,
+        }
+        settings = {
+            "name": config.name,
+            "report": _dump(config.report),
+            "points": [entry for entry, _ in measured],
+            "checks": [{"llm": llm} for llm, _ in self.checks],
+            "curves": [point._asdict() for point, _ in trained],
+            "latents": [point._asdict() for point in points],
+            "labels": [{"llm": llm} for llm, _ in self.labels],
+            "features": [{"encoder": name} for name in features],
+        }
+        return Node("report", config.name, settings, inputs_of_report)
+
+    def _metrics(self, point: Point, projector: Node, latents: Node) -> list[Node]:
+        metrics, name = self.config.metrics, _name(point)
+        features = self._evaluated(point.encoder)
+        labels = tuple(node for (llm, _), node in self.labels.items() if llm == point.llm)
+        read: Inputs = {"latents": latents, "labels": labels, "records": self.data.records}
+        nodes = []
+        if metrics.reconstruction:
+            settings = _dump(metrics.reconstruction)
+            nodes.append(Node("reconstruction", name, settings, {"latents": latents}))
+        if metrics.matching_rate:
+            settings = _dump(metrics.matching_rate)
+            nodes.append(Node("matching_rate", name, settings, read, _judge(settings)))
+        if metrics.localization:
+            settings = _dump(metrics.localization)
+            pointed: Inputs = {**read, "features": features}
+            nodes.append(Node("localization", name, settings, pointed, _judge(settings)))
+        if metrics.caption:
+            own, inputs = self._read(point.llm)
+            own["caption"] = self._judged_split(metrics.caption)
+            inputs |= {"projector": projector, "features": features, "records": self.data.records}
+            nodes.append(Node("caption", name, own, inputs, _judge(own["caption"])))
+        return nodes
+
+
+def _name(point: Point) -> str:
+    return f"{point.encoder}-{point.llm}-w{point.sae_weight:g}-s{point.seed}"
+
+
+def _dump(settings: BaseModel) -> dict[str, Any]:
+    return settings.model_dump(mode="json")
+
+
+def _pick(settings: BaseModel, *keys: str) -> dict[str, Any]:
+    return settings.model_dump(mode="json", include=set(keys))
+
+
+def _family(family: str) -> tuple[str, ...]:
+    return (f"vista.encoders.{family}",)
+
+
+def _judge(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"vista.judges.{settings['judge']}",)
+
+
+def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
+    """Return a model's settings without a stand-in's training recipe, which its own node has."""
+    whole = _dump(settings)
+    if settings.source.kind == "standin":
+        whole["source"] = {"kind": "standin", "family": settings.source.family}
+    return whole

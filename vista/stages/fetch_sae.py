@@ -1,0 +1,30 @@
+"""Stage: a published SAE's files, from its release's repository on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from vista.artifacts import Job
+from vista.errors import UserError
+from vista.fetch.hub import fetch, pinned_listing
+from vista.sae.releases import release_entry
+
+
+def run(job: Job) -> None:
+    """Write hub/, laid out like a Hugging Face cache of which `main` is the fetched commit, and
+    source.json (repository, revision, commit).
+
+    Raises UserError where release, SAE or its files do not exist, and as `fetch`.
+    """
+    release, sae_id = job.settings["release"], job.settings["sae_id"]
+    entry = release_entry(release, sae_id)
+    listing = pinned_listing(entry.repo, job.settings["revision"], job.work)
+    for name in entry.required:
+        if name not in listing.files:
+            raise UserError(
+                f"{entry.repo} has no {name} at {listing.commit}, which is SAE {sae_id} of "
+                f"{release}; correct `sae_id` or `revision`"
+            )
+    optional = [name for name in entry.optional if name in listing.files]
+    cache = job.work / "hub" / f"models--{entry.repo.replace('/', '--')}"
+    fetch(listing, [*entry.required, *optional], cache / "snapshots" / listing.commit)
+    (cache / "refs").mkdir(parents=True, exist_ok=True)
+    (cache / "refs" / "main").write_text(listing.commit, encoding="utf-8")
