@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "nodes": {"config", "artifacts"},
     "plan": {"config", "artifacts", "code", "errors", "nodes"},
-    "forecast": {*BASE, "nodes", "plan"},
+    "forecast": {*BASE, "nodes", "plan", "sae"},
     "cli": {
         *("artifacts", "code", "config", "errors"),
         *("forecast", "plan", "report", "stages", "store"),

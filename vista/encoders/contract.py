@@ -152,7 +152,9 @@ def load_encoder(
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     parts = load_family(family)
     place = find_device(device)
     preprocessor = read_preprocessor(location, revision)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vista.config.published import is_gated
+from vista.errors import UserError
 from vista.forecast.shapes import Shapes
 from vista.nodes import Node
+from vista.sae.releases import release_entry
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -53,15 +55,19 @@ def _repository(node: Node) -> Iterator[str]:
     own: Any = node.settings
     if node.stage not in ("fetch_model", "fetch_sae"):
         return
-    repo: str | None = own.get("repo")
     revision: str = own["revision"]
-    if repo is not None and is_gated(repo) and not os.environ.get("HF_TOKEN"):
+    try:
+        repo = own["repo"] if "repo" in own else release_entry(own["release"], own["sae_id"]).repo
+    except UserError as error:
+        yield f"{error}."
+        return
+    if is_gated(repo) and not os.environ.get("HF_TOKEN"):
         yield (
             f"repository {repo} is gated and HF_TOKEN is not set: accept its licence on "
             f"https://huggingface.co/{repo} and set HF_TOKEN to a token of that account."
         )
     if not _COMMIT.fullmatch(revision):
-        what = f"repository {repo}" if repo else f"SAE release {own['release']}"
+        what = f"SAE release {own['release']}" if "release" in own else f"repository {repo}"
         yield (
             f"{what} is not pinned (revision {revision!r}): set `revision` to the 40 digits of a "
             "commit, so that the run stays the same when the repository changes."
