@@ -41,6 +41,16 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def with_options(
+    settings: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return settings with the options of each of their parts put in."""
+    return {
+        key: {**value, **options[key]} if key in options else value
+        for key, value in settings.items()
+    }
+
+
 def digest_text(text: str) -> str:
     """Return the SHA-256 of `text` in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

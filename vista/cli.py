@@ -23,6 +23,7 @@ from vista.artifacts import (
     open_artifact,
     package_versions,
     publishing,
+    with_options,
 )
 from vista.code import code_digest, is_fetch, third_party
 from vista.errors import UserError
@@ -143,7 +144,8 @@ def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
             return
         start = time.monotonic()
         module = importlib.import_module(f"vista.stages.{stage}")
-        module.run(Job(stage, spec["settings"], inputs, work, threads))
+        settings = with_options(spec["settings"], spec.get("options", {}))
+        module.run(Job(stage, settings, inputs, work, threads))
         print(f"{stage}/{node}: done in {time.monotonic() - start:.1f} s.")
 
 

@@ -1,90 +1,30 @@
-"""The artifacts of a config, and what each is made from.
-
-An artifact's id is a hash over its stage, exactly the settings that the stage depends on, and the
-ids of its inputs. So two configs that share a stage share its artifact, and turning a setting
-back finds the old one.
-"""
+"""The artifacts of a config, and what each is made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel
-
-from vista.artifacts import canonical_json, digest_text
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import (
     CaptionsText,
     DrawnData,
     DrawnText,
+    FileData,
+    Split,
     annotation_files,
     records_settings,
 )
 from vista.config.encoders import EncoderSettings
 from vista.config.language import LanguageSettings
-from vista.config.projector import PretrainedProjector, TrainingStage
+from vista.config.metrics import CaptionSettings
+from vista.config.projector import LatentsSettings, PretrainedProjector, TrainingStage
 from vista.config.run import Point, RunConfig
-
-Inputs = Mapping[str, "Node | tuple[Node, ...]"]
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """One artifact to be: its stage, own settings and inputs.
-
-    `modules` are code that the stage loads by name (an encoder family) and that therefore counts
-    as its own; `files` are the user's files that it reads.
-    """
-
-    stage: str
-    name: str
-    settings: Mapping[str, Any]
-    inputs: Inputs = field(default_factory=dict)
-    modules: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-
-    @cached_property
-    def id(self) -> str:
-        inputs = {
-            role: [each.id for each in found] if isinstance(found, tuple) else found.id
-            for role, found in self.inputs.items()
-        }
-        return digest_text(canonical_json([self.stage, self.settings, inputs]))[:10]
-
-    @cached_property
-    def folder(self) -> str:
-        return f"{self.name}-{self.id}"
-
-    @property
-    def path(self) -> str:
-        """The artifact's folder below the results folder."""
-        return f"{self.stage}/{self.folder}"
-
-    def parents(self) -> list[Node]:
-        """Return the input nodes, in the order of the roles."""
-        return [
-            node
-            for found in self.inputs.values()
-            for node in (found if isinstance(found, tuple) else (found,))
-        ]
-
-    @cached_property
-    def spec(self) -> str:
-        """The job's whole order as canonical JSON: what the rule passes to the stage."""
-        inputs = {
-            role: [each.path for each in found] if isinstance(found, tuple) else found.path
-            for role, found in self.inputs.items()
-        }
-        return canonical_json(
-            {
-                "settings": self.settings,
-                "inputs": inputs,
-                "modules": list(self.modules),
-            }
-        )
+from vista.intervention_nodes import InterventionBuilder
+from vista.node import Inputs, Node, dump, fetched_model, pick, point_name, with_judge
 
 
 @dataclass(frozen=True)
@@ -126,39 +66,34 @@ class Builder:
     def _data(self, data: Any) -> _Data:
         settings = records_settings(data)
         if isinstance(data, DrawnData):
-            images = {"world": Node("draw_world", data.objects, _dump(data))}
+            images = {"world": Node("draw_world", data.objects, dump(data))}
             return _Data(Node("records", data.objects, settings, dict(images)), images)
-        images = {}
+        images, name = {}, _data_name(data)
         if data.fetch:
-            files = [_dump(each) for each in data.fetch]
-            images = {"fetched": Node("fetch_data", data.kind, {"files": files})}
+            files = [dump(each) for each in data.fetch]
+            images = {"fetched": Node("fetch_data", name, {"files": files})}
         files_read = tuple(annotation_files(data))
-        return _Data(Node("records", data.kind, settings, dict(images), files=files_read), images)
+        return _Data(Node("records", name, settings, dict(images), files=files_read), images)
 
     def _text(self) -> Node:
         text = self.config.text
         if isinstance(text, DrawnText):
             assert self.learnt is not None
-            return Node("text", "drawn", _dump(text), dict(self.learnt.images))
+            return Node("text", "drawn", dump(text), dict(self.learnt.images))
         if isinstance(text, CaptionsText):
-            return Node("text", "captions", _dump(text), {"records": self.data.records})
-        return Node("text", text.kind, _dump(text), files=tuple(annotation_files(text)))
+            return Node("text", "captions", dump(text), {"records": self.data.records})
+        return Node("text", text.kind, dump(text), files=tuple(annotation_files(text)))
 
     def _checkpoint(self, name: str, source: Checkpoint) -> Node | None:
         """Return what fetches a pretrained model; nothing does where the user has its folder."""
-        if source.repo is None:
-            return None
-        own = {"repo": source.repo, "revision": source.revision}
-        return Node("fetch_model", name, own)
+        return None if source.repo is None else fetched_model(name, source)
 
     def _encoder(self, name: str) -> Node | None:
         source = self.config.encoders[name].source
         if source.kind != "standin":
             return self._checkpoint(name, source)
         assert self.learnt is not None
-        return Node(
-            "train_encoder", name, _dump(source), self.learnt.inputs, _family(source.family)
-        )
+        return Node("train_encoder", name, dump(source), self.learnt.inputs, _family(source.family))
 
     def _features(self, name: str, training: str | None = None) -> Node:
         """Return one encoder's features of the run's data, or of some data to train on."""
@@ -172,7 +107,7 @@ class Builder:
         own = {"encoder": _model(settings)}
         return Node("features", where, own, inputs, _family(settings.source.family))
 
-    def _evaluated(self, name: str) -> Node:
+    def evaluated(self, name: str) -> Node:
         """Return the features that an encoder is judged by."""
         node = self.features[name]
         if not self.config.paper_faithful:
@@ -184,9 +119,9 @@ class Builder:
         source = self.config.llms[name].model.source
         if source.kind != "standin":
             return self._checkpoint(name, source)
-        return Node("train_llm", name, _dump(source), {"text": self.text})
+        return Node("train_llm", name, dump(source), {"text": self.text})
 
-    def _read(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
+    def read(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
         """Return the settings and the input of a stage that runs a language model."""
         node = self.llms[name]
         return {"llm": _model(self.config.llms[name].model)}, {"llm": node} if node else {}
@@ -197,24 +132,24 @@ class Builder:
         for layer in entry.layers:
             where = f"{name}-l{layer}"
             if entry.train:
-                settings, inputs = self._read(name)
-                settings |= {"sae": _dump(entry.train), "layer": layer}
+                settings, inputs = self.read(name)
+                settings |= {"sae": dump(entry.train), "layer": layer}
                 trained = Node("train_sae", where, settings, {**inputs, "text": self.text})
                 own = {"sae": {}, "layer": layer, "name": where}
                 saes[layer] = Node("import_sae", where, own, {"train_sae": trained})
                 continue
             source = entry.source(layer)
-            own = {"sae": _dump(source), "layer": layer, "name": where}
+            own = {"sae": dump(source), "layer": layer, "name": where}
             fetched = {}
             if source.release is not None and source.path is None:
-                order = _pick(source, "release", "sae_id", "revision")
+                order = pick(source, "release", "sae_id", "revision")
                 fetched = {"fetched": Node("fetch_sae", where, order)}
             saes[layer] = Node("import_sae", where, own, fetched)
         return saes
 
     def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:
-        settings, inputs = self._read(name)
-        settings[key] = _dump(getattr(self.config, stage))
+        settings, inputs = self.read(name)
+        settings[key] = dump(getattr(self.config, stage))
         inputs |= {"sae": self.saes[name][layer], "text": self.text}
         return Node(stage, f"{name}-l{layer}", settings, inputs)
 
@@ -228,10 +163,10 @@ class Builder:
         source, where = entry.for_layer(layer), f"{name}-l{layer}"
         inputs = {"sae": self.saes[name][layer]}
         if source.path is None:
-            inputs["export"] = Node("fetch_labels", where, _pick(source, "model", "source"))
-        return Node("import_labels", where, {"labels": _dump(source), "layer": layer}, inputs)
+            inputs["export"] = Node("fetch_labels", where, pick(source, "model", "source"))
+        return Node("import_labels", where, {"labels": dump(source), "layer": layer}, inputs)
 
-    def _gated(self, llm: str, layers: Sequence[int]) -> dict[str, tuple[Node, ...]]:
+    def gated(self, llm: str, layers: Sequence[int]) -> dict[str, tuple[Node, ...]]:
         """Return SAEs with their checks: what reads an SAE waits until its check has passed."""
         return {
             "saes": tuple(self.saes[llm][layer] for layer in layers),
@@ -244,20 +179,20 @@ class Builder:
         Without the SAE term they depend on no SAE.
         """
         if pretrained is not None:
-            settings, inputs = self._read(point.llm)
-            settings["projector"] = _dump(pretrained)
+            settings, inputs = self.read(point.llm)
+            settings["projector"] = dump(pretrained)
             inputs["features"] = self.features[point.encoder]
             files = (pretrained.pretrained,)
-            return [Node("import_projector", _name(point), settings, inputs, files=files)]
+            return [Node("import_projector", point_name(point), settings, inputs, files=files)]
         stages: list[Node] = []
         for number, stage in enumerate(self.config.projector.stages, start=1):
             last = number == len(self.config.projector.stages)
-            name = _name(point) if last else f"{_name(point)}-stage{number}"
+            name = point_name(point) if last else f"{point_name(point)}-stage{number}"
             stages.append(self._train(point, stage, name, stages[-1] if stages else None))
         return stages
 
     def _train(self, point: Point, stage: TrainingStage, name: str, start: Node | None) -> Node:
-        settings, inputs = self._read(point.llm)
+        settings, inputs = self.read(point.llm)
         recipe = self.config.projector
         settings |= {
             "training": stage.model_dump(mode="json", exclude={"data"}),
@@ -270,44 +205,52 @@ class Builder:
             features = self._features(point.encoder, stage.data)
         models: dict[str, Node] = {"features": features, "records": data.records, **inputs}
         if start is None:
-            settings["projector"] = _pick(recipe, "kind", "init_scale")
+            settings["projector"] = pick(recipe, "kind", "init_scale")
         else:
             models["start"] = start
         every = self.config.llms[point.llm].saes.layers
         layers = () if point.sae_weight == 0 else recipe.layers or every
-        return Node("train_projector", name, settings, {**models, **self._gated(point.llm, layers)})
+        return Node("train_projector", name, settings, {**models, **self.gated(point.llm, layers)})
 
-    def latents(self, point: Point, projector: Node) -> Node:
-        """Return the latents of one point, at every layer that has an SAE."""
-        settings, inputs = self._read(point.llm)
+    def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
+        """Return the latents of one point, at every layer that has an SAE; of the judged images,
+        or of another split."""
+        settings, inputs = self.read(point.llm)
         settings["latents"] = self._judged_split(self.config.latents)
+        if split is not None:
+            settings["latents"] |= {"split": split}
         inputs |= {
-            "features": self._evaluated(point.encoder),
+            "features": self.evaluated(point.encoder),
             "records": self.data.records,
             "projector": projector,
         }
         layers = self.config.llms[point.llm].saes.layers
-        gated = self._gated(point.llm, layers)
-        return Node("latents", _name(point), settings, {**inputs, **gated})
+        gated = self.gated(point.llm, layers)
+        name = f"{point_name(point)}-{split}" if split else point_name(point)
+        return Node("latents", name, settings, {**inputs, **gated})
 
-    def _judged_split(self, settings: BaseModel) -> dict[str, Any]:
-        return _dump(settings) | ({"split": "train"} if self.config.paper_faithful else {})
+    def labels_of(self, llm: str) -> tuple[Node, ...]:
+        """Return the labels of every layer of one language model."""
+        return tuple(node for (name, _), node in self.labels.items() if name == llm)
+
+    def _judged_split(self, settings: LatentsSettings | CaptionSettings) -> dict[str, Any]:
+        return dump(settings) | {"split": self.config.judged_split(settings.split)}
 
     def report(self) -> Node:
         """Return the report, with every metric of every point behind it."""
         config, metrics = self.config, self.config.metrics
         measured: list[tuple[dict[str, Any], Node]] = []
         nothing = dict.fromkeys(Point._fields)
-        features = {name: self._evaluated(name) for name in self.features}
+        features = {name: self.evaluated(name) for name in self.features}
         if metrics.probe:
             for name, node in features.items():
                 inputs = {"features": node, "records": self.data.records}
-                probe = Node("probe", name, _dump(metrics.probe), inputs)
+                probe = Node("probe", name, dump(metrics.probe), inputs)
                 measured.append(({**nothing, "metric": "probe", "encoder": name}, probe))
         if metrics.naming:
             for (llm, layer), labels in self.labels.items():
                 inputs = {"labels": labels, "records": self.data.records}
-                naming = Node("naming", f"{llm}-l{layer}", _dump(metrics.naming), inputs)
+                naming = Node("naming", f"{llm}-l{layer}", dump(metrics.naming), inputs)
                 measured.append(({**nothing, "metric": "naming", "llm": llm}, naming))
         points = config.points()
         projectors = {point: self.projector(point, given) for point, given in points.items()}
@@ -315,6 +258,12 @@ class Builder:
         for point, latent in latents.items():
             for node in self._metrics(point, projectors[point][-1], latent):
                 measured.append(({**point._asdict(), "metric": node.stage}, node))
+        if config.interventions:
+            edits = InterventionBuilder(self, config.interventions)
+            for point, stages in projectors.items():
+                for method, node in edits.measured(point, stages[-1]):
+                    entry = {**point._asdict(), "metric": node.stage, "method": method}
+                    measured.append((entry, node))
         trained = [
             (point, stage)
             for point, stages in projectors.items()
@@ -332,7 +281,7 @@ class Builder:
         }
         settings = {
             "name": config.name,
-            "report": _dump(config.report),
+            "report": dump(config.report),
             "points": [entry for entry, _ in measured],
             "checks": [{"llm": llm} for llm, _ in self.checks],
             "curves": [point._asdict() for point, _ in trained],
@@ -343,52 +292,43 @@ class Builder:
         return Node("report", config.name, settings, inputs_of_report)
 
     def _metrics(self, point: Point, projector: Node, latents: Node) -> list[Node]:
-        metrics, name = self.config.metrics, _name(point)
-        features = self._evaluated(point.encoder)
-        labels = tuple(node for (llm, _), node in self.labels.items() if llm == point.llm)
+        metrics, name = self.config.metrics, point_name(point)
+        features = self.evaluated(point.encoder)
+        labels = self.labels_of(point.llm)
         read: Inputs = {"latents": latents, "labels": labels, "records": self.data.records}
         nodes = []
         if metrics.reconstruction:
-            settings = _dump(metrics.reconstruction)
+            settings = dump(metrics.reconstruction)
             nodes.append(Node("reconstruction", name, settings, {"latents": latents}))
         if metrics.matching_rate:
-            settings = _dump(metrics.matching_rate)
-            nodes.append(Node("matching_rate", name, settings, read, _judge(settings)))
+            settings, judge = dump(metrics.matching_rate), metrics.matching_rate.judge
+            nodes.append(with_judge("matching_rate", name, settings, read, judge))
         if metrics.localization:
-            settings = _dump(metrics.localization)
+            settings, judge = dump(metrics.localization), metrics.localization.judge
             pointed: Inputs = {**read, "features": features}
-            nodes.append(Node("localization", name, settings, pointed, _judge(settings)))
+            nodes.append(with_judge("localization", name, settings, pointed, judge))
         if metrics.caption:
-            own, inputs = self._read(point.llm)
+            own, inputs = self.read(point.llm)
             own["caption"] = self._judged_split(metrics.caption)
             inputs |= {"projector": projector, "features": features, "records": self.data.records}
-            nodes.append(Node("caption", name, own, inputs, _judge(own["caption"])))
+            nodes.append(with_judge("caption", name, own, inputs, metrics.caption.judge))
         return nodes
 
 
-def _name(point: Point) -> str:
-    return f"{point.encoder}-{point.llm}-w{point.sae_weight:g}-s{point.seed}"
-
-
-def _dump(settings: BaseModel) -> dict[str, Any]:
-    return settings.model_dump(mode="json")
-
-
-def _pick(settings: BaseModel, *keys: str) -> dict[str, Any]:
-    return settings.model_dump(mode="json", include=set(keys))
+def _data_name(data: FileData) -> str:
+    """A readable name of some data: its kind, and the first file that tells it from others."""
+    first = next(iter(data.annotation_files()), data.images)
+    stem = PurePosixPath(first).stem or "images"
+    return f"{data.kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"
 
 
 def _family(family: str) -> tuple[str, ...]:
     return (f"vista.encoders.{family}",)
 
 
-def _judge(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    return (f"vista.judges.{settings['judge']}",)
-
-
 def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
     """Return a model's settings without a stand-in's training recipe, which its own node has."""
-    whole = _dump(settings)
+    whole = dump(settings)
     if settings.source.kind == "standin":
         whole["source"] = {"kind": "standin", "family": settings.source.family}
     return whole

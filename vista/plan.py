@@ -13,7 +13,8 @@ from vista.artifacts import MANIFEST
 from vista.code import code_digest, is_fetch
 from vista.config.run import RunConfig, load_config, parse_config
 from vista.errors import UserError
-from vista.nodes import Builder, Node
+from vista.node import Node
+from vista.nodes import Builder
 
 
 class Plan:
@@ -51,6 +52,10 @@ class Plan:
         if is_fetch(stage):
             return ""
         return code_digest((f"vista.stages.{stage}", *self.nodes[stage, folder].modules))
+
+    def gpus(self, stage: str, folder: str) -> int:
+        """Return the GPUs that the job asks for."""
+        return self.nodes[stage, folder].gpus
 
     @property
     def report(self) -> str:

@@ -29,7 +29,7 @@ from vista.forecast.overview import (
     size,
 )
 from vista.forecast.shapes import Shapes, language_shape, vision_shape, width_of
-from vista.nodes import Node
+from vista.node import Node
 from vista.plan import Plan, load_plan
 from vista.stages import STAGES
 

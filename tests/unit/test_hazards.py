@@ -15,6 +15,7 @@ import yaml
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Box
 from vista.encoders.contract import VisionEncoder
+from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.plan import Plan, load_plan
 from vista.store.latents import LatentWriter
@@ -40,7 +41,12 @@ def test_training_and_evaluation_see_the_same_crop_of_held_out_images(name: str)
 
 def test_the_published_pre_processing_is_a_switch_that_is_off() -> None:
     content = yaml.safe_load((CONFIGS / "paper.yaml").read_text())
-    plan = load_plan({**content, "paper_faithful": True})
+    assert content["paper_faithful"] is False
+    with pytest.raises(UserError, match="'train', which paper_faithful evaluates on, but data has"):
+        load_plan({**content, "paper_faithful": True})
+    # As the config's own comment says.
+    learnt = {"fractions": {"train": 1, "validation": 0, "test": 0}}
+    plan = load_plan({**content, "paper_faithful": True, "data": {**content["data"], **learnt}})
     assert feature_fits(plan, "train_projector") == {"pad"}
     for stage in ("latents", "caption", "localization"):
         assert feature_fits(plan, stage) == {"crop"}

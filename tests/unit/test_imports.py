@@ -21,9 +21,12 @@ ALLOWED: dict[str, set[str]] = {
     "artifacts": {"errors"},
     "code": set(),
     "config": {"errors"},
-    "nodes": {"config", "artifacts"},
-    "plan": {"config", "artifacts", "code", "errors", "nodes"},
-    "forecast": {*BASE, "nodes", "plan", "sae"},
+    "node": {"config", "artifacts"},
+    "nodes": {"config", "node", "intervention_nodes"},
+    # `nodes` for type checking alone: the two make one tree of artifacts.
+    "intervention_nodes": {"config", "node", "nodes"},
+    "plan": {"config", "artifacts", "code", "errors", "node", "nodes"},
+    "forecast": {*BASE, "node", "plan", "sae"},
     "cli": {
         *("artifacts", "code", "config", "errors"),
         *("forecast", "plan", "report", "stages", "store"),
@@ -34,12 +37,22 @@ ALLOWED: dict[str, set[str]] = {
     "encoders": {*BASE, "data"},
     "language": {*BASE, "data"},
     "sae": {*BASE, "language", "data"},
+    "interventions": {*BASE, "data", "language", "sae", "store"},
     "projector": {*BASE, "data", "language", "sae", "store"},
     "standins": {*BASE, *TOOLS},
     "judges": {"config", "errors"},
     "metrics": {"config", "errors", "judges"},
     "report": {*BASE, "data", "store", "metrics", "judges"},
-    "stages": {*BASE, *TOOLS, "projector", "standins", "judges", "metrics", "report"},
+    "stages": {
+        *BASE,
+        *TOOLS,
+        "interventions",
+        "projector",
+        "standins",
+        "judges",
+        "metrics",
+        "report",
+    },
 }
 
 

@@ -163,3 +163,120 @@ def test_a_missing_key_and_a_missing_file_are_named(
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(UserError, match="must hold keys and values"):
         load_config(tmp_path / "list.yaml")
+
+
+def published() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((CONFIGS / "paper.yaml").read_text())
+    return loaded
+
+
+def test_where_and_in_what_portions_a_job_runs_is_no_part_of_an_id() -> None:
+    before = published()
+    after = copy.deepcopy(before)
+    for stage in after["projector"]["stages"]:
+        stage |= {"micro_batch": 2, "checkpoint_every": 7}
+    after["encoders"]["clip"] |= {"device": "cpu", "batch_size": 3}
+    after["llms"]["gemma2_2b"]["model"] |= {"device": "cuda:1"}
+    after["latents"]["batch_size"] = 1
+    assert new(before, after) == Counter()
+    # The jobs are told all the same.
+    plan = load_plan(after)
+    order = next(node.order for node in plan.nodes.values() if node.stage == "train_projector")
+    assert order["training"]["micro_batch"] == 2
+    assert order["llm"]["device"] == "cuda:1"
+    spec = json.loads(next(n for n in plan.nodes.values() if n.stage == "latents").spec)
+    assert spec["options"]["latents"] == {"batch_size": 1}
+    # The number format is another matter.
+    after["llms"]["gemma2_2b"]["model"] |= {"dtype": "float32"}
+    assert {"train_projector", "latents", "caption", "check_sae"} <= set(new(before, after))
+
+
+def test_a_job_on_a_gpu_asks_for_one(content: dict[str, Any]) -> None:
+    gpus = {(n.stage, n.gpus) for n in load_plan(published()).nodes.values()}
+    for stage in ("features", "train_projector", "latents", "caption", "check_sae"):
+        assert (stage, 1) in gpus
+        assert (stage, 0) not in gpus
+    assert ("matching_rate", 0) in gpus
+    assert {n.gpus for n in load_plan(content).nodes.values()} == {0}
+    content["llms"]["llama"]["model"] |= {"device_map": "auto"}
+    assert {n.gpus for n in load_plan(content).nodes.values()} == {0, 1}
+
+
+def test_pretrained_parts_are_fetched_unless_the_user_has_them() -> None:
+    content = published()
+    stages = Counter(stage for stage, _ in nodes(content))
+    assert stages["fetch_model"] == 4
+    assert stages["fetch_sae"] == stages["import_sae"] == stages["fetch_labels"] == 26
+    del content["data"]["fetch"]
+    content["encoders"]["clip"]["source"] = {"kind": "checkpoint", "family": "clip", "path": "c"}
+    saes = content["llms"]["gemma2_2b"]["saes"]
+    saes |= {"pretrained": {"path": "saes/{layer}"}, "labels": {"path": "labels/{layer}"}}
+    stages = Counter(stage for stage, _ in nodes(content))
+    assert stages["fetch_model"] == 3
+    assert not stages["fetch_sae"] and not stages["fetch_labels"]
+    assert stages["import_labels"] == 26
+
+
+def test_stages_of_training_follow_one_another_and_read_their_own_data() -> None:
+    plan = load_plan(published())
+    seconds = [n for n in plan.nodes.values() if "start" in n.inputs]
+    assert len(seconds) == 6
+    for node in seconds:
+        start = node.inputs["start"]
+        assert start.stage == "train_projector"  # type: ignore[union-attr]
+        assert start.inputs["records"].name == "llava-blip_laion_cc_sbu_558k"  # type: ignore[union-attr]
+        assert node.inputs["records"].name == "llava-llava_v1_5_mix665k"  # type: ignore[union-attr]
+        assert "projector" not in node.settings
+        assert start.settings["projector"] == {"kind": "linear", "init_scale": 1.0}  # type: ignore[union-attr]
+    latents = [n for n in plan.nodes.values() if n.stage == "latents"]
+    assert {n.inputs["projector"] for n in latents} == set(seconds)
+
+
+def test_a_pretrained_projector_is_one_point_and_enters_at_evaluation(
+    content: dict[str, Any],
+) -> None:
+    block = {"encoders": ["clip"], "llms": ["llama"], "sae_weights": [1], "seeds": [0]}
+    after = copy.deepcopy(content)
+    after["sweep"].append({**block, "projector": {"pretrained": "theirs.pth"}})
+    found = new(content, after)
+    assert found["import_projector"] == 1
+    assert found["train_projector"] == 0
+    (node,) = (n for n in load_plan(after).nodes.values() if n.stage == "import_projector")
+    assert node.files == ("theirs.pth",)
+    after["sweep"].append(block)
+    with pytest.raises(UserError, match="two different projectors"):
+        parse_config(after)
+    content["sweep"].append({**block, "seeds": [0, 1], "projector": {"pretrained": "p.pth"}})
+    with pytest.raises(UserError, match="is one point: give seeds one value"):
+        parse_config(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "expected"),
+    [
+        ("pretrained", {"sae_id": "layer_0/width_16k/canonical"}, "put {layer} where"),
+        ("labels", {"source": "0-gemmascope-res-16k"}, "labels.source .* is the same for layers"),
+        ("layers", [0, 0], "name none twice"),
+        ("layers", [-1], "must count from 0"),
+    ],
+)
+def test_one_sae_for_several_layers_is_refused(place: str, change: Any, expected: str) -> None:
+    content = published()
+    saes = content["llms"]["gemma2_2b"]["saes"]
+    saes[place] = {**saes[place], **change} if isinstance(change, dict) else change
+    with pytest.raises(UserError, match=expected):
+        parse_config(content)
+
+
+def test_a_split_without_images_is_refused_before_anything_runs() -> None:
+    content = published()
+    content["latents"]["split"] = "tset"
+    with pytest.raises(UserError, match=r"latents\.split"):
+        parse_config(content)
+    content["latents"]["split"] = "validation"
+    with pytest.raises(UserError, match="latents reads split 'validation', but data has no such"):
+        parse_config(content)
+    content = published()
+    content["projector"]["stages"][0]["data"] = "laion"
+    with pytest.raises(UserError, match="names data 'laion'; training has mix665k, pretrain_558k"):
+        parse_config(content)

@@ -27,3 +27,13 @@ def test_a_dry_run_lists_every_job(config: Path, tmp_path: Path) -> None:
     total = int(stats[stats.index("total") + 1])
     # The default target and the summary are rules of their own.
     assert total == len(load_plan(config).nodes) + 2
+
+
+def test_the_published_configs_share_data_encoders_and_features() -> None:
+    shared = ("fetch_data", "records", "features")
+    first, *others = (
+        {key for key in load_plan(path).nodes if key[0] in shared}
+        for path in sorted(ROOT.glob("config/paper*.yaml"))
+    )
+    assert len(first) == 15
+    assert all(found == first for found in others)

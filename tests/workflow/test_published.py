@@ -244,6 +244,18 @@ def test_afterwards_nothing_needs_the_network(run: Run) -> None:
     assert "Nothing to be done" in run.snakemake("--dry-run").stdout
 
 
+def test_the_published_pre_processing_runs_when_it_is_asked_for(run: Run) -> None:
+    content = yaml.safe_load(run.config.read_text())
+    content |= {"name": "faithful", "paper_faithful": True, "metrics": {"reconstruction": {}}}
+    content["data"]["fractions"] = {"train": 1, "validation": 0, "test": 0}
+    content["sweep"] = [content["sweep"][0] | {"sae_weights": [1]}]
+    run.config.with_name("faithful.yaml").write_text(yaml.safe_dump(content))
+    other = Run(run.folder, run.config.with_name("faithful.yaml"), run.hub)
+    other.snakemake("--until", "latents")
+    crop = next((run.folder / "results" / "features").glob("clip-crop-*/geometry.json"))
+    assert json.loads(crop.read_text())["fit"] == "crop"
+
+
 def test_every_family_is_on_the_hub_and_encodes_images(run: Run) -> None:
     content = yaml.safe_load(run.config.read_text())
     families = {"siglip": "siglip", "siglip2_naflex": "siglip2", "ijepa": "ijepa",

@@ -23,7 +23,7 @@ from vista.plan import Plan, load_plan
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config" / "smoke.yaml"
 COLUMNS = [
-    *("metric", "encoder", "llm", "sae_weight", "seed", "layer", "token_kind"),
+    *("metric", "encoder", "llm", "sae_weight", "seed", "method", "layer", "token_kind"),
     *("value", "ci_low", "ci_high", "chance", "n"),
 ]
 
@@ -84,7 +84,7 @@ def test_the_table_has_its_columns_and_a_row_a_figure(run: Path, plan: Plan) -> 
     header = (run / "results" / "summary.csv").read_text().splitlines()[0]
     assert header.split(",") == COLUMNS
     rows = table.to_pylist()
-    key = ("metric", "encoder", "llm", "sae_weight", "seed", "layer", "token_kind")
+    key = tuple(COLUMNS[:8])
     keys = [tuple(row[name] for name in key) for row in rows]
     assert len(set(keys)) == len(keys)
     points = {(r["encoder"], r["llm"], r["sae_weight"], r["seed"]) for r in rows if r["encoder"]}
@@ -233,6 +233,45 @@ def test_the_workflow_runs_on_a_users_own_coco_files(run: Path, tmp_path: Path) 
     assert named
     summary = (run / "results" / "summary.md").read_text()
     assert "by\\_hand" in summary
+
+
+def test_interventions_add_their_own_stages_to_what_is_there(run: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(CONFIG.read_text())
+    bounds = dict.fromkeys(("max_fvu", "min_l0", "max_l0", "max_dead_share"))
+    content["vision_saes"] = {
+        "topk": {
+            "train": {"steps": 20, "batch_patches": 256, "expansion": 2},
+            "check": {**bounds, "patches": 200},
+            "labels": {"min_share": 0.1, "min_images": 1},
+        }
+    }
+    short = {"coefficients": [2], "max_new_tokens": 6}
+    vision = {"directions": {"method": "vision_latent"}, "vision_sae": "topk"}
+    content["interventions"] = {
+        "encoders": ["dinov2"],
+        "methods": {"latent": {"sae_weights": [1]}, "vision": {**vision, "sae_weights": [0]}},
+        "removal": {"task": "remove", **short},
+        "replacement": {"task": "replace", "how": "remove_add", **short},
+    }
+    config = tmp_path / "edited.yaml"
+    config.write_text(yaml.safe_dump({**content, "name": "edited"}))
+    done = jobs(snakemake(run, config=config))
+    assert done == {
+        "train_vision_sae": 1,
+        "check_vision_sae": 1,
+        "label_vision_latents": 1,
+        "latents": 1,  # of the selection split
+        "directions": 2,
+        "edit_captions": 8,
+        "removal": 2,
+        "replacement": 2,
+        "report": 1,
+    }
+    rows = pq.read_table(run / "results" / "summary.parquet").to_pylist()
+    methods = {(r["method"], r["sae_weight"]) for r in rows if r["metric"] == "removal_ms_object"}
+    assert methods == {("latent", 1.0), ("vision", 0.0)}
+    assert (run / "results" / "figures" / "interventions.png").is_file()
+    assert jobs(snakemake(run, "--dry-run", config=config)) == {}
 
 
 def test_a_file_that_is_no_image_is_named(run: Path, tmp_path: Path) -> None:

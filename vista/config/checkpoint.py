@@ -26,10 +26,3 @@ class Checkpoint(BaseModel):
         if self.path is not None and self.revision is not None:
             raise ValueError("`revision` belongs to `repo`, not to `path`")
         return self
-
-    @property
-    def location(self) -> str:
-        """What `from_pretrained` is given."""
-        location = self.path or self.repo
-        assert location is not None
-        return location

@@ -150,6 +150,7 @@ class FetchFile(_Settings):
 class FileData(_Settings):
     """What all data that lie in files have in common."""
 
+    kind: str
     images: str = Field(description="Root folder of the images.")
     every: int = Field(
         1, ge=1, description="Take every nth row of a split: the first, then each nth after it."
@@ -171,6 +172,13 @@ class FileData(_Settings):
     def annotation_files(self) -> list[str]:
         """The annotation files that the settings name, sorted."""
         return []
+
+    def holds(self, split: Split) -> bool:
+        """Whether the settings put any image into a split."""
+        splits: Any = getattr(self, "splits", None)
+        if splits is not None:
+            return split in splits
+        return float(getattr(getattr(self, "fractions", None), split, 0.0)) > 0
 
     @model_validator(mode="after")
     def _inside_the_fetched(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.checkpoint import Checkpoint
+from vista.config.data import Split
 from vista.config.metrics import BootstrapSettings
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
@@ -103,8 +104,8 @@ class EncoderSettings(_Settings):
 class ProbeSettings(_Settings):
     """Linear probe: can a patch token's class be read off linearly?"""
 
-    split: str = Field("train", description="Images that the probe is fitted on.")
-    test_split: str = Field("test", description="Images that it is judged on.")
+    split: Split = Field("train", description="Images that the probe is fitted on.")
+    test_split: Split = Field("test", description="Images that it is judged on.")
     mask_cover: float = Field(
         0.5, gt=0, le=1, description="Share of a patch that an object must cover to name it."
     )

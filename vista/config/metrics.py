@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from vista.config.data import Split
+from vista.config.judges import JudgeChoice
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +49,7 @@ class MatchingSettings(_Settings):
     other_k: tuple[int, ...] = Field(
         (1, 5, 10), description="Further numbers of latents to report beside it."
     )
-    judge: str = Field("lexical", description="Judge of labels: see vista.judges.")
+    judge: JudgeChoice = Field("lexical", description="Judge of labels: see vista.judges.")
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over images."
     )
@@ -72,7 +75,9 @@ class LocalizationSettings(_Settings):
         description="Latents that may be chosen for the pointing game.",
     )
     top_k: int = Field(3, ge=1, description="Distinct latents an image that may play.")
-    judge: str = Field("whole_word", description="Judge that says which labels are the class word.")
+    judge: JudgeChoice = Field(
+        "whole_word", description="Judge that says which labels are the class word."
+    )
     min_patches: int = Field(
         5,
         ge=0,
@@ -99,8 +104,8 @@ class LocalizationSettings(_Settings):
 class CaptionSettings(_Settings):
     """What the language model says about an image it sees through the projector."""
 
-    split: str = Field("test", description="Images that are captioned.")
-    judge: str = Field("lexical", description="Judge of object mentions: see vista.judges.")
+    split: Split = Field("test", description="Images that are captioned.")
+    judge: JudgeChoice = Field("lexical", description="Judge of object mentions: see vista.judges.")
     max_new_tokens: int = Field(32, ge=1, description="Longest greedy caption, in tokens.")
     batch_size: int = Field(64, ge=1, description="Images a forward pass.")
     max_length: int = Field(512, ge=1, description="Tokens a sample, visual tokens included.")

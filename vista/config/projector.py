@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vista.config.data import Split
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -19,7 +21,7 @@ class TrainingStage(_Settings):
     data: str | None = Field(
         None, description="an entry of `training`, the data to learn from; null: the run's `data`"
     )
-    split: str = Field("train", description="images of the data that are learnt from")
+    split: Split = Field("train", description="images of the data that are learnt from")
     steps: int | None = Field(None, gt=0, description="optimizer steps; or give `epochs`")
     epochs: float | None = Field(
         None, gt=0, description="passes over the images; neither this nor `steps`: one pass"
@@ -64,7 +66,9 @@ class ProjectorSettings(_Settings):
         1.0, gt=0, description="factor on the first weights; 1: those of a plain linear layer"
     )
     layers: tuple[int, ...] | None = Field(
-        None, description="layer set of the SAE term; null: every layer that has an SAE"
+        None,
+        min_length=1,
+        description="layer set of the SAE term; null: every layer that has an SAE",
     )
     stages: tuple[TrainingStage, ...] = Field(
         (TrainingStage(),),
@@ -92,7 +96,7 @@ class PretrainedProjector(_Settings):
 class LatentsSettings(_Settings):
     """How visual tokens are read through the SAEs."""
 
-    split: str = Field("test", description="images that are encoded and measured")
+    split: Split = Field("test", description="images that are encoded and measured")
     batch_size: int = Field(64, gt=0, description="images a forward pass")
     max_active: int = Field(512, gt=0, description="slots a token; more active latents: an error")
     max_length: int = Field(512, gt=0, description="tokens a sample, visual tokens included")

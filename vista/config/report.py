@@ -32,6 +32,12 @@ class Aims(_Settings):
         gt=0,
         description="Matching gain over the shuffled level, with the term / without, hoped for.",
     )
+    removal_gain: float | None = Field(
+        0.35, description="Relative gain of the removal MS over the best vision-only rival."
+    )
+    replacement_gain: float | None = Field(
+        0.47, description="Relative gain of the replacement MS over the best vision-only rival."
+    )
 
 
 class ReportSettings(_Settings):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vista.config.data import DataSettings, DrawnData, DrawnText, TextSettings
+from vista.config.data import DataSettings, DrawnData, DrawnText, FileData, Split, TextSettings
 from vista.config.encoders import EncoderSettings, ProbeSettings
 from vista.config.language import LanguageSettings
 from vista.config.metrics import (
@@ -21,6 +21,7 @@ from vista.config.metrics import (
 )
 from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
 from vista.config.report import ReportSettings
+from vista.config.rivals import InterventionsSettings, VisionSaeEntry
 from vista.config.sae import (
     CheckSaeSettings,
     ImportSaeSettings,
@@ -33,6 +34,7 @@ from vista.errors import UserError
 
 # Names become folder names and columns of the table.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class _Settings(BaseModel):
@@ -58,8 +60,10 @@ class SaeSettings(_Settings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if len(set(self.layers)) != len(self.layers):
-            raise ValueError(f"layers {list(self.layers)} names a layer twice")
+        if len(set(self.layers)) != len(self.layers) or min(self.layers) < 0:
+            raise ValueError(f"layers {list(self.layers)} must count from 0 and name none twice")
+        if len(self.layers) > 1:
+            self._one_for_each_layer()
         if (self.train is None) == (self.pretrained is None):
             raise ValueError("give either `train` or `pretrained`")
         if isinstance(self.pretrained, dict):
@@ -67,6 +71,24 @@ class SaeSettings(_Settings):
             if missing:
                 raise ValueError(f"layers {missing} have no entry under `pretrained`")
         return self
+
+    def _one_for_each_layer(self) -> None:
+        """Refuse one SAE, or one set of labels, for several layers."""
+        sources: list[tuple[str, str | None]] = []
+        if isinstance(self.pretrained, ImportSaeSettings):
+            own = self.pretrained
+            sources.append(("sae_id", own.sae_id) if own.sae_id else ("path", own.path))
+        if self.labels is not None:
+            labels = self.labels
+            sources.append(
+                ("labels.path", labels.path) if labels.path else ("labels.source", labels.source)
+            )
+        for key, value in sources:
+            if value is not None and "{layer}" not in value:
+                raise ValueError(
+                    f"{key} {value!r} is the same for layers {list(self.layers)}: put {{layer}} "
+                    "where the layer's number stands"
+                )
 
     def source(self, layer: int) -> ImportSaeSettings:
         """Return where the pretrained SAE of one layer comes from."""
@@ -136,7 +158,7 @@ class RunConfig(_Settings):
     results: str = Field("results", min_length=1, description="folder of all artifacts")
     threads: int = Field(1, gt=0, description="CPU threads a job; more can change the last bits")
     data: DataSettings = Field(description="the images that are learnt from and measured")
-    training: dict[Annotated[str, Field(pattern=NAME)], DataSettings] = Field(
+    training: dict[Name, DataSettings] = Field(
         default_factory=dict,
         description="further data, by name, for projectors to learn from: see projector.stages",
     )
@@ -144,20 +166,28 @@ class RunConfig(_Settings):
         None, description="what stand-in models learn from; null: `data`, if that is drawn"
     )
     text: TextSettings = Field(DrawnText(), description="the language corpus")
-    encoders: dict[str, EncoderSettings] = Field(min_length=1, description="by name")
-    llms: dict[str, LlmEntry] = Field(min_length=1, description="by name")
+    encoders: dict[Name, EncoderSettings] = Field(min_length=1, description="by name")
+    llms: dict[Name, LlmEntry] = Field(min_length=1, description="by name")
     sweep: tuple[Block, ...] = Field((Block(),), min_length=1, description="what is combined")
     projector: ProjectorSettings = Field(ProjectorSettings(), description="training of projectors")
     latents: LatentsSettings = Field(LatentsSettings(), description="encoding into latents")
     check_sae: CheckSaeSettings = Field(CheckSaeSettings(), description="bounds on every SAE")
     label_latents: LabelSettings = Field(LabelSettings(), description="labels of latents")
     metrics: Metrics = Field(description="what is measured")
+    vision_saes: dict[Name, VisionSaeEntry] = Field(
+        default_factory=dict,
+        description="SAEs on patch features, by name; trained for each encoder where asked for",
+    )
+    interventions: InterventionsSettings | None = Field(
+        None, description="removal and replacement of objects; null: not measured"
+    )
     report: ReportSettings = Field(ReportSettings(), description="table and figures")
     paper_faithful: bool = Field(
         False,
         description="evaluate as the authors' program does: images centre-cropped (training pads "
-        "them to squares) and taken from the training split. For comparison with published "
-        "figures only: crops then differ between training and evaluation, and nothing is held out",
+        "them to squares) and taken from the train split of `data`, which should be images that "
+        "projectors learnt from. For comparison with published figures only: crops then differ "
+        "between training and evaluation, and nothing is held out",
     )
 
     @model_validator(mode="after")
@@ -185,6 +215,48 @@ class RunConfig(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _interventions_known(self) -> Self:
+        if self.interventions is None:
+            return self
+        for name, entry in self.interventions.methods.items():
+            if entry.vision_sae is not None and entry.vision_sae not in self.vision_saes:
+                known = ", ".join(sorted(self.vision_saes)) or "no entry"
+                raise ValueError(
+                    f"interventions.methods.{name}.vision_sae is {entry.vision_sae!r}; "
+                    f"vision_saes has {known}"
+                )
+        for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
+            for name in getattr(self.interventions, kind) or ():
+                if name not in entries:
+                    known = ", ".join(sorted(entries))
+                    raise ValueError(f"interventions.{kind} names {name!r}; {kind} has {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_hold_images(self) -> Self:
+        asked: list[tuple[str, str | None, Split]] = [
+            (f"projector.stages.{i}", stage.data, stage.split)
+            for i, stage in enumerate(self.projector.stages)
+        ]
+        asked += [("latents", None, self.judged_split(self.latents.split))]
+        if self.metrics.caption:
+            split = self.judged_split(self.metrics.caption.split)
+            asked += [("metrics.caption", None, split)]
+        for key, name, split in asked:
+            data = self.training[name] if name else self.data
+            if isinstance(data, FileData) and not data.holds(split):
+                where = f"training.{name}" if name else "data"
+                why = ", which paper_faithful evaluates on" if self.paper_faithful else ""
+                raise ValueError(
+                    f"{key} reads split {split!r}{why}, but {where} has no such images"
+                )
+        return self
+
+    def judged_split(self, split: Split) -> Split:
+        """The images that are judged where the settings name `split`."""
+        return "train" if self.paper_faithful else split
+
+    @model_validator(mode="after")
     def _one_projector_a_point(self) -> Self:
         sources: dict[Point, PretrainedProjector | None] = {}
         for point, projector in self._sweep():
@@ -195,11 +267,12 @@ class RunConfig(_Settings):
     @model_validator(mode="after")
     def _something_to_learn_from(self) -> Self:
         if self.world is None and (self.standins or isinstance(self.text, DrawnText)):
-            what = f"stand-in models ({', '.join(self.standins)})" if self.standins else "text"
-            raise ValueError(
-                f"{what} need a drawn world: add `pretraining: {{kind: drawn}}`"
-                + ("" if self.standins else ", or give `text: {kind: lines, ...}`")
-            )
+            if self.standins:
+                what, instead = f"stand-in models ({', '.join(self.standins)}) need", ""
+            else:
+                what = "the default `text` needs"
+                instead = ", or give `text: {kind: captions}` or `{kind: lines, ...}`"
+            raise ValueError(f"{what} a drawn world: add `pretraining: {{kind: drawn}}`{instead}")
         return self
 
     @property
@@ -277,6 +350,15 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     return f"{key}: {message}" if key else message
 
 
+# What pydantic puts into the place of an error in a union told apart by `kind`.
+_TAGS = frozenset(
+    {
+        *("standin", "checkpoint", "drawn", "coco", "llava", "folder", "webdataset"),
+        *("name", "lexical", "whole_word", "embedding", "vlm", "api"),
+    }
+)
+
+
 def _key(location: tuple[int | str, ...], content: Any) -> str:
     """Return a location as a dotted key, without the tags that pydantic puts in for unions."""
     parts: list[str] = []
@@ -285,7 +367,7 @@ def _key(location: tuple[int | str, ...], content: Any) -> str:
         at = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
         if inside or at:
             content = content[part]
-        elif place + 1 < len(location):
+        elif place + 1 < len(location) or part in _TAGS:
             continue
         parts.append(str(part))
     return ".".join(parts)

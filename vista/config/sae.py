@@ -27,19 +27,41 @@ class TextPass(_Settings):
     )
 
 
-class TrainSaeSettings(_Settings):
-    """How a stand-in's SAE is trained with sae_lens' own trainer."""
+class SaeRecipe(_Settings):
+    """How sae_lens' own trainer fits an SAE, whatever it reads."""
+
+    k: float = Field(5, gt=0, description="mean active latents a token that training aims at")
+    steps: int = Field(300, gt=0, description="optimizer steps")
+    lr: float = Field(4e-3, gt=0, description="peak learning rate of Adam")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising rate")
+    decay: float = Field(0.3, ge=0, lt=1, description="share of the steps with a falling rate")
+    data_init: bool = Field(
+        True, description="start each latent at a token's direction instead of a random one"
+    )
+    dead_window: int = Field(
+        50, gt=0, description="steps without firing after which a latent counts as dead"
+    )
+    aux_loss: float = Field(
+        1.0, ge=0, description="weight of the topk family's loss that revives dead latents"
+    )
+    l0_weight: float = Field(1.0, ge=0, description="weight of jumprelu's loss towards `k`")
+    l0_warmup: float = Field(
+        0.3, ge=0, le=1, description="share of the steps in which a sparsity loss rises"
+    )
+    bandwidth: float = Field(
+        0.5, gt=0, description="width of jumprelu's straight-through window, in rescaled units"
+    )
+    seed: int = Field(0, ge=0, description="seed of data order, weights and batches")
+
+
+class TrainSaeSettings(SaeRecipe):
+    """How a stand-in's SAE is trained on a language model's residual stream."""
 
     architecture: Literal["batchtopk", "jumprelu"] = Field(
         "batchtopk", description="SAE architecture; both run as jumprelu at inference"
     )
     d_sae: int = Field(384, gt=0, description="latents in the dictionary")
-    k: float = Field(5, gt=0, description="mean active latents a token that training aims at")
-    steps: int = Field(300, gt=0, description="optimizer steps")
     batch_tokens: int = Field(512, gt=0, description="tokens a step")
-    lr: float = Field(4e-3, gt=0, description="peak learning rate of Adam")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising rate")
-    decay: float = Field(0.3, ge=0, lt=1, description="share of the steps with a falling rate")
     tokens: int = Field(60_000, gt=0, description="text tokens whose activations are cached")
     token_balance: float = Field(
         0.5,
@@ -49,24 +71,7 @@ class TrainSaeSettings(_Settings):
         "text as it is, 0 every id equally often, so that frequent words do not fill the "
         "dictionary",
     )
-    data_init: bool = Field(
-        True, description="start each latent at a token's direction instead of a random one"
-    )
-    dead_window: int = Field(
-        50, gt=0, description="steps without firing after which a latent counts as dead"
-    )
-    aux_loss: float = Field(
-        1.0, ge=0, description="weight of batchtopk's loss that revives dead latents"
-    )
-    l0_weight: float = Field(1.0, ge=0, description="weight of jumprelu's loss towards `k`")
-    l0_warmup: float = Field(
-        0.3, ge=0, le=1, description="share of the steps in which jumprelu's L0 loss rises"
-    )
-    bandwidth: float = Field(
-        0.5, gt=0, description="width of jumprelu's straight-through window, in rescaled units"
-    )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
-    seed: int = Field(0, ge=0, description="seed of documents, weights and batches")
 
 
 class ImportSaeSettings(_Settings):
@@ -158,16 +163,21 @@ class NeuronpediaSettings(_Settings):
         )
 
 
-class CheckSaeSettings(_Settings):
-    """Bounds on an SAE's figures on held-out text; null: no bound."""
+class SaeBounds(_Settings):
+    """Bounds on an SAE's figures on held-out data; null: no bound."""
 
-    tokens: int = Field(20_000, gt=0, description="held-out text tokens to measure on")
     max_fvu: float | None = Field(0.2, gt=0, description="largest fraction of variance unexplained")
     min_l0: float | None = Field(1.0, ge=0, description="smallest mean of active latents a token")
     max_l0: float | None = Field(64.0, gt=0, description="largest mean of active latents a token")
     max_dead_share: float | None = Field(
         0.8, ge=0, le=1, description="largest share of latents that never fire on these tokens"
     )
+
+
+class CheckSaeSettings(SaeBounds):
+    """Bounds on an SAE's figures on held-out text; null: no bound."""
+
+    tokens: int = Field(20_000, gt=0, description="held-out text tokens to measure on")
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 
 

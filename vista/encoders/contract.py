@@ -125,25 +125,23 @@ class VisionEncoder:
 
 
 def load_encoder(
-    location: str | Path,
+    folder: Path,
     family: str,
     layer: int = -1,
     final_norm: bool = True,
     device: str = "cpu",
     dtype: str = "float32",
-    revision: str | None = None,
     prefix_tokens: int | None = None,
 ) -> VisionEncoder:
-    """Load a vision encoder from a `save_pretrained` folder or the local cache of the hub.
+    """Load a vision encoder from a `save_pretrained` folder.
 
     Args:
-        location: folder or repository name; safetensors weights and preprocessor_config.json.
+        folder: config, safetensors weights and preprocessor_config.json.
         family: one of `vista.encoders.registry.MODULES`.
         layer: block whose output is read, counted from 0; negative counts from the last.
         final_norm: apply the norm that the family's `last_hidden_state` has.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto".
         dtype: "float32", "bfloat16" or "float16".
-        revision: commit of a repository.
         prefix_tokens: tokens before the patches; None: what the family knows.
 
     Raises:
@@ -157,25 +155,21 @@ def load_encoder(
     disable_progress_bar()  # type: ignore[no-untyped-call]
     parts = load_family(family)
     place = find_device(device)
-    preprocessor = read_preprocessor(location, revision)
-    local: dict[str, Any] = {
-        "local_files_only": True,
-        "revision": revision,
-        "trust_remote_code": False,
-    }
+    preprocessor = read_preprocessor(folder)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         # The config first: a wrong family is told before gigabytes are read.
-        config = AutoConfig.from_pretrained(str(location), **local)
+        config = AutoConfig.from_pretrained(str(folder), **local)
         found = str(config.model_type)
         other = parts.model_types and found not in parts.model_types
         # "vit" takes any model type, but not a model that is called with other inputs.
         if other or load_family(family_of(found)).inputs is not parts.inputs:
             raise UserError(
-                f"vision encoder {location}: it is a {found} model, not of {family!r}; "
+                f"vision encoder {folder}: it is a {found} model, not of {family!r}; "
                 f"set family: {family_of(found)}"
             )
         model, report = AutoModel.from_pretrained(
-            str(location),
+            str(folder),
             config=config,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
@@ -184,14 +178,14 @@ def load_encoder(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
-            f"vision encoder {location}: could not be loaded ({str(error).splitlines()[0]}); "
-            "expected a save_pretrained folder with safetensors weights, or a fetched repository"
+            f"vision encoder {folder}: could not be loaded ({str(error).splitlines()[0]}); "
+            "expected a save_pretrained folder with safetensors weights"
         ) from error
-    _refuse_missing(location, model, parts.tower(model), report["missing_keys"])
+    _refuse_missing(folder, model, parts.tower(model), report["missing_keys"])
     return VisionEncoder(family, model.to(place), preprocessor, layer, final_norm, prefix_tokens)
 
 
-def _refuse_missing(location: str | Path, model: Any, tower: Any, missing: Any) -> None:
+def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Any) -> None:
     # transformers fills what a file lacks with random numbers, and only warns. A pooler, a head or
     # a mask token takes no part in patch tokens, and real checkpoints do lack them.
     own = {id(parameter) for parameter in tower.parameters()}
@@ -204,6 +198,6 @@ def _refuse_missing(location: str | Path, model: Any, tower: Any, missing: Any) 
     )
     if lacking:
         raise UserError(
-            f"vision encoder {location}: its files lack {len(lacking)} weights of the model "
+            f"vision encoder {folder}: its files lack {len(lacking)} weights of the model "
             f"({lacking[0]}, ...); fetch it again"
         )

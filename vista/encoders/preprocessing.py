@@ -82,23 +82,18 @@ class Preprocessing:
         return (pixels - mean_311) / torch.tensor(self.std).view(3, 1, 1)
 
 
-def read_preprocessor(location: str | Path, revision: str | None = None) -> dict[str, Any]:
-    """Return the content of a folder's, or a cached repository's, preprocessor_config.json.
+def read_preprocessor(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's preprocessor_config.json.
 
     Raises UserError where it is missing or does not tell how to normalise.
     """
-    path = Path(location) / PREPROCESSOR
-    if not Path(location).is_dir():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(str(location), PREPROCESSOR, revision=revision)
-        path = Path(cached) if isinstance(cached, str) else path
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = (folder / PREPROCESSOR).read_text(encoding="utf-8")
+        content: dict[str, Any] = json.loads(text)
         content["image_mean"], content["image_std"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"vision encoder {location}: {PREPROCESSOR} is missing or lacks image_mean and "
+            f"vision encoder {folder}: {PREPROCESSOR} is missing or lacks image_mean and "
             "image_std; without it images cannot be normalised as in training"
         ) from error
     return content

@@ -110,8 +110,9 @@ class Patience:
 
 def client() -> httpx2.Client:
     """Return an HTTP client. It sends credentials to the host they are meant for, not to one that
-    this host redirects to."""
-    return httpx2.Client(follow_redirects=True, timeout=TIMEOUT)
+    this host redirects to, and follows no redirect from https to http."""
+    hooks = {"response": [_refuse_plain_http]}
+    return httpx2.Client(follow_redirects=True, timeout=TIMEOUT, event_hooks=hooks)
 
 
 def get(client: httpx2.Client, url: str, params: Mapping[str, str], instead: str) -> bytes:
@@ -253,6 +254,17 @@ def _receive(client: httpx2.Client, file: RemoteFile, headers: Mapping[str, str]
                 yield len(piece)
             out.flush()
             os.fsync(out.fileno())
+
+
+def _refuse_plain_http(response: httpx2.Response) -> None:
+    if not response.has_redirect_location or response.url.scheme != "https":
+        return
+    target = response.url.join(response.headers["location"])
+    if target.scheme != "https":
+        raise UserError(
+            f"{response.url.host} redirects to {target.scheme}://{target.host}, which is not "
+            "encrypted; do not use this source"
+        )
 
 
 def _require_success(response: httpx2.Response) -> None:

@@ -1,17 +1,18 @@
 """Repositories of the Hugging Face hub: what is in them at a commit, and their files.
 
-`HF_ENDPOINT` and `HF_TOKEN` are read by huggingface_hub. The token goes into the header of requests
-to the hub and nowhere else.
+`HF_ENDPOINT` is read by huggingface_hub. The token is the one in `HF_TOKEN`, never a login that the
+hub's own tools stored; it goes into the header of requests to the hub and nowhere else.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_url
+from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from vista.errors import UserError
@@ -129,7 +130,7 @@ def _listing(repo: str, revision: str) -> Listing:
 
 
 def _token() -> str | None:
-    token = get_token()
+    token = os.environ.get("HF_TOKEN", "").strip()
     # The HTTP library would print a header that it cannot send.
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise UserError("HF_TOKEN holds characters that no token has; set it again")

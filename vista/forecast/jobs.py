@@ -12,7 +12,7 @@ from vista.config.published import DOWNLOADS, SAE_BYTES, STORED_FLOAT32, VisionS
 from vista.forecast import formulas
 from vista.forecast.formulas import START, TEXT_TOKENS, Device, Dictionaries
 from vista.forecast.shapes import Shapes, many, one
-from vista.nodes import Node
+from vista.node import Node
 
 # Bytes of an artifact that holds figures or a small table, and of a row of a larger one. Both
 # bound what the default run's artifacts take.
@@ -151,7 +151,7 @@ class Jobs:
 
     def _on_text(self, node: Node, key: str, decoded: bool) -> Need:
         """One pass over so many tokens up to the SAE's layer, in batches of documents."""
-        shape, saes, own = self.shapes.llm(node), self._saes(node, "sae"), node.settings[key]
+        shape, saes, own = self.shapes.llm(node), self._saes(node, "sae"), node.order[key]
         rows = None if saes is None else saes.latents
         disk = SMALL if decoded else None if rows is None else SMALL + _ROW * rows
         if shape is None or saes is None:
@@ -165,7 +165,7 @@ class Jobs:
 
     def _features(self, node: Node) -> Need:
         """One pass over every different image."""
-        shape, own = self.shapes.vision(node), node.settings["encoder"]
+        shape, own = self.shapes.vision(node), node.order["encoder"]
         records = one(node, "records")
         images = self.shapes.images(records) if records else None
         device = Device.of(own, self.threads)
@@ -180,7 +180,7 @@ class Jobs:
         """Forward and backward of each step. The backward pass goes through the frozen model to
         the visual tokens without gradients of its weights, so it costs as much as the forward."""
         shape, vision = self.shapes.llm(node), self._vision(node)
-        stage = TrainingStage.model_validate(node.settings["training"])
+        stage = TrainingStage.model_validate(node.order["training"])
         device, saes = self._device(node), self._saes(node, "saes")
         if shape is None or vision is None:
             return UNKNOWN
@@ -211,7 +211,7 @@ class Jobs:
         """A pass with the image and one without, up to the last layer with an SAE; the tokens of
         both are stored."""
         shape, vision, saes = self.shapes.llm(node), self._vision(node), self._saes(node, "saes")
-        own, device = node.settings["latents"], self._device(node)
+        own, device = node.order["latents"], self._device(node)
         if shape is None or vision is None or saes is None:
             return UNKNOWN
         length = own["max_length"]
@@ -229,7 +229,7 @@ class Jobs:
     def _caption(self, node: Node) -> Need:
         """Three passes (loss, loss with shuffled images, prompt), then greedy decoding."""
         shape, vision = self.shapes.llm(node), self._vision(node)
-        own, device = node.settings["caption"], self._device(node)
+        own, device = node.order["caption"], self._device(node)
         if shape is None or vision is None:
             return Need(SMALL, None, None)
         text, batch = _text_tokens(own["max_length"], vision.patches), own["batch_size"]
@@ -247,7 +247,7 @@ class Jobs:
         return Device(gpu=False, dtype="float32", threads=self.threads)
 
     def _device(self, node: Node) -> Device:
-        return Device.of(node.settings["llm"], self.threads)
+        return Device.of(node.order["llm"], self.threads)
 
     def _vision(self, node: Node) -> VisionShape | None:
         features = one(node, "features")

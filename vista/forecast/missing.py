@@ -12,7 +12,7 @@ from typing import Any
 from vista.config.published import is_gated
 from vista.errors import UserError
 from vista.forecast.shapes import Shapes
-from vista.nodes import Node
+from vista.node import Node
 from vista.sae.releases import release_entry
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -24,7 +24,9 @@ def missing(shapes: Shapes) -> list[str]:
     The token of the hub is only looked for: its value goes nowhere.
     """
     todo = [node for node in shapes.nodes if not shapes.done(node)]
-    lines = [line for node in todo for line in (*_files(node), *_repository(node))]
+    lines = [
+        line for node in todo for line in (*_files(node), *_repository(node), *_downloads(node))
+    ]
     return list(dict.fromkeys(lines))
 
 
@@ -71,6 +73,18 @@ def _repository(node: Node) -> Iterator[str]:
         yield (
             f"{what} is not pinned (revision {revision!r}): set `revision` to the 40 digits of a "
             "commit, so that the run stays the same when the repository changes."
+        )
+
+
+def _downloads(node: Node) -> Iterator[str]:
+    if node.stage != "fetch_data":
+        return
+    files: Any = node.settings["files"]
+    loose = [each["url"].rsplit("/", 1)[-1] for each in files if each["sha256"] is None]
+    if loose:
+        yield (
+            f"downloads without a checksum ({', '.join(loose)}): set their `sha256`, which the "
+            "first fetch prints, so that the run stays the same when the files change."
         )
 
 

@@ -13,7 +13,7 @@ from vista.forecast import formulas
 from vista.forecast.jobs import Jobs
 from vista.forecast.missing import free_bytes, missing
 from vista.forecast.shapes import Shapes
-from vista.nodes import Node
+from vista.node import Node
 from vista.plan import Plan
 
 

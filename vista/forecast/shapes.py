@@ -14,7 +14,7 @@ from typing import Any
 from vista.artifacts import MANIFEST
 from vista.config.data import SPLITS
 from vista.config.published import ANNOTATIONS, LLM_CONFIGS, VISION, VisionShape
-from vista.nodes import Node
+from vista.node import Node
 
 # Words of the drawn world's corpus, all lower case: what a stand-in's vocabulary comes to.
 STANDIN_VOCABULARY = 100
@@ -184,7 +184,7 @@ class Shapes:
         """The language model of a job that runs one, of `fetch_model` or of `train_llm`."""
         source = one(node, "llm")
         if source is None and "llm" in node.settings:
-            path = node.settings["llm"]["source"].get("path")
+            path = node.order["llm"]["source"].get("path")
             return self._llm_at(Path(path)) if path else None
         source = source or node
         if source.id not in self._llms:
@@ -220,7 +220,7 @@ class Shapes:
         """The encoder of `features`, of `fetch_model` or of `train_encoder`."""
         source = one(node, "encoder")
         if source is None and "encoder" in node.settings:
-            path = node.settings["encoder"]["source"].get("path")
+            path = node.order["encoder"]["source"].get("path")
             return vision_shape(Path(path)) if path else None
         source = source or node
         if source.id not in self._vision:

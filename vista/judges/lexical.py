@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.config.judges import LexicalJudgeSettings
+from vista.judges import Resources
+from vista.judges.backends.wordnet import WordNet
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import Phrase, columns, phrase_table, words
 
@@ -17,11 +20,18 @@ class LexicalJudge:
     Args:
         synonyms: Object name -> other words for it; the table that ships with the package
             (`vista.judges.synonyms`) if not given.
+        further: Further words for a name that was asked for, from a larger source than a table.
     """
 
     name = "lexical"
+    looks = False
 
-    def __init__(self, synonyms: Mapping[str, Sequence[str]] = SYNONYMS) -> None:
+    def __init__(
+        self,
+        synonyms: Mapping[str, Sequence[str]] = SYNONYMS,
+        further: Callable[[str], Sequence[str]] = lambda name: (),
+    ) -> None:
+        self._further = further
         self._synonyms = {
             _key(name): tuple(others) for name, others in synonyms.items() if _key(name)
         }
@@ -33,6 +43,8 @@ class LexicalJudge:
         names = {name: [name] for name in self._synonyms} | {name: [name] for name in objects}
         for name in names:
             names[name] = [name, *self._synonyms.get(_key(name), ())]
+        for name in set(objects):
+            names[name] += self._further(name)
         phrases = phrase_table(names)
         longest = max(map(len, phrases), default=0)
         column = columns(objects)
@@ -44,7 +56,16 @@ class LexicalJudge:
         return named
 
 
-JUDGE = LexicalJudge
+def create(settings: LexicalJudgeSettings, resources: Resources) -> LexicalJudge:
+    """Return the judge, with WordNet's synonyms where the settings say so.
+
+    Raises:
+        UserError: WordNet is not where the settings say.
+    """
+    if settings.wordnet is None:
+        return LexicalJudge()
+    wordnet = WordNet(settings.wordnet, settings.senses)
+    return LexicalJudge(further=wordnet.synonyms)
 
 
 def _longest_matches(

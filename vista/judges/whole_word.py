@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.config.judges import WholeWordJudgeSettings
+from vista.judges import Resources
 from vista.judges.words import columns, phrase_table, words
 
 
@@ -17,6 +19,7 @@ class WholeWordJudge:
     """
 
     name = "whole_word"
+    looks = False
 
     def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
         """Return [texts, objects]: True where the text holds the object's name."""
@@ -33,4 +36,6 @@ class WholeWordJudge:
         return named
 
 
-JUDGE = WholeWordJudge
+def create(settings: WholeWordJudgeSettings, resources: Resources) -> WholeWordJudge:
+    """Return the judge; it needs nothing."""
+    return WholeWordJudge()

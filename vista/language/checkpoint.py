@@ -17,15 +17,14 @@ VISION_PARTS = ("vision_tower", "multi_modal_projector")
 
 
 def load_checkpoint(
-    path: str | Path,
+    folder: Path,
     *,
     device: str = "cpu",
     dtype: str = "float32",
-    revision: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     max_memory: Mapping[str, str] | None = None,
 ) -> tuple[Any, Any]:
-    """The model and the tokenizer of a `save_pretrained` folder or of the local cache.
+    """The model and the tokenizer of a `save_pretrained` folder.
 
     Arguments as in `LanguageModel.load`. A multimodal checkpoint gives its text decoder.
 
@@ -37,8 +36,6 @@ def load_checkpoint(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.
-    source: dict[str, Any] = {"revision": revision, "local_files_only": True}
     spread: dict[str, Any] = {}
     if device_map is None:
         place = find_device(device)
@@ -50,23 +47,24 @@ def load_checkpoint(
                 int(name) if name.isdigit() else name: size for name, size in max_memory.items()
             }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), **source)
+        # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         # The attention implementation is left to the model: Gemma 2 picks the eager one, since
         # the fused one cannot cap the attention logits.
         loader: Any = AutoModelForCausalLM
         model, loading = loader.from_pretrained(
-            str(path),
+            str(folder),
             dtype=getattr(torch, dtype),
+            local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **source,
             **spread,
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"language model {path}: could not be loaded as a causal language model "
+            f"language model {folder}: could not be loaded as a causal language model "
             f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a "
-            "tokenizer and safetensors weights, or a repository fetched beforehand"
+            "tokenizer and safetensors weights"
         ) from error
     # Transformers fills missing weights with random numbers and only warns.
     missing = [
@@ -76,7 +74,7 @@ def load_checkpoint(
     ]
     if missing:
         raise UserError(
-            f"language model {path}: {len(missing)} weights are missing (first: {missing[0]}); "
+            f"language model {folder}: {len(missing)} weights are missing (first: {missing[0]}); "
             "fetch or save the checkpoint again"
         )
     _drop_vision(model)
@@ -84,7 +82,7 @@ def load_checkpoint(
         return model.to(place), tokenizer
     if any(parameter.is_meta for parameter in model.parameters()):
         raise UserError(
-            f"device_map: language model {path} does not fit into the memory of the devices; use "
+            f"device_map: language model {folder} does not fit into the memory of the devices; use "
             "more of them, a smaller dtype, or a larger max_memory"
         )
     return model, tokenizer

@@ -17,7 +17,7 @@ def token_cross_entropy(logits_nv: Tensor, batch: Batch) -> Tensor:
 
     Args:
         logits_nv: logits at `batch.predict_mask`, as `LanguageModel.forward(...,
-            logits_at_bt=batch.predict_mask)` gives them.
+            logits_at=batch.predict_mask)` gives them.
     """
     targets = batch.targets
     if len(logits_nv) != len(targets):

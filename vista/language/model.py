@@ -107,22 +107,20 @@ class LanguageModel:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        folder: Path,
         device: str = "cpu",
         dtype: str = "float32",
-        revision: str | None = None,
         placement: Placement = "after_bos",
         device_map: str | Mapping[str, Any] | None = None,
         max_memory: Mapping[str, str] | None = None,
     ) -> LanguageModel:
-        """Load a `save_pretrained` folder, or a repository that is already in the local cache.
+        """Load a `save_pretrained` folder.
 
         Args:
-            path: the folder or repository name.
+            folder: config, tokenizer and safetensors weights.
             device: "cpu", "cuda", "cuda:1", "mps", or "auto" (the first of CUDA, MPS, CPU that is
                 there); without effect under a `device_map`.
             dtype: "float32", "bfloat16" or "float16".
-            revision: commit of a repository.
             placement: where visual tokens stand; see `vista.language.prompt`.
             device_map: how accelerate spreads the model over several devices: "auto", "balanced",
                 "sequential", or module name -> device. No part may be left on disk.
@@ -133,10 +131,9 @@ class LanguageModel:
                 language model, a device that is not there, or too little memory.
         """
         model, tokenizer = load_checkpoint(
-            path,
+            folder,
             device=device,
             dtype=dtype,
-            revision=revision,
             device_map=device_map,
             max_memory=max_memory,
         )

@@ -108,7 +108,11 @@ class LayerLocalization(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int | None = Field(description="Block after which the stream was read; null: all.")
-    n_named_classes: int = Field(description="Classes that have a latent of their own.")
+    n_named_classes: int = Field(
+        description="Classes that have a latent of their own: of those whose label is the class "
+        "word the one whose label dominates its contexts most; at a tie the label of fewest words, "
+        "then the lowest number. No image has a say."
+    )
     pointing: Estimate = Field(
         description="Pointing game: share of matched latents (label is the class word, class in "
         "the image, boxes within the size limits) whose strongest token touches the boxes; n "
@@ -154,16 +158,19 @@ def own_latents(
     """Choose for each class the one latent that is named after it, before any image is seen.
 
     Of several latents whose label is the class word, the one whose label dominates its contexts
-    most (largest `share_s`, NaN last) is taken, then the lowest number.
+    most (largest `share_s`, NaN last) is taken. Labels that others wrote all tie there, being
+    sentences: of them the shortest in words is taken, which says least beside the class. Then the
+    lowest number.
     """
+    share_s = np.nan_to_num(np.asarray(share_s, dtype=np.float64), nan=-1.0)
+    words_s = [len((label or "").split()) for label in labels]
     labelled = [s for s, label in enumerate(labels) if label and label.strip()]
     says = judge([labels[s] for s in labelled], categories)
     chosen: dict[str, int] = {}
     for c, category in enumerate(categories):
         found = [labelled[i] for i in np.flatnonzero(says[:, c])]
         if found:
-            share = np.nan_to_num(np.asarray(share_s[found], dtype=np.float64), nan=-1.0)
-            chosen[category] = found[int(np.argmax(share))]
+            chosen[category] = min(found, key=lambda s: (-share_s[s], words_s[s], s))
     return chosen
 
 

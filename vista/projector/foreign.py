@@ -52,13 +52,13 @@ def read_foreign(
         for layer, (name, weight, bias) in zip(module.linears(), layers, strict=True):
             if weight.shape != layer.weight.shape:
                 raise UserError(
-                    f"{path}: {name}.weight is {list(weight.shape)}, expected "
+                    f"{path}: {name}weight is {list(weight.shape)}, expected "
                     f"{list(layer.weight.shape)} between an encoder of width {d_vision} and an "
                     f"LLM of width {d_model}; name the models that the projector was trained for"
                 )
             if bias is not None and bias.shape != layer.bias.shape:
                 raise UserError(
-                    f"{path}: {name}.bias is {list(bias.shape)}, expected {list(layer.bias.shape)}"
+                    f"{path}: {name}bias is {list(bias.shape)}, expected {list(layer.bias.shape)}"
                 )
             layer.weight.copy_(weight)
             layer.bias.zero_() if bias is None else layer.bias.copy_(bias)
@@ -78,9 +78,12 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"projector {path} does not exist; correct `pretrained`") from error
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        # What torch says here is long and recommends to read the file without protection.
+        unsafe = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors" if unsafe else str(error).splitlines()[0][:120]
         raise UserError(
-            f"{path}: not a file of plain tensors ({str(error).splitlines()[0][:120]}); save the "
-            "projector's state_dict() again, with torch.save or as safetensors"
+            f"{path}: not a file of plain tensors ({reason}); save the projector's state_dict() "
+            "again, with torch.save or as safetensors"
         ) from error
     for name in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
@@ -94,10 +97,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _layers(tensors: Mapping[str, Tensor], path: Path) -> list[tuple[str, Tensor, Tensor | None]]:
-    """(name, weight, bias or None) of each linear layer, in natural order of their names."""
+    """(name, weight, bias or None) of each linear layer, in natural order of their names.
+
+    A name ends in a dot, or is empty where the tensors are called `weight` and `bias` alone.
+    """
     found: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        layer, _, part = name.rpartition(".")
+        layer, dot, part = name.rpartition(".")
         if part not in ("weight", "bias") or value.ndim != (2 if part == "weight" else 1):
             raise UserError(
                 f"{path}: {name} {list(value.shape)} is not the weight or bias of a linear layer; "
@@ -105,9 +111,9 @@ def _layers(tensors: Mapping[str, Tensor], path: Path) -> list[tuple[str, Tensor
             )
         if not torch.isfinite(value).all():
             raise UserError(f"{path}: {name} holds NaN or infinity")
-        found.setdefault(layer, {})[part] = value
+        found.setdefault(layer + dot, {})[part] = value
     lonely = next((layer for layer, parts in found.items() if "weight" not in parts), None)
     if lonely is not None:
-        raise UserError(f"{path}: {lonely}.bias has no {lonely}.weight beside it")
+        raise UserError(f"{path}: {lonely}bias has no {lonely}weight beside it")
     ordered = sorted(found, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
     return [(name, found[name]["weight"], found[name].get("bias")) for name in ordered]

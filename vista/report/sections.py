@@ -8,6 +8,7 @@ from vista.config.report import Aims, ReportSettings
 from vista.report import grid
 from vista.report.compare import BASELINE, Pair, pairs
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
+from vista.report.interventions import Intervention, intervention_section
 from vista.report.metric_sections import (
     caption_section,
     localization_section,
@@ -17,13 +18,19 @@ from vista.report.metric_sections import (
 from vista.report.table import LongTable, groups, over_seeds
 
 
-def all_sections(table: LongTable, settings: ReportSettings, notes: Sequence[str]) -> list[Section]:
+def all_sections(
+    table: LongTable,
+    settings: ReportSettings,
+    notes: Sequence[str],
+    interventions: Sequence[Intervention] = (),
+) -> list[Section]:
     """Return the sections of the summary in their order; empty ones are left out.
 
     Args:
         table: The long table.
         settings: Aims, and the k that is shown.
         notes: Further sentences for "How to read", such as the masks that were used.
+        interventions: Removals and replacements of every method, to compare methods by.
     """
     sections = [
         naming_section(table, settings.aims),
@@ -31,6 +38,7 @@ def all_sections(table: LongTable, settings: ReportSettings, notes: Sequence[str
         matching_section(table, settings),
         localization_section(table),
         caption_section(table),
+        intervention_section(table, interventions, settings.aims),
         reconstruction_section(table),
         check_section(table),
         _how_to_read(notes),
@@ -253,7 +261,7 @@ def _how_to_read(notes: Sequence[str]) -> Section:
             "\n".join(
                 [
                     "- Every single figure, seeds apart, is a row of `summary.csv` (and "
-                    "`summary.parquet`): metric, encoder, llm, sae_weight, seed, layer, "
+                    "`summary.parquet`): metric, encoder, llm, sae_weight, seed, method, layer, "
                     "token_kind, value, ci_low, ci_high, chance, n.",
                     "- 95 %: percentile bootstrap over images; over several seeds the lowest and "
                     "the highest end of their intervals.",

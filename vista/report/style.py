@@ -66,6 +66,16 @@ def series_style(weights: Sequence[float], weight: float) -> dict[str, Any]:
     return {"color": _COLOURS[place], "marker": _MARKERS[place]}
 
 
+def further_style(place: int) -> dict[str, Any]:
+    """Return colour and marker of a series that is no weight; places of weights come first."""
+    return {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
+
+
+def grey(place: int) -> dict[str, Any]:
+    """Return colour and marker of a control: grey, told apart by its marker."""
+    return {"color": "#a6a6a6", "marker": _MARKERS[-1 - place % len(_MARKERS)]}
+
+
 def dashes(weights: Sequence[float], weight: float) -> tuple[float, tuple[float, float]]:
     """Return a dash pattern whose gaps show the dashes of other weights on the same line."""
     period = 4.0 * max(2, len(weights))
@@ -130,14 +140,17 @@ def empty(axis: Any, why: str = "not measured") -> None:
     )
 
 
-def legend_below(figure: Any, handles: Sequence[Any]) -> None:
-    """Put one legend for all panels below them, each label once."""
+def legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None) -> None:
+    """Put one legend for all panels below them, each label once, in one line if not told else."""
     unique: dict[str, Any] = {}
     for handle in handles:
         unique.setdefault(str(handle.get_label()), handle)
     if unique:
         figure.legend(
-            list(unique.values()), list(unique), loc="outside lower center", ncols=len(unique)
+            list(unique.values()),
+            list(unique),
+            loc="outside lower center",
+            ncols=columns or len(unique),
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from vista.config.report import ReportSettings
 from vista.errors import UserError
 from vista.report.escape import markdown
+from vista.report.interventions import Intervention
 from vista.report.sections import (
     all_sections,
     comparison_headline,
@@ -30,6 +31,7 @@ def summary_markdown(
     name: str,
     figures: Sequence[tuple[str, str]],
     notes: Sequence[str],
+    interventions: Sequence[Intervention] = (),
 ) -> str:
     """Return the readable summary.
 
@@ -39,9 +41,11 @@ def summary_markdown(
         name: Name of the run.
         figures: (file name of a PNG, what it shows), in order.
         notes: Sentences for "How to read this".
+        interventions: Removals and replacements of every method.
     """
     parts = [f"# Results of {markdown(name)}"]
-    parts += [section.markdown() for section in all_sections(table, settings, notes)]
+    sections = all_sections(table, settings, notes, interventions)
+    parts += [section.markdown() for section in sections]
     if figures:
         parts.append("## Figures")
         parts += [f"![{markdown(shows)}]({FIGURES}/{file})" for file, shows in figures]

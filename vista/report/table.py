@@ -14,6 +14,7 @@ COLUMNS = (
     "llm",
     "sae_weight",
     "seed",
+    "method",
     "layer",
     "token_kind",
     "value",
@@ -28,8 +29,9 @@ COLUMNS = (
 class Figure:
     """One row: a figure of one metric at one point of the sweep.
 
-    Columns that do not apply are None. `stage` is the stage that measured it; it groups rows and
-    is no column. Figures that are undefined have the value None.
+    Columns that do not apply are None. `method` says where an intervention's directions come from.
+    `stage` is the stage that measured it; it groups rows and is no column. Figures that are
+    undefined have the value None.
     """
 
     metric: str
@@ -45,11 +47,12 @@ class Figure:
     chance: float | None
     n: int
     stage: str = ""
+    method: str | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells this figure from all others."""
-        point = (self.encoder, self.llm, self.sae_weight, self.seed)
+        point = (self.encoder, self.llm, self.sae_weight, self.seed, self.method)
         return (self.metric, *point, self.layer, self.token_kind)
 
 
@@ -57,7 +60,8 @@ def figures_of(point: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> l
     """Join the rows of one metric artifact with its point of the sweep.
 
     Args:
-        point: metric (the stage), encoder, llm, sae_weight, seed; None where one does not apply.
+        point: metric (the stage), encoder, llm, sae_weight, seed and, for interventions, method;
+            None where one does not apply.
         rows: Rows as `vista.metrics.rows.Row` has them.
     """
     weight = point.get("sae_weight")
@@ -76,6 +80,7 @@ def figures_of(point: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> l
             chance=row["chance"],
             n=row["n"],
             stage=str(point["metric"]),
+            method=point.get("method"),
         )
         for row in rows
     ]

@@ -10,12 +10,12 @@ Shape legend: n token, d width of the residual stream, s dictionary latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from vista.config.sae import CheckSaeSettings
+from vista.config.sae import CheckSaeSettings, SaeBounds
 from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.progress import progress
@@ -24,14 +24,14 @@ from vista.sae.neutral import SparseAutoencoder
 
 
 class SaeCheck(BaseModel):
-    """Figures of one SAE on held-out text tokens (BOS and padding left out)."""
+    """Figures of one SAE on held-out tokens: of text (BOS and padding left out), or patches."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sae: str = Field(description="name of the SAE")
     layer: int = Field(description="block after which it reads, from 0")
     d_sae: int = Field(description="latents in the dictionary")
-    tokens: int = Field(description="held-out text tokens measured on")
+    tokens: int = Field(description="held-out tokens measured on")
     mse: float = Field(description="mean squared error over tokens and dimensions")
     fvu: float = Field(description="fraction of variance unexplained")
     explained_variance: float = Field(description="1 - fvu")
@@ -46,15 +46,20 @@ def measure_sae(
 
     Raises UserError where the texts hold no token or the SAE's layer is not one of the model's.
     """
+    batches = text_activations(llm, texts, sae.config.layer, settings.text)
+    return measure_on(sae, (batch.stream_nd for batch in first_tokens(batches, settings.tokens)))
+
+
+def measure_on(sae: SparseAutoencoder, batches: Iterable[torch.Tensor]) -> SaeCheck:
+    """Run `sae` over all tokens of `batches` ([n, d] each, at least one token in all)."""
     d_in, d_sae = sae.config.d_in, sae.config.d_sae
     sum_d = torch.zeros(d_in, dtype=torch.float64)
     fired_s = torch.zeros(d_sae, dtype=torch.int64)
     error = square = 0.0
     tokens = 0
-    batches = text_activations(llm, texts, sae.config.layer, settings.text)
-    for batch in progress(first_tokens(batches, settings.tokens), desc="check", unit="batch"):
-        for start in range(0, len(batch), sae.dense_rows):
-            x_nd = batch.stream_nd[start : start + sae.dense_rows]
+    for batch_nd in progress(batches, desc="check", unit="batch"):
+        for start in range(0, len(batch_nd), sae.dense_rows):
+            x_nd = batch_nd[start : start + sae.dense_rows]
             with torch.no_grad():
                 z_ns = sae.encode(x_nd)
                 error_nd = (sae.decode(z_ns, like=x_nd) - x_nd).cpu().double()
@@ -63,7 +68,7 @@ def measure_sae(
             error += float(error_nd.square().sum())
             square += float(x_nd.square().sum())
             sum_d += x_nd.sum(dim=0)
-        tokens += len(batch)
+        tokens += len(batch_nd)
     variance = square / tokens - float((sum_d / tokens).square().sum())
     fvu = error / tokens / variance
     return SaeCheck(
@@ -79,11 +84,13 @@ def measure_sae(
     )
 
 
-def enforce_bounds(check: SaeCheck, settings: CheckSaeSettings, llm_name: str, key: str) -> None:
+def enforce_bounds(
+    check: SaeCheck, settings: SaeBounds, model_name: str, key: str, tokens: str = "text tokens"
+) -> None:
     """Raise UserError that names SAE, layer, figure and bound, if any bound is broken.
 
-    `key` is where the bounds stand in the config, e.g. `sae.check`. A figure that is not a number
-    breaks its bound.
+    `key` is where the bounds stand in the config, e.g. `check_sae`; `tokens` says what they were
+    measured on. A figure that is not a number breaks its bound.
     """
     bounds = (
         ("FVU", check.fvu, "exceeds", settings.max_fvu, "max_fvu"),
@@ -98,7 +105,7 @@ def enforce_bounds(check: SaeCheck, settings: CheckSaeSettings, llm_name: str, k
         broken.append(f"{figure} {value:.3g} {verb} the bound {bound:g} (key {key}.{name})")
     if broken:
         raise UserError(
-            f"SAE {check.sae} at layer {check.layer} of {llm_name}: on {check.tokens} held-out "
-            f"text tokens, {'; '.join(broken)}; choose the SAE made for this model and layer, "
+            f"SAE {check.sae} at layer {check.layer} of {model_name}: on {check.tokens} held-out "
+            f"{tokens}, {'; '.join(broken)}; choose the SAE made for this model and layer, "
             "train it longer, or move the bound"
         )

@@ -1,4 +1,4 @@
-"""From sae_lens to the neutral form: a local folder, a release on the Hugging Face hub, an object.
+"""From sae_lens to the neutral form: a local folder, a copy of a published release, an object.
 
 The only place beside `vista.sae.train` that imports sae_lens (five seconds a process). What cannot
 be run exactly is refused by name: transcoders, absolute top-k, temporal and matching-pursuit
@@ -18,13 +18,7 @@ from typing import Any
 import torch
 
 from vista.errors import UserError
-from vista.sae.hub import (
-    cached_snapshot,
-    offline_hub,
-    replaced,
-    require_files,
-    tensor_shapes,
-)
+from vista.sae.hub import offline_hub, replaced, require_files, tensor_shapes
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 from vista.sae.releases import release_entry
 
@@ -87,14 +81,12 @@ def from_release(
     layer: int | None = None,
     activation_scale: float | None = None,
     *,
-    cache: Path | None = None,
-    path: Path | None = None,
+    path: Path,
 ) -> SparseAutoencoder:
     """Convert a published SAE, e.g. `gemma-scope-2b-pt-res-canonical`,
     `layer_5/width_16k/canonical`, without touching the network.
 
-    Its files are read from `cache`, a folder in the layout of a Hugging Face cache, from `path`, a
-    copy of the release's repository, or, given neither, from the user's own cache. `layer` and
+    Its files are read from `path`, a copy of the release's repository. `layer` and
     `activation_scale` are those of `from_sae_lens`; factors that sae_lens' directory lists (Llama
     Scope) are folded by sae_lens itself.
     Raises UserError where release or id are unknown, where files are missing, and where the
@@ -102,10 +94,7 @@ def from_release(
     """
     name = f"{release}/{sae_id}"
     entry = release_entry(release, sae_id)
-    if cache is not None:
-        path = cached_snapshot(cache, entry.repo)
-    if path is not None:
-        require_files(path, entry.required, f"SAE {name}")
+    require_files(path, entry.required, f"SAE {name}")
     from sae_lens import SAE
     from sae_lens.loading import pretrained_sae_loaders as loaders
 
@@ -118,12 +107,6 @@ def from_release(
             # What sae_lens only warns of, a factor that it does not know, is an error below.
             warnings.simplefilter("ignore", UserWarning)
             sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
-    except OSError as error:  # every "not cached" of huggingface_hub is one
-        raise UserError(
-            f"SAE {name} is not in the local Hugging Face cache ({_line(error)}); fetch "
-            f"{entry.required[-1]} of {entry.repo} once with network access, or give a copy of the "
-            "repository as `path`"
-        ) from error
     except Exception as error:  # a loader that met foreign files raises anything
         raise UserError(f"SAE {name}: sae_lens could not load it ({_line(error)})") from error
     return from_sae_lens(sae, name, layer, activation_scale, entry.neuronpedia)

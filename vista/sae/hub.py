@@ -44,22 +44,21 @@ def require_files(snapshot: Path, files: Sequence[str], what: str) -> None:
 
 
 @contextmanager
-def offline_hub(repo: str, snapshot: Path | None) -> Iterator[None]:
-    """While inside, huggingface_hub finds `repo` in `snapshot` (None: in the user's own cache) and
-    reaches for no network, and torch.load runs no pickled code.
+def offline_hub(repo: str, snapshot: Path) -> Iterator[None]:
+    """While inside, huggingface_hub finds `repo` in `snapshot`, and nothing else, and reaches for
+    no network; torch.load runs no pickled code.
     """
     from huggingface_hub import constants
 
     with ExitStack() as stack:
-        if snapshot is not None:
-            cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vista-hub-")))
-            folder = cache / f"models--{repo.replace('/', '--')}"
-            (folder / "refs").mkdir(parents=True)
-            (folder / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
-            (folder / "snapshots").mkdir()
-            (folder / "snapshots" / _COMMIT).symlink_to(snapshot.resolve())
-            # Both are read at each call, not when the library is imported.
-            stack.enter_context(replaced(constants, "HF_HUB_CACHE", str(cache)))
+        cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vista-hub-")))
+        folder = cache / f"models--{repo.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
+        (folder / "snapshots").mkdir()
+        (folder / "snapshots" / _COMMIT).symlink_to(snapshot.resolve())
+        # Both are read at each call, not when the library is imported.
+        stack.enter_context(replaced(constants, "HF_HUB_CACHE", str(cache)))
         stack.enter_context(replaced(constants, "HF_HUB_OFFLINE", True))
         before = os.environ.get(_WEIGHTS_ONLY)
         os.environ[_WEIGHTS_ONLY] = "1"

@@ -117,6 +117,8 @@ class _Source:
                     "`source` under `labels`"
                 )
             model, source = own_model, own_source
+        elif source is not None:
+            self._check_layer(source, "`source` under `labels`")
         self._expected = {"modelId": model, "layer": source}
 
     def files(self, kind: str) -> list[Path]:
@@ -138,6 +140,19 @@ class _Source:
                 row = _parse(line, where)
                 yield where, row, self._latent(row, where)
 
+    def _check_layer(self, source: str, where: str) -> None:
+        """Raise UserError where an SAE's id begins with the number of another layer.
+
+        Ids of SAEs on a block's input count otherwise; those are in sae_lens' directory, whose word
+        is taken.
+        """
+        number = source.partition("-")[0]
+        if number.isascii() and number.isdigit() and number != str(self._layer):
+            raise UserError(
+                f"{where}: labels of {source!r}, but the SAE reads layer {self._layer}; give that "
+                "layer's labels"
+            )
+
     def _latent(self, row: dict[str, Any], where: str) -> int:
         for key in ("modelId", "layer"):
             value = row.get(key)
@@ -145,11 +160,8 @@ class _Source:
                 raise UserError(f"{where}: no `{key}`; fetch the export again")
             value, expected = plain_text(value, _MAX_ID), self._expected[key]
             if expected is None:
-                if key == "layer" and value.partition("-")[0] != str(self._layer):
-                    raise UserError(
-                        f"{where}: labels of {value!r}, but the SAE reads layer {self._layer}; "
-                        "give that layer's export, or its `source` if the name counts otherwise"
-                    )
+                if key == "layer":
+                    self._check_layer(value, where)
                 # All rows must be of one SAE, the first one's.
                 self._expected[key] = value
             elif value != expected:

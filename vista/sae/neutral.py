@@ -160,7 +160,7 @@ class SparseAutoencoder(nn.Module):
 
     def encode(self, x_nd: torch.Tensor) -> torch.Tensor:
         """Residual stream [..., d] -> dense activations [..., s], zero where a latent is silent."""
-        x_nd, _, _ = self._normalise(x_nd.to(self.W_enc.dtype))
+        x_nd, _, _ = self.normalise(x_nd.to(self.W_enc.dtype))
         if self.config.subtract_decoder_bias:
             x_nd = x_nd - self.b_dec
         if self.config.activation == "gated":
@@ -188,7 +188,7 @@ class SparseAutoencoder(nn.Module):
             return out_nd
         if like is None:
             raise ValueError(f"{self.config.normalisation} needs the encoded stream in `like`")
-        _, shift_n1, scale_n1 = self._normalise(like.to(self.W_enc.dtype))
+        _, shift_n1, scale_n1 = self.normalise(like.to(self.W_enc.dtype))
         return out_nd * scale_n1 + shift_n1
 
     def forward(self, x_nd: torch.Tensor) -> torch.Tensor:
@@ -228,7 +228,7 @@ class SparseAutoencoder(nn.Module):
             raise IndexError(f"latent {latent} is not within 0..{self.config.d_sae - 1}")
         return self.W_dec[latent]
 
-    def _normalise(self, x_nd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def normalise(self, x_nd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(normalised x [..., d], shift [..., 1], scale [..., 1]) with x ~ normalised * scale +
         shift.
 

@@ -1,14 +1,14 @@
-"""Train an SAE on a language model's residual stream, with sae_lens' own trainer.
+"""Train an SAE with sae_lens' own trainer: on a language model's residual stream, or any batches.
 
 The activations of some documents are cached once and fed to `sae_lens.SAETrainer` as an iterator,
 so that no second model loader, no hub and no logger come into play. The trainer scales activations
 to a mean norm of sqrt(d) while it trains (`expected_average_only_in`), which makes one learning
 rate fit every layer, and folds the scale into the weights at the end: the saved SAE reads the raw
-stream.
+stream. `vista.sae.vision_train` feeds the same loop with an encoder's patch features.
 
-What is saved is sae_lens' inference format, always architecture `jumprelu`: a BatchTopK SAE with
-the threshold that it learnt (arXiv 2412.06410), decoder rows of unit norm, so that the activations
-of two latents compare.
+What is saved is sae_lens' inference format; BatchTopK and its Matryoshka form are saved as
+`jumprelu` with the threshold that they learnt (arXiv 2412.06410). Decoder rows have unit norm, so
+that the activations of two latents compare.
 
 Shape legend: n token, d width of the residual stream.
 """
@@ -16,14 +16,15 @@ Shape legend: n token, d width of the residual stream.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vista.config.sae import TrainSaeSettings
+from vista.config.sae import SaeRecipe, TrainSaeSettings
 from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.progress import progress
@@ -49,7 +50,22 @@ def train_sae(
     """
     rng = np.random.default_rng(settings.seed)
     stream_nd, ids_n = _cache(llm, texts, layer, settings, rng)
-    return _fit(stream_nd, ids_n, layer, settings, rng, folder)
+    new = NewSae(
+        settings.architecture,
+        stream_nd.shape[1],
+        settings.d_sae,
+        name=f"SAE at layer {layer}",
+        options=sparsity_options(settings.architecture, settings),
+        metadata={
+            "hook_name": f"blocks.{layer}.hook_resid_post",
+            "hf_hook_name": f"model.layers.{layer}",
+            "prepend_bos": True,
+            "context_size": settings.text.max_length,
+        },
+    )
+    size = settings.batch_tokens
+    batches = balanced_batches(stream_nd, ids_n, settings.token_balance, size, rng)
+    return fit_sae(new, batches, size, settings, rng, folder, str(stream_nd.device))
 
 
 def _cache(
@@ -98,54 +114,87 @@ def balanced_batches(
         yield stream_nd[torch.from_numpy(np.minimum(drawn, len(ids_n) - 1))]
 
 
-def _fit(
-    stream_nd: torch.Tensor,
-    ids_n: np.ndarray[Any, Any],
-    layer: int,
-    settings: TrainSaeSettings,
+@dataclass(frozen=True)
+class NewSae:
+    """An SAE to be trained: sae_lens' name of the architecture, sizes, what else its config takes.
+
+    `metadata` is what sae_lens shall save about it, `name` what progress is called.
+    """
+
+    architecture: str
+    d_in: int
+    d_sae: int
+    name: str
+    options: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def sparsity_options(architecture: str, recipe: SaeRecipe) -> dict[str, Any]:
+    """The part of sae_lens' config that says how sparse a jumprelu or a topk SAE gets."""
+    if architecture == "jumprelu":
+        return {
+            "jumprelu_sparsity_loss_mode": "quadratic",  # holds L0 at a target, as Gemma Scope 2
+            "target_l0": recipe.k,
+            "l0_coefficient": recipe.l0_weight,
+            "l0_warm_up_steps": int(recipe.l0_warmup * recipe.steps),
+            "jumprelu_bandwidth": recipe.bandwidth,
+            "jumprelu_init_threshold": recipe.bandwidth,
+        }
+    return {"k": recipe.k, "aux_loss_coefficient": recipe.aux_loss}
+
+
+def fit_sae(
+    new: NewSae,
+    batches: Iterator[torch.Tensor],
+    batch_size: int,
+    recipe: SaeRecipe,
     rng: np.random.Generator,
     folder: Path,
+    device: str = "cpu",
 ) -> dict[str, list[float]]:
+    """Train `new` on endless `batches` [batch_size, d] on `device`, save it in `folder`.
+
+    The seed of the weights is drawn from `rng` before the first batch is asked for. Returns the
+    curve: one list for each name in CURVE.
+    """
     from sae_lens import SAETrainer
     from sae_lens.config import SAETrainerConfig
 
-    device = str(stream_nd.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**63)))
-        sae = _new_sae(settings, layer, stream_nd.shape[1], device)
-    batches = balanced_batches(stream_nd, ids_n, settings.token_balance, settings.batch_tokens, rng)
+        sae = _new_sae(new, device)
     trainer = SAETrainer(
         SAETrainerConfig(
-            total_training_samples=settings.steps * settings.batch_tokens,
-            train_batch_size_samples=settings.batch_tokens,
-            lr=settings.lr,
-            lr_end=settings.lr,  # constant between warm-up and decay
-            lr_warm_up_steps=int(settings.warmup * settings.steps),
-            lr_decay_steps=int(settings.decay * settings.steps),
+            total_training_samples=recipe.steps * batch_size,
+            train_batch_size_samples=batch_size,
+            lr=recipe.lr,
+            lr_end=recipe.lr,  # constant between warm-up and decay
+            lr_warm_up_steps=int(recipe.warmup * recipe.steps),
+            lr_decay_steps=int(recipe.decay * recipe.steps),
             device=device,
-            dead_feature_window=settings.dead_window,
-            feature_sampling_window=settings.steps + 1,  # one window: its statistics are saved
+            dead_feature_window=recipe.dead_window,
+            feature_sampling_window=recipe.steps + 1,  # one window: its statistics are saved
         ),
         sae,
         batches,
     )
     scaler = trainer.activation_scaler
-    scaler.scaling_factor = _scale(batches, stream_nd.shape[1])
+    scaler.scaling_factor = _scale(batches, new.d_in)
     # Starting from the mean spares b_dec the way there: hundreds of steps at Adam's step size.
     sae.b_dec.data.copy_(_mean(batches) * scaler.scaling_factor)
-    if settings.data_init:
+    if recipe.data_init:
         _init_from_data(sae, batches, scaler.scaling_factor)
     curve: dict[str, list[float]] = {name: [] for name in CURVE}
     # The steps of SAETrainer.fit through its public seams, without its own progress bar.
-    for step in progress(range(settings.steps), desc=f"SAE at layer {layer}", unit="step"):
+    for step in progress(range(recipe.steps), desc=new.name, unit="step"):
         output = trainer.step(next(batches))
         trainer.n_training_steps += 1
-        if step % _CURVE_EVERY == 0 or step == settings.steps - 1:
+        if step % _CURVE_EVERY == 0 or step == recipe.steps - 1:
             _record(curve, step, output, trainer)
     sae.fold_activation_norm_scaling_factor(scaler.scaling_factor)
     scaler.scaling_factor = None
     trainer.set_final_sae_metadata()
-    if settings.architecture == "jumprelu":  # batchtopk does it as it saves
+    if new.architecture in ("standard", "jumprelu"):  # the topk family does it as it saves
         sae.fold_W_dec_norm()
     _, cfg_path = sae.save_inference_model(folder)
     # sae_lens walks a set of field names, so its key order changes from process to process.
@@ -154,40 +203,21 @@ def _fit(
     return curve
 
 
-def _new_sae(settings: TrainSaeSettings, layer: int, d_in: int, device: str) -> Any:
+def _new_sae(new: NewSae, device: str) -> Any:
     """A training SAE of sae_lens with random weights from torch's current seed."""
-    import sae_lens
+    from sae_lens.registry import get_sae_training_class
     from sae_lens.saes.sae import SAEMetadata
 
-    shared: dict[str, Any] = {
-        "d_in": d_in,
-        "d_sae": settings.d_sae,
-        "device": device,
-        "normalize_activations": "expected_average_only_in",
-        "metadata": SAEMetadata(
-            hook_name=f"blocks.{layer}.hook_resid_post",
-            hf_hook_name=f"model.layers.{layer}",
-            prepend_bos=True,
-            context_size=settings.text.max_length,
-        ),
-    }
-    if settings.architecture == "batchtopk":
-        return sae_lens.BatchTopKTrainingSAE(
-            sae_lens.BatchTopKTrainingSAEConfig(
-                **shared, k=settings.k, aux_loss_coefficient=settings.aux_loss
-            )
-        )
-    return sae_lens.JumpReLUTrainingSAE(
-        sae_lens.JumpReLUTrainingSAEConfig(
-            **shared,
-            jumprelu_sparsity_loss_mode="quadratic",  # holds L0 at a target, as Gemma Scope 2 does
-            target_l0=settings.k,
-            l0_coefficient=settings.l0_weight,
-            l0_warm_up_steps=int(settings.l0_warmup * settings.steps),
-            jumprelu_bandwidth=settings.bandwidth,
-            jumprelu_init_threshold=settings.bandwidth,
-        )
+    sae_class, config_class = get_sae_training_class(new.architecture)
+    config = config_class(
+        d_in=new.d_in,
+        d_sae=new.d_sae,
+        device=device,
+        normalize_activations="expected_average_only_in",
+        metadata=SAEMetadata(**new.metadata),
+        **new.options,
     )
+    return sae_class(config)
 
 
 def _scale(batches: Iterator[torch.Tensor], d_in: int) -> float:

@@ -16,9 +16,9 @@ from vista.artifacts import Job
 from vista.config.metrics import CaptionSettings
 from vista.data.records import Record, read_records
 from vista.errors import UserError
-from vista.judges import load_judge
 from vista.metrics.caption import caption_figures
 from vista.progress import progress
+from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_parquet, write_result
 from vista.store.features import FeatureReader
 
@@ -57,7 +57,7 @@ def run(job: Job) -> None:
 
     torch.set_num_threads(job.threads)
     settings = CaptionSettings.model_validate(job.settings["caption"])
-    judge = load_judge(settings.judge)
+    judge = stage_judge(job, settings.judge)
     records = read_records(job.input("records").file("records.parquet"))
     reader = FeatureReader(job.input("features").store("features.zarr"))
     chosen = records.rows_of(settings.split).tolist()
@@ -84,7 +84,7 @@ def run(job: Job) -> None:
         [[each.category for each in record.objects] for record in shown],
         [each.category for record in records for each in record.objects],
         judge.judge,
-        judge_name=settings.judge,
+        judge_name=judge.name,
         seed=settings.bootstrap.seed,
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,
@@ -109,6 +109,7 @@ def run(job: Job) -> None:
     if shuffled_b is not None:
         columns["shuffled_loss_sum"] = shuffled_b
     write_result(job, result, columns)
+    write_tally(job, judge)
 
 
 def _questions(shown: Sequence[Record], records: Sequence[Record]) -> list[str]:

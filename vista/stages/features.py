@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -15,10 +19,15 @@ from PIL import Image
 from vista.artifacts import Job
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.data.geometry import prepare_image
+from vista.data.images import UnusableImage
 from vista.data.records import ImageSource, Record, read_records
 from vista.data.source import images_root
+from vista.errors import UserError
 from vista.progress import progress
+from vista.stages.model_folder import model_folder
 from vista.store.features import FeatureWriter
+
+Pixels = NDArray[np.uint8]
 
 
 def run(job: Job) -> None:
@@ -44,21 +53,14 @@ def run(job: Job) -> None:
         fetched.store("data") if fetched else None,
     )
     images = ImageSource(root)
-    trained = job.optional("encoder")
     source = settings.source
-    if trained is not None:
-        location, revision = str(trained.folder("model")), None
-    else:
-        assert isinstance(source, CheckpointEncoder)
-        location, revision = source.location, source.revision
     encoder = load_encoder(
-        location,
+        model_folder(job, "encoder", source),
         source.family,
         settings.layer,
         settings.final_norm,
         settings.device,
         settings.dtype,
-        revision,
         source.prefix_tokens if isinstance(source, CheckpointEncoder) else None,
     )
     writer = FeatureWriter(
@@ -69,22 +71,65 @@ def run(job: Job) -> None:
     )
     start, seen = time.monotonic(), 0
     pending = sorted(set(range(writer.shards)) - writer.done_shards())
-    for shard in progress(pending, desc="features", unit="shard"):
-        rows = writer.shard_images(shard)
-        parts = []
-        for first in range(rows.start, rows.stop, settings.batch_size):
-            batch = records.select(firsts[first : min(first + settings.batch_size, rows.stop)])
-            pixels = read_images(
-                images, batch, encoder.size, settings.fit, encoder.mean_colour, encoder.resample
+    # The records read headers alone: an image that is cut off is found only here.
+    remedy = (
+        f"draw it again (rm -r '{world.path}')"
+        if world is not None
+        else "put a whole image there; or remove it, set `missing_images: skip` in the data and "
+        f"make the records again (rm -r '{records_input.path}')"
+    )
+
+    def read(record: Record) -> Pixels:
+        try:
+            return prepare_image(
+                images.open(record),
+                encoder.size,
+                settings.fit,
+                encoder.mean_colour,
+                encoder.resample,
             )
-            parts.append(encoder.encode(pixels).cpu().numpy())
-        writer.write_shard(shard, np.concatenate(parts))
-        seen += len(rows)
+        except UnusableImage as error:
+            raise UserError(f"{error}: {remedy}") from error
+
+    wanted = (records[int(firsts[i])] for shard in pending for i in writer.shard_images(shard))
+    # A model on a GPU waits for images that one thread decodes.
+    threads = job.threads if encoder.device.type == "cpu" else max(2, job.threads)
+    with closing(read_ahead(read, wanted, threads, 2 * settings.batch_size)) as images_hwc:
+        for shard in progress(pending, desc="features", unit="shard"):
+            rows = writer.shard_images(shard)
+            parts = []
+            for first in range(0, len(rows), settings.batch_size):
+                size = min(settings.batch_size, len(rows) - first)
+                pixels = np.stack(list(islice(images_hwc, size)))
+                parts.append(encoder.encode(pixels).cpu().numpy())
+            writer.write_shard(shard, np.concatenate(parts))
+            seen += len(rows)
     writer.close()
     geometry = {"size": encoder.size, "patch": encoder.patch, "fit": settings.fit}
     (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
     rate = seen / max(time.monotonic() - start, 1e-9)
     print(f"features: {seen} images, {rate:.0f} images/s", file=sys.stderr)
+
+
+def read_ahead(
+    read: Callable[[Record], Pixels], records: Iterator[Record], threads: int, ahead: int
+) -> Generator[Pixels, None, None]:
+    """Yield `read` of each record, in their order, while threads read up to `ahead` more.
+
+    What `read` raises is raised at its record's place. `records` is walked in the caller's thread.
+    """
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Pixels]] = deque()
+    try:
+        while True:
+            waiting.extend(
+                pool.submit(read, each) for each in islice(records, 1 + ahead - len(waiting))
+            )
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_images(
@@ -94,7 +139,7 @@ def read_images(
     fit: Literal["pad", "crop"],
     fill: tuple[int, int, int],
     resample: Image.Resampling = Image.Resampling.BICUBIC,
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Return the images of some records as squares, [b, size, size, 3]."""
     return np.stack(
         [prepare_image(images.open(record), size, fit, fill, resample) for record in records]

@@ -24,14 +24,17 @@ def run(job: Job) -> None:
         _take(trained, name, job.work)
         return
     from vista.sae.convert import from_folder, from_release
+    from vista.sae.hub import cached_snapshot
     from vista.sae.neutral import save_sae
+    from vista.sae.releases import release_entry
 
     scale = settings.activation_scale
     path = Path(settings.path) if settings.path is not None else None
     if settings.release is not None and settings.sae_id is not None:
-        fetched = job.optional("fetched")
-        cache = fetched.folder("hub") if fetched is not None else None
-        sae = from_release(settings.release, settings.sae_id, layer, scale, cache=cache, path=path)
+        if path is None:
+            repo = release_entry(settings.release, settings.sae_id).repo
+            path = cached_snapshot(job.input("fetched").folder("hub"), repo)
+        sae = from_release(settings.release, settings.sae_id, layer, scale, path=path)
     elif path is not None:
         sae = from_folder(path, layer, scale, name)
     else:

@@ -115,23 +115,29 @@ def class_patches(
     """Yield each class of an image with the patches of its boxes and of its masks.
 
     Boxes: patches that touch any of the class's boxes. Masks: patches of which the union of its
-    masks covers at least `mask_cover`; None unless each object of the class has a mask.
+    masks covers at least `mask_cover`; None unless each object of the class has a mask. A crowd
+    region is none of its objects: much of what it covers is not the class. A class that is there
+    as a crowd alone is left out.
     """
-    for category in record.categories:
-        objects = [each for each in record.objects if each.category == category]
+    objects = [each for each in record.objects if not each.crowd]
+    for category in dict.fromkeys(each.category for each in objects):
         box_p = np.zeros(geometry.n_patches, dtype=bool)
         for each in objects:
-            box_p |= geometry.box_to_patches(each.box)
+            if each.category == category:
+                box_p |= geometry.box_to_patches(each.box)
         mask_hw = class_mask(record, category)
         mask_p = None if mask_hw is None else geometry.mask_to_patches(mask_hw) >= mask_cover
         yield category, box_p, mask_p
 
 
 def class_mask(record: Record, category: str) -> BoolArray | None:
-    """Return the union of the masks [h, w] of a class, None unless each of its objects has one."""
+    """Return the union of the masks [h, w] of a class, crowd regions apart.
+
+    None unless each of its objects has one.
+    """
     mask_hw = np.zeros((record.height, record.width), dtype=bool)
     for each in record.objects:
-        if each.category == category:
+        if each.category == category and not each.crowd:
             if each.rle is None:
                 return None
             mask_hw |= decode_mask(each.rle)

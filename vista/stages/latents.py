@@ -130,6 +130,9 @@ def _write_kind(
         # Row-major selection: the tokens of an image stay together and in order.
         x_nd = taps[layer][here_bt].float()
         index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, slots, "latents.max_active")
+        # Most slots are empty where there are many: they need not leave the device.
+        used = int(nnz_n.max()) if len(nnz_n) else 0
+        index_nk, value_nk = index_nk[:, :used], value_nk[:, :used]
         error_n = (sae(x_nd) - x_nd).square().mean(-1)
         columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
         index, value, nnz, error, norm2 = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vista.artifacts import Artifact, Job
-from vista.config.language import CheckpointLlm, LanguageSettings
+from vista.config.language import LanguageSettings
 from vista.errors import UserError
+from vista.stages.model_folder import model_folder
 
 if TYPE_CHECKING:
     from vista.language.model import LanguageModel
@@ -19,19 +19,10 @@ def load_llm(job: Job) -> LanguageModel:
     from vista.language.model import LanguageModel
 
     settings = LanguageSettings.model_validate(job.settings["llm"])
-    trained = job.optional("llm")
-    location: str | Path
-    if trained is not None:
-        location, revision = trained.folder("model"), None
-    else:
-        source = settings.source
-        assert isinstance(source, CheckpointLlm)
-        location, revision = source.location, source.revision
     return LanguageModel.load(
-        location,
+        model_folder(job, "llm", settings.source),
         settings.device,
         settings.dtype,
-        revision,
         placement=settings.placement,
         device_map=settings.device_map,
         max_memory=settings.max_memory,
@@ -42,17 +33,9 @@ def llm_width(job: Job) -> int:
     """Return the width of the job's language model from its config alone, without its weights."""
     from transformers import AutoConfig
 
-    trained, source = (
-        job.optional("llm"),
-        LanguageSettings.model_validate(job.settings["llm"]).source,
-    )
-    revision = None
-    if trained is not None:
-        location = str(trained.path / "model")
-    else:
-        assert isinstance(source, CheckpointLlm)
-        location, revision = source.location, source.revision
-    config = AutoConfig.from_pretrained(location, revision=revision, local_files_only=True)
+    source = LanguageSettings.model_validate(job.settings["llm"]).source
+    folder = model_folder(job, "llm", source, config_only=True)
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
     return int(config.get_text_config().hidden_size)
 
 

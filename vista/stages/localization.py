@@ -11,7 +11,6 @@ from vista.config.metrics import LocalizationSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record
 from vista.errors import UserError
-from vista.judges import load_judge
 from vista.metrics.localization import (
     LayerMaps,
     Play,
@@ -20,6 +19,7 @@ from vista.metrics.localization import (
     own_latents,
     scaled_limits,
 )
+from vista.stages.judging import stage_judge, write_tally
 from vista.stages.latent_inputs import (
     LatentMaps,
     class_patches,
@@ -35,7 +35,7 @@ from vista.stages.results import write_result
 def run(job: Job) -> None:
     """Read latents, labels, records and the features' geometry; write result and turns."""
     settings = LocalizationSettings.model_validate(job.settings)
-    judge = load_judge(settings.judge)
+    judge = stage_judge(job, settings.judge)
     latents = read_latents(job)
     records = read_image_records(job, latents)
     n_patches = latents.kinds["image"]
@@ -53,7 +53,7 @@ def run(job: Job) -> None:
         layers,
         targets,
         judge.judge,
-        judge_name=settings.judge,
+        judge_name=judge.name,
         n_images=len(records),
         n_patches=n_patches,
         min_patches=min_patches,
@@ -64,6 +64,7 @@ def run(job: Job) -> None:
         level=settings.bootstrap.level,
     )
     write_result(job, result, _items(records, plays))
+    write_tally(job, judge)
 
 
 def _targets(

@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from vista.artifacts import Job
 from vista.config.metrics import MatchingSettings
-from vista.judges import load_judge
 from vista.metrics.matching_rate import LayerInput, MatchingItems, matching_rate
 from vista.metrics.ranking import Ranked
+from vista.stages.judging import stage_judge, write_tally
 from vista.stages.latent_inputs import (
     rank_layer,
     read_image_records,
@@ -22,7 +22,7 @@ from vista.stages.results import write_result
 def run(job: Job) -> None:
     """Read latents, labels and records; write the result and each image's latents."""
     settings = MatchingSettings.model_validate(job.settings)
-    judge = load_judge(settings.judge)
+    judge = stage_judge(job, settings.judge)
     latents = read_latents(job)
     records = read_image_records(job, latents)
     # Images without objects still count for the frequency mask, but nobody can judge them.
@@ -36,7 +36,7 @@ def run(job: Job) -> None:
         layers,
         [records[i].categories for i in judged],
         judge.judge,
-        judge_name=settings.judge,
+        judge_name=judge.name,
         top_k=settings.top_k,
         ks=settings.ks,
         max_image_share=settings.mask.max_image_share,
@@ -48,6 +48,7 @@ def run(job: Job) -> None:
     )
     image_ids = [records[i].image_id for i in judged]
     write_result(job, result, _items_table(image_ids, layers, items))
+    write_tally(job, judge)
 
 
 def _items_table(

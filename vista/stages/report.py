@@ -2,15 +2,16 @@
 
 Inputs, each a list with a list of the same length in the settings that says what it is:
 
-    metrics     points    {metric (stage), encoder, llm, sae_weight, seed}, null where none applies
+    metrics     points    {metric (stage), encoder, llm, sae_weight, seed, method}, null where none
+                          applies; method of interventions only
     checks      checks    {llm}
     projectors  curves    {encoder, llm, sae_weight, seed}, one for each stage of training
     latents     latents   {encoder, llm, sae_weight, seed}
     labels      labels    {llm}
     features    features  {encoder}
 
-and the single inputs `records` and, for drawn images, `world`. All but `metrics` may be missing:
-without latents, labels, features and records there are no heat maps.
+and the single inputs `records` and, where the images lie in one, `world` or `fetched`. All but
+`metrics` may be missing: without latents, labels, features and records there are no heat maps.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import pyarrow.parquet as pq
 
 from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
+from vista.metrics.intervention import InterventionResult
 from vista.progress import progress
 from vista.report.figures import Curve
+from vista.report.interventions import STAGES, Intervention
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 from vista.report.table import COLUMNS, Figure, LongTable, figures_of
+from vista.stages.intervention_inputs import chosen_scores
 from vista.stages.results import ROW_SCHEMA, read_result, read_rows, write_parquet
 
 _TABLE_SCHEMA = pa.schema(
@@ -34,6 +38,7 @@ _TABLE_SCHEMA = pa.schema(
         pa.field("llm", pa.string()),
         pa.field("sae_weight", pa.float64()),
         pa.field("seed", pa.int64()),
+        pa.field("method", pa.string()),
         *ROW_SCHEMA,
     ]
 )
@@ -48,9 +53,16 @@ def run(job: Job) -> None:
     write_parquet(
         job.work / "summary.parquet", pa.Table.from_pylist(list(table.records()), schema=schema)
     )
-    pictures = _draw(job, settings, table)
-    name = str(job.settings["name"])
-    text = summary_markdown(table, settings, name=name, figures=pictures, notes=_notes(job))
+    interventions = _interventions(job)
+    pictures = _draw(job, settings, table, interventions)
+    text = summary_markdown(
+        table,
+        settings,
+        name=str(job.settings["name"]),
+        figures=pictures,
+        notes=_notes(job),
+        interventions=interventions,
+    )
     (job.work / "summary.md").write_text(text, encoding="utf-8")
     (job.work / HEADLINE).write_text(headline(table, settings), encoding="utf-8")
 
@@ -90,9 +102,29 @@ def _check_figures(entry: dict[str, Any], check: dict[str, Any]) -> list[Figure]
     return figures_of({"metric": "check_sae", "llm": entry["llm"]}, rows)
 
 
-def _draw(job: Job, settings: ReportSettings, table: LongTable) -> list[tuple[str, str]]:
+def _interventions(job: Job) -> list[Intervention]:
+    """Every removal and replacement of the run, with its scores an item."""
+    return [
+        Intervention(
+            encoder=point["encoder"],
+            llm=point["llm"],
+            sae_weight=float(point["sae_weight"]),
+            seed=int(point["seed"]),
+            method=point["method"],
+            result=InterventionResult.model_validate(read_result(artifact)),
+            scores=chosen_scores(artifact),
+        )
+        for point, artifact in aligned(job, "metrics", "points")
+        if point["metric"] in STAGES
+    ]
+
+
+def _draw(
+    job: Job, settings: ReportSettings, table: LongTable, interventions: list[Intervention]
+) -> list[tuple[str, str]]:
     """Write every figure that there are data for; returns PNG names and what they show."""
     from vista.report import figures, style
+    from vista.report.interventions_figure import coefficient_response
     from vista.stages.report_heatmaps import Drawing, heat_map_figures
 
     folder = job.work / FIGURES
@@ -118,6 +150,11 @@ def _draw(job: Job, settings: ReportSettings, table: LongTable) -> list[tuple[st
             "localization",
             "Localization per encoder, with chance levels",
             lambda: figures.localization_per_encoder(table),
+        ),
+        (
+            "interventions",
+            "Removal and replacement score by coefficient, a line a method",
+            lambda: coefficient_response(interventions),
         ),
         *heat_map_figures(job, settings),
         (
@@ -168,5 +205,13 @@ def _notes(job: Job) -> list[str]:
                 f"Pointing game: boxes of a class touch {found['min_patches']} to "
                 f"{found['max_patches']} of {found['n_patches']} patches (published: 5 to 200 of "
                 f"256), {found['n_targets_in_limits']} of {found['n_targets']} class instances."
+            )
+        if point["metric"] in STAGES:
+            found = read_result(artifact)
+            notes.append(
+                f"Interventions ({found['task']}): judge `{found['judge']}`, coefficients chosen "
+                f"on {found['n_development']} development items, {found['n_items']} test items of "
+                f"{found['n_images']} images; {found['n_attributes']} attribute words count as "
+                "details beside object names."
             )
     return list(dict.fromkeys(notes))

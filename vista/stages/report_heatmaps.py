@@ -93,7 +93,12 @@ class _Drawer:
         if layer is None:
             return None
         candidates = [
-            (i, name) for i, record in enumerate(shown) for name in record.categories if name in own
+            (i, name)
+            for i, record in enumerate(shown)
+            for name in record.categories
+            # A crowd alone has no one object to point at.
+            if name in own
+            and any(each.category == name and not each.crowd for each in record.objects)
         ]
         maps = {weight: LatentMaps(reader, layer) for weight, reader in readers.items()}
         places = {weight: _places(reader) for weight, reader in readers.items()}
@@ -104,7 +109,11 @@ class _Drawer:
                 HeatMapRow(
                     image=np.asarray(self._open_image(record)),
                     mask=class_mask(record, category),
-                    boxes=[each.box for each in record.objects if each.category == category],
+                    boxes=[
+                        each.box
+                        for each in record.objects
+                        if each.category == category and not each.crowd
+                    ],
                     category=category,
                     label=self._labels[layer].label_s[latent] or "",
                     latent=latent,

@@ -188,18 +188,22 @@ class _MappedImages:
     def __init__(self, array: ArrayReader) -> None:
         self._folder, self._spec = array.folder, array.spec
         self._verified = np.zeros(self._spec.rows, bool)
-        # By shard: each image [p, d], and the four bytes of its checksum behind it.
-        self._maps: OrderedDict[int, list[tuple[Array, Array]]] = OrderedDict()
+        # By shard: its bytes, and where in them each image begins.
+        self._maps: OrderedDict[int, tuple[NDArray[np.uint8], NDArray[np.uint64]]] = OrderedDict()
         for shard in range(self._spec.shards):
             if not self._file(shard).is_file():
                 raise damaged(self._file(shard), "the file is missing")
 
     def image(self, image: int) -> Array:
         shard, slot = divmod(image, self._spec.shard)
-        mapped = self._maps.get(shard) or self._map(shard)
-        values, stored = mapped[slot]
+        data, starts = self._maps.get(shard) or self._map(shard)
+        shape, dtype = self._spec.shape[1:], self._spec.storage_dtype
+        start = int(starts[slot])
+        values: Array = np.ndarray(shape, dtype, data, start)
         if not self._verified[image]:
-            if crc32c(values) != int.from_bytes(stored.tobytes(), "little"):
+            stop = start + values.nbytes
+            stored = data[stop : stop + _CRC_BYTES].tobytes()
+            if crc32c(values) != int.from_bytes(stored, "little"):
                 raise damaged(self._file(shard), f"the checksum of image {image} differs")
             self._verified[image] = True
         return values
@@ -207,7 +211,8 @@ class _MappedImages:
     def _file(self, shard: int) -> Path:
         return self._folder / self._spec.shard_file(shard)
 
-    def _map(self, shard: int) -> list[tuple[Array, Array]]:
+    def _map(self, shard: int) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        # Not a view for each image: in random order over many shards most maps serve one image.
         spec, path = self._spec, self._file(shard)
         try:
             with path.open("rb") as file:
@@ -217,18 +222,15 @@ class _MappedImages:
             raise damaged(path, "the file is missing") from error
         except (OSError, ValueError) as error:
             raise damaged(path, str(error)) from error
-        shape, dtype = spec.shape[1:], spec.storage_dtype
-        size = dtype.itemsize * shape[0] * shape[1]
         images = spec.shard_rows(shard)
-        for image, (offset, length) in zip(images, spans, strict=False):
-            if offset == MISSING or length != size + _CRC_BYTES:
-                raise damaged(path, f"image {image} is missing in it")
+        starts, lengths = spans[: len(images)].T
+        size = spec.storage_dtype.itemsize * spec.shape[1] * spec.shape[2]
+        bad = (starts == MISSING) | (lengths != size + _CRC_BYTES)
+        if bad.any():
+            raise damaged(path, f"image {images[int(bad.argmax())]} is missing in it")
         while len(self._maps) >= MAPPED_SHARDS:
             self._maps.popitem(last=False)
-        self._maps[shard] = [
-            (np.ndarray(shape, dtype, data, start), data[start + size : start + size + _CRC_BYTES])
-            for start in spans[: len(images), 0].tolist()
-        ]
+        self._maps[shard] = data, starts
         return self._maps[shard]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,8 @@ class LatentWriter:
     ) -> None:
         """Write the images from `start_image` on.
 
-        `index` and `value` [b, t, slots] hold a token's latents in their first `nnz` [b, t] slots;
+        `index` and `value` [b, t, slots] hold a token's latents in their first `nnz` [b, t] slots,
+        of which there may be fewer or more than the store has;
         `error` and `norm2` [b, t] are the mean squares over channels. `total` [b, d] is the sum of
         the residual stream over the image's valid tokens; it goes with `d_model`.
 
@@ -160,8 +162,8 @@ class LatentWriter:
         if (total is None) != (self._d_model is None):
             raise ValueError(f"{where}: totals go with d_model, both or neither")
         columns = {
-            "index": _slots(index, k),
-            "value": _slots(value, k),
+            "index": _slots(index, k, layout.unsigned_for(d_sae - 1)),
+            "value": _slots(value, k, np.dtype("float16")),
             "nnz": nnz,
             "error": error,
             "norm2": norm2,
@@ -276,7 +278,9 @@ class _Unit:
                 self._put("total", shard, sum_d[None], files)
 
 
-def _slots(column: Array, k: int) -> Array:
-    """Return the column [b, t, slots] cut or padded with 0 to k slots."""
-    missing = k - column.shape[2]
-    return column[..., :k] if missing <= 0 else np.pad(column, ((0, 0), (0, 0), (0, missing)))
+def _slots(column: Array, k: int, dtype: np.dtype[Any]) -> Array:
+    """Return the column [b, t, slots] cut or padded with 0 to k slots, in the store's dtype."""
+    out = np.zeros((*column.shape[:2], k), dtype)
+    slots = min(k, column.shape[2])
+    out[..., :slots] = column[..., :slots]
+    return out

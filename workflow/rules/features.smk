@@ -11,6 +11,8 @@ rule features:
     benchmark:
         f"{plan.results}/benchmarks/features/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("features", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("features", wildcards.node),
         code=lambda wildcards: plan.code("features", wildcards.node),

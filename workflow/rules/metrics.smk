@@ -111,6 +111,8 @@ rule caption:
     benchmark:
         f"{plan.results}/benchmarks/caption/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("caption", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("caption", wildcards.node),
         code=lambda wildcards: plan.code("caption", wildcards.node),

@@ -11,6 +11,8 @@ rule train_projector:
     benchmark:
         f"{plan.results}/benchmarks/train_projector/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("train_projector", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("train_projector", wildcards.node),
         code=lambda wildcards: plan.code("train_projector", wildcards.node),
@@ -51,6 +53,8 @@ rule latents:
     benchmark:
         f"{plan.results}/benchmarks/latents/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("latents", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("latents", wildcards.node),
         code=lambda wildcards: plan.code("latents", wildcards.node),

@@ -11,6 +11,8 @@ rule train_sae:
     benchmark:
         f"{plan.results}/benchmarks/train_sae/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("train_sae", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("train_sae", wildcards.node),
         code=lambda wildcards: plan.code("train_sae", wildcards.node),
@@ -51,6 +53,8 @@ rule check_sae:
     benchmark:
         f"{plan.results}/benchmarks/check_sae/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("check_sae", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("check_sae", wildcards.node),
         code=lambda wildcards: plan.code("check_sae", wildcards.node),
@@ -71,6 +75,8 @@ rule label_latents:
     benchmark:
         f"{plan.results}/benchmarks/label_latents/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("label_latents", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("label_latents", wildcards.node),
         code=lambda wildcards: plan.code("label_latents", wildcards.node),

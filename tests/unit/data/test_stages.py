@@ -99,8 +99,11 @@ def test_fetched_files(tmp_path: Path) -> None:
     root = images_root(table.settings, None, fetched.path / "data")
     assert ImageSource(root).open(found).size == (5, 4)
     assert "skipped.parquet" not in table.checksums
-    with pytest.raises(UserError, match="of split train has a caption"):
-        make(tmp_path, text, {"kind": "captions"}, records=table)
+    corpus = make(tmp_path, text, {"kind": "captions"}, records=table).file("text.parquet")
+    # All images are of the test split: only who reads the other documents misses them.
+    assert read_text(corpus, "heldout")
+    with pytest.raises(UserError, match="no text of split 'train'"):
+        read_text(corpus, "train")
 
 
 def test_captions_as_a_corpus(tmp_path: Path) -> None:

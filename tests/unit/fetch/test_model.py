@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from fake_hub import FakeHub
 
@@ -191,6 +192,61 @@ def test_says_what_to_do_about_licences_and_tokens(
     told = {request.host for request in hub.requests if request.token is not None}
     assert told == {"127.0.0.1"}
     assert [request for request in hub.requests if request.host == "localhost"]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_stored_login_is_not_used(
+    hub: FakeHub, job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants, get_token
+
+    stored = tmp_path / "home" / "token"
+    stored.parent.mkdir()
+    stored.write_text(TOKEN)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(stored))  # HF_HOME, read at import
+    assert get_token() == TOKEN
+    hub.tokens = {TOKEN: {REPO}, "hf_own": {REPO}}
+    fetch_model.run(job("without", repo=REPO, revision="main"))
+    assert {request.token for request in hub.requests} == {None}
+    hub.gated = {REPO}
+    assert "HF_TOKEN (not set)" in refusal(job("gated", repo=REPO, revision="main"))
+
+    monkeypatch.setenv("HF_TOKEN", "hf_own\n")
+    hub.requests.clear()
+    fetch_model.run(job("with", repo=REPO, revision="main"))
+    assert {request.token for request in hub.requests} == {None, "hf_own"}
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(_: object, request: httpx2.Request) -> httpx2.Response:
+        asked.append(str(request.url))
+        target = request.url.params.get("to")
+        if target is None:
+            return httpx2.Response(200, content=iter([b"bytes"]))
+        return httpx2.Response(302, headers={"location": target})
+
+    monkeypatch.setattr(httpx2.HTTPTransport, "handle_request", answer)
+
+    def fetched(url: str) -> bytes:
+        file = download.RemoteFile(url, tmp_path / "file")
+        with download.client() as http:
+            download.fetch_files(http, [file], "files", "leave it")
+        content = file.target.read_bytes()
+        file.target.unlink()
+        return content
+
+    for url in ("https://a.org?to=https://b.org/", "http://a.org?to=http://b.org/"):
+        assert fetched(url) == b"bytes"
+    assert fetched("https://a.org?to=/elsewhere") == b"bytes"
+    assert asked[-1] == "https://a.org/elsewhere"
+    asked.clear()
+    with pytest.raises(UserError, match=r"a\.org redirects to http://b\.org, .* not encrypted"):
+        fetched("https://a.org?to=http://b.org/")
+    assert len(asked) == 1
 
 
 @pytest.mark.usefixtures("model")

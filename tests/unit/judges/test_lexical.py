@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from vista.config.judges import LexicalJudgeSettings
 from vista.errors import UserError
 from vista.judges import judge_names, load_judge, register_judge
 from vista.judges.lexical import LexicalJudge
@@ -108,11 +111,49 @@ def test_synonyms_cover_coco_and_are_words() -> None:
 
 
 def test_unknown_judge_is_a_user_error_that_lists_the_known() -> None:
-    with pytest.raises(UserError, match=r"nobody.*lexical, whole_word"):
+    with pytest.raises(UserError, match=r"nobody.*embedding, lexical"):
         load_judge("nobody")
-    assert judge_names() == ["lexical", "whole_word"]
+    assert judge_names() == ["api", "embedding", "lexical", "vlm", "whole_word"]
+    with pytest.raises(UserError, match=r"'api' needs settings \(base_url, model\)"):
+        load_judge("api")
 
 
 def test_a_name_cannot_be_registered_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         register_judge("lexical")
+
+
+# In WordNet's format: an index by lemma, and entries at the byte offsets that it names.
+LICENCE = "  1 This stands at the top of both files.\n"
+COUCH = "{:08d} 06 n 03 sofa 0 couch 0 lounge 1 002 @ 00000000 n 0000 | a seat\n"
+DAY_BED = "{:08d} 06 n 02 couch 1 day_bed 0 001 @ 00000000 n 0000 | a bed\n"
+
+
+@pytest.fixture
+def wordnet(tmp_path: Path) -> Path:
+    first = len(LICENCE)
+    second = first + len(COUCH.format(0))
+    data = LICENCE + COUCH.format(first) + DAY_BED.format(second)
+    index = LICENCE + f"couch n 2 2 @ ~ 2 1 {first:08d} {second:08d}  \n"
+    index += f"hot_seat n 1 1 @ 1 0 {first:08d}  \n"
+    (tmp_path / "index.noun").write_text(index)
+    (tmp_path / "data.noun").write_text(data)
+    return tmp_path
+
+
+def test_wordnet_adds_synonyms_where_the_settings_say_so(wordnet: Path) -> None:
+    said = ["a lounge", "day beds", "a sofa", "settee"]
+    assert load_judge("lexical").judge(said, ["couch"])[:, 0].tolist() == [False, False, True, True]
+    one = load_judge(LexicalJudgeSettings(wordnet=str(wordnet)))
+    assert one.judge(said, ["couch"])[:, 0].tolist() == [True, False, True, True]
+    two = load_judge(LexicalJudgeSettings(wordnet=str(wordnet), senses=2))
+    assert two.judge(said, ["couch"])[:, 0].tolist() == [True] * 4
+    assert one.judge(["lounges"], ["Hot seat", "unheard of"]).tolist() == [[True, False]]
+
+
+def test_wordnet_that_is_not_there_or_damaged_is_told(wordnet: Path) -> None:
+    with pytest.raises(UserError, match=r"judge\.wordnet: /nowhere holds no usable"):
+        load_judge(LexicalJudgeSettings(wordnet="/nowhere"))
+    (wordnet / "data.noun").write_text("other " + (wordnet / "data.noun").read_text())
+    with pytest.raises(UserError, match="no usable"):
+        load_judge(LexicalJudgeSettings(wordnet=str(wordnet))).judge(["x"], ["couch"])

@@ -24,7 +24,7 @@ from vista.errors import UserError
 from vista.language.checkpoint import VISION_PARTS
 from vista.language.model import LanguageModel
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages.loading import load_llm, load_saes
+from vista.stages.loading import llm_width, load_llm, load_saes
 
 IDS = torch.tensor([[1, 5, 9, 7, 11, 6, 8, 30, 31, 12, 4, 40]])
 
@@ -200,6 +200,46 @@ def test_settings_name_what_excludes_what(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValidationError, match=said):
             _settings(tmp_path, **wrong)
+
+
+def test_a_model_that_a_stage_provides_is_an_input(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    record = ArtifactRecord("fetch_model", {}, {}, "code", {})
+    with publishing(tmp_path, "fetch_model", "one", record) as work:
+        assert work is not None
+        shutil.copytree(checkpoint("qwen3"), work / "model")
+    fetched = open_artifact(tmp_path / "fetch_model" / "one")
+    source = {"kind": "checkpoint", "repo": "maker/model", "revision": "1"}
+    settings = {"llm": {"source": source}}
+    job = Job("n", settings, {"llm": fetched}, tmp_path)
+    assert load_llm(job).d_model == llm_width(job) == 32
+    weights = next((fetched.path / "model").glob("*.safetensors"))
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(UserError, match="differs from the manifest"):
+        load_llm(job)
+    assert llm_width(job) == 32  # reads the config alone
+
+
+def test_a_path_is_a_folder_and_never_a_name_in_the_hubs_cache(
+    checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+    from transformers import AutoConfig
+
+    cached = tmp_path / "models--maker--model"
+    shutil.copytree(checkpoint("qwen3"), cached / "snapshots" / "1")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert AutoConfig.from_pretrained("maker/model", local_files_only=True).hidden_size == 32
+    job = Job("n", {"llm": _settings(Path("maker/model")).model_dump()}, {}, tmp_path)
+    for load in (load_llm, llm_width):
+        with pytest.raises(UserError, match="maker/model is not a folder; correct `path`"):
+            load(job)
 
 
 def test_a_job_loads_what_its_settings_say(

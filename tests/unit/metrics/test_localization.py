@@ -174,6 +174,15 @@ def test_own_latents_are_chosen_by_share_then_number() -> None:
     assert own_latents(labels, share, ["cat", "dog", "cow"], judge) == {"cat": 1, "dog": 3}
 
 
+def test_of_sentences_with_equal_shares_the_shortest_names_the_class() -> None:
+    judge = load_judge("whole_word").judge
+    labels = ["a dog that chases a cat", "mentions of a cat", " a  dog ", "the word cat", None]
+    own = own_latents(labels, np.array([1.0, 1.0, 1.0, 1.0, 0.0]), ["cat", "dog"], judge)
+    assert own == {"cat": 3, "dog": 2}
+    # A measured share counts before the length.
+    assert own_latents(labels, np.array([1.0, 0.9, 0.9, 0.9, 0.0]), ["cat"], judge) == {"cat": 0}
+
+
 def test_a_class_given_twice_is_refused() -> None:
     targets = [Target(0, "cat", patches(0), None), Target(0, "cat", patches(1), None)]
     with pytest.raises(ValueError, match="twice"):

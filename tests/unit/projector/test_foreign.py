@@ -88,15 +88,20 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"weight": torch.zeros(D_MODEL, D_VISION + 1)}, r"\[8, 7\], expected \[8, 6\]"),
-        ({"weight": torch.zeros(D_MODEL, D_VISION), "bias": torch.zeros(3)}, r"bias is \[3\]"),
+        (
+            {"weight": torch.zeros(D_MODEL, D_VISION + 1)},
+            r": weight is \[8, 7\], expected \[8, 6\]",
+        ),
+        ({"weight": torch.zeros(D_MODEL, D_VISION), "bias": torch.zeros(3)}, r": bias is \[3\]"),
+        ({"a.0.weight": torch.zeros(2, 3)}, r": a\.0\.weight is \[2, 3\]"),
+        ({"bias": torch.zeros(3)}, ": bias has no weight beside it"),
         ({"conv.weight": torch.zeros(2, 2, 2)}, "is not the weight or bias of a linear layer"),
         ({"a.bias": torch.zeros(3)}, r"a\.bias has no a\.weight"),
         ({f"{i}.weight": torch.zeros(8, 6) for i in range(3)}, "3 linear layers"),
         ({"weight": torch.full((D_MODEL, D_VISION), float("nan"))}, "NaN"),
         ({"epoch": 3}, "'epoch' is no tensor"),
         ([1], "no state dict"),
-        ({"weight": Evil()}, "not a file of plain tensors"),
+        ({"weight": Evil()}, r"not a file of plain tensors \(it holds more than tensors\); save"),
     ],
 )
 def test_what_is_no_projector_is_refused_by_name(

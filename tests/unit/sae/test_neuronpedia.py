@@ -186,11 +186,28 @@ def test_labels_of_another_sae_are_refused(tmp_path: Path) -> None:
         read(tmp_path, own, source="5-gemmascope-res-65k")
     with pytest.raises(UserError, match="where '5-gemmascope-res-65k' was asked for"):
         read(tmp_path, f"{MODEL}/5-gemmascope-res-65k")
-    with pytest.raises(UserError, match="where '6-gemmascope-res-16k' was asked for"):
-        read(tmp_path, source="6-gemmascope-res-16k")
+    with pytest.raises(UserError, match="where '5-gemmascope-att-16k' was asked for"):
+        read(tmp_path, source="5-gemmascope-att-16k")
     settings = NeuronpediaSettings(path=str(tmp_path))
     with pytest.raises(UserError, match="but the SAE reads layer 4"):
         read_export(tmp_path, settings, layer=4, d_sae=D_SAE, sae="gemma-l4")
+
+
+def test_a_named_source_is_of_the_layer_that_the_sae_reads(tmp_path: Path) -> None:
+    def labels_of(found: str, neuronpedia: str | None = None, **settings: Any) -> LatentLabels:
+        rows = [explanation(0, "cats", layer=found)]
+        write(tmp_path / "explanations/batch-0.jsonl.gz", rows)
+        return read(tmp_path, neuronpedia, density=0.0, **settings)
+
+    given = {"model": MODEL, "source": "6-res-jb"}
+    for settings in ({}, {"source": "6-res-jb"}, given):
+        with pytest.raises(UserError, match="labels of '6-res-jb', but the SAE reads layer 5"):
+            labels_of("6-res-jb", **settings)
+    # On the input of block 6: sae_lens' directory knows, its number does not.
+    assert labels_of("6-res-jb", f"{MODEL}/6-res-jb", **given).label_s[0] == "cats"
+    for plain in ("res-jb", "50k-res", "5-res-jb"):
+        assert labels_of(plain, source=plain).label_s[0] == "cats"
+        assert labels_of(plain).label_s[0] == "cats"
 
 
 def test_labels_of_a_smaller_dictionary_are_refused(tmp_path: Path) -> None:

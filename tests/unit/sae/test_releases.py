@@ -20,6 +20,7 @@ from vista.artifacts import Record as ArtifactRecord
 from vista.config.sae import ImportSaeSettings
 from vista.errors import UserError
 from vista.sae.convert import from_release
+from vista.sae.hub import cached_snapshot
 from vista.sae.neutral import load_sae
 from vista.sae.releases import release_entry
 from vista.stages import import_sae
@@ -400,25 +401,27 @@ def test_parity_with_sae_lens(
         z = expected.encode(x - shift)
         y = expected.decode(z) + shift
         assert 0 < (z > 0).float().mean() < 1
-        for ours in (
-            from_release(case.release, case.sae_id, case.layer, cache=tmp_path),
-            from_release(case.release, case.sae_id, path=snapshot),
-        ):
-            torch.testing.assert_close(ours.encode(x), z, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(ours(x), y, rtol=1e-5, atol=1e-5)
-            assert ours.config.architecture == case.architecture
-            assert ours.config.layer == case.layer
-            assert ours.config.normalisation == case.normalisation
+        ours = from_release(
+            case.release, case.sae_id, case.layer, path=cached_snapshot(tmp_path, entry.repo)
+        )
+        torch.testing.assert_close(ours.encode(x), z, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours(x), y, rtol=1e-5, atol=1e-5)
+        assert ours.config.architecture == case.architecture
+        assert ours.config.layer == case.layer
+        assert ours.config.normalisation == case.normalisation
 
 
-def test_the_users_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layer_may_be_left_to_the_release_and_the_hub_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub.constants
 
-    lay_out(tmp_path, GEMMA_3)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "of the user")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    assert from_release(GEMMA_3.release, GEMMA_3.sae_id).config.d_sae == D_SAE
-    assert huggingface_hub.constants.HF_HUB_OFFLINE is False  # put back
+    path = lay_out(tmp_path, GEMMA_3)
+    assert from_release(GEMMA_3.release, GEMMA_3.sae_id, path=path).config.layer == GEMMA_3.layer
+    assert huggingface_hub.constants.HF_HUB_CACHE == "of the user"
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is False
 
 
 def test_a_repository_that_no_directory_lists(tmp_path: Path) -> None:
@@ -455,7 +458,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Base-L2R-8x/hyperparams\.json is missing"):
         from_release(LLAMA.release, LLAMA.sae_id, path=tmp_path)
     with pytest.raises(UserError, match="was not fetched into this cache"):
-        from_release(LLAMA.release, LLAMA.sae_id, cache=tmp_path)
+        cached_snapshot(tmp_path, "owner/name")
 
 
 class Trap:

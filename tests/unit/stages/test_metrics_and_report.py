@@ -300,7 +300,7 @@ def test_report_has_every_file_and_the_exact_columns(report_artifact: Artifact) 
     assert names == wanted | {"summary.csv", "summary.parquet", "summary.md", "headline.txt"}
     header = report_artifact.file("summary.csv").read_text().splitlines()[0]
     assert header == (
-        "metric,encoder,llm,sae_weight,seed,layer,token_kind,value,ci_low,ci_high,chance,n"
+        "metric,encoder,llm,sae_weight,seed,method,layer,token_kind,value,ci_low,ci_high,chance,n"
     )
     table = pq.read_table(report_artifact.file("summary.parquet"))
     assert table.column_names == header.split(",")

@@ -17,6 +17,7 @@ import zarr
 
 from vista.errors import UserError
 from vista.store import features as features_module
+from vista.store.arrays import MISSING, with_crc
 from vista.store.features import FeatureReader, FeatureWriter
 
 GRID, CHANNELS, SHARD = (2, 3), 5, 4
@@ -311,6 +312,23 @@ def test_more_shards_than_may_be_mapped(
     reader = FeatureReader(tmp_path / "features.zarr")
     for _ in range(2):
         assert np.array_equal(reader.read(range(11)), dense_bpd.astype(np.float16))
+
+
+@pytest.mark.parametrize("shorter", [None, 4])
+def test_a_shard_whose_index_lacks_an_image_is_refused(store: Path, shorter: int | None) -> None:
+    """The index is sound, its checksum too; one image is not there, or not of the right size."""
+    file = store / "features" / "c" / "1" / "0" / "0"
+    content = file.read_bytes()
+    index_bytes = 16 * SHARD + 4
+    spans = np.frombuffer(content[-index_bytes:-4], "<u8").reshape(-1, 2).copy()
+    if shorter is None:
+        spans[2] = MISSING
+    else:
+        spans[2, 1] -= np.uint64(shorter)
+    replace(file, content[:-index_bytes] + with_crc(spans.tobytes()))
+    with pytest.raises(UserError, match="image 6 is missing in it") as raised:
+        FeatureReader(store).read([4])
+    assert str(file) in str(raised.value)
 
 
 @pytest.mark.parametrize("sharded", [True, False])

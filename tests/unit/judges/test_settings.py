@@ -1,0 +1,76 @@
+"""Settings of judges: names stay names, keys stay out, and each says what it needs."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from vista.config.judges import (
+    ApiJudgeSettings,
+    JudgeChoice,
+    judge_files,
+    judge_module,
+    judge_source,
+)
+
+
+class Metric(BaseModel):
+    judge: JudgeChoice = "lexical"
+
+
+def test_a_name_stays_a_name_and_an_entry_becomes_settings() -> None:
+    assert Metric().model_dump(mode="json") == {"judge": "lexical"}
+    assert Metric.model_validate({"judge": "whole_word"}).judge == "whole_word"
+    given = {"kind": "api", "base_url": "http://localhost:8000/v1/", "model": "m"}
+    judge = Metric.model_validate({"judge": given}).judge
+    assert isinstance(judge, ApiJudgeSettings) and judge.base_url == "http://localhost:8000/v1"
+    assert Metric.model_validate_json(Metric(judge=judge).model_dump_json()).judge == judge
+
+
+@pytest.mark.parametrize(
+    ("entry", "where", "kind"),
+    [
+        ({"kind": "lexical", "wordnett": "x"}, ("judge", "lexical", "wordnett"), "extra_forbidden"),
+        ({"kind": "api", "model": "m"}, ("judge", "api", "base_url"), "missing"),
+        ({"kind": "nobody"}, ("judge",), "judge_kind"),
+        ({}, ("judge",), "judge_kind"),
+        (3, ("judge",), "judge_kind"),
+    ],
+)
+def test_a_mistake_is_told_once_and_under_its_own_key(
+    entry: object, where: tuple[str, ...], kind: str
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Metric.model_validate({"judge": entry})
+    assert [(each["loc"], each["type"]) for each in raised.value.errors()] == [(where, kind)]
+
+
+def test_what_the_plan_asks_of_a_judge() -> None:
+    repo = {"kind": "checkpoint", "repo": "a/b", "revision": "c"}
+    entry = {"kind": "embedding", "source": repo}
+    judge = Metric.model_validate({"judge": entry}).judge
+    source = judge_source(judge)
+    assert source is not None and (source.repo, source.revision) == ("a/b", "c")
+    assert judge_source("lexical") is None
+    assert judge_module("lexical") == "vista.judges.lexical"
+    assert judge_module(Metric.model_validate({"judge": entry}).model_dump()["judge"]) == (
+        "vista.judges.embedding"
+    )
+    nouns = Metric.model_validate({"judge": {"kind": "lexical", "wordnet": "/w"}}).judge
+    assert judge_files(nouns) == ("/w/index.noun", "/w/data.noun")
+    assert judge_files("lexical") == judge_files(judge) == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base_url": "https://me:sk-secret@host/v1"},
+        {"base_url": "https://host/v1?key=sk-secret"},
+        {"key_env": "sk-secret"},
+    ],
+)
+def test_a_key_has_no_place_in_settings(change: dict[str, str]) -> None:
+    given = {"base_url": "https://host/v1", "model": "m", **change}
+    with pytest.raises(ValidationError) as raised:
+        ApiJudgeSettings.model_validate(given)
+    assert "sk-secret" not in str(raised.value)

@@ -1,0 +1,112 @@
+"""The judge of a stage: its model, its threshold, and where its judgements lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_endpoint import Endpoint
+
+from vista.artifacts import Artifact, Job, open_artifact, publishing
+from vista.artifacts import Record as ArtifactRecord
+from vista.config.judges import ApiJudgeSettings, EmbeddingJudgeSettings
+from vista.data.records import Box, Object, Record, Turn, write_records
+from vista.errors import UserError
+from vista.judges.embedding import EmbeddingJudge
+from vista.judges.whole_word import WholeWordJudge
+from vista.stages.judging import stage_judge, write_tally
+
+BOX = Box(0.0, 0.0, 8.0, 8.0)
+
+
+def artifact(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
+    with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+        assert work is not None
+        write(work)
+    return open_artifact(root / stage / "node")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Job]:
+    """A job where the workflow would run it: below results/.work/."""
+
+    def job(**inputs: Any) -> Job:
+        work = tmp_path / "results" / ".work" / "matching_rate" / "node"
+        work.mkdir(parents=True, exist_ok=True)
+        return Job("matching_rate", {}, inputs, work)
+
+    return job
+
+
+def test_a_name_alone(job: Callable[..., Job], tmp_path: Path) -> None:
+    found = stage_judge(job(), "whole_word")
+    assert isinstance(found, WholeWordJudge)
+    write_tally(job(), found)
+    assert not list(job().work.iterdir()) and not (tmp_path / "results" / "judgements").exists()
+
+
+def test_judgements_outlive_the_stage_and_what_is_open_is_reported(
+    job: Callable[..., Job],
+    endpoint: Endpoint,
+    settings: Callable[..., ApiJudgeSettings],
+    tmp_path: Path,
+) -> None:
+    endpoint.true, endpoint.script = {"cat"}, ["no", "no"]
+    judge = stage_judge(job(), settings(max_unanswered=0.5, concurrency=1))
+    assert judge.judge(["a", "b"], ["cat"]).tolist() == [[False], [True]]
+    write_tally(job(), judge)
+    told = json.loads((job().work / "judge.json").read_text())
+    assert told == {"judge": "api:small", "unanswered": 1, "verdicts": 2}
+    assert len(list((tmp_path / "results" / "judgements").glob("api-*.jsonl"))) == 1
+    asked = len(endpoint.requests)
+    assert stage_judge(job(), settings()).judge(["b"], ["cat"]).all()
+    assert len(endpoint.requests) == asked
+
+
+def test_a_threshold_is_fitted_on_the_captions_of_a_split(
+    job: Callable[..., Job], encoder: Path, tmp_path: Path
+) -> None:
+    def record(i: int, split: str, name: str, caption: str) -> Record:
+        turns = (Turn("What?", caption),)
+        return Record(f"{i}", split, f"{i}.png", 8, 8, objects=(Object(name, BOX),), turns=turns)
+
+    # On the development split captions are the names themselves: the threshold is below 1 and
+    # above the cosine of the two names. The other split would have it the other way round.
+    pairs = [("cat", "cat"), ("dog", "dog")]
+    rows = [record(i, "validation", name, text) for i, (name, text) in enumerate(pairs)]
+    rows += [record(9, "test", "dog", "cat"), record(10, "test", "cat", "dog")]
+
+    def write(work: Path) -> None:
+        write_records(work / "records.parquet", rows)
+
+    records = artifact(tmp_path / "results", "records", write)
+    source = {"kind": "checkpoint", "path": str(encoder)}
+    wanted = EmbeddingJudgeSettings.model_validate({"source": source})
+    judge = stage_judge(job(records=records), wanted)
+    assert isinstance(judge, EmbeddingJudge) and judge.threshold is not None
+    between = float(judge.similarity(["cat"], ["dog"])[0, 0])
+    assert judge.threshold == pytest.approx((1 + between) / 2, abs=1e-6)
+    told = json.loads((job().work / "judge.json").read_text())["threshold"]
+    assert told["balanced_accuracy"] == 1 and (told["n_named"], told["n_other"]) == (2, 2)
+    none = wanted.model_copy(update={"fit_split": "train"})
+    with pytest.raises(UserError, match=r"judge\.fit_split: no image of 'train'"):
+        stage_judge(job(records=records), none)
+
+
+def test_a_fetched_model_is_an_input(
+    job: Callable[..., Job], encoder: Path, tmp_path: Path
+) -> None:
+    def copy(work: Path) -> None:
+        (work / "model").mkdir()
+        for file in encoder.iterdir():
+            (work / "model" / file.name).write_bytes(file.read_bytes())
+
+    fetched = artifact(tmp_path / "results", "fetch_model", copy)
+    source = {"kind": "checkpoint", "repo": "owner/name", "revision": "1"}
+    wanted = EmbeddingJudgeSettings.model_validate({"source": source, "threshold": 0.9999})
+    judge = stage_judge(job(judge=fetched), wanted)
+    assert judge.name == "embedding:owner/name"
+    assert judge.judge(["cat"], ["cat", "dog"]).tolist() == [[True, False]]

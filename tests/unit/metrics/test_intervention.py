@@ -1,0 +1,309 @@
+"""Removal and replacement: scores by hand, the choice of a coefficient, paired differences."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vista.judges import load_judge
+from vista.metrics.edited_captions import (
+    EditedCaption,
+    ItemKey,
+    Scored,
+    Shown,
+    score_captions,
+    shown_by,
+)
+from vista.metrics.intervention import (
+    EditFigures,
+    InterventionResult,
+    choose_coefficients,
+    intervention_figures,
+    paired_ms_difference,
+)
+
+OBJECTS = ["cat", "dog", "person", "umbrella", "hot dog"]
+ATTRIBUTES = ["red", "blue", "grass", "sand"]
+SHOWN = {"a": Shown(frozenset({"cat"}), frozenset({"red", "grass"}))}
+JUDGE = load_judge("lexical").judge
+DRAWS: dict[str, Any] = {"seed": 0, "resamples": 50, "level": 0.95}
+FACTS: dict[str, Any] = {
+    "method": "latent",
+    "space": "stream",
+    "how": "subtract",
+    "blocks": (0, 1),
+    "judge_name": "lexical",
+    "n_attributes": 0,
+}
+
+
+def pair(
+    before: str,
+    after: str,
+    target: str | None = None,
+    *,
+    image: str = "a",
+    variant: str = "object",
+    coefficient: float = 2.0,
+    found: bool = True,
+    losses: tuple[float, float] = (0.0, 0.0),
+    tokens: int = 0,
+) -> list[EditedCaption]:
+    plain = EditedCaption(
+        image, "cat", target, "none", 0.0, before, found, losses[0], loss_tokens=tokens
+    )
+    edited = replace(
+        plain, variant=variant, coefficient=coefficient, caption=after, loss_sum=losses[1]
+    )
+    return [plain, edited]
+
+
+def one(before: str, after: str, target: str | None = None, **more: Any) -> Scored:
+    (scored,) = score_captions(
+        pair(before, after, target, **more), SHOWN, OBJECTS, JUDGE, ATTRIBUTES
+    )
+    return scored
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "target", "score"),
+    [
+        ("a cat on grass", "nothing on grass", None, 2),
+        ("a red cat", "a dog", None, 1),  # a dog that the image does not show
+        ("a cat and a dog", "a dog", None, 2),  # the unedited caption told of the dog already
+        ("a cat", "a red thing on grass", None, 2),  # both shown, though not told before
+        ("a cat", "something on sand", None, 1),  # a ground that the image does not have
+        ("a cat", "two cats", None, 0),
+        ("some kittens", "some red kittens", None, 0),  # a synonym in the plural
+        ("some kittens", "grass", None, 2),
+        ("a dog", "grass", None, 0),  # the source was not named before
+        ("a cat", "", None, 0),
+        ("a cat", " . !", None, 0),
+        ("", "", None, 0),
+        ("a cat", "a dog", "dog", 2),
+        ("a cat", "puppies", "dog", 2),
+        ("a cat", "a hot dog", "dog", 0),  # no dog
+        ("a cat", "a dog and a cat", "dog", 0),  # both
+        ("a cat", "grass", "dog", 0),  # removed, not replaced
+        ("a cat", "a dog and an umbrella", "dog", 1),
+        ("a cat", "a blue dog", "dog", 1),
+        ("a red thing", "a dog", "dog", 0),
+        ("a cat", "", "dog", 0),
+    ],
+)
+def test_scores_by_hand(before: str, after: str, target: str | None, score: int) -> None:
+    assert one(before, after, target).score == score
+
+
+def test_what_the_image_shows_beside_the_source_is_not_new() -> None:
+    shown = {"a": Shown(frozenset({"cat", "person"}))}
+    for after, score, change in (("two people", 2, 0), ("a dog", 1, 1)):
+        (scored,) = score_captions(pair("a cat", after), shown, OBJECTS, JUDGE)
+        assert (scored.score, scored.hallucinated_change) == (score, change)
+
+
+def test_without_attribute_words_only_objects_are_new() -> None:
+    captions = pair("a cat", "something on sand")
+    assert score_captions(captions, SHOWN, OBJECTS, JUDGE)[0].score == 2
+
+
+def test_nothing_counts_without_a_direction() -> None:
+    scored = one("a cat", "grass", found=False)
+    assert (scored.score, scored.removed, scored.named_before) == (0, False, True)
+    # Whatever stands in its edited row: nothing was edited.
+    assert one("a cat", "a dog", "dog", found=False, losses=(1.0, 9.0), tokens=2).loss_change == 0
+    # Nor need there be such a row, when another item has one.
+    other = pair("a cat", "grass", image="b")
+    lone = pair("a cat", "", found=False)[:1]
+    found = score_captions(other + lone, {**SHOWN, "b": SHOWN["a"]}, OBJECTS, JUDGE)
+    assert [(each.image_id, each.score) for each in found] == [("a", 0), ("b", 2)]
+
+
+def test_rates_of_one_caption() -> None:
+    scored = one("a red cat with a dog", "an umbrella and people on sand", "person")
+    assert scored.replaced
+    assert (scored.objects_before, scored.objects_kept) == (1, 0)
+    assert (scored.attributes_before, scored.attributes_kept) == (1, 0)
+    assert scored.new_details == ("sand", "umbrella")
+    assert scored.hallucinated_change == 0  # the dog went, the umbrella came
+    both = one("a cat", "a cat and a dog", "dog")
+    assert (both.both_named, both.removed, both.replaced) == (True, False, False)
+
+
+def test_a_word_may_be_the_source() -> None:
+    plain = EditedCaption("a", "red", "blue", "none", 0.0, "a red cat", True)
+    edited = replace(plain, variant="object", coefficient=1.0, caption="a blue cat")
+    (scored,) = score_captions([plain, edited], SHOWN, OBJECTS, JUDGE, ATTRIBUTES)
+    assert (scored.score, scored.replaced, scored.objects_kept) == (2, True, 1)
+
+
+def test_what_images_show() -> None:
+    shown = shown_by(
+        {"a": ["cat"], "b": []}, {"a": ["A red cat.", "It sits on grass."]}, ATTRIBUTES, JUDGE
+    )
+    assert shown["a"] == SHOWN["a"]
+    assert shown["b"] == Shown(frozenset())
+
+
+def test_missing_and_double_captions_are_errors() -> None:
+    plain, edited = pair("a cat", "grass")
+    with pytest.raises(ValueError, match="no unedited caption"):
+        score_captions([edited], SHOWN, OBJECTS, JUDGE)
+    with pytest.raises(ValueError, match="two captions"):
+        score_captions([plain, edited, edited], SHOWN, OBJECTS, JUDGE)
+    more = pair("a cat", "grass", image="b")
+    shown = {**SHOWN, "b": SHOWN["a"]}
+    with pytest.raises(ValueError, match="no caption of"):
+        score_captions([plain, edited, more[0]], shown, OBJECTS, JUDGE)
+    outside = replace(edited, variant="outside")
+    assert len(score_captions([plain, outside, more[0]], shown, OBJECTS, JUDGE)) == 1
+
+
+def made_up(
+    outcomes: dict[tuple[str, float], str], target: str | None = None
+) -> list[EditedCaption]:
+    """Captions of images i0, i1, ...: per edit one letter an image, 0, 1 or 2."""
+    after = {
+        None: {"0": "a cat", "1": "an umbrella", "2": "grass"},
+        "dog": {"0": "a cat", "1": "a dog and an umbrella", "2": "a dog"},
+    }[target]
+    captions = []
+    for i in range(len(next(iter(outcomes.values())))):
+        plain = EditedCaption(f"i{i}", "cat", target, "none", 0.0, "a cat", True, 1.0, 2)
+        captions.append(plain)
+        for (variant, coefficient), letters in outcomes.items():
+            edited = replace(plain, variant=variant, coefficient=coefficient)
+            loss = 1.0 + 0.5 * coefficient if variant == "object" else 1.0
+            captions.append(replace(edited, caption=after[letters[i]], loss_sum=loss))
+    return captions
+
+
+def scored(captions: Sequence[EditedCaption]) -> list[Scored]:
+    shown = {each.image_id: Shown(frozenset({"cat"})) for each in captions}
+    return score_captions(captions, shown, OBJECTS, JUDGE)
+
+
+DEV = {
+    ("object", 1.0): "0020",
+    ("object", 2.0): "0112",
+    ("object", 4.0): "2200",
+    ("outside", 1.0): "0000",
+    ("outside", 2.0): "0000",
+    ("outside", 4.0): "2222",
+}
+TEST = {
+    ("object", 1.0): "00000",
+    ("object", 2.0): "01222",
+    ("object", 4.0): "22222",
+    ("outside", 1.0): "00000",
+    ("outside", 2.0): "00002",
+    ("outside", 4.0): "00022",
+}
+
+
+def figures(dev: Any, test: Any, task: Any = "remove") -> InterventionResult:
+    return intervention_figures(task, scored(dev), scored(test), **FACTS, **DRAWS)
+
+
+def by_place(result: InterventionResult) -> dict[str, EditFigures]:
+    return {edit.variant: edit for edit in result.edits}
+
+
+def test_the_coefficient_is_chosen_on_development_ties_the_smaller() -> None:
+    # 2 and 4 both have MS 1 on development; 4 would do better on test.
+    assert choose_coefficients(scored(made_up(DEV))) == {"object": 2.0, "outside": 4.0}
+    result = figures(made_up(DEV), made_up(TEST))
+    edits = by_place(result)
+    assert (edits["object"].coefficient, edits["outside"].coefficient) == (2.0, 2.0)
+    assert edits["object"].development_ms == 1.0
+    assert edits["object"].ms.value == pytest.approx(7 / 5)
+    assert edits["object"].ms.chance == pytest.approx(2 / 5)
+    assert edits["outside"].ms.value == pytest.approx(2 / 5)
+    assert edits["outside"].ms.chance is None
+    assert [edits["object"].clean.value, edits["object"].new_details.value] == [0.6, 0.2]
+    assert (edits["object"].removed.value, edits["object"].removed.n) == (0.8, 5)
+    assert edits["object"].replaced is None
+    assert edits["object"].new_objects.value == pytest.approx(0.2)
+    assert edits["object"].nats.value == pytest.approx(1.0 / 2)
+    assert edits["object"].nats.chance == 0.0
+    curve = {(p.variant, p.coefficient): p for p in result.curve}
+    assert len(curve) == 6
+    assert curve["object", 4.0].ms.value == 2.0
+    assert [p.coefficient for p in result.curve if p.chosen] == [2.0, 2.0]
+
+
+def test_replacement_has_its_own_rates() -> None:
+    result = figures(made_up(DEV, "dog"), made_up(TEST, "dog"), "replace")
+    found = by_place(result)["object"]
+    assert found.replaced is not None
+    assert found.both_named is not None
+    assert (found.replaced.value, found.replaced.chance) == (0.8, 0.2)
+    assert found.both_named.value == 0.0
+    assert found.new_objects.value == pytest.approx(0.2)  # the umbrella, not the target
+    names = [row.metric for row in result.rows()]
+    assert len(set(names)) == len(names)
+    assert {"replacement_ms_object", "replacement_replaced_outside"} <= set(names)
+
+
+def test_items_without_direction_or_name_count_in_every_n() -> None:
+    lost = pair("a cat", "grass", image="x", found=False)
+    unnamed = pair("a red thing", "grass", image="y", tokens=0)
+    done = pair("a cat", "grass", image="z")
+    shown = dict.fromkeys("xyz", SHOWN["a"])
+    items = score_captions(lost + unnamed + done, shown, OBJECTS, JUDGE)
+    result = intervention_figures("remove", items, items, **FACTS, **DRAWS)
+    (found,) = result.edits
+    assert (found.ms.value, found.ms.n) == (pytest.approx(2 / 3), 3)
+    assert (found.removed.value, found.removed.n) == (0.5, 2)
+    assert (found.removed_of_all.value, found.removed_of_all.n) == (pytest.approx(1 / 3), 3)
+    assert result.found.value == pytest.approx(2 / 3)
+    assert result.named_before.value == pytest.approx(2 / 3)
+    assert (found.nats.value, found.nats.n) == (None, 0)
+    assert found.attributes_kept.value is None
+
+
+def test_the_order_of_rows_does_not_show() -> None:
+    dev, test = made_up(DEV), made_up(TEST)
+    expected = figures(dev, test).model_dump_json()
+    for part in (dev, test):
+        random.Random(1).shuffle(part)
+    assert figures(dev, test).model_dump_json() == expected
+
+
+def test_no_edit_is_an_error() -> None:
+    with pytest.raises(ValueError, match="needs scored items"):
+        intervention_figures("remove", [], [], **FACTS, **DRAWS)
+
+
+def test_paired_difference_against_brute_force() -> None:
+    rng = np.random.default_rng(3)
+    keys = [
+        (f"i{i:02d}", source, None) for i in range(20) for source in ("cat", "dog")[: 1 + i % 2]
+    ]
+    ours = {key: int(rng.integers(3)) for key in keys}
+    theirs = {key: int(rng.integers(3)) for key in keys}
+    found = paired_ms_difference(ours, theirs, seed=5, resamples=200, level=0.9)
+    images = sorted({key[0] for key in keys})
+    draws = np.random.default_rng(5).integers(len(images), size=(200, len(images)))
+    values = []
+    for drawn in draws:
+        pool = [key for b in drawn for key in keys if key[0] == images[b]]
+        mean = [sum(side[key] for key in pool) / len(pool) for side in (ours, theirs)]
+        values.append(mean[0] - mean[1])
+    low, high = np.quantile(values, [0.05, 0.95], method="nearest")
+    assert found.value == pytest.approx((sum(ours.values()) - sum(theirs.values())) / len(keys))
+    assert (found.ci_low, found.ci_high) == (pytest.approx(low), pytest.approx(high))
+    assert found.n == len(keys)
+
+
+def test_paired_difference_takes_shared_items_only() -> None:
+    same: dict[ItemKey, int] = {("a", "cat", None): 2, ("b", "cat", None): 0}
+    found = paired_ms_difference(same, {**same, ("c", "cat", None): 2}, **DRAWS)
+    assert (found.value, found.ci_low, found.ci_high, found.n) == (0.0, 0.0, 0.0, 2)
+    nothing = paired_ms_difference(same, {("c", "cat", None): 2}, **DRAWS)
+    assert (nothing.value, nothing.n) == (None, 0)

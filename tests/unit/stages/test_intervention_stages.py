@@ -1,0 +1,219 @@
+"""Removal and replacement as stages, from made-up captions, and their way into the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vista.artifacts import Artifact, Job, open_artifact, publishing
+from vista.artifacts import Record as ArtifactRecord
+from vista.config.intervention_metrics import InterventionMetricSettings
+from vista.config.report import ReportSettings
+from vista.data.records import Box, Object, Record, Turn, write_records
+from vista.errors import UserError
+from vista.stages import removal, replacement, report
+from vista.stages.intervention_inputs import chosen_scores
+from vista.stages.results import read_result, read_rows
+
+SETTINGS = InterventionMetricSettings.model_validate(
+    {"attributes": ["red", "sand"], "bootstrap": {"resamples": 50}}
+).model_dump(mode="json")
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("split", pa.string()),
+        ("source", pa.string()),
+        ("target", pa.string()),
+        ("task", pa.string()),
+        ("variant", pa.string()),
+        ("coefficient", pa.float64()),
+        ("caption", pa.string()),
+        ("found", pa.bool_()),
+        ("n_tokens", pa.int32()),
+        ("loss_sum", pa.float64()),
+        ("loss_tokens", pa.int32()),
+    ]
+)
+# Captions of images i0 to i3 by (variant, coefficient); i3 has no direction.
+REMOVED = {
+    ("none", 0.0): ["a red cat", "a red cat", "a cat", "a cat"],
+    ("object", 1.0): ["a red cat", "red", "a cat", "a cat"],
+    ("object", 4.0): ["red", "red on sand", "a cat", "a cat"],
+    ("outside", 1.0): ["a cat", "a cat", "a cat", "a cat"],
+    ("outside", 4.0): ["red", "a cat", "a cat", "a cat"],
+}
+
+
+def publish(root: Path, stage: str, node: str, write: Callable[[Path], None]) -> Artifact:
+    with publishing(root, stage, node, ArtifactRecord(stage, {}, {}, "code", {})) as work:
+        assert work is not None
+        write(work)
+    return open_artifact(root / stage / node)
+
+
+def run(root: Path, stage: Any, node: str, settings: dict[str, Any], **inputs: Any) -> Artifact:
+    def write(work: Path) -> None:
+        stage.run(Job(node, settings, inputs, work))
+
+    return publish(root, stage.__name__.rsplit(".", 1)[1], node, write)
+
+
+def rows(captions: dict[tuple[str, float], list[str]], target: str | None) -> list[dict[str, Any]]:
+    found = []
+    for (variant, coefficient), texts in captions.items():
+        for i, text in enumerate(texts):
+            found.append(
+                {
+                    "image_id": f"i{i}",
+                    "split": "test",
+                    "source": "cat",
+                    "target": target,
+                    "task": "replace" if target else "remove",
+                    "variant": variant,
+                    "coefficient": coefficient,
+                    "caption": text,
+                    "found": i != 3,
+                    "n_tokens": 0 if variant == "none" else 4,
+                    "loss_sum": 2.0 + (coefficient if variant == "object" else 0.0),
+                    "loss_tokens": 4,
+                }
+            )
+    return found
+
+
+def captions_of(root: Path, node: str, content: list[dict[str, Any]]) -> Artifact:
+    def write(work: Path) -> None:
+        table = pa.Table.from_pylist(content, schema=SCHEMA)
+        pq.write_table(table, work / "captions.parquet")
+        facts = {"method": "latent", "space": "stream", "how": "subtract", "blocks": [0, 1]}
+        (work / "edits.json").write_text(json.dumps(facts))
+
+    return publish(root, "edit_captions", node, write)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
+    root = tmp_path_factory.mktemp("results")
+    box = Box(0.0, 0.0, 4.0, 4.0)
+    made = [
+        Record(
+            f"i{i}",
+            "test",
+            f"i{i}.png",
+            8,
+            8,
+            turns=(Turn("Describe.", "a red cat on grass"),),
+            objects=(Object("cat", box),),
+        )
+        for i in range(4)
+    ]
+    made.append(Record("d", "test", "d.png", 8, 8, objects=(Object("dog", box),)))
+
+    def write(work: Path) -> None:
+        write_records(work / "records.parquet", made)
+
+    return root, publish(root, "records", "r", write)
+
+
+@pytest.fixture(scope="module")
+def removed(records: tuple[Path, Artifact]) -> Artifact:
+    root, table = records
+    captions = captions_of(root, "remove", rows(REMOVED, None))
+    return run(root, removal, "m", SETTINGS, development=captions, test=captions, records=table)
+
+
+def values(artifact: Artifact) -> dict[str, Any]:
+    return {row["metric"]: (row["value"], row["chance"], row["n"]) for row in read_rows(artifact)}
+
+
+def test_removal_of_made_up_captions(removed: Artifact) -> None:
+    found = values(removed)
+    assert found["removal_coefficient_object"] == (4.0, None, 4)
+    assert found["removal_ms_object"] == (0.75, 0.5, 4)  # clean, with sand, failed, not found
+    assert found["removal_removed_object"] == (0.5, 0.25, 4)
+    assert found["removal_found"] == (0.75, None, 4)
+    # Four nats more over four tokens in three images of four.
+    assert found["removal_nats_object"] == (0.75, 0.0, 4)
+    result = read_result(removed)
+    assert (result["method"], result["blocks"], result["n_edits_found"]) == ("latent", [0, 1], 1)
+    items = pq.read_table(removed.file("items.parquet")).to_pylist()
+    assert len(items) == 4 * 4
+    sandy = [row for row in items if row["new_details"] == ["sand"]]
+    assert [(row["image_id"], row["score"], row["chosen"]) for row in sandy] == [("i1", 1, True)]
+    assert list(chosen_scores(removed)["object"].values()) == [2, 1, 0, 0]
+
+
+def test_replacement_and_the_order_of_rows(records: tuple[Path, Artifact]) -> None:
+    root, table = records
+    texts = {
+        ("none", 0.0): ["a cat"] * 4,
+        ("object", 2.0): ["a dog", "a red dog", "a cat and a dog", "a cat"],
+    }
+    content = rows(texts, "dog")
+    made = []
+    for node, each in (("r", content), ("r2", content[::-1])):
+        captions = captions_of(root, node, each)
+        inputs = {"development": captions, "test": captions, "records": table}
+        made.append(run(root, replacement, node, SETTINGS, **inputs))
+    assert made[0].digest == made[1].digest
+    found = values(made[0])
+    assert found["replacement_ms_object"] == (1.0, None, 4)
+    assert found["replacement_replaced_of_all_object"] == (0.5, None, 4)
+    assert found["replacement_both_named_object"] == (0.25, None, 4)
+
+
+def test_an_object_without_surroundings_has_no_control(
+    records: tuple[Path, Artifact], removed: Artifact
+) -> None:
+    root, table = records
+    content = rows(REMOVED, None)
+    for row in content:
+        if row["variant"] == "outside" and row["image_id"] == "i1":
+            row["n_tokens"] = 0
+    captions = captions_of(root, "covered", content)
+    made = run(root, removal, "c", SETTINGS, development=captions, test=captions, records=table)
+    assert values(made)["removal_ms_outside"] == (pytest.approx(2 / 3), None, 3)
+    assert values(removed)["removal_ms_outside"] == (0.5, None, 4)
+    assert values(made)["removal_ms_object"][2] == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "no image with exactly one object"),
+        (rows({("none", 0.0): ["a cat"]}, None), "has no edited caption"),
+        (rows(REMOVED, "dog"), "is of task 'replace', not 'remove'"),
+    ],
+)
+def test_captions_that_cannot_be_scored(
+    records: tuple[Path, Artifact], content: list[dict[str, Any]], message: str
+) -> None:
+    root, table = records
+    bad = captions_of(root, f"bad{len(content)}{message[:3]}", content)
+    with pytest.raises(UserError, match=message):
+        run(root, removal, "bad", SETTINGS, development=bad, test=bad, records=table)
+
+
+def test_report_with_interventions(records: tuple[Path, Artifact], removed: Artifact) -> None:
+    root, _ = records
+    point = {"encoder": "clip", "llm": "gemma", "sae_weight": 1.0, "seed": 0}
+    settings = {
+        "report": ReportSettings(dpi=40).model_dump(mode="json"),
+        "name": "planted",
+        "points": [{**point, "metric": "removal", "method": "latent"}],
+    }
+    made = run(root, report, "report", settings, metrics=[removed])
+    assert "figures/interventions.png" in made.checksums
+    text = made.file("summary.md").read_text()
+    assert "## Interventions" in text
+    assert "| 25 / 25 / 50 |" in text
+    assert "4 test items of 4 images; 2 attribute words" in text
+    table = pq.read_table(made.file("summary.parquet"))
+    assert set(table.column("method").to_pylist()) == {"latent"}
+    assert "removal_ms_object,clip,gemma,1.0,0,latent,," in made.file("summary.csv").read_text()

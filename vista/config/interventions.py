@@ -1,0 +1,216 @@
+"""Settings of the interventions: directions of concepts, and edits of visual tokens along them.
+
+Published values (VISTA, arXiv 2605.24946, removal and replacement) are presets of the edits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vista.config.data import Split
+
+Method = Literal[
+    "latent",
+    "latent_at",
+    "random_latent",
+    "wrong_concept",
+    "random",
+    "mean_difference",
+    "logistic",
+    "vision_latent",
+]
+Task = Literal["remove", "replace"]
+How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
+Tokens = Literal["object", "all", "active"]
+Pairs = tuple[tuple[str, str], ...]
+
+# What an edit needs of the latent beside its direction: how strongly it fires.
+READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
+FITTED: frozenset[Method] = frozenset({"mean_difference", "logistic"})
+_HOWS: dict[Task, tuple[How, ...]] = {
+    "remove": ("subtract", "ablate", "clamp"),
+    "replace": ("add", "remove_add", "swap", "clamp"),
+}
+
+_PUBLISHED_PAIRS = (
+    ("cat", "dog"),
+    ("dog", "cat"),
+    ("pizza", "meat"),
+    ("bird", "cat"),
+    ("cow", "dog"),
+    ("bus", "cow"),
+)
+_PUBLISHED: dict[str, Any] = {"coefficients": (10.0,), "max_new_tokens": 100}
+_REMOVAL = {**_PUBLISHED, "task": "remove", "how": "subtract"}
+_REPLACEMENT = {**_PUBLISHED, "task": "replace", "how": "add", "pairs": _PUBLISHED_PAIRS}
+# What the paper edits with; Gemma 2 after blocks 0 to 2, Llama 3.1 after blocks 0 and 1.
+PRESETS: dict[str, dict[str, Any]] = {
+    "published_removal": {**_REMOVAL, "blocks": (0, 1, 2)},
+    "published_replacement": {**_REPLACEMENT, "blocks": (0, 1, 2)},
+    "published_removal_llama": {**_REMOVAL, "blocks": (0, 1)},
+    "published_replacement_llama": {**_REPLACEMENT, "blocks": (0, 1)},
+}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConceptSettings(_Settings):
+    """What directions are looked for."""
+
+    kind: Literal["objects", "words"] = Field(
+        "objects",
+        description="objects: classes, present where their boxes are; words (a colour, a place, "
+        "many): present in the images whose reference captions say so.",
+    )
+    words: tuple[str, ...] = Field(
+        (), description="The concepts; none with kind objects: every class of the data."
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if self.kind == "words" and not self.words:
+            raise ValueError("concepts.words is empty; list the words, or set kind: objects")
+        if len(set(self.words)) != len(self.words):
+            raise ValueError("concepts.words names a concept twice")
+        return self
+
+
+class DirectionSettings(_Settings):
+    """How the direction of each concept is found, on a split that no figure is reported on."""
+
+    method: Method = Field(
+        "latent",
+        description="latent: text-SAE latent whose label names the concept, best by AUROC; "
+        "latent_at: given latents; random_latent: a labelled latent of matched density that is "
+        "not one of the concept's; wrong_concept: another concept's latent; random: a random "
+        "direction; mean_difference, logistic: fitted in the residual stream; vision_latent: "
+        "latent of an SAE on the encoder's features.",
+    )
+    concepts: ConceptSettings = Field(default_factory=ConceptSettings, description="The concepts.")
+    split: Split = Field("validation", description="Images that latents are ranked on.")
+    judge: str = Field(
+        "whole_word", description="Judge of which label names which concept: see vista.judges."
+    )
+    n_latents: int = Field(
+        1, ge=1, description="Latents a concept; their unit decoder rows are summed."
+    )
+    preset: str | None = Field(
+        None, description="latent_at: language model whose published latents are used."
+    )
+    path: str | None = Field(
+        None, description='latent_at: JSON file {"cat": {"layer": 4, "latent": 15456}, ...}.'
+    )
+    layer: int = Field(
+        0, ge=0, description="mean_difference, logistic: block after which the stream is read."
+    )
+    patches_per_image: int = Field(
+        32, ge=1, description="Most patches of an image's objects, and most others, to fit on."
+    )
+    regularisation: float = Field(
+        1.0, gt=0, description="logistic: strength of the L2 penalty (1 / C of scikit-learn)."
+    )
+    nearest: int = Field(
+        10, ge=1, description="random_latent: latents of the nearest density to draw from."
+    )
+    seed: int = Field(0, ge=0, description="Seed of all draws.")
+    batch_size: int = Field(64, ge=1, description="Images a forward pass.")
+
+    @model_validator(mode="after")
+    def _given_latents(self) -> Self:
+        given = [name for name in ("preset", "path") if getattr(self, name) is not None]
+        if self.method == "latent_at" and len(given) != 1:
+            raise ValueError("method latent_at needs either preset or path")
+        if self.method != "latent_at" and given:
+            raise ValueError(f"{given[0]} belongs to method latent_at; remove it")
+        return self
+
+
+class EditSettings(_Settings):
+    """What is done to which visual tokens, and the captions that follow."""
+
+    preset: str | None = Field(
+        None, description="Published edit whose values stand where the config gives none."
+    )
+    task: Task = Field("remove", description="remove the source, or replace it by the target.")
+    how: How = Field(
+        "subtract",
+        description="With s and t the unit directions of source and target, c the coefficient: "
+        "subtract -c s; add +c t; remove_add -c s + c t; ablate -c x what the source's latent "
+        "writes (1: gone, the SAE's error stays); swap: ablate, and as much along t; clamp: the "
+        "latent (remove: source's, replace: target's) as if it fired with c.",
+    )
+    tokens: tuple[Tokens, ...] = Field(
+        ("object",),
+        description="Where, each a variant: object: the object's patches; all: every patch; "
+        "active: where the source's latent fires in the unedited image.",
+    )
+    object_by: Literal["box", "mask"] = Field(
+        "box", description="Object's patches: touched by its box, or covered by its mask."
+    )
+    mask_cover: float = Field(
+        0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."
+    )
+    outside: bool = Field(
+        True, description="Control: the same edit at as many patches drawn outside the object's."
+    )
+    blocks: tuple[int, ...] | None = Field(
+        (0, 1),
+        description="Blocks after which to edit; null: the block that each latent is of. Without "
+        "effect on directions in feature space.",
+    )
+    coefficients: tuple[float, ...] = Field(
+        (0.5, 1.0, 2.0, 4.0), description="Strengths, each a variant of its own."
+    )
+    split: Split = Field("validation", description="Images that are edited.")
+    max_images: int | None = Field(
+        None, ge=1, description="Most images, drawn with the seed; null: all with one object."
+    )
+    sources: Literal["objects", "words"] = Field(
+        "objects",
+        description="What stands for the source: the class of the image's one object, or the "
+        "first concept that its reference caption names.",
+    )
+    pairs: Pairs | Literal["derangement"] = Field(
+        "derangement",
+        description="replace: (source, target) pairs, other sources are left out; derangement: "
+        "each concept gets another one, drawn with the seed.",
+    )
+    only: tuple[str, ...] = Field((), description="Sources to take; none: every concept.")
+    question: str | None = Field(
+        None, description="What is asked; null: the first question of the image's conversation."
+    )
+    judge: str = Field(
+        "lexical", description="Judge of which reference captions name which word: vista.judges."
+    )
+    max_new_tokens: int = Field(32, ge=1, description="Longest greedy caption, in tokens.")
+    max_length: int = Field(1024, ge=1, description="Tokens a sample, visual tokens included.")
+    batch_size: int = Field(64, ge=1, description="Captions a forward pass.")
+    seed: int = Field(0, ge=0, description="Seed of pairs, of images and of outside patches.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("preset") is None:
+            return given
+        if given["preset"] not in PRESETS:
+            raise ValueError(f"preset {given['preset']!r} is none of {', '.join(PRESETS)}")
+        return {**PRESETS[given["preset"]], **given}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.how not in _HOWS[self.task]:
+            known = ", ".join(_HOWS[self.task])
+            raise ValueError(f"how {self.how!r} does not {self.task}; choose one of {known}")
+        for name in ("tokens", "coefficients"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must name one value or more, none twice")
+        if self.blocks is not None and (not self.blocks or min(self.blocks) < 0):
+            raise ValueError("blocks must be 0 or more; null edits at each latent's own block")
+        if self.pairs != "derangement" and len({s for s, _ in self.pairs}) != len(self.pairs):
+            raise ValueError("pairs gives a source two targets")
+        return self

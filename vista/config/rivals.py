@@ -1,0 +1,118 @@
+"""A run's interventions: which methods are compared, on which images, with which edits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vista.config.data import Split
+from vista.config.intervention_metrics import InterventionMetricSettings
+from vista.config.interventions import DirectionSettings, EditSettings, Task
+from vista.config.vision_sae import (
+    CheckVisionSaeSettings,
+    LabelVisionSettings,
+    TrainVisionSaeSettings,
+)
+
+# Method names become folder names and stand in the table.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VisionSaeEntry(_Settings):
+    """One SAE on the patch features of an encoder: training, gate, labels."""
+
+    train: TrainVisionSaeSettings = Field(
+        TrainVisionSaeSettings(), description="how it is trained on cached features"
+    )
+    check: CheckVisionSaeSettings = Field(
+        CheckVisionSaeSettings(), description="bounds on held-out images"
+    )
+    labels: LabelVisionSettings = Field(
+        LabelVisionSettings(), description="how latents are named by their top images"
+    )
+
+
+class MethodEntry(_Settings):
+    """One method of the comparison: where its directions come from, and what it edits with."""
+
+    directions: DirectionSettings = Field(
+        DirectionSettings(), description="the direction of each concept"
+    )
+    vision_sae: str | None = Field(
+        None, description="an entry of `vision_saes`; for directions of method vision_latent"
+    )
+    sae_weights: tuple[float, ...] | None = Field(
+        None, description="only projectors with these weights of the SAE term; null: all"
+    )
+    removal: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from interventions.removal"
+    )
+    replacement: dict[str, Any] = Field(
+        default_factory=dict, description="what differs from interventions.replacement"
+    )
+
+    @model_validator(mode="after")
+    def _with_its_sae(self) -> Self:
+        if (self.vision_sae is None) == (self.directions.method == "vision_latent"):
+            raise ValueError("`vision_sae` and directions of method vision_latent belong together")
+        return self
+
+
+class InterventionsSettings(_Settings):
+    """Removal and replacement of objects in captions by edits of visual tokens."""
+
+    methods: dict[Annotated[str, Field(pattern=NAME)], MethodEntry] = Field(
+        default_factory=lambda: {"latent": MethodEntry()},
+        min_length=1,
+        description="what is compared, by name",
+    )
+    removal: EditSettings | None = Field(
+        EditSettings(task="remove", how="subtract"), description="the edit; null: not measured"
+    )
+    replacement: EditSettings | None = Field(
+        EditSettings(task="replace", how="remove_add"), description="the edit; null: not measured"
+    )
+    development: Split = Field(
+        "validation", description="images that the coefficient of each method is chosen on"
+    )
+    test: Split = Field("test", description="images that figures are reported on")
+    scores: InterventionMetricSettings = Field(
+        InterventionMetricSettings(), description="how edited captions are scored"
+    )
+    encoders: tuple[str, ...] | None = Field(None, description="names; null: all of the sweep")
+    llms: tuple[str, ...] | None = Field(None, description="names; null: all of the sweep")
+
+    @model_validator(mode="after")
+    def _tasks(self) -> Self:
+        if self.development == self.test:
+            raise ValueError("`development` and `test` name the same split: choose two")
+        for key, task in (("removal", "remove"), ("replacement", "replace")):
+            edit: EditSettings | None = getattr(self, key)
+            if edit is not None and edit.task != task:
+                raise ValueError(f"{key}.task must be {task!r}")
+        for name in self.methods:
+            for key in ("removal", "replacement"):
+                self.edit(name, key)
+        return self
+
+    def edit(self, method: str, key: str) -> EditSettings | None:
+        """Return what one method edits with in one task ("removal" or "replacement")."""
+        common: EditSettings | None = getattr(self, key)
+        if common is None:
+            return None
+        changed = getattr(self.methods[method], key)
+        return EditSettings.model_validate({**common.model_dump(exclude_unset=True), **changed})
+
+    def tasks(self) -> dict[str, Task]:
+        """The metrics that are asked for, each with its task."""
+        found: dict[str, Task] = {}
+        if self.removal is not None:
+            found["removal"] = "remove"
+        if self.replacement is not None:
+            found["replacement"] = "replace"
+        return found

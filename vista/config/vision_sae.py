@@ -1,0 +1,101 @@
+"""Settings of SAEs on a vision encoder's patch features: train, check, label."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vista.config.data import Split
+from vista.config.sae import SaeBounds, SaeRecipe
+
+
+class TrainVisionSaeSettings(SaeRecipe):
+    """How an SAE is trained on cached patch features.
+
+    VisionSAE: topk or matryoshka_batchtopk on any encoder; PatchSAE: standard (ReLU + L1) on CLIP.
+    """
+
+    architecture: Literal["topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu"] = (
+        Field("topk", description="SAE architecture, by sae_lens' name")
+    )
+    expansion: float = Field(
+        8.0, gt=0, description="latents in the dictionary, as a multiple of the features' channels"
+    )
+    d_sae: int | None = Field(
+        None, gt=0, description="latents in the dictionary; null: by `expansion`"
+    )
+    widths: tuple[float, ...] = Field(
+        (0.125, 0.25, 0.5, 1.0),
+        description="matryoshka: shares of the dictionary that must each reconstruct on their own",
+    )
+    k: float = Field(
+        8, gt=0, description="active latents a patch that training aims at; not for standard"
+    )
+    l1: float = Field(2.0, ge=0, description="weight of standard's L1 loss, on rescaled features")
+    steps: int = Field(600, gt=0, description="optimizer steps")
+    batch_patches: int = Field(1024, gt=0, description="patches a step")
+    buffer_patches: int = Field(
+        65_536,
+        gt=0,
+        description="patches of images in random order that are in memory, and shuffled, at a time",
+    )
+    split: Split = Field("train", description="images whose patches are trained on")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda|cuda:\d+|mps|auto)$",
+        description='where it trains: "cpu", "cuda", "cuda:1", "mps" or "auto"; only the CPU '
+        "promises equal bytes twice",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.architecture == "topk" and self.k != int(self.k):
+            raise ValueError(f"k = {self.k:g}: topk keeps a whole number of latents")
+        if self.widths[-1:] != (1.0,) or any(
+            not 0 < low < high for low, high in zip(self.widths, self.widths[1:], strict=False)
+        ):
+            raise ValueError(f"`widths` {list(self.widths)} must rise from above 0 to 1")
+        return self
+
+    def latents(self, d_in: int) -> int:
+        """The number of latents for features of `d_in` channels."""
+        return self.d_sae or max(1, round(self.expansion * d_in))
+
+
+class CheckVisionSaeSettings(SaeBounds):
+    """Bounds on a vision SAE's figures on held-out images; null: no bound."""
+
+    split: Split = Field("validation", description="images whose patches are measured on")
+    patches: int = Field(
+        50_000, gt=0, description="held-out patches to measure on, of images in random order"
+    )
+    max_fvu: float | None = Field(0.5, gt=0, description="largest fraction of variance unexplained")
+    max_l0: float | None = Field(128.0, gt=0, description="largest mean of active latents a patch")
+    max_dead_share: float | None = Field(
+        0.9, ge=0, le=1, description="largest share of latents that never fire on these patches"
+    )
+    seed: int = Field(0, ge=0, description="seed of the order of images")
+
+
+class LabelVisionSettings(BaseModel):
+    """How a vision SAE's latents get their names from the images that they fire on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: Split = Field("train", description="images that latents are named by")
+    top_k: int = Field(16, ge=1, description="top images a latent, each by its strongest patch")
+    by: Literal["patch", "image"] = Field(
+        "patch",
+        description="a top image speaks for the classes whose mask (or, without one, box) its "
+        "strongest patch lies in, or for every class that it shows",
+    )
+    mask_cover: float = Field(
+        0.25, gt=0, le=1, description="share of a patch that a mask must cover to hold it"
+    )
+    min_share: float = Field(
+        0.5, gt=0, le=1, description="share of the top images that a label's class must have"
+    )
+    min_images: int = Field(
+        3, ge=1, description="a latent that fires in fewer images than this gets no label"
+    )

@@ -1,0 +1,144 @@
+"""The artifacts behind removal and replacement at one point of the sweep.
+
+A chain a method: latents of the selection split -> directions -> edited captions of the
+development and the test split -> the metric. Vision SAEs belong to an encoder and are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from vista.config.interventions import FITTED, READS_LATENT, DirectionSettings, EditSettings
+from vista.config.rivals import InterventionsSettings, MethodEntry
+from vista.config.run import Point
+from vista.node import Node, dump, point_name, with_judge
+
+if TYPE_CHECKING:
+    from vista.nodes import Builder
+
+# Methods whose directions are latents of the language model's SAEs.
+_TEXT_LATENTS = frozenset({"latent", "latent_at", "random_latent", "wrong_concept"})
+
+
+class InterventionBuilder:
+    """Makes the nodes of a run's interventions, of vision SAEs first."""
+
+    def __init__(self, builder: Builder, settings: InterventionsSettings) -> None:
+        self.builder, self.settings = builder, settings
+
+    @cached_property
+    def vision_saes(self) -> dict[tuple[str, str], tuple[Node, Node, Node]]:
+        """SAE, check and labels by encoder and name, where some method asks for them."""
+        names = {entry.vision_sae for entry in self.settings.methods.values() if entry.vision_sae}
+        encoders = self.settings.encoders or tuple(self.builder.config.encoders)
+        return {
+            (encoder, name): self._vision_sae(encoder, name)
+            for encoder in encoders
+            for name in sorted(names)
+        }
+
+    def _vision_sae(self, encoder: str, name: str) -> tuple[Node, Node, Node]:
+        entry, where = self.builder.config.vision_saes[name], f"{encoder}-{name}"
+        read = {
+            "features": self.builder.features[encoder],
+            "records": self.builder.data.records,
+        }
+        trained = self.builder.encoders[encoder]
+        with_model = {**read, "encoder": trained} if trained else read
+        own = {"sae": dump(entry.train), "name": where}
+        sae = Node("train_vision_sae", where, own, with_model)
+        inputs = {**read, "sae": sae}
+        check = Node("check_vision_sae", where, {"check": dump(entry.check)}, inputs)
+        gated = {**inputs, "check": check}
+        labels = Node("label_vision_latents", where, {"labels": dump(entry.labels)}, gated)
+        return sae, check, labels
+
+    def measured(self, point: Point, projector: Node) -> Iterator[tuple[str, Node]]:
+        """Yield each method's metric nodes at one point, with the method's name."""
+        settings = self.settings
+        if point.encoder not in (settings.encoders or (point.encoder,)):
+            return
+        if point.llm not in (settings.llms or (point.llm,)):
+            return
+        for method, entry in settings.methods.items():
+            if entry.sae_weights is not None and point.sae_weight not in entry.sae_weights:
+                continue
+            directions = self._directions(point, projector, method, entry)
+            for metric in settings.tasks():
+                edit = settings.edit(method, metric)
+                assert edit is not None
+                captions = {
+                    role: self._captions(point, projector, method, directions, edit, split)
+                    for role, split in (
+                        ("development", settings.development),
+                        ("test", settings.test),
+                    )
+                }
+                scores = dump(settings.scores)
+                inputs: dict[str, Node] = {**captions, "records": self.builder.data.records}
+                name = f"{point_name(point)}-{method}"
+                yield method, with_judge(metric, name, scores, inputs, settings.scores.judge)
+
+    def _directions(self, point: Point, projector: Node, method: str, entry: MethodEntry) -> Node:
+        builder, settings = self.builder, entry.directions
+        inputs: dict[str, Any] = {
+            "records": builder.data.records,
+            "features": builder.evaluated(point.encoder),
+        }
+        own: dict[str, Any] = {"directions": dump(settings)}
+        if settings.method in _TEXT_LATENTS:
+            layers = builder.config.llms[point.llm].saes.layers
+            inputs |= {
+                "latents": builder.latents(point, projector, settings.split),
+                "labels": builder.labels_of(point.llm),
+                **builder.gated(point.llm, layers),
+            }
+        elif settings.method == "vision_latent":
+            assert entry.vision_sae is not None
+            sae, check, labels = self.vision_saes[point.encoder, entry.vision_sae]
+            inputs |= {"vision_sae": sae, "check": check, "labels": labels}
+        else:
+            llm, model = builder.read(point.llm)
+            own |= llm
+            inputs |= model
+        if settings.method in FITTED:
+            inputs["projector"] = projector
+        name = f"{_direction_name(point, settings)}-{method}"
+        files = (settings.path,) if settings.path else ()
+        return with_judge("directions", name, own, inputs, settings.judge, files)
+
+    def _captions(
+        self,
+        point: Point,
+        projector: Node,
+        method: str,
+        directions: Node,
+        edit: EditSettings,
+        split: str,
+    ) -> Node:
+        builder = self.builder
+        own, inputs = builder.read(point.llm)
+        own["edit"] = {**dump(edit), "split": split}
+        read: dict[str, Any] = {
+            **inputs,
+            "projector": projector,
+            "features": builder.evaluated(point.encoder),
+            "records": builder.data.records,
+            "directions": directions,
+        }
+        if edit.how in READS_LATENT or "active" in edit.tokens:
+            if "vision_sae" in directions.inputs:
+                read["vision_sae"] = directions.inputs["vision_sae"]
+            elif "saes" in directions.inputs:
+                read["saes"] = directions.inputs["saes"]
+        name = f"{point_name(point)}-{method}-{edit.task}-{split}"
+        return with_judge("edit_captions", name, own, read, edit.judge)
+
+
+def _direction_name(point: Point, settings: DirectionSettings) -> str:
+    """What a direction belongs to: a vision SAE's to the encoder, a random one to the LLM."""
+    if settings.method == "vision_latent":
+        return point.encoder
+    return f"{point.encoder}-{point.llm}" if settings.method == "random" else point_name(point)

@@ -1,0 +1,1 @@
+"""Directions of concepts, and edits of visual tokens along them."""

@@ -1,0 +1,121 @@
+"""Captions under edits, and how likely the untouched part of the reference caption stays.
+
+Shape legend: b row of the batch, p patch, d width of the stream, n learnt token of the batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vista.data.records import Turn
+from vista.interventions.edits import Concept, Edit
+from vista.language.loss import token_cross_entropy
+from vista.language.model import LanguageModel
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def untouched_losses(
+    llm: LanguageModel,
+    visual_bpd: Tensor,
+    references: Sequence[Turn],
+    touched: Sequence[re.Pattern[str]],
+    max_length: int,
+    edits: Mapping[int, Edit] | None = None,
+) -> tuple[FloatArray, IntArray]:
+    """Nats over the reference answer's tokens that an edit should leave alone, and their number.
+
+    Args:
+        llm: The language model.
+        visual_bpd: Visual tokens of each row.
+        references: Question and reference answer of each row.
+        touched: Words of each row that the edit is about: tokens with a character of one are left
+            out.
+        max_length: Tokens a sample, visual tokens included.
+        edits: As in `LanguageModel.forward`.
+
+    Returns:
+        Sum of negative log likelihoods [b] and number of tokens [b].
+    """
+    batch = llm.batch([(turn,) for turn in references], visual_bpd.shape[1], max_length)
+    batch = batch.to(llm.device)
+    logits_nv = llm.forward(
+        batch.input_ids,
+        batch.attention_mask,
+        visual=visual_bpd,
+        visual_start=batch.visual_start,
+        edits=edits,
+        logits_at=batch.predict_mask,
+    ).logits
+    assert logits_nv is not None
+    loss_n = token_cross_entropy(logits_nv, batch).double().cpu().numpy()
+    sample_n = batch.target_sample.cpu().numpy()
+    ids_n = batch.targets.cpu().numpy()
+    known: dict[tuple[tuple[int, ...], str], list[bool]] = {}
+    keep_n = np.zeros(len(ids_n), dtype=bool)
+    for b, pattern in enumerate(touched):
+        at = np.flatnonzero(sample_n == b)
+        ids = tuple(ids_n[at].tolist())
+        if (ids, pattern.pattern) not in known:
+            known[ids, pattern.pattern] = untouched_tokens(llm.tokenizer, ids, pattern)
+        keep_n[at] = known[ids, pattern.pattern]
+    size = len(touched)
+    sums_b = np.bincount(sample_n, weights=loss_n * keep_n, minlength=size).astype(np.float64)
+    return sums_b, np.bincount(sample_n, weights=keep_n, minlength=size).astype(np.int64)
+
+
+def untouched_tokens(tokenizer: Any, ids: Sequence[int], pattern: re.Pattern[str]) -> list[bool]:
+    """Which tokens of a text have no character within a match of `pattern`."""
+    ends = [
+        len(tokenizer.decode(list(ids[: i + 1]), clean_up_tokenization_spaces=False))
+        for i in range(len(ids))
+    ]
+    text = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    spans = [match.span() for match in pattern.finditer(text)]
+    starts = [0, *ends[:-1]]
+    return [
+        not any(low < end and start < high for low, high in spans)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def firing_patches(
+    llm: LanguageModel,
+    visual_bpd: Tensor,
+    references: Sequence[Turn],
+    concepts: Sequence[Concept | None],
+    max_length: int,
+) -> list[Tensor]:
+    """At which visual tokens of each image its concept's latents fire, [p] bool a row.
+
+    Each latent reads the unedited stream after the block that its SAE was trained on. No concept:
+    nowhere.
+    """
+    layers = {each.sae.config.layer for concept in concepts if concept for each in concept.latents}
+    fires_bp = torch.zeros(visual_bpd.shape[:2], dtype=torch.bool)
+    if not layers:
+        return list(fires_bp)
+    n_visual = visual_bpd.shape[1]
+    batch = llm.batch([(turn,) for turn in references], n_visual, max_length).to(llm.device)
+    taps = llm.forward(
+        batch.input_ids,
+        batch.attention_mask,
+        visual=visual_bpd,
+        visual_start=batch.visual_start,
+        taps=layers,
+        stop_after=max(layers),
+    ).taps
+    here = slice(batch.visual_start, batch.visual_start + n_visual)
+    for b, concept in enumerate(concepts):
+        for each in concept.latents if concept else ():
+            x_pd = taps[each.sae.config.layer][b, here]
+            fires_bp[b] |= (each.activation(x_pd) > 0).cpu()
+    return list(fires_bp)

@@ -1,0 +1,178 @@
+"""Which latents stand for which concept: by label, ranked by how well they mark its places.
+
+A place is a patch (concepts with boxes) or an image (concepts that a caption names). A latent is
+silent at most places, so its activations come as (place, value) pairs of those where it fires.
+
+Shape legend: c concept, u place, n firing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.errors import UserError
+
+BoolArray = NDArray[np.bool_]
+# (layer, latent) -> places where it fires, each once, and its activation there
+Firings = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A labelled latent: `share` of its strong activations that the label rules, `density` of
+    places at which it fires."""
+
+    layer: int
+    latent: int
+    label: str | None
+    share: float
+    density: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A latent that stands for a concept, and its AUROC for it (None where it has no meaning)."""
+
+    candidate: Candidate
+    auroc: float | None
+
+
+def sparse_auroc(
+    place_n: NDArray[np.int64], value_n: NDArray[np.float64], positive_u: BoolArray
+) -> float | None:
+    """Area under the ROC curve of a latent's activations over all places, silent ones being 0.
+
+    The Mann-Whitney form with ties counted half; equal to scikit-learn's, and needs to sort the
+    firings only. None where all places are positive or none is.
+    """
+    from scipy.stats import rankdata
+
+    n_positive = int(positive_u.sum())
+    n_negative = len(positive_u) - n_positive
+    if not n_positive or not n_negative:
+        return None
+    hit_n = positive_u[place_n]
+    n_silent = len(positive_u) - len(place_n)
+    # Ranks among all places: the silent ones share the lowest.
+    ranks = float((rankdata(value_n)[hit_n] + n_silent).sum())
+    ranks += (n_positive - int(hit_n.sum())) * (n_silent + 1) / 2
+    return (ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def best_latents(
+    candidates: Sequence[Candidate],
+    named: BoolArray,
+    firings: Firings,
+    positive_cu: BoolArray,
+    n_latents: int,
+) -> list[list[Chosen]]:
+    """Choose for each concept the `n_latents` whose label names it that mark its places best.
+
+    Args:
+        candidates: Labelled latents of all layers.
+        named: [candidate, concept]: the label names the concept.
+        firings: Where each latent fires, and how strongly.
+        positive_cu: At which places each concept is.
+        n_latents: Most latents a concept.
+
+    Returns:
+        For each concept its latents, best first (ties: the larger share, the lower layer, the
+        lower number); none where no label names it.
+    """
+    chosen: list[list[Chosen]] = []
+    for c, positive_u in enumerate(positive_cu):
+        found = [
+            Chosen(candidates[i], sparse_auroc(*firings(*_at(candidates[i])), positive_u))
+            for i in np.flatnonzero(named[:, c]).tolist()
+        ]
+        found.sort(
+            key=lambda each: (
+                -(0.5 if each.auroc is None else each.auroc),
+                -each.candidate.share,
+                *_at(each.candidate),
+            )
+        )
+        chosen.append(found[:n_latents])
+    return chosen
+
+
+def random_like(
+    best: Sequence[Sequence[Chosen]],
+    candidates: Sequence[Candidate],
+    named: BoolArray,
+    nearest: int,
+    seed: int,
+) -> list[list[Chosen]]:
+    """Draw for each concept's latents as many labelled ones of the same layer that fire about as
+    often and do not name it: each out of the `nearest` by density."""
+    rng = np.random.default_rng(seed)
+    drawn: list[list[Chosen]] = []
+    for c, latents in enumerate(best):
+        taken: list[Chosen] = []
+        for like in latents:
+            used = {_at(each.candidate) for each in taken}
+            others = [
+                each
+                for i, each in enumerate(candidates)
+                if each.layer == like.candidate.layer and not named[i, c] and _at(each) not in used
+            ]
+            density = like.candidate.density
+            others.sort(key=lambda each: (abs(each.density - density), *_at(each)))
+            pool = others[:nearest]
+            if pool:
+                taken.append(Chosen(pool[int(rng.integers(len(pool)))], None))
+        drawn.append(taken)
+    return drawn
+
+
+def derangement(n: int, seed: int) -> list[int]:
+    """Return a partner for each of `n` things, each thing once and none its own; [0] for one."""
+    order = np.random.default_rng(seed).permutation(n).tolist()
+    partner = list(range(n))
+    # One cycle through all things: nobody is his own partner as soon as there are two.
+    for here, after in zip(order, order[1:] + order[:1], strict=True):
+        partner[here] = after
+    return partner
+
+
+def published_latents(model: str) -> dict[str, tuple[int, int]]:
+    """Return concept -> (layer, latent) as the VISTA paper uses them with a language model.
+
+    Raises:
+        UserError: The paper has none for the model.
+    """
+    path = Path(__file__).with_name("published_latents.json")
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if model not in table:
+        raise UserError(f"directions.preset {model!r} is unknown; choose one of {', '.join(table)}")
+    return _given_latents(table[model])
+
+
+def read_latent_ids(path: Path) -> dict[str, tuple[int, int]]:
+    """Return concept -> (layer, latent) out of a user's file.
+
+    Raises:
+        UserError: The file is missing or has another form.
+    """
+    try:
+        return _given_latents(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"directions.path: {path} is not of the form "
+            f'{{"cat": {{"layer": 4, "latent": 15456}}}} ({error})'
+        ) from error
+
+
+def _given_latents(table: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    return {concept: (int(at["layer"]), int(at["latent"])) for concept, at in table.items()}
+
+
+def _at(candidate: Candidate) -> tuple[int, int]:
+    return candidate.layer, candidate.latent

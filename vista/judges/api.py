@@ -1,0 +1,108 @@
+"""The judge behind an OpenAI-compatible endpoint: images in, a JSON list of verdicts out."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from vista.config.judges import ApiJudgeSettings
+from vista.errors import UserError
+from vista.judges import Resources
+from vista.judges.asking import Answer, AskingJudge, Question
+from vista.judges.backends.chat import ChatEndpoint, Malformed, loads
+from vista.judges.prompts import PROMPTS, Prompt, quoted, quoted_list
+
+# What endpoints read, by the first bytes of a file.
+_MEDIA = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"))
+
+
+def create(settings: ApiJudgeSettings, resources: Resources) -> AskingJudge:
+    """Return the judge.
+
+    Raises:
+        UserError: The environment variable that should hold the key is not set.
+    """
+    prompt = PROMPTS[settings.prompt]
+    return AskingJudge(
+        "api",
+        settings.model,
+        prompt.identity,
+        ApiAsker(settings, prompt),
+        resources,
+        max_labels=settings.labels_per_question,
+        max_unanswered=settings.max_unanswered,
+    )
+
+
+class ApiAsker:
+    """Turns questions into chat messages and answers into verdicts."""
+
+    def __init__(self, settings: ApiJudgeSettings, prompt: Prompt) -> None:
+        self._settings = settings
+        self._prompt = prompt
+        # Made anew for each call would mean a budget for each call.
+        self._questions: Sequence[Question] = ()
+        self._endpoint = ChatEndpoint(settings, self._parse)
+
+    def __call__(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield the number of a question and its answer, as they come."""
+        self._questions = questions
+        for number, verdicts, reason in self._endpoint.ask([self._asked(q) for q in questions]):
+            yield number, Answer(verdicts, reason)
+
+    def _asked(self, question: Question) -> Callable[[], list[dict[str, Any]]]:
+        return lambda: chat_messages(question, self._prompt)
+
+    def _parse(self, number: int, text: str) -> tuple[bool, ...]:
+        return parse_answer(text, len(self._questions[number].labels))
+
+
+def chat_messages(question: Question, prompt: Prompt) -> list[dict[str, Any]]:
+    """Return the messages of one question: instruction, then the data alone.
+
+    Raises:
+        UserError: The image is of no format that endpoints read.
+    """
+    labels = quoted_list(question.labels)
+    if question.image is None:
+        data = f'{{"text": {quoted(question.subject)}, "names": {labels}}}'
+        content: list[dict[str, Any]] = [{"type": "text", "text": data}]
+    else:
+        content = [
+            {"type": "image_url", "image_url": {"url": data_url(question.image())}},
+            {"type": "text", "text": labels},
+        ]
+    instruction = prompt.text if question.image is None else prompt.image
+    return [{"role": "system", "content": instruction}, {"role": "user", "content": content}]
+
+
+def data_url(image: bytes) -> str:
+    """Return an image's file as a data URL.
+
+    Raises:
+        UserError: It is no PNG, JPEG, GIF or WebP.
+    """
+    media = next((name for start, name in _MEDIA if image.startswith(start)), None)
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        media = "webp"
+    if media is None:
+        raise UserError("judge: an image is no PNG, JPEG, GIF or WebP file; convert the images")
+    return f"data:image/{media};base64,{base64.b64encode(image).decode()}"
+
+
+def parse_answer(text: str, n: int) -> tuple[bool, ...]:
+    """Return the verdicts of an answer: {"answers": [n times true or false]} and nothing else.
+
+    Raises:
+        Malformed: It is anything else.
+    """
+    answer = loads(text)
+    if not isinstance(answer, dict) or set(answer) != {"answers"}:
+        raise Malformed('no object with "answers" alone')
+    verdicts = answer["answers"]
+    if not isinstance(verdicts, list) or not all(isinstance(each, bool) for each in verdicts):
+        raise Malformed("answers that are not all true or false")
+    if len(verdicts) != n:
+        raise Malformed("answers of another number than the labels")
+    return tuple(verdicts)

@@ -1,0 +1,197 @@
+"""Judges that ask a model: which questions there are, and what became of each.
+
+A question is asked once in a call and once in a cache; what a model failed to answer is counted
+and stays unanswered, never a no.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.errors import UserError
+from vista.judges import NO, UNANSWERED, YES, Resources, Shown
+from vista.judges.backends.judgements import Judgements, Verdicts
+
+
+@dataclass(frozen=True)
+class Question:
+    """Labels to be judged against an image or a text.
+
+    Attributes:
+        labels: One or more, none of them blank.
+        subject: The text, or the SHA-256 of the image's file.
+        image: Reads the bytes of the image's file; None where the subject is a text.
+    """
+
+    labels: tuple[str, ...]
+    subject: str
+    image: Callable[[], bytes] | None = field(default=None, compare=False)
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is an image to look at."""
+        return self.image is not None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said: a verdict a label, or None and why there are none."""
+
+    verdicts: Verdicts | None
+    reason: str | None = None
+
+
+class Asker(Protocol):
+    """A model behind a judge."""
+
+    def __call__(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield the number of a question and its answer, as they come, each question once."""
+        ...
+
+
+@dataclass
+class Tally:
+    """What a judge did so far, in numbers.
+
+    Attributes:
+        verdicts: Verdicts that were wanted; a repeated one counts once a call.
+        unanswered: How many of these the model failed to give.
+        asked: Questions put to the model now.
+        kept: Questions that were answered before, by this run or an earlier one.
+        reasons: Why questions went unanswered, and how often.
+    """
+
+    verdicts: int
+    unanswered: int
+    asked: int
+    kept: int
+    reasons: dict[str, int]
+
+
+class AskingJudge:
+    """A judge that puts questions to a model that can be shown images.
+
+    Args:
+        kind: Name of the judge.
+        model: Name of the model that it asks.
+        prompt: Identity of the prompt.
+        asker: The model.
+        resources: Where judgements are kept, and who watches.
+        max_labels: Most labels in one question.
+        max_unanswered: Largest share of verdicts on texts that may stay unanswered.
+    """
+
+    looks = True
+
+    def __init__(
+        self,
+        kind: str,
+        model: str,
+        prompt: str,
+        asker: Asker,
+        resources: Resources,
+        *,
+        max_labels: int,
+        max_unanswered: float,
+    ) -> None:
+        self.name = f"{kind}:{model}"
+        self.tally = Tally(0, 0, 0, 0, {})
+        self._asker = asker
+        self._progress = resources.progress
+        self._max_labels = max_labels
+        self._max_unanswered = max_unanswered
+        self._kept = Judgements(resources.cache, judge=kind, model=model, prompt=prompt)
+
+    def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
+        """Return [texts, objects]: True where the model says that the text names the object.
+
+        What the model left unanswered counts as not named; it stands in `tally`.
+
+        Raises:
+            UserError: More was left unanswered than the settings allow, or the model cannot be
+                asked. What was judged before is kept.
+        """
+        names = _spoken(objects)
+        questions = [Question(part, text) for text in _spoken(texts) for part in self._parts(names)]
+        verdicts = self._ask(questions)
+        open_ = sum(verdict == UNANSWERED for verdict in verdicts.values())
+        if open_ > self._max_unanswered * len(verdicts):
+            reasons = "; ".join(f"{n} questions: {why}" for why, n in self.tally.reasons.items())
+            raise UserError(
+                f"judge.max_unanswered: {self.name} left {open_} of {len(verdicts)} verdicts "
+                f"unanswered ({reasons}); take another model, or allow more"
+            )
+        pairs = ((text or "", name) for text in texts for name in objects)
+        said = [verdicts.get(pair, NO) == YES for pair in pairs]
+        return np.array(said, dtype=bool).reshape(len(texts), len(objects))
+
+    def judge_images(self, items: Sequence[Shown]) -> NDArray[np.int8]:
+        """Return [items, labels]: YES, NO or UNANSWERED for each label of each image.
+
+        Raises:
+            ValueError: The items differ in their number of labels.
+            UserError: The model cannot be asked. What was judged before is kept.
+        """
+        width = len(items[0].labels) if items else 0
+        if any(len(item.labels) != width for item in items):
+            raise ValueError("every image needs the same number of labels: pad with None")
+        questions = []
+        subjects = []
+        for item in items:
+            labels = _spoken(item.labels)
+            digest = hashlib.sha256(item.image()).hexdigest() if labels else ""
+            questions += [Question(part, digest, item.image) for part in self._parts(labels)]
+            subjects.append(digest)
+        verdicts = self._ask(questions)
+        said = [
+            verdicts.get((subject, label or ""), NO)
+            for subject, item in zip(subjects, items, strict=True)
+            for label in item.labels
+        ]
+        return np.array(said, dtype=np.int8).reshape(len(items), width)
+
+    def _parts(self, labels: Sequence[str]) -> list[tuple[str, ...]]:
+        size = self._max_labels
+        return [tuple(labels[start : start + size]) for start in range(0, len(labels), size)]
+
+    def _ask(self, questions: Sequence[Question]) -> dict[tuple[str, str], int]:
+        """Return the verdict of every (subject, label), asking only what is not known yet."""
+        answers: dict[Question, Answer] = {}
+        new = []
+        for question in dict.fromkeys(questions):
+            known = self._kept.find(question.seen, question.subject, question.labels)
+            if known is None:
+                new.append(question)
+            else:
+                answers[question] = Answer(known)
+        self.tally.kept += len(answers)
+        for number, answer in self._progress(self._asker(new), len(new)):
+            question = new[number]
+            self._kept.add(
+                question.seen, question.subject, question.labels, answer.verdicts, answer.reason
+            )
+            answers[question] = answer
+            self.tally.asked += 1
+            if answer.reason is not None:
+                self.tally.reasons[answer.reason] = self.tally.reasons.get(answer.reason, 0) + 1
+        verdicts = {
+            (question.subject, label): UNANSWERED if said is None else YES if said else NO
+            for question, answer in answers.items()
+            for label, said in zip(
+                question.labels, answer.verdicts or [None] * len(question.labels), strict=True
+            )
+        }
+        self.tally.verdicts += len(verdicts)
+        self.tally.unanswered += sum(verdict == UNANSWERED for verdict in verdicts.values())
+        return verdicts
+
+
+def _spoken(texts: Sequence[str | None]) -> list[str]:
+    """The texts that say something, each once, in their order."""
+    return list(dict.fromkeys(text for text in texts if text and text.strip()))

@@ -1,0 +1,1 @@
+"""What judges reach outside for: files, local models, and endpoints over HTTP."""

@@ -1,0 +1,158 @@
+"""A local image-text model that is asked for yes or no: the likelier of the two next words.
+
+No answer is generated or parsed, so none can be malformed, and no text can talk the model into
+another form of answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vista.errors import UserError
+from vista.judges.backends.placement import on_device
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+# What a model's answers depend on.
+_FILES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
+# How a model may begin its answer; each counts if it is one token of the model's own.
+_WORDS = {
+    True: ("yes", "Yes", "YES", " yes", " Yes"),
+    False: ("no", "No", "NO", " no", " No"),
+}
+
+
+class ImageTextModel:
+    """An image-text model on one device.
+
+    Args:
+        location: save_pretrained folder.
+        device: Where it runs.
+        dtype: Number format of its weights.
+
+    Raises:
+        UserError: nothing there, no safetensors weights, weights missing, no chat template, or a
+            tokenizer that has no single token for yes and no.
+    """
+
+    def __init__(self, location: str, *, device: str, dtype: str) -> None:
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._location = location
+        try:
+            # Without torchvision transformers takes the processors that work on Pillow images.
+            processors: Any = AutoProcessor
+            self._processor = processors.from_pretrained(location, local_files_only=True)
+            models: Any = AutoModelForImageTextToText
+            model, loading = models.from_pretrained(
+                location,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise self._unusable(str(error).strip().splitlines()[0]) from error
+        if loading["missing_keys"]:
+            raise self._unusable(f"weights are missing: {min(loading['missing_keys'])}")
+        if getattr(self._processor, "chat_template", None) is None:
+            raise self._unusable("it has no chat template")
+        self._model = on_device(model, device)
+        self._device = device
+        # Logits of all tokens would take gigabytes where the vocabulary is large.
+        known = inspect.signature(model.forward).parameters
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        tokenizer = self._processor.tokenizer
+        # The answer is read behind the last token, so that must be the same place in each row.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._tokens = {said: self._single_tokens(words) for said, words in _WORDS.items()}
+
+    def yes(self, asked: Sequence[tuple[str, bytes | None]]) -> list[bool | None]:
+        """Return for each (question, image's file or None) whether yes is likelier than no.
+
+        None where the model gives no number. All have an image, or none has.
+
+        Raises:
+            UserError: A file is no image.
+        """
+        import torch
+
+        chats = []
+        images = []
+        for text, image in asked:
+            content: list[dict[str, str]] = [{"type": "text", "text": text}]
+            if image is not None:
+                content.insert(0, {"type": "image"})
+                images.append([_picture(image)])
+            chats.append([{"role": "user", "content": content}])
+        prompts = [
+            self._processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            for chat in chats
+        ]
+        # The chat template has written the beginning-of-text token itself, if there is one.
+        start = self._processor.tokenizer.bos_token
+        own_start = bool(start) and prompts[0].startswith(start)
+        inputs = self._processor(
+            images=images or None,
+            text=prompts,
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=not own_start,
+        ).to(self._device, self._model.dtype)
+        with torch.inference_mode():
+            logits_bv = self._model(**inputs, **self._last_only).logits[:, -1].float()
+            yes_b = torch.logsumexp(logits_bv[:, self._tokens[True]], dim=1)
+            no_b = torch.logsumexp(logits_bv[:, self._tokens[False]], dim=1)
+        finite = torch.isfinite(yes_b) & torch.isfinite(no_b)
+        return [
+            bool(yes) if known else None
+            for yes, known in zip((yes_b > no_b).tolist(), finite.tolist(), strict=True)
+        ]
+
+    def _single_tokens(self, words: Sequence[str]) -> list[int]:
+        tokenizer = self._processor.tokenizer
+        found = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        ids = sorted({ids[0] for ids in found if len(ids) == 1} - {tokenizer.unk_token_id})
+        if not ids:
+            raise self._unusable(f"its tokenizer has no single token for {words[0]!r}")
+        return ids
+
+    def _unusable(self, reason: str) -> UserError:
+        return UserError(
+            f"judge.source: {self._location} cannot be used as an image-text model ({reason}); "
+            "expected a save_pretrained folder with a processor, a chat template and safetensors "
+            "weights"
+        )
+
+
+def model_digest(location: str) -> str:
+    """Return what tells a model from others of its name: a digest of its files."""
+    folder = Path(location)
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _FILES and path.is_file():
+            with path.open("rb") as file:
+                own = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{path.relative_to(folder).as_posix()}={own}\n".encode())
+    return whole.hexdigest()[:12]
+
+
+def _picture(image: bytes) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            return picture.convert("RGB")
+    except _UNREADABLE as error:
+        raise UserError(
+            "judge: an image cannot be read; check the images of the records"
+        ) from error

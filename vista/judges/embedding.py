@@ -1,0 +1,155 @@
+"""The judge that compares sentence embeddings: a text names an object that it lies close to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.config.judges import EmbeddingJudgeSettings, short_name
+from vista.errors import UserError
+from vista.judges import Resources
+from vista.judges.backends.sentences import sentence_embedder
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and how well it parts the pairs that it was fitted on.
+
+    Attributes:
+        value: Least cosine that counts as naming.
+        balanced_accuracy: Mean of the shares of named and of other pairs that it gets right.
+        n_named: Pairs whose text names the object.
+        n_other: Pairs whose text does not.
+    """
+
+    value: float
+    balanced_accuracy: float
+    n_named: int
+    n_other: int
+
+
+class EmbeddingJudge:
+    """Cosine of text and object name, cut at a threshold.
+
+    Args:
+        embed: texts -> unit rows [texts, width].
+        threshold: Least cosine that counts as naming; None until it is fitted.
+        name: For the record.
+    """
+
+    looks = False
+
+    def __init__(
+        self,
+        embed: Callable[[Sequence[str]], NDArray[np.float32]],
+        threshold: float | None,
+        name: str = "embedding",
+    ) -> None:
+        self.name = name
+        self.threshold = threshold
+        self._embed = embed
+
+    def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
+        """Return [texts, objects]: True where the cosine reaches the threshold.
+
+        Raises:
+            UserError: There is no threshold.
+        """
+        if self.threshold is None:
+            raise UserError(
+                "judge.threshold: the embedding judge has none here; give a number, or fit it on "
+                "a development split first"
+            )
+        result: NDArray[np.bool_] = self.similarity(texts, objects) >= self.threshold
+        return result
+
+    def similarity(
+        self, texts: Sequence[str | None], objects: Sequence[str]
+    ) -> NDArray[np.float32]:
+        """Return the cosines [texts, objects]; minus infinity where one of the two says nothing."""
+        rows, columns = list(dict.fromkeys(texts)), list(dict.fromkeys(objects))
+        spoken_r = np.array([bool(text and text.strip()) for text in rows], dtype=bool)
+        spoken_c = np.array([bool(name.strip()) for name in columns], dtype=bool)
+        cosine = np.full((len(rows), len(columns)), -np.inf, dtype=np.float32)
+        if spoken_r.any() and spoken_c.any():
+            said = self._embed([text for text in rows if text and text.strip()])
+            names = self._embed([name for name in columns if name.strip()])
+            cosine[np.ix_(spoken_r, spoken_c)] = said @ names.T
+        row = {text: i for i, text in enumerate(rows)}
+        column = {name: j for j, name in enumerate(columns)}
+        chosen = np.ix_([row[text] for text in texts], [column[name] for name in objects])
+        result: NDArray[np.float32] = cosine[chosen]
+        return result
+
+    def fit(
+        self, texts: Sequence[str], objects: Sequence[str], truth: NDArray[np.bool_]
+    ) -> tuple[Self, Threshold]:
+        """Return the judge with the threshold that parts known pairs best, and what it is.
+
+        Args:
+            texts: Of a development split.
+            objects: Names of objects.
+            truth: [texts, objects]: whether the text names the object.
+
+        Raises:
+            UserError: All pairs are of one kind, so that there is nothing to part.
+        """
+        found = fit_threshold(self.similarity(texts, objects), truth)
+        return type(self)(self._embed, found.value, self.name), found
+
+
+def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) -> Threshold:
+    """Return the threshold of the largest balanced accuracy; of equals the highest.
+
+    It lies half way between two neighbouring similarities, so that it depends on no rounding.
+
+    Args:
+        similarity: Any shape; minus infinity marks a pair that says nothing and is left out.
+        truth: Same shape: whether the pair belongs together.
+
+    Raises:
+        UserError: All pairs are of one kind.
+        ValueError: The shapes differ.
+    """
+    if similarity.shape != truth.shape:
+        raise ValueError(f"shapes differ: {similarity.shape} and {truth.shape}")
+    kept = np.isfinite(similarity)
+    score, named = similarity[kept].astype(np.float64), truth[kept].astype(bool)
+    n_named, n_other = int(named.sum()), int((~named).sum())
+    if not n_named or not n_other:
+        raise UserError(
+            "judge.threshold: the development split has no pair of a text and an object that it "
+            f"{'names' if not n_named else 'does not name'}; give a number instead"
+        )
+    order = np.argsort(-score, kind="stable")
+    score, named = score[order], named[order]
+    # A cut after position i accepts the i + 1 highest pairs; only between unequal ones.
+    hits, false = np.cumsum(named), np.cumsum(~named)
+    cuts = np.flatnonzero(score[:-1] > score[1:])
+    if not len(cuts):
+        raise UserError("judge.threshold: all pairs are equally similar; take another encoder")
+    balanced = (hits[cuts] / n_named + 1 - false[cuts] / n_other) / 2
+    best = int(np.argmax(balanced))
+    value = float((score[cuts[best]] + score[cuts[best] + 1]) / 2)
+    return Threshold(value, float(balanced[best]), n_named, n_other)
+
+
+def create(settings: EmbeddingJudgeSettings, resources: Resources) -> EmbeddingJudge:
+    """Return the judge, without a threshold where the settings leave it to be fitted.
+
+    Raises:
+        UserError: Its model cannot be loaded.
+    """
+    source = settings.source
+    embed = sentence_embedder(
+        resources.model or str(source.path),
+        device=settings.device,
+        dtype=settings.dtype,
+        max_tokens=settings.max_tokens,
+        batch=settings.batch_size,
+    )
+    return EmbeddingJudge(embed, settings.threshold, f"embedding:{short_name(source)}")

@@ -1,0 +1,62 @@
+"""The judge that is a local image-text model: yes or no to one label at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from vista.config.judges import VlmJudgeSettings, short_name
+from vista.judges import Resources
+from vista.judges.asking import Answer, AskingJudge, Question
+from vista.judges.backends.image_text import ImageTextModel, model_digest
+from vista.judges.prompts import PROMPTS, Prompt, quoted
+
+
+def create(settings: VlmJudgeSettings, resources: Resources) -> AskingJudge:
+    """Return the judge.
+
+    Raises:
+        UserError: Its model cannot be loaded or used.
+    """
+    source, prompt = settings.source, PROMPTS[settings.prompt]
+    location = resources.model or str(source.path)
+    model = ImageTextModel(location, device=settings.device, dtype=settings.dtype)
+    # The number format can change an answer, so it names the model too.
+    name = f"{short_name(source)}-{model_digest(location)}-{settings.dtype}"
+    return AskingJudge(
+        "vlm",
+        name,
+        prompt.identity,
+        VlmAsker(model, prompt, settings.batch_size),
+        resources,
+        max_labels=settings.labels_per_question,
+        max_unanswered=settings.max_unanswered,
+    )
+
+
+class VlmAsker:
+    """Asks about one label at a time, several a forward pass."""
+
+    def __init__(self, model: ImageTextModel, prompt: Prompt, batch_size: int) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._batch_size = batch_size
+
+    def __call__(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+        """Yield the number of a question and its answer, in their order."""
+        for number, question in enumerate(questions):
+            image = None if question.image is None else question.image()
+            asked = [(self._text(question, label), image) for label in question.labels]
+            said: list[bool | None] = []
+            for start in range(0, len(asked), self._batch_size):
+                said += self._model.yes(asked[start : start + self._batch_size])
+            known = tuple(each for each in said if each is not None)
+            if len(known) < len(said):
+                yield number, Answer(None, "the model gives no number")
+            else:
+                yield number, Answer(known)
+
+    def _text(self, question: Question, label: str) -> str:
+        if question.image is not None:
+            return self._prompt.one_image.format(label=quoted(label))
+        text = quoted(question.subject)
+        return self._prompt.one_text.format(text=text, label=quoted(label))

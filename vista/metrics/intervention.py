@@ -1,0 +1,370 @@
+"""Removal and replacement: what captions name before and after visual tokens were edited.
+
+The score of the VISTA paper (arXiv 2605.24946), an image each: 0 where the edit failed, 1 where it
+succeeded but the caption now tells details that the image does not show, 2 where it succeeded and
+nothing was invented; MS = (2 n2 + n1) / N over all images. Beside it stand the rates that one
+number hides, and the same edit outside the object as control.
+
+An item is one image with its source (what is to go) and target (what is to come, or None). Items
+of one image are resampled together. Suffixes: i items, b images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.metrics.edited_captions import ItemKey, Scored
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+FloatArray = NDArray[np.float64]
+Task = Literal["remove", "replace"]
+Draws = tuple[int, int, float]
+
+# Where the published edit acts, and its control, which has the object's coefficient.
+OBJECT, CONTROL = "object", "outside"
+# How the metric of each task is called, in stages and in the long table.
+METRIC: dict[Task, str] = {"remove": "removal", "replace": "replacement"}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EditFigures(_Part):
+    """One place of the edit at its chosen coefficient, on the test images."""
+
+    variant: str = Field(
+        description="Patches that were edited: object, all, active; outside is the control."
+    )
+    coefficient: float = Field(
+        description="Coefficient of the largest development MS (ties: the smaller); the control "
+        "has the object's."
+    )
+    development_ms: float = Field(description="MS of that coefficient on development images.")
+    ms: Estimate = Field(description="(2 n2 + n1) / N, 0 to 2, over all items.")
+    clean: Estimate = Field(description="Share of items with score 2: done, nothing invented.")
+    new_details: Estimate = Field(description="Share of items with score 1: done, details added.")
+    failed: Estimate = Field(description="Share of items with score 0.")
+    removed: Estimate = Field(
+        description="Share of the items whose source the unedited caption names in which the "
+        "edited one names it no more."
+    )
+    removed_of_all: Estimate = Field(description="The same, over all items.")
+    replaced: Estimate | None = Field(
+        description="As removed, and the target is named; None for removal."
+    )
+    replaced_of_all: Estimate | None = Field(description="The same, over all items.")
+    both_named: Estimate | None = Field(
+        description="Share of all items whose edited caption names source and target."
+    )
+    objects_kept: Estimate = Field(
+        description="Of the objects beside source and target that unedited captions name, the "
+        "share that is still named; n counts those mentions."
+    )
+    attributes_kept: Estimate = Field(
+        description="The same for attribute words; nothing where no such words are given."
+    )
+    new_objects: Estimate = Field(
+        description="Objects that are named and not shown (CHAIR; the target apart), edited less "
+        "unedited, per caption."
+    )
+    nats: Estimate = Field(
+        description="Change of the negative log likelihood of the reference's words that concern "
+        "neither source nor target, in nats a token, edited less unedited; n counts items."
+    )
+    empty: Estimate = Field(description="Share of edited captions without a word; they fail.")
+
+    def rows(self, metric: str) -> list[Row]:
+        """Return a row a figure, called <metric>_<figure>_<variant>."""
+        named = {
+            name: value
+            for name in type(self).model_fields
+            if isinstance(value := getattr(self, name), Estimate)
+        }
+        n = self.ms.n
+        chosen = Estimate(value=self.coefficient, n=n)
+        return [
+            *(each.row(f"{metric}_{name}_{self.variant}") for name, each in named.items()),
+            chosen.row(f"{metric}_coefficient_{self.variant}"),
+        ]
+
+
+class CurvePoint(_Part):
+    """One coefficient of the response curve, on the test images."""
+
+    variant: str = Field(description="Patches that were edited.")
+    coefficient: float = Field(description="Length of the added direction.")
+    chosen: bool = Field(description="Whether the reported figures are of this coefficient.")
+    development_ms: float = Field(description="MS on the development images.")
+    ms: Estimate = Field(description="MS on the test images.")
+    done: Estimate = Field(description="Share of all items removed, or replaced for replacement.")
+
+
+class InterventionResult(MetricResult):
+    """One method at one point: coefficients chosen on development images, figures on test."""
+
+    task: Task = Field(description="remove or replace.")
+    method: str = Field(description="Where the directions come from.")
+    space: str = Field(description="stream (after blocks of the LLM) or features (of the encoder).")
+    how: str = Field(description="How the direction is applied.")
+    blocks: tuple[int, ...] | None = Field(
+        description="Blocks after which the stream was edited; None: each latent's own, or none in "
+        "feature space."
+    )
+    judge: str = Field(description="Name of the judge of what captions name.")
+    n_attributes: int = Field(description="Attribute words that count as details.")
+    n_development: int = Field(description="Development items that coefficients are chosen by.")
+    n_images: int = Field(description="Test images.")
+    n_items: int = Field(description="Test items: pairs of an image and what is asked of it.")
+    n_edits: int = Field(description="Distinct (source, target) asked for on test.")
+    n_edits_found: int = Field(description="Those for which the method has a direction.")
+    found: Estimate = Field(description="Share of items for which the method has a direction.")
+    named_before: Estimate = Field(
+        description="Share of items whose unedited caption names the source: the largest share "
+        "that any edit can reach."
+    )
+    edits: tuple[EditFigures, ...] = Field(description="Figures by place of the edit.")
+    curve: tuple[CurvePoint, ...] = Field(description="Every coefficient, by place of the edit.")
+
+    def rows(self) -> list[Row]:
+        """Return what holds for every edit, then the figures of each place."""
+        metric = METRIC[self.task]
+        return [
+            self.found.row(f"{metric}_found"),
+            self.named_before.row(f"{metric}_named_before"),
+            *(row for edit in self.edits for row in edit.rows(metric)),
+        ]
+
+
+def intervention_figures(
+    task: Task,
+    development: Sequence[Scored],
+    test: Sequence[Scored],
+    *,
+    method: str,
+    space: str,
+    how: str,
+    blocks: Sequence[int] | None,
+    judge_name: str,
+    n_attributes: int,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> InterventionResult:
+    """Choose a coefficient for each place of the edit on development, report it on test.
+
+    The chance level of each figure at the object's patches is the same figure of the control: as
+    many patches outside the object, edited likewise. Other places have no control.
+
+    Args:
+        task: What the edits were to do.
+        development: Scored items of the development images, every edit.
+        test: Scored items of the test images, the same edits.
+        method: Name of the method, for the record, as are space, how and blocks.
+        space: Where the direction lives.
+        how: How it is applied.
+        blocks: Blocks after which it is applied.
+        judge_name: Name of the judge that scored.
+        n_attributes: Attribute words that the scores know.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+        level: Coverage of the intervals.
+
+    Raises:
+        ValueError: A split has no item, there is no edit but the control, or test lacks an edit
+            that development chose.
+    """
+    if any(all(each.variant == CONTROL for each in items) for items in (development, test)):
+        raise ValueError("an intervention needs scored items on development and on test")
+    draws = (seed, resamples, level)
+    coefficients = choose_coefficients(development)
+    if OBJECT in coefficients and CONTROL in coefficients:
+        coefficients[CONTROL] = coefficients[OBJECT]
+    else:
+        coefficients.pop(CONTROL, None)
+    on_dev, on_test = _by_edit(development), _by_edit(test)
+    control: EditFigures | None = None
+    edits: dict[str, EditFigures] = {}
+    # The control comes first: the object's figures name it as their chance level.
+    for place in sorted(coefficients, key=_control_first):
+        edit = place, coefficients[place]
+        if edit not in on_test:
+            raise ValueError(f"the test captions lack coefficient {edit[1]:g} at {place}")
+        against = control if place == OBJECT else None
+        edits[place] = _edit_figures(task, edit, on_dev[edit], on_test[edit], against, draws)
+        control = edits.get(CONTROL)
+    # Every edit but the control has the same items, so any one tells what holds for all.
+    place = next(each for each in coefficients if each != CONTROL)
+    asked = on_test[place, coefficients[place]]
+    pairs = {(each.source, each.target) for each in asked}
+    found_pairs = {(each.source, each.target) for each in asked if each.found}
+    return InterventionResult(
+        task=task,
+        method=method,
+        space=space,
+        how=how,
+        blocks=None if blocks is None else tuple(blocks),
+        judge=judge_name,
+        n_attributes=n_attributes,
+        n_development=len({each.key for each in development}),
+        n_images=len({each.image_id for each in asked}),
+        n_items=len({each.key for each in asked}),
+        n_edits=len(pairs),
+        n_edits_found=len(found_pairs),
+        found=_share(asked, lambda each: each.found, draws),
+        named_before=_share(asked, lambda each: each.named_before, draws),
+        edits=tuple(edits[place] for place in sorted(edits)),
+        curve=tuple(
+            CurvePoint(
+                variant=edit[0],
+                coefficient=edit[1],
+                chosen=coefficients.get(edit[0]) == edit[1],
+                development_ms=mean_score(on_dev[edit]),
+                ms=_ratio(on_test[edit], lambda each: each.score, None, draws),
+                done=_share(on_test[edit], lambda each: _done(task, each), draws),
+            )
+            for edit in sorted(set(on_test) & set(on_dev))
+        ),
+    )
+
+
+def choose_coefficients(items: Iterable[Scored]) -> dict[str, float]:
+    """Return the coefficient with the largest MS for each place; of equal ones the smaller."""
+    totals: dict[str, list[tuple[int, float]]] = {}
+    for (variant, coefficient), scored in _by_edit(items).items():
+        # All edits have the same items: whole sums tie exactly where means might not.
+        total = sum(each.score for each in scored)
+        totals.setdefault(variant, []).append((total, -coefficient))
+    return {variant: -max(each)[1] for variant, each in sorted(totals.items())}
+
+
+def mean_score(items: Sequence[Scored]) -> float:
+    """Return MS = (2 n2 + n1) / N of the items of one edit."""
+    return sum(each.score for each in items) / len(items)
+
+
+def paired_ms_difference(
+    ours: Mapping[ItemKey, int],
+    theirs: Mapping[ItemKey, int],
+    *,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> Estimate:
+    """MS of one method less that of another on the same items, resampled in pairs over images.
+
+    Args:
+        ours: Score of each item (image, source, target).
+        theirs: Score of each item of the other method; items of only one of them are left out.
+        seed: Seed of the draws.
+        resamples: Number of resamples.
+        level: Coverage of the interval.
+
+    Returns:
+        The difference with its interval; n counts the shared items.
+    """
+    shared = sorted(set(ours) & set(theirs), key=str)
+    image = {image_id: b for b, image_id in enumerate(sorted({key[0] for key in shared}))}
+    columns = np.zeros((len(image), 2))
+    for key in shared:
+        columns[image[key[0]]] += (ours[key] - theirs[key], 1.0)
+    interval = bootstrap(columns, lambda m: m[:, 0] / m[:, 1], seed, resamples, level)
+    return estimate(interval, len(shared))
+
+
+def _edit_figures(
+    task: Task,
+    edit: tuple[str, float],
+    development: Sequence[Scored],
+    test: Sequence[Scored],
+    control: EditFigures | None,
+    draws: Draws,
+) -> EditFigures:
+    def against(name: str) -> float | None:
+        found = getattr(control, name) if control else None
+        return found.value if found else None
+
+    def share(name: str, is_so: Callable[[Scored], bool], of: _Of = None) -> Estimate:
+        return _ratio(test, lambda each: float(is_so(each)), of, draws, against(name))
+
+    def ratio(name: str, value: Callable[[Scored], float], of: _Of = None) -> Estimate:
+        return _ratio(test, value, of, draws, against(name))
+
+    def named(each: Scored) -> float:
+        return float(each.named_before)
+
+    replaces = task == "replace"
+    told = sum(each.loss_tokens > 0 for each in test)
+    nats = ratio("nats", lambda each: each.loss_change, lambda each: each.loss_tokens)
+    return EditFigures(
+        variant=edit[0],
+        coefficient=edit[1],
+        development_ms=mean_score(development),
+        ms=ratio("ms", lambda each: each.score),
+        clean=share("clean", lambda each: each.score == 2),
+        new_details=share("new_details", lambda each: each.score == 1),
+        failed=share("failed", lambda each: each.score == 0),
+        removed=share("removed", lambda each: each.removed, named),
+        removed_of_all=share("removed_of_all", lambda each: each.removed),
+        replaced=share("replaced", lambda each: each.replaced, named) if replaces else None,
+        replaced_of_all=share("replaced_of_all", lambda each: each.replaced) if replaces else None,
+        both_named=share("both_named", lambda each: each.both_named) if replaces else None,
+        objects_kept=ratio(
+            "objects_kept", lambda each: each.objects_kept, lambda each: each.objects_before
+        ),
+        attributes_kept=ratio(
+            "attributes_kept",
+            lambda each: each.attributes_kept,
+            lambda each: each.attributes_before,
+        ),
+        new_objects=ratio("new_objects", lambda each: each.hallucinated_change),
+        nats=nats.model_copy(update={"n": told}),
+        empty=share("empty", lambda each: each.empty),
+    )
+
+
+_Of = Callable[[Scored], float] | None
+
+
+def _share(items: Sequence[Scored], is_so: Callable[[Scored], bool], draws: Draws) -> Estimate:
+    return _ratio(items, lambda each: float(is_so(each)), None, draws)
+
+
+def _ratio(
+    items: Sequence[Scored],
+    value: Callable[[Scored], float],
+    of: _Of,
+    draws: Draws,
+    chance: float | None = None,
+) -> Estimate:
+    """Sum of `value` over the sum of `of` (1 an item if None), resampled over images."""
+    image = {image_id: b for b, image_id in enumerate(sorted({each.image_id for each in items}))}
+    sums = np.zeros((len(image), 2))
+    for each in items:
+        sums[image[each.image_id]] += (value(each), 1.0 if of is None else of(each))
+    sums = sums[sums[:, 1] > 0]
+    interval = bootstrap_ratio(sums[:, 0], sums[:, 1], *draws)
+    return estimate(interval, int(sums[:, 1].sum()), chance if len(sums) else None)
+
+
+def _by_edit(items: Iterable[Scored]) -> dict[tuple[str, float], list[Scored]]:
+    found: dict[tuple[str, float], list[Scored]] = {}
+    for each in items:
+        found.setdefault((each.variant, each.coefficient), []).append(each)
+    # Sums of floats depend on their order; the order of rows must not show.
+    return {edit: sorted(found[edit], key=lambda each: str(each.key)) for edit in sorted(found)}
+
+
+def _control_first(place: str) -> tuple[bool, str]:
+    return (place != CONTROL, place)
+
+
+def _done(task: Task, each: Scored) -> bool:
+    return each.replaced if task == "replace" else each.removed

@@ -1,0 +1,143 @@
+"""Do the images on which a latent fires resemble each other, to another encoder's eye?
+
+Monosemanticity score of Pach et al. (arXiv 2504.02821): the mean pairwise similarity of images in
+the space of an encoder other than the one that the latents come from, each pair weighted by the
+product of the latent's activations on both. Activations are scaled to 0..1 over the images, so that
+neurons with negative values and latents are judged alike. 1: all its images are the same to that
+encoder; the mean similarity of all pairs: the latent says nothing about it.
+
+Nothing of size images x images is made: with e of unit norm, the sum of a_i a_j <e_i, e_j> over
+i != j is |sum a_i e_i|^2 - sum a_i^2, so one pass of running sums is enough.
+
+Shape letters: n image, d channel of the other encoder, s latent (or neuron).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+Floats = NDArray[np.float64]
+# Below this share of one image's weight, a sum over pairs is the rounding error of a single image.
+_ONE_IMAGE = 1e-9
+
+
+class MonosemanticityResult(MetricResult):
+    """Mean score of each dictionary's latents; the chance level is that of any two images."""
+
+    images: int = Field(description="Images that the activations are of.")
+    scores: dict[str, Estimate] = Field(
+        description="Dictionary -> mean score over its latents that fire on two images or more."
+    )
+    silent: dict[str, int] = Field(description="Dictionary -> its latents without a score.")
+
+    def rows(self) -> list[Row]:
+        """One row a dictionary; n is the number of latents with a score."""
+        return [each.row(f"monosemanticity_{name}") for name, each in sorted(self.scores.items())]
+
+
+def monosemanticity(
+    batches: Iterable[tuple[Mapping[str, NDArray[Any]], NDArray[Any]]],
+    seed: int,
+    resamples: int = 1000,
+) -> MonosemanticityResult:
+    """Compare dictionaries by the mean score of their latents.
+
+    Args:
+        batches: For consecutive images the activations [n, s] of each dictionary (an SAE's latents,
+            the raw neurons, a random dictionary: the same names every time), and the images'
+            embeddings [n, d] by another encoder.
+        seed: Seed of the bootstrap over latents.
+        resamples: Bootstrap samples.
+
+    Raises:
+        ValueError: There are fewer than two images, or an embedding is zero or not finite.
+    """
+    sums: dict[str, _Sums] = {}
+    every = _Sums()
+    images = 0
+    for activations, embedding_nd in batches:
+        unit_nd = _unit(embedding_nd)
+        images += len(unit_nd)
+        # Two images weigh in with 1, whatever else: a latent that is 0 once is scaled to itself.
+        every.add(np.ones((len(unit_nd), 1)), unit_nd)
+        for name, activation_ns in activations.items():
+            sums.setdefault(name, _Sums()).add(activation_ns, unit_nd)
+    if images < 2:
+        raise ValueError(f"{images} images have no pair to compare")
+    chance = float(every.scores(scaled=False)[0])
+    scores, silent = {}, {}
+    for name, each in sums.items():
+        score_s = each.scores()
+        seen = score_s[np.isfinite(score_s)]
+        scores[name] = estimate(bootstrap_mean(seen, seed, resamples), len(seen), chance)
+        silent[name] = len(score_s) - len(seen)
+    return MonosemanticityResult(images=images, scores=scores, silent=silent)
+
+
+def monosemanticity_scores(activation_ns: NDArray[Any], embedding_nd: NDArray[Any]) -> Floats:
+    """The score of each latent [s], NaN where it fires on fewer than two of the images."""
+    sums = _Sums()
+    sums.add(activation_ns, _unit(embedding_nd))
+    return sums.scores()
+
+
+def random_dictionary(d: int, s: int, seed: int) -> Floats:
+    """Control: `s` random unit directions [s, d]; relu(x @ rows.T) are its activations."""
+    rows_sd = np.random.default_rng(seed).standard_normal((s, d))
+    return np.asarray(rows_sd / np.linalg.norm(rows_sd, axis=1, keepdims=True))
+
+
+class _Sums:
+    """Running sums over images of activations a and unit embeddings e."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._e_d: Any = 0.0
+        self._a_s: Any = 0.0
+        self._aa_s: Any = 0.0
+        self._ae_sd: Any = 0.0
+        self._low_s: Any = np.inf
+        self._high_s: Any = -np.inf
+
+    def add(self, activation_ns: NDArray[Any], unit_nd: Floats) -> None:
+        a_ns = np.asarray(activation_ns, dtype=np.float64)
+        if len(a_ns) != len(unit_nd):
+            raise ValueError(f"activations of {len(a_ns)} images, embeddings of {len(unit_nd)}")
+        if not len(a_ns):
+            return
+        self._n += len(a_ns)
+        self._e_d = self._e_d + unit_nd.sum(axis=0)
+        self._a_s = self._a_s + a_ns.sum(axis=0)
+        self._aa_s = self._aa_s + np.square(a_ns).sum(axis=0)
+        self._ae_sd = self._ae_sd + a_ns.T @ unit_nd
+        self._low_s = np.minimum(self._low_s, a_ns.min(axis=0))
+        self._high_s = np.maximum(self._high_s, a_ns.max(axis=0))
+
+    def scores(self, scaled: bool = True) -> Floats:
+        """Score [s] with activations scaled to 0..1, or as they are."""
+        low_s = self._low_s if scaled else np.zeros_like(self._low_s)
+        range_s = self._high_s - low_s
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sum_s = (self._a_s - self._n * low_s) / range_s
+            square_s = (self._aa_s - 2 * low_s * self._a_s + self._n * low_s**2) / range_s**2
+            mean_sd = (self._ae_sd - np.outer(low_s, self._e_d)) / range_s[:, None]
+            pairs_s = sum_s**2 - square_s
+            score_s = (np.square(mean_sd).sum(axis=1) - square_s) / pairs_s
+        return np.where((range_s > 0) & (pairs_s > _ONE_IMAGE), score_s, np.nan)
+
+
+def _unit(embedding_nd: NDArray[Any]) -> Floats:
+    e_nd = np.asarray(embedding_nd, dtype=np.float64)
+    norm_n1 = np.linalg.norm(e_nd, axis=1, keepdims=True)
+    if not (np.isfinite(norm_n1).all() and (norm_n1 > 0).all()):
+        raise ValueError("an embedding is zero or not finite")
+    return np.asarray(e_nd / norm_n1)

@@ -1,0 +1,158 @@
+"""One artifact to be: its id, its place, and the order that its job is given.
+
+An artifact's id is a hash over its stage, exactly the settings that the stage depends on, and the
+ids of its inputs. So two configs that share a stage share its artifact, and turning a setting
+back finds the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel
+
+from vista.artifacts import canonical_json, digest_text, with_options
+from vista.config.checkpoint import Checkpoint
+from vista.config.judges import JudgeSettings, judge_files, judge_module, judge_source
+from vista.config.run import Point
+
+Inputs = Mapping[str, "Node | tuple[Node, ...]"]
+
+# Where a job runs and in what portions, by the part of the settings that says so. It changes the
+# last bits at most, so it is no reason to make a result again, and no part of an id.
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "encoder": ("device", "batch_size"),
+    "llm": ("device", "device_map", "max_memory"),
+    "training": ("micro_batch", "checkpoint_every"),
+    "latents": ("batch_size",),
+    "caption": ("batch_size",),
+    "edit": ("batch_size",),
+    "directions": ("batch_size",),
+    "sae": ("device",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One artifact to be: its stage, own settings and inputs.
+
+    `options` are taken out of the settings that a node is given. `modules` are code that the stage
+    loads by name (an encoder family) and that therefore counts as its own; `files` are the user's
+    files that it reads.
+    """
+
+    stage: str
+    name: str
+    settings: Mapping[str, Any]
+    inputs: Inputs = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        options = dict(self.options)
+        settings = dict(self.settings)
+        for part, keys in OPTIONS.items():
+            own = settings.get(part)
+            if isinstance(own, dict) and (taken := {key: own[key] for key in keys if key in own}):
+                options[part] = taken
+                settings[part] = {key: value for key, value in own.items() if key not in taken}
+        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "settings", settings)
+
+    @property
+    def order(self) -> dict[str, Any]:
+        """Settings and options together, as the stage receives them."""
+        return with_options(self.settings, self.options)
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs that the job asks for: 1 where a device may be one."""
+        wanted = [
+            str(part.get("device", "cpu")) if part.get("device_map") is None else "auto"
+            for part in self.options.values()
+        ]
+        return int(any(device != "cpu" for device in wanted))
+
+    @cached_property
+    def id(self) -> str:
+        inputs = {
+            role: [each.id for each in found] if isinstance(found, tuple) else found.id
+            for role, found in self.inputs.items()
+        }
+        return digest_text(canonical_json([self.stage, self.settings, inputs]))[:10]
+
+    @cached_property
+    def folder(self) -> str:
+        return f"{self.name}-{self.id}"
+
+    @property
+    def path(self) -> str:
+        """The artifact's folder below the results folder."""
+        return f"{self.stage}/{self.folder}"
+
+    def parents(self) -> list[Node]:
+        """Return the input nodes, in the order of the roles."""
+        return [
+            node
+            for found in self.inputs.values()
+            for node in (found if isinstance(found, tuple) else (found,))
+        ]
+
+    @cached_property
+    def spec(self) -> str:
+        """The job's whole order as canonical JSON: what the rule passes to the stage."""
+        inputs = {
+            role: [each.path for each in found] if isinstance(found, tuple) else found.path
+            for role, found in self.inputs.items()
+        }
+        return canonical_json(
+            {
+                "settings": self.settings,
+                "options": self.options,
+                "inputs": inputs,
+                "modules": list(self.modules),
+            }
+        )
+
+
+def point_name(point: Point) -> str:
+    """The readable name of one point of the sweep."""
+    return f"{point.encoder}-{point.llm}-w{point.sae_weight:g}-s{point.seed}"
+
+
+def dump(settings: BaseModel) -> dict[str, Any]:
+    """Settings as plain JSON values."""
+    return settings.model_dump(mode="json")
+
+
+def pick(settings: BaseModel, *keys: str) -> dict[str, Any]:
+    """Some of the settings as plain JSON values."""
+    return settings.model_dump(mode="json", include=set(keys))
+
+
+def with_judge(
+    stage: str,
+    name: str,
+    settings: Mapping[str, Any],
+    inputs: Inputs,
+    judge: str | JudgeSettings,
+    files: tuple[str, ...] = (),
+) -> Node:
+    """Return a node whose stage asks a judge: with its code, its files and its fetched model."""
+    source = judge_source(judge)
+    if source is not None and source.repo is not None:
+        model = fetched_model(source.repo.rpartition("/")[2], source)
+        inputs = {**inputs, "judge": model}
+    chosen = judge if isinstance(judge, str) else dump(judge)
+    return Node(
+        stage, name, settings, inputs, (judge_module(chosen),), (*files, *judge_files(judge))
+    )
+
+
+def fetched_model(name: str, source: Checkpoint) -> Node:
+    """Return what fetches a pretrained model from its repository."""
+    return Node("fetch_model", name, pick(source, "repo", "revision"))

@@ -1,0 +1,177 @@
+"""Coefficient-response curves of removal and replacement, a line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vista.metrics.intervention import CONTROL, METRIC, OBJECT, CurvePoint
+from vista.report import style
+from vista.report.compare import BASELINE
+from vista.report.escape import mathtext
+from vista.report.interventions import Intervention
+
+
+def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
+    """MS over the coefficient on the test images: rows are tasks of an LLM, columns encoders."""
+    if not interventions:
+        return None
+    tasks = [task for task in METRIC.values() if any(i.metric == task for i in interventions)]
+    encoders = sorted({each.encoder for each in interventions})
+    llms = sorted({each.llm for each in interventions})
+    rows = [(llm, task) for llm in llms for task in tasks]
+    figure, axes = style.panels([task for _, task in rows], encoders, width=3.6, height=2.5)
+    looks = _looks(interventions)
+    handles: list[Any] = []
+    for r, (llm, task) in enumerate(rows):
+        for c, encoder in enumerate(encoders):
+            axis = axes[r, c]
+            here = [
+                each
+                for each in interventions
+                if (each.llm, each.metric, each.encoder) == (llm, task, encoder)
+            ]
+            handles += _panel(axis, here, looks)
+            if c == 0:
+                axis.set_ylabel(f"{mathtext(llm, 30)}\n{task}: MS (0 to 2)")
+            if r == len(rows) - 1:
+                axis.set_xlabel("coefficient")
+    style.legend_below(figure, handles, columns=3 if len(looks) > 3 else None)
+    seeds = len({each.seed for each in interventions})
+    n = sorted({each.result.n_items for each in interventions})
+    shown = f"{n[0]:,}" if n[0] == n[-1] else f"{n[0]:,} to {n[-1]:,}"
+    style.heading(
+        figure,
+        "Removal and replacement by how far visual tokens are moved",
+        f"Test images, n = {shown}; filled: the coefficient chosen on development images. "
+        "Dashed: edits of other patches than the object's. Grey: random and wrong directions; "
+        "grey crosses: as many patches outside the object (chance), mean over all other methods. "
+        + (
+            f"Mean over {seeds} seeds; error bars: bootstrap intervals over images, from the "
+            "lowest to the highest end of any seed."
+            if seeds > 1
+            else "Error bars: bootstrap intervals over images; one seed."
+        ),
+    )
+    return figure
+
+
+# A line: method, place of the edit, weight of the SAE term.
+_Line = tuple[str, str, float]
+
+
+def _looks(interventions: Sequence[Intervention]) -> dict[_Line, dict[str, Any]]:
+    """Colour, marker and dashes of each line, the same in every panel.
+
+    The method on the text SAE has the colour of its weight, as in every figure; other methods take
+    the colours that weights leave, paler without the SAE term, and controls are grey.
+    """
+    weights = sorted({BASELINE, *(each.sae_weight for each in interventions)})
+    lines: dict[_Line, dict[str, Any]] = {}
+    on_text_sae = {each.method for each in interventions if each.result.method == "latent"}
+    ours = min(on_text_sae, default=None)
+    others = sorted({each.method for each in interventions if not each.is_control} - {ours})
+    greys = sorted({each.method for each in interventions if each.is_control})
+    for each in interventions:
+        for place in sorted({point.variant for point in each.result.curve} - {CONTROL}):
+            if each.is_control:
+                look = style.grey(greys.index(each.method))
+            elif each.method == ours:
+                look = style.series_style(weights, each.sae_weight)
+            else:
+                look = style.further_style(len(weights) + others.index(each.method))
+            look["linestyle"] = "-" if place == OBJECT else (0, (4, 2))
+            faded = each.sae_weight == BASELINE and len(weights) > 1 and each.method != ours
+            look["alpha"] = 0.55 if faded else 1.0
+            lines[each.method, place, each.sae_weight] = look
+    return lines
+
+
+def _panel(
+    axis: Any, interventions: Sequence[Intervention], looks: dict[_Line, dict[str, Any]]
+) -> list[Any]:
+    handles: list[Any] = []
+    coefficients = sorted({p.coefficient for each in interventions for p in each.result.curve})
+    # Coefficients double from one to the next as a rule: equal steps on the axis.
+    place_of = {coefficient: x for x, coefficient in enumerate(coefficients)}
+    for s, (line, look) in enumerate(sorted(looks.items())):
+        method, place, weight = line
+        found = [
+            each for each in interventions if (each.method, each.sae_weight) == (method, weight)
+        ]
+        shift = 0.3 * ((s + 0.5) / len(looks) - 0.5)
+        points = [(place_of[x] + shift, _at(found, place, x)) for x in coefficients]
+        known = [(x, at) for x, at in points if at]
+        if not known:
+            continue
+        handles.append(
+            axis.errorbar(
+                [x for x, _ in known],
+                [_mean(at) for _, at in known],
+                yerr=_bars([at for _, at in known]),
+                capsize=1.5,
+                elinewidth=0.8,
+                linewidth=1.4,
+                markerfacecolor="white",
+                label=_name(line),
+                **look,
+            )
+        )
+        chosen = [(x, at) for x, at in known if any(point.chosen for point in at)]
+        axis.plot(
+            [x for x, _ in chosen],
+            [_mean(at) for _, at in chosen],
+            linestyle="none",
+            color=look["color"],
+            marker=look["marker"],
+            zorder=5,
+        )
+    outside = [each for each in interventions if not each.is_control]
+    levels = [(place_of[x], _at(outside, CONTROL, x)) for x in coefficients]
+    if any(at for _, at in levels):
+        handles += axis.plot(
+            [x for x, at in levels if at],
+            [_mean(at) for _, at in levels if at],
+            color=style.CHANCE_COLOUR,
+            linestyle=":",
+            marker="x",
+            markersize=4,
+            linewidth=1.3,
+            label="outside the object (chance)",
+        )
+    if not interventions:
+        style.empty(axis)
+    axis.set_xticks(range(len(coefficients)), [f"{x:g}" for x in coefficients])
+    axis.set_ylim(-0.05, 2.0)
+    return handles
+
+
+def _name(line: _Line) -> str:
+    method, place, weight = line
+    where = "" if place == OBJECT else f", {place} patches"
+    return f"{mathtext(method, 24)}{where}, λ = {weight:g}"
+
+
+def _at(interventions: Sequence[Intervention], place: str, coefficient: float) -> list[CurvePoint]:
+    return [
+        point
+        for each in interventions
+        for point in each.result.curve
+        if (point.variant, point.coefficient) == (place, coefficient) and point.ms.value is not None
+    ]
+
+
+def _mean(points: Sequence[CurvePoint]) -> float:
+    values = [point.ms.value for point in points if point.ms.value is not None]
+    return sum(values) / len(values)
+
+
+def _bars(points: Sequence[Sequence[CurvePoint]]) -> list[list[float]]:
+    below, above = [], []
+    for at in points:
+        mean = _mean(at)
+        lows = [p.ms.ci_low for p in at if p.ms.ci_low is not None]
+        highs = [p.ms.ci_high for p in at if p.ms.ci_high is not None]
+        below.append(max(0.0, mean - min(lows, default=mean)))
+        above.append(max(0.0, max(highs, default=mean) - mean))
+    return [below, above]

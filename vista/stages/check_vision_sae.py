@@ -1,0 +1,40 @@
+"""Stage: how well a vision SAE holds held-out images. Fails the run where it is out of bounds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from vista.artifacts import Job
+from vista.config.vision_sae import CheckVisionSaeSettings
+from vista.data.records import read_records
+from vista.stages.vision_inputs import split_images
+from vista.store.features import FeatureReader
+
+
+def run(job: Job) -> None:
+    """Read vision SAE, features and records; write result.json (see vista.sae.check.SaeCheck).
+
+    Raises UserError naming SAE and figure where a bound is broken, where the split has no image,
+    and where the SAE reads features of another width.
+    """
+    import torch
+
+    from vista.sae.check import enforce_bounds, measure_on
+    from vista.sae.patches import read_patches
+    from vista.stages.vision_inputs import load_vision_sae
+
+    torch.set_num_threads(job.threads)
+    settings = CheckVisionSaeSettings.model_validate(job.settings["check"])
+    records = read_records(job.input("records").file("records.parquet"))
+    features = FeatureReader(job.input("features").store("features.zarr"))
+    sae = load_vision_sae(job.input("sae"), features)
+    images, _ = split_images(records, features, settings.split, "check_vision_sae.split")
+    chosen = np.random.default_rng(settings.seed).permutation(images)
+    chosen = np.sort(chosen[: -(-settings.patches // features.shape[1])])
+    check = measure_on(sae, read_patches(features, chosen, sae.dense_rows))
+    encoder = job.input("features").settings["encoder"]["source"]["family"]
+    enforce_bounds(check, settings, encoder, key="check_vision_sae", tokens="patches")
+    text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
+    (job.work / "result.json").write_text(text + "\n", encoding="utf-8")

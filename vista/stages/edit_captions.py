@@ -1,0 +1,379 @@
+"""Stage: captions of images whose visual tokens were edited along the directions of concepts.
+
+Legend of shape suffixes: b row of a batch, p patch token, v encoder width, d LLM width.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vista.artifacts import Job, canonical_json, digest_text
+from vista.config.interventions import READS_LATENT, EditSettings
+from vista.data.records import read_records
+from vista.errors import UserError
+from vista.progress import progress
+from vista.stages.edit_plan import Item, Variant, plan_items, variants_of
+from vista.stages.results import write_parquet
+from vista.store.features import FeatureReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vista.interventions.directions import Space
+    from vista.interventions.edits import Concept, RowEdit
+
+FILE = "captions.parquet"
+FACTS = "edits.json"
+PARTS = "parts"
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("target", pa.string()),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+        pa.field("coefficient", pa.float64(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("found", pa.bool_(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("loss_sum", pa.float64(), nullable=False),
+        pa.field("loss_tokens", pa.int32(), nullable=False),
+    ]
+)
+
+
+def run(job: Job) -> None:
+    """Read projector, features, records, LLM and directions; write captions.parquet, edits.json.
+
+    Inputs `saes` (the text SAEs) or, for directions in feature space, `vision_sae` are read where
+    an edit asks how strongly a latent fires. Finished batches lie in the work folder until the
+    end, so an interrupted run goes on with the next one.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    with torch.no_grad():
+        _Editor(job).run()
+
+
+class _Editor:
+    """The models, the directions, and the batches of images."""
+
+    def __init__(self, job: Job) -> None:
+        from vista.interventions.directions import read_directions
+        from vista.projector.module import load_projector
+        from vista.stages.loading import load_llm
+
+        self.job = job
+        self.settings = EditSettings.model_validate(job.settings["edit"])
+        self.records = read_records(job.input("records").file("records.parquet"))
+        self.reader = FeatureReader(job.input("features").store("features.zarr"))
+        self.image_of = self.records.feature_rows()[1]
+        self.llm = load_llm(job)
+        trained = job.input("projector")
+        trained.verify()
+        d_vision, d_model = self.reader.shape[-1], self.llm.d_model
+        projector = load_projector(trained.path, d_vision=d_vision, d_model=d_model)
+        self.projector = projector.to(self.llm.device)
+        width: dict[Space, int] = {"stream": d_model, "features": d_vision}
+        self.directions = read_directions(job.input("directions"), width)
+        self.in_stream = self.directions.space == "stream"
+        self._check()
+        self.concepts = self._concepts()
+        self.variants = variants_of(self.settings)
+
+    @cached_property
+    def _reads_latents(self) -> bool:
+        return self.settings.how in READS_LATENT or "active" in self.settings.tokens
+
+    def _check(self) -> None:
+        settings, directions = self.settings, self.directions
+        found = [each for each in directions.concepts if each.found]
+        if self._reads_latents and not all(each.latents for each in found):
+            raise UserError(
+                f"edit.how {settings.how}, edit.tokens {', '.join(settings.tokens)}: directions of "
+                f"method {directions.method} have no latent that fires; choose subtract, add or "
+                "remove_add, and object or all"
+            )
+        if not self.in_stream:
+            return
+        if settings.blocks is None and any(each.layer is None for each in found):
+            raise UserError(
+                f"edit.blocks is null, but directions of method {directions.method} belong to no "
+                "block; list the blocks"
+            )
+        if settings.blocks is not None and max(settings.blocks) >= self.llm.n_blocks:
+            raise UserError(
+                f"edit.blocks {list(settings.blocks)}: the language model has blocks "
+                f"0..{self.llm.n_blocks - 1}"
+            )
+
+    def _concepts(self) -> dict[str, Concept]:
+        """The concepts that have a direction; their latents only where an edit reads them."""
+        import torch
+
+        from vista.interventions.edits import Concept, Latent
+
+        saes = self._saes()
+        concepts = {}
+        for each, direction_d in zip(
+            self.directions.concepts, self.directions.direction_cd, strict=True
+        ):
+            if each.found:
+                latents = tuple(
+                    Latent(saes[layer], number)
+                    for layer, number in each.latents
+                    if self._reads_latents
+                )
+                concepts[each.concept] = Concept(torch.from_numpy(direction_d.copy()), latents)
+        return concepts
+
+    def _saes(self) -> dict[int, Any]:
+        """SAEs by layer: all that the directions' latents are of, if an edit reads any."""
+        from vista.sae.neutral import CONFIG_FILE, load_sae
+
+        layers = {at for each in self.directions.concepts for at, _ in each.latents}
+        if not self._reads_latents:
+            return {}
+        given = self.job.input_list("saes") if self.in_stream else [self.job.input("vision_sae")]
+        width = self.llm.d_model if self.in_stream else self.reader.shape[-1]
+        saes = {}
+        for artifact in given:
+            described = json.loads(artifact.file(CONFIG_FILE).read_text(encoding="utf-8"))
+            layer = int(described["layer"])
+            if layer in layers:
+                artifact.verify()
+                here = self.llm.layer_device(layer) if self.in_stream else self.llm.device
+                saes[layer] = load_sae(artifact.path, expect_d_in=width).to(here)
+        if missing := sorted(layers - set(saes)):
+            raise UserError(
+                f"edit: the directions' latents are of layer {missing[0]}, which no SAE is given "
+                "for; add it to the SAEs"
+            )
+        return saes
+
+    def run(self) -> None:
+        """Caption batch after batch, then join the parts."""
+        geometry = self.job.input("features")
+        items = plan_items(self.settings, self.records, self.directions, geometry)
+        if not items:
+            raise UserError(
+                f"edit.split {self.settings.split!r}: no image of that split has exactly one "
+                "object that is a source; choose another split, other pairs or other concepts"
+            )
+        batches = self._batches(items)
+        folder = self.job.work / PARTS
+        folder.mkdir(exist_ok=True)
+        parts = []
+        for batch in progress(batches, desc="edited captions", unit="batch"):
+            # Named by its images: a run that goes on may do so with another batch size.
+            ids = canonical_json([item.record.image_id for item in batch])
+            path = folder / f"{digest_text(ids)}.parquet"
+            if not path.is_file():
+                temporary = path.with_suffix(".tmp")
+                pq.write_table(pa.Table.from_pylist(self._captioned(batch), SCHEMA), temporary)
+                temporary.replace(path)
+            parts.append(pq.read_table(path))
+        rows = [row for part in parts for row in part.to_pylist()]
+        order = {item.record.image_id: i for i, item in enumerate(items)}
+        # Stable: the rows of an image keep their order.
+        rows.sort(key=lambda row: order[row["image_id"]])
+        write_parquet(self.job.work / FILE, pa.Table.from_pylist(rows, SCHEMA))
+        self._write_facts(len(items))
+        shutil.rmtree(folder)
+
+    def _write_facts(self, n_images: int) -> None:
+        settings, directions = self.settings, self.directions
+        facts = {
+            "method": directions.method,
+            "space": directions.space,
+            "how": settings.how,
+            "blocks": list(settings.blocks) if settings.blocks and self.in_stream else None,
+            "coefficients": list(settings.coefficients),
+            "task": settings.task,
+            "n_images": n_images,
+            "concepts_found": len(self.concepts),
+            "concepts": len(directions.concepts),
+        }
+        text = json.dumps(facts, sort_keys=True, indent=1, allow_nan=False)
+        (self.job.work / FACTS).write_text(text + "\n", encoding="utf-8")
+
+    def _batches(self, items: Sequence[Item]) -> list[list[Item]]:
+        """Images whose prompts are of one length, as many as fit with all their rows."""
+        from vista.language.prompt import prompt_ids
+
+        llm, n_visual = self.llm, self.reader.shape[1]
+        length = {
+            question: len(prompt_ids(llm.tokenizer, question, n_visual, llm.placement))
+            for question in dict.fromkeys(item.asked.question for item in items)
+        }
+        by_length: dict[int, list[Item]] = {}
+        for item in items:
+            by_length.setdefault(length[item.asked.question], []).append(item)
+        size = max(1, self.settings.batch_size // (1 + len(self.variants)))
+        return [
+            same[start : start + size]
+            for _, same in sorted(by_length.items())
+            for start in range(0, len(same), size)
+        ]
+
+    def _captioned(self, items: Sequence[Item]) -> list[dict[str, Any]]:
+        """All rows of some images: the unedited one first, then each variant."""
+        import torch
+
+        images = self.image_of[[item.row for item in items]]
+        features_ipv = torch.from_numpy(self.reader.read(images).astype(np.float32))
+        features_ipv = features_ipv.to(self.llm.device)
+        firing = self._firing(items, features_ipv)
+        image_b: list[int] = []
+        edits_b: list[RowEdit | None] = []
+        # Where the rows of an image and a variant stand in the batch.
+        at: list[dict[Variant | None, int]] = []
+        for i, item in enumerate(items):
+            at.append({None: len(edits_b)})
+            image_b.append(i)
+            edits_b.append(None)
+            for variant in self.variants if self._found(item) else ():
+                patches_p = item.patches(variant.place, firing[i])
+                if patches_p.any():
+                    at[i][variant] = len(edits_b)
+                    image_b.append(i)
+                    edits_b.append(self._edit(item, variant, torch.from_numpy(patches_p)))
+        captions, sums, counts = self._run_rows(items, features_ipv, image_b, edits_b)
+        rows = []
+        for i, item in enumerate(items):
+            for edited in (None, *self.variants):
+                # Nothing to edit with, or nowhere: the caption is the unedited one.
+                b = at[i].get(edited, at[i][None])
+                edit = edits_b[b]
+                rows.append(
+                    {
+                        "image_id": item.record.image_id,
+                        "split": item.record.split,
+                        "source": item.source,
+                        "target": item.target,
+                        "task": self.settings.task,
+                        "variant": edited.place if edited else "none",
+                        "coefficient": edited.coefficient if edited else 0.0,
+                        "caption": captions[b],
+                        "found": self._found(item),
+                        "n_tokens": 0 if edit is None else int(edit.patches_p.sum()),
+                        "loss_sum": float(sums[b]),
+                        "loss_tokens": int(counts[b]),
+                    }
+                )
+        return rows
+
+    def _run_rows(
+        self,
+        items: Sequence[Item],
+        features_ipv: Tensor,
+        image_b: list[int],
+        edits_b: list[RowEdit | None],
+    ) -> tuple[list[str], list[float], list[int]]:
+        """Captions of the rows, and the loss of the untouched part of their references."""
+        from vista.interventions.edits import edit_features, stream_edits
+        from vista.interventions.generation import untouched_losses
+
+        settings, llm = self.settings, self.llm
+        captions: list[str] = []
+        sums: list[float] = []
+        counts: list[int] = []
+        # More rows of one image than a batch holds go in pieces.
+        for start in range(0, len(edits_b), settings.batch_size):
+            part = slice(start, start + settings.batch_size)
+            edits, shown = edits_b[part], [items[i] for i in image_b[part]]
+            features_bpv = features_ipv[image_b[part]]
+            stream = None
+            if self.in_stream:
+                stream = stream_edits(edits, len(llm.opening))
+            else:
+                features_bpv = edit_features(features_bpv, edits)
+            visual_bpd = self.projector(features_bpv)
+            captions += llm.generate(
+                visual_bpd,
+                [item.asked.question for item in shown],
+                max_new_tokens=settings.max_new_tokens,
+                edits=stream,
+                batch_size=settings.batch_size,
+            )
+            sums_b, counts_b = untouched_losses(
+                llm,
+                visual_bpd,
+                [item.asked for item in shown],
+                [item.touched for item in shown],
+                settings.max_length,
+                stream,
+            )
+            sums += sums_b.tolist()
+            counts += counts_b.tolist()
+        return captions, sums, counts
+
+    def _needs(self, item: Item) -> list[str]:
+        """The concepts that the edit of an image needs a direction of."""
+        how, names = self.settings.how, []
+        if how in ("subtract", "ablate", "remove_add", "swap") or "active" in self.settings.tokens:
+            names.append(item.source)
+        if item.target is not None:
+            names.append(item.target)
+        elif how == "clamp":
+            names.append(item.source)
+        return names
+
+    def _found(self, item: Item) -> bool:
+        return all(name in self.concepts for name in self._needs(item))
+
+    def _edit(self, item: Item, variant: Variant, patches_p: Tensor) -> RowEdit:
+        from vista.interventions.edits import RowEdit
+
+        settings = self.settings
+        blocks: tuple[int, ...] = ()
+        if self.in_stream:
+            blocks = settings.blocks or (self._own_block(item),)
+        return RowEdit(
+            settings.how,
+            variant.coefficient,
+            patches_p,
+            self.concepts.get(item.source),
+            None if item.target is None else self.concepts[item.target],
+            blocks,
+        )
+
+    def _own_block(self, item: Item) -> int:
+        """The block of the latent that is taken away, or put in where none is taken away."""
+        adds = self.settings.how in ("add", "clamp") and item.target is not None
+        name = item.target if adds else item.source
+        layer = next(each.layer for each in self.directions.concepts if each.concept == name)
+        assert layer is not None
+        return layer
+
+    def _firing(self, items: Sequence[Item], features_ipv: Tensor) -> list[Any]:
+        """At which patches the source's latents fire in the unedited images, [p] bool each."""
+        from vista.interventions.generation import firing_patches
+
+        if "active" not in self.settings.tokens:
+            return [None] * len(items)
+        sources = [self.concepts.get(item.source) for item in items]
+        if not self.in_stream:
+            nowhere_p = np.zeros(features_ipv.shape[1], dtype=bool)
+            return [
+                concept.fires(x_pv).cpu().numpy() if concept else nowhere_p
+                for concept, x_pv in zip(sources, features_ipv, strict=True)
+            ]
+        fires = firing_patches(
+            self.llm,
+            self.projector(features_ipv),
+            [item.asked for item in items],
+            sources,
+            self.settings.max_length,
+        )
+        return [each.numpy() for each in fires]

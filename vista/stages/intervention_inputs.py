@@ -1,0 +1,157 @@
+"""What the stages `removal` and `replacement` share: edited captions in, scores and figures out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vista.artifacts import Artifact, Job
+from vista.config.intervention_metrics import InterventionMetricSettings
+from vista.data.records import Record, read_records
+from vista.errors import UserError
+from vista.judges import Judge
+from vista.metrics.edited_captions import (
+    OUTSIDE,
+    UNEDITED,
+    EditedCaption,
+    ItemKey,
+    Scored,
+    score_captions,
+    shown_by,
+)
+from vista.metrics.intervention import Task, intervention_figures
+from vista.stages.judging import stage_judge, write_tally
+from vista.stages.results import write_result
+
+CAPTIONS = "captions.parquet"
+FACTS = "edits.json"
+_COLUMNS = [
+    *("image_id", "source", "target", "variant", "coefficient", "caption", "found"),
+    *("loss_sum", "loss_tokens"),
+]
+
+
+def score_edits(job: Job, task: Task) -> None:
+    """Read edited captions of both splits and the records; write the result and every score.
+
+    Raises:
+        UserError: A split has no image to edit, or its captions are of another task.
+    """
+    settings = InterventionMetricSettings.model_validate(job.settings)
+    judge = stage_judge(job, settings.judge)
+    records = list(read_records(job.input("records").file("records.parquet")))
+    scored = {
+        role: _scored(job.input(role), task, records, judge, settings.attributes)
+        for role in ("development", "test")
+    }
+    facts = read_facts(job.input("test"))
+    result = intervention_figures(
+        task,
+        scored["development"],
+        scored["test"],
+        method=facts["method"],
+        space=facts["space"],
+        how=facts["how"],
+        blocks=facts["blocks"],
+        judge_name=judge.name,
+        n_attributes=len(set(settings.attributes)),
+        seed=settings.bootstrap.seed,
+        resamples=settings.bootstrap.resamples,
+        level=settings.bootstrap.level,
+    )
+    chosen = {(edit.variant, edit.coefficient) for edit in result.edits}
+    write_result(job, result, _items_table(scored["test"], chosen))
+    write_tally(job, judge)
+
+
+def read_facts(captions: Artifact) -> dict[str, Any]:
+    """Return what an artifact of edited captions says about its edits."""
+    facts: dict[str, Any] = json.loads(captions.file(FACTS).read_text(encoding="utf-8"))
+    return facts
+
+
+def chosen_scores(result: Artifact) -> dict[str, dict[ItemKey, int]]:
+    """Return each test item's score at the chosen coefficient, by place of the edit."""
+    table = pq.read_table(
+        result.file("items.parquet"),
+        columns=["image_id", "source", "target", "variant", "score"],
+        filters=[("chosen", "=", True)],
+    )
+    found: dict[str, dict[ItemKey, int]] = {}
+    for row in table.to_pylist():
+        key = row["image_id"], row["source"], row["target"]
+        found.setdefault(row["variant"], {})[key] = row["score"]
+    return found
+
+
+def _scored(
+    artifact: Artifact,
+    task: Task,
+    records: Sequence[Record],
+    judge: Judge,
+    attributes: Sequence[str],
+) -> list[Scored]:
+    path = artifact.file(CAPTIONS)
+    table = pq.read_table(path)
+    tasks = set(table.column("task").to_pylist())
+    if not tasks:
+        raise UserError(f"{path} has no caption: its split has no image with exactly one object.")
+    if tasks != {task}:
+        raise UserError(f"{path} is of task {sorted(tasks)[0]!r}, not {task!r}.")
+    # An object that covers the grid leaves nothing outside it: no control, and no failed one.
+    edited = np.asarray(table.column("n_tokens")) > 0
+    given = edited | ~np.asarray(table.column("found"))
+    controls = np.asarray(table.column("variant")) == OUTSIDE
+    kept = table.select(_COLUMNS).filter(pa.array(given | ~controls))
+    captions = [EditedCaption(**row) for row in kept.to_pylist()]
+    if all(each.variant == UNEDITED for each in captions):
+        raise UserError(f"{path} has no edited caption; give the edit a coefficient.")
+    wanted = {each.image_id for each in captions}
+    shown = shown_by(
+        {r.image_id: r.categories for r in records if r.image_id in wanted},
+        {r.image_id: _texts(r) for r in records if r.image_id in wanted},
+        attributes,
+        judge.judge,
+    )
+    vocabulary = {name for record in records for name in record.categories}
+    return score_captions(captions, shown, vocabulary, judge.judge, attributes)
+
+
+def _texts(record: Record) -> list[str]:
+    return [*record.captions, *(turn.answer for turn in record.turns)]
+
+
+def _items_table(scored: Iterable[Scored], chosen: set[tuple[str, float]]) -> pa.Table:
+    """One row a test item and edit."""
+    rows = list(scored)
+    columns: dict[str, Any] = {
+        name: pa.array([getattr(each, name) for each in rows], kind)
+        for name, kind in (
+            ("image_id", pa.string()),
+            ("source", pa.string()),
+            ("target", pa.string()),
+            ("variant", pa.string()),
+            ("coefficient", pa.float64()),
+        )
+    }
+    columns["chosen"] = [(each.variant, each.coefficient) in chosen for each in rows]
+    for name, kind in (
+        ("score", pa.int32()),
+        ("found", pa.bool_()),
+        ("named_before", pa.bool_()),
+        ("removed", pa.bool_()),
+        ("replaced", pa.bool_()),
+        ("both_named", pa.bool_()),
+        ("empty", pa.bool_()),
+        ("new_details", pa.list_(pa.string())),
+        ("hallucinated_change", pa.int32()),
+        ("loss_change", pa.float64()),
+        ("loss_tokens", pa.int32()),
+    ):
+        columns[name] = pa.array([getattr(each, name) for each in rows], kind)
+    return pa.table(columns)

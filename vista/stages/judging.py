@@ -1,0 +1,80 @@
+"""The judge of a stage: with its model, its threshold, and the judgements of earlier runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from vista.artifacts import Job
+from vista.config.judges import EmbeddingJudgeSettings, JudgeSettings, judge_source
+from vista.data.records import RecordTable, read_records
+from vista.errors import UserError
+from vista.judges import Judge, Resources, load_judge
+from vista.progress import progress
+from vista.stages.model_folder import model_folder
+
+# Beside the artifacts in the results folder: it outlives each of them.
+JUDGEMENTS = "judgements"
+
+
+def stage_judge(job: Job, settings: str | JudgeSettings) -> Judge:
+    """Return the judge of a stage.
+
+    A model that the workflow fetched is the input `judge`. An embedding judge without a threshold
+    gets one from the input `records`.
+
+    Raises:
+        UserError: The judge cannot be loaded, or its threshold cannot be fitted.
+    """
+    if isinstance(settings, str):
+        return load_judge(settings)
+    source = judge_source(settings)
+    judge = load_judge(
+        settings,
+        Resources(
+            model=None if source is None else str(model_folder(job, "judge", source)),
+            cache=str(job.work.parents[2] / JUDGEMENTS),
+            progress=_watched,
+        ),
+    )
+    if isinstance(settings, EmbeddingJudgeSettings) and settings.threshold is None:
+        records = read_records(job.input("records").file("records.parquet"))
+        return _fitted(job, judge, records, settings.fit_split)
+    return judge
+
+
+def write_tally(job: Job, judge: Judge) -> None:
+    """Write judge.json where a judge had to ask a model: how many verdicts it failed to give."""
+    tally = getattr(judge, "tally", None)
+    if tally is not None:
+        # Not what was asked now and what was kept: a second run would differ.
+        content = {"verdicts": tally.verdicts, "unanswered": tally.unanswered}
+        _write(job, {"judge": judge.name, **content})
+
+
+def _fitted(job: Job, judge: Any, records: RecordTable, split: str) -> Judge:
+    """Fit the threshold on reference captions, which name the objects that they show."""
+    shown = [record for record in records.select(records.rows_of(split).tolist()) if record.turns]
+    objects = sorted({name for record in shown for name in record.categories})
+    texts = [record.turns[0].answer for record in shown]
+    if not texts or not objects:
+        raise UserError(
+            f"judge.fit_split: no image of {split!r} has a caption and an object; give "
+            "judge.threshold"
+        )
+    truth = np.array([[name in record.categories for name in objects] for record in shown])
+    fitted, threshold = judge.fit(texts, objects, truth)
+    _write(job, {"judge": fitted.name, "threshold": asdict(threshold)})
+    return fitted  # type: ignore[no-any-return]
+
+
+def _write(job: Job, content: dict[str, Any]) -> None:
+    text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
+    (job.work / "judge.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _watched(items: Any, total: int) -> Any:
+    return progress(items, total=total, desc="judge", unit="question")

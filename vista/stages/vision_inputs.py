@@ -1,0 +1,71 @@
+"""What the stages of vision SAEs share: a split's images in the feature store, the encoder's block
+that the store holds, the SAE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.artifacts import Artifact, Job
+from vista.config.encoders import EncoderSettings
+from vista.data.records import RecordTable
+from vista.errors import UserError
+from vista.stages.model_folder import model_folder
+from vista.store.features import FeatureReader
+
+if TYPE_CHECKING:
+    from vista.sae.neutral import SparseAutoencoder
+
+
+def split_images(
+    records: RecordTable, features: FeatureReader, split: str, key: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the feature store that a split's images have, ascending, and a record of each.
+
+    `key` names the setting, for the message. Raises UserError where the split has no image, or the
+    store was made from other records.
+    """
+    image_of = records.feature_rows()[1]
+    if len(image_of) and int(image_of.max()) + 1 != features.shape[0]:
+        raise UserError(
+            f"the features hold {features.shape[0]} images, the records name "
+            f"{int(image_of.max()) + 1}; run the workflow again so that both come from one data set"
+        )
+    rows = records.rows_of(split)
+    if not len(rows):
+        raise UserError(f"{key}: the data has no image of split {split!r}; name another split")
+    images, first = np.unique(image_of[rows], return_index=True)
+    return images, rows[first]
+
+
+def encoder_block(job: Job) -> int:
+    """The block, counted from 0, whose output the job's input `features` holds.
+
+    Where the features' settings count it from the last, the model's own config is asked: that of
+    the job's input `encoder`, or of the folder that the settings name.
+    """
+    settings = EncoderSettings.model_validate(job.input("features").settings["encoder"])
+    if settings.layer >= 0:
+        return settings.layer
+    from transformers import AutoConfig
+
+    folder = model_folder(job, "encoder", settings.source, config_only=True)
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    blocks = int(getattr(config, "vision_config", config).num_hidden_layers)
+    return blocks + settings.layer
+
+
+def load_vision_sae(artifact: Artifact, features: FeatureReader) -> SparseAutoencoder:
+    """Load a vision SAE. Raises UserError where it reads features of another width."""
+    from vista.sae.neutral import load_sae
+
+    artifact.verify()
+    sae = load_sae(artifact.path)
+    if sae.config.d_in != features.shape[2]:
+        raise UserError(
+            f"SAE {sae.config.name} has d_in {sae.config.d_in}, but the features have "
+            f"{features.shape[2]} channels; choose the SAE that was trained on this encoder"
+        )
+    return sae
