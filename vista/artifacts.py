@@ -110,7 +110,8 @@ class Artifact:
         """Return the path of the Zarr store `name` after checking that each file is there.
 
         Only existence and size are checked: the chunks carry checksums of their own, which the
-        store's reader verifies as it reads.
+        store's reader verifies as it reads. A folder of fetched images is opened this way too: to
+        read all of them twice would take longer than to use them, and `vista verify` does it.
         """
         for member in self._members(name):
             self._sized(member)
