@@ -36,7 +36,9 @@ def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
                 axis.set_ylabel(f"{mathtext(llm, 30)}\n{task}: MS (0 to 2)")
             if r == len(rows) - 1:
                 axis.set_xlabel("coefficient")
-    style.legend_below(figure, handles, columns=3 if len(looks) > 3 else None)
+    # Three columns of these names are wider than one panel.
+    wide = 3 if len(encoders) > 1 else 2
+    style.legend_below(figure, handles, columns=wide if len(looks) > wide else None)
     seeds = len({each.seed for each in interventions})
     n = sorted({each.result.n_items for each in interventions})
     shown = f"{n[0]:,}" if n[0] == n[-1] else f"{n[0]:,} to {n[-1]:,}"
