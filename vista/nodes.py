@@ -50,6 +50,12 @@ class Builder:
         self.text = self._text()
         self.encoders = {name: self._encoder(name) for name in config.encoders}
         self.features = {name: self._features(name) for name in config.encoders}
+        self.training_features = {
+            (name, stage.data): self._features(name, stage.data)
+            for name in config.encoders
+            for stage in config.projector.stages
+            if stage.data
+        }
         self.llms = {name: self._llm(name) for name in config.llms}
         self.saes = {name: self._saes(name) for name in config.llms}
         self.checks = {
@@ -202,7 +208,7 @@ class Builder:
         data = self.training[stage.data] if stage.data else self.data
         features = self.features[point.encoder]
         if stage.data:
-            features = self._features(point.encoder, stage.data)
+            features = self.training_features[point.encoder, stage.data]
         models: dict[str, Node] = {"features": features, "records": data.records, **inputs}
         if start is None:
             settings["projector"] = pick(recipe, "kind", "init_scale")

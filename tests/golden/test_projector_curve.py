@@ -13,10 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+from transformers import Gemma2Config, Gemma2ForCausalLM
+from word_tokenizer import word_tokenizer
 
 from vista.config.projector import TrainingStage
 from vista.data.records import Turn
@@ -35,15 +33,7 @@ def seeded(generator: torch.Generator, *shape: int) -> torch.Tensor:
 
 
 def language_model(generator: torch.Generator) -> LanguageModel:
-    words = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-    )
+    tokenizer = word_tokenizer(WORDS)
     config = Gemma2Config(
         vocab_size=len(WORDS),
         hidden_size=D_MODEL,

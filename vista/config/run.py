@@ -195,15 +195,11 @@ class RunConfig(_Settings):
         for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
             for block in self.sweep:
                 for name in getattr(block, kind) or ():
-                    if name not in entries:
-                        known = ", ".join(sorted(entries))
-                        raise ValueError(f"sweep names {name!r}; {kind} has {known}")
+                    _refuse_unknown("sweep names", name, kind, entries)
         for stage in self.projector.stages:
-            if stage.data is not None and stage.data not in self.training:
-                known = ", ".join(sorted(self.training)) or "no entry"
-                raise ValueError(
-                    f"projector.stages names data {stage.data!r}; training has {known}"
-                )
+            if stage.data is not None:
+                what = "projector.stages names data"
+                _refuse_unknown(what, stage.data, "training", self.training)
         for name, entry in self.llms.items():
             wanted = self.projector.layers
             missing = sorted(set(wanted or ()) - set(entry.saes.layers))
@@ -219,17 +215,12 @@ class RunConfig(_Settings):
         if self.interventions is None:
             return self
         for name, entry in self.interventions.methods.items():
-            if entry.vision_sae is not None and entry.vision_sae not in self.vision_saes:
-                known = ", ".join(sorted(self.vision_saes)) or "no entry"
-                raise ValueError(
-                    f"interventions.methods.{name}.vision_sae is {entry.vision_sae!r}; "
-                    f"vision_saes has {known}"
-                )
+            if entry.vision_sae is not None:
+                what = f"interventions.methods.{name}.vision_sae is"
+                _refuse_unknown(what, entry.vision_sae, "vision_saes", self.vision_saes)
         for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
             for name in getattr(self.interventions, kind) or ():
-                if name not in entries:
-                    known = ", ".join(sorted(entries))
-                    raise ValueError(f"interventions.{kind} names {name!r}; {kind} has {known}")
+                _refuse_unknown(f"interventions.{kind} names", name, kind, entries)
         return self
 
     @model_validator(mode="after")
@@ -302,6 +293,13 @@ class RunConfig(_Settings):
                     for weight in block.sae_weights:
                         for seed in block.seeds:
                             yield Point(encoder, llm, float(weight), seed), block.projector
+
+
+def _refuse_unknown(what: str, name: str, kind: str, entries: Mapping[str, Any]) -> None:
+    """Raise ValueError where `name` is no entry of the part `kind` of the config."""
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "no entry"
+        raise ValueError(f"{what} {name!r}; {kind} has {known}")
 
 
 def load_config(path: Path) -> RunConfig:

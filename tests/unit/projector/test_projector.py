@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
+from word_tokenizer import word_tokenizer
 
 from vista.config.projector import TrainingStage
 from vista.data.records import Turn
@@ -34,15 +32,7 @@ D_MODEL, D_VISION, PATCHES, N = 16, 12, 4, 24
 
 @pytest.fixture(scope="module")
 def llm() -> LanguageModel:
-    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-    )
+    fast = word_tokenizer(WORDS)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(WORDS),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from word_tokenizer import word_tokenizer
 
 from vista.artifacts import Artifact, Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
@@ -39,22 +40,11 @@ def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact
 @pytest.fixture(scope="module")
 def llm() -> Any:
     import torch
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     from vista.language.model import LanguageModel
 
-    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-    )
+    fast = word_tokenizer(WORDS)
     config = LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=D_MODEL,
