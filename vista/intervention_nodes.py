@@ -65,10 +65,13 @@ class InterventionBuilder:
         for method, entry in settings.methods.items():
             if entry.sae_weights is not None and point.sae_weight not in entry.sae_weights:
                 continue
+            if entry.encoders is not None and point.encoder not in entry.encoders:
+                continue
             directions = self._directions(point, projector, method, entry)
             for metric in settings.tasks():
                 edit = settings.edit(method, metric)
-                assert edit is not None
+                if edit is None:
+                    continue
                 captions = {
                     role: self._captions(point, projector, method, directions, edit, split)
                     for role, split in (

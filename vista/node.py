@@ -143,14 +143,27 @@ def with_judge(
     files: tuple[str, ...] = (),
 ) -> Node:
     """Return a node whose stage asks a judge: with its code, its files and its fetched model."""
-    source = judge_source(judge)
-    if source is not None and source.repo is not None:
-        model = fetched_model(source.repo.rpartition("/")[2], source)
-        inputs = {**inputs, "judge": model}
-    chosen = judge if isinstance(judge, str) else dump(judge)
-    return Node(
-        stage, name, settings, inputs, (judge_module(chosen),), (*files, *judge_files(judge))
-    )
+    return with_judges(stage, name, settings, inputs, {"judge": judge}, files)
+
+
+def with_judges(
+    stage: str,
+    name: str,
+    settings: Mapping[str, Any],
+    inputs: Inputs,
+    judges: Mapping[str, str | JudgeSettings],
+    files: tuple[str, ...] = (),
+) -> Node:
+    """Return a node whose stage asks several judges, given by the role of each one's model."""
+    models: dict[str, Node] = {}
+    modules: dict[str, None] = {}
+    for role, judge in judges.items():
+        source = judge_source(judge)
+        if source is not None and source.repo is not None:
+            models[role] = fetched_model(source.repo.rpartition("/")[2], source)
+        modules[judge_module(judge if isinstance(judge, str) else dump(judge))] = None
+        files = (*files, *judge_files(judge))
+    return Node(stage, name, settings, {**inputs, **models}, tuple(modules), files)
 
 
 def fetched_model(name: str, source: Checkpoint) -> Node:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from vista.config.agreement import JudgeAgreementSettings
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import (
     CaptionsText,
@@ -24,7 +25,16 @@ from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, PretrainedProjector, TrainingStage
 from vista.config.run import Point, RunConfig
 from vista.intervention_nodes import InterventionBuilder
-from vista.node import Inputs, Node, dump, fetched_model, pick, point_name, with_judge
+from vista.node import (
+    Inputs,
+    Node,
+    dump,
+    fetched_model,
+    pick,
+    point_name,
+    with_judge,
+    with_judges,
+)
 
 
 @dataclass(frozen=True)
@@ -258,6 +268,9 @@ class Builder:
                 inputs = {"labels": labels, "records": self.data.records}
                 naming = Node("naming", f"{llm}-l{layer}", dump(metrics.naming), inputs)
                 measured.append(({**nothing, "metric": "naming", "llm": llm}, naming))
+        if metrics.judge_agreement:
+            agreement = self._judge_agreement(metrics.judge_agreement)
+            measured.append(({**nothing, "metric": "judge_agreement"}, agreement))
         points = config.points()
         projectors = {point: self.projector(point, given) for point, given in points.items()}
         latents = {point: self.latents(point, stages[-1]) for point, stages in projectors.items()}
@@ -297,6 +310,17 @@ class Builder:
         }
         return Node("report", config.name, settings, inputs_of_report)
 
+    def _judge_agreement(self, settings: JudgeAgreementSettings) -> Node:
+        inputs: dict[str, Any] = {
+            "records": self.data.records,
+            "labels": tuple(self.labels.values()),
+        }
+        if settings.show_images:
+            inputs |= self.data.images
+        judges = {f"judge_{name}": judge for name, judge in settings.judges.items()}
+        name = self.data.records.name
+        return with_judges("judge_agreement", name, dump(settings), inputs, judges)
+
     def _metrics(self, point: Point, projector: Node, latents: Node) -> list[Node]:
         metrics, name = self.config.metrics, point_name(point)
         features = self.evaluated(point.encoder)
@@ -308,7 +332,9 @@ class Builder:
             nodes.append(Node("reconstruction", name, settings, {"latents": latents}))
         if metrics.matching_rate:
             settings, judge = dump(metrics.matching_rate), metrics.matching_rate.judge
-            nodes.append(with_judge("matching_rate", name, settings, read, judge))
+            shown = metrics.matching_rate.evidence == "image"
+            seen: Inputs = {**read, **self.data.images} if shown else read
+            nodes.append(with_judge("matching_rate", name, settings, seen, judge))
         if metrics.localization:
             settings, judge = dump(metrics.localization), metrics.localization.judge
             pointed: Inputs = {**read, "features": features}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vista.config.data import Split
+from vista.config.judges import JudgeChoice
 
 Method = Literal[
     "latent",
@@ -25,6 +26,7 @@ Task = Literal["remove", "replace"]
 How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
 Tokens = Literal["object", "all", "active"]
 Pairs = tuple[tuple[str, str], ...]
+Blocks = tuple[int, ...]
 
 # What an edit needs of the latent beside its direction: how strongly it fires.
 READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
@@ -92,8 +94,10 @@ class DirectionSettings(_Settings):
     )
     concepts: ConceptSettings = Field(default_factory=ConceptSettings, description="The concepts.")
     split: Split = Field("validation", description="Images that latents are ranked on.")
-    judge: str = Field(
-        "whole_word", description="Judge of which label names which concept: see vista.judges."
+    judge: JudgeChoice = Field(
+        "whole_word",
+        description="Judge of which label (words: and which reference caption) names which "
+        "concept: see vista.judges.",
     )
     n_latents: int = Field(
         1, ge=1, description="Latents a concept; their unit decoder rows are summed."
@@ -155,35 +159,44 @@ class EditSettings(_Settings):
         0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."
     )
     outside: bool = Field(
-        True, description="Control: the same edit at as many patches drawn outside the object's."
+        True, description="Control: the same edit at as many patches drawn outside every box."
     )
-    blocks: tuple[int, ...] | None = Field(
-        (0, 1),
-        description="Blocks after which to edit; null: the block that each latent is of. Without "
-        "effect on directions in feature space.",
+    blocks: tuple[Blocks, ...] | None = Field(
+        ((0, 1),),
+        description="Blocks after which to edit: [0, 1], or several choices [[0], [0, 1]], each a "
+        "variant of its own; null: the block that each latent is of. Without effect on "
+        "directions in feature space.",
     )
     coefficients: tuple[float, ...] = Field(
         (0.5, 1.0, 2.0, 4.0), description="Strengths, each a variant of its own."
     )
     split: Split = Field("validation", description="Images that are edited.")
     max_images: int | None = Field(
-        None, ge=1, description="Most images, drawn with the seed; null: all with one object."
+        None, ge=1, description="Most images, drawn with the seed; null: all that can be edited."
+    )
+    images: Literal["one_object", "any"] = Field(
+        "one_object",
+        description="one_object: images with exactly one object, crowds apart; any (sources: "
+        "words only): all images, where the object's patches are those of all objects together.",
     )
     sources: Literal["objects", "words"] = Field(
         "objects",
-        description="What stands for the source: the class of the image's one object, or the "
-        "first concept that its reference caption names.",
+        description="What stands for the source: the class of the image's one object, or one of "
+        "the concepts that its reference caption names and whose target it does not, drawn with "
+        "the seed.",
     )
     pairs: Pairs | Literal["derangement"] = Field(
         "derangement",
         description="replace: (source, target) pairs, other sources are left out; derangement: "
         "each concept gets another one, drawn with the seed.",
     )
-    only: tuple[str, ...] = Field((), description="Sources to take; none: every concept.")
+    only: tuple[str, ...] = Field(
+        (), description="Sources to take; none: every concept, or every source of `pairs`."
+    )
     question: str | None = Field(
         None, description="What is asked; null: the first question of the image's conversation."
     )
-    judge: str = Field(
+    judge: JudgeChoice = Field(
         "lexical", description="Judge of which reference captions name which word: vista.judges."
     )
     max_new_tokens: int = Field(32, ge=1, description="Longest greedy caption, in tokens.")
@@ -200,6 +213,29 @@ class EditSettings(_Settings):
             raise ValueError(f"preset {given['preset']!r} is none of {', '.join(PRESETS)}")
         return {**PRESETS[given["preset"]], **given}
 
+    @field_validator(
+        "blocks", mode="before", json_schema_input_type=Blocks | tuple[Blocks, ...] | None
+    )
+    @classmethod
+    def _one_choice_or_several(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple) and not any(isinstance(x, list | tuple) for x in given):
+            return (given,)
+        return given
+
+    @field_validator("blocks")
+    @classmethod
+    def _in_order(cls, choices: tuple[Blocks, ...] | None) -> tuple[Blocks, ...] | None:
+        if choices is None:
+            return None
+        if not choices or any(not each or min(each) < 0 for each in choices):
+            raise ValueError(
+                "blocks must name blocks, 0 or more each; null edits at each latent's own block"
+            )
+        ordered = tuple(tuple(sorted(set(each))) for each in choices)
+        if len(set(ordered)) != len(ordered):
+            raise ValueError("blocks names a choice twice")
+        return ordered
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.how not in _HOWS[self.task]:
@@ -209,8 +245,8 @@ class EditSettings(_Settings):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name} must name one value or more, none twice")
-        if self.blocks is not None and (not self.blocks or min(self.blocks) < 0):
-            raise ValueError("blocks must be 0 or more; null edits at each latent's own block")
         if self.pairs != "derangement" and len({s for s, _ in self.pairs}) != len(self.pairs):
             raise ValueError("pairs gives a source two targets")
+        if self.images == "any" and self.sources != "words":
+            raise ValueError("images: any needs sources: words; the object is not one of several")
         return self

@@ -58,11 +58,14 @@ class EmbeddingJudgeSettings(_Settings):
         None,
         ge=-1,
         le=1,
-        description="Least cosine that counts as naming; null: fitted on `fit_split`.",
+        description="Least cosine that counts as naming; null: the one of the largest F1 on "
+        "`fit_split`.",
     )
     fit_split: str = Field(
         "validation",
-        description="Images whose reference captions and objects the threshold is fitted on.",
+        description="Images whose reference captions and objects the threshold is fitted on. "
+        "Metrics mostly judge labels of latents, which are shorter than captions: "
+        "metrics.judge_agreement measures how the threshold carries over.",
     )
     max_tokens: int = Field(128, ge=4, description="Longest text, in tokens; the rest is cut off.")
     batch_size: int = Field(64, ge=1, description="Texts a forward pass.")

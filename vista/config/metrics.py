@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vista.config.data import Split
-from vista.config.judges import JudgeChoice
+from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings
 
 
 class _Settings(BaseModel):
@@ -40,7 +42,7 @@ class ReconstructionSettings(_Settings):
 
 
 class MatchingSettings(_Settings):
-    """Whether the strongest latents of an image name one of its objects."""
+    """Whether the strongest latents of an image name what it shows."""
 
     mask: LatentMaskSettings = Field(
         default_factory=LatentMaskSettings, description="Latents that may be chosen."
@@ -50,6 +52,18 @@ class MatchingSettings(_Settings):
         (1, 5, 10), description="Further numbers of latents to report beside it."
     )
     judge: JudgeChoice = Field("lexical", description="Judge of labels: see vista.judges.")
+    evidence: Literal["objects", "image"] = Field(
+        "objects",
+        description="What labels are judged against. objects: the names of the image's annotated "
+        "objects, by any judge. image: the image itself, as published, by a judge that can be "
+        "shown one (vlm or api); images without annotated objects count too.",
+    )
+    shuffle_seed: int = Field(
+        0,
+        ge=0,
+        description="Evidence image: seed of the other image that each image's labels are shown "
+        "with for the shuffled level; another seed means new questions.",
+    )
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over images."
     )
@@ -60,6 +74,18 @@ class MatchingSettings(_Settings):
         if any(k < 1 for k in value):
             raise ValueError(f"every k must be 1 or more; got {list(value)}")
         return value
+
+    @model_validator(mode="after")
+    def _can_look(self) -> Self:
+        if self.evidence == "image" and not isinstance(
+            self.judge, VlmJudgeSettings | ApiJudgeSettings
+        ):
+            name = self.judge if isinstance(self.judge, str) else self.judge.kind
+            raise ValueError(
+                f"`evidence: image` needs a judge that can be shown images; {name!r} cannot: set "
+                "`judge` to {kind: vlm, ...} or {kind: api, ...}, or `evidence: objects`"
+            )
+        return self
 
     @property
     def ks(self) -> tuple[int, ...]:

@@ -49,11 +49,16 @@ class MethodEntry(_Settings):
     sae_weights: tuple[float, ...] | None = Field(
         None, description="only projectors with these weights of the SAE term; null: all"
     )
-    removal: dict[str, Any] = Field(
-        default_factory=dict, description="what differs from interventions.removal"
+    encoders: tuple[str, ...] | None = Field(
+        None, description="only these encoders; null: all that interventions are measured on"
     )
-    replacement: dict[str, Any] = Field(
-        default_factory=dict, description="what differs from interventions.replacement"
+    removal: dict[str, Any] | None = Field(
+        default_factory=dict,
+        description="what differs from interventions.removal; null: not measured",
+    )
+    replacement: dict[str, Any] | None = Field(
+        default_factory=dict,
+        description="what differs from interventions.replacement; null: not measured",
     )
 
     @model_validator(mode="after")
@@ -103,9 +108,9 @@ class InterventionsSettings(_Settings):
     def edit(self, method: str, key: str) -> EditSettings | None:
         """Return what one method edits with in one task ("removal" or "replacement")."""
         common: EditSettings | None = getattr(self, key)
-        if common is None:
+        changed: dict[str, Any] | None = getattr(self.methods[method], key)
+        if common is None or changed is None:
             return None
-        changed = getattr(self.methods[method], key)
         return EditSettings.model_validate({**common.model_dump(exclude_unset=True), **changed})
 
     def tasks(self) -> dict[str, Task]:

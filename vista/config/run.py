@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vista.config.agreement import JudgeAgreementSettings
 from vista.config.data import DataSettings, DrawnData, DrawnText, FileData, Split, TextSettings
 from vista.config.encoders import EncoderSettings, ProbeSettings
 from vista.config.language import LanguageSettings
@@ -149,6 +150,9 @@ class Metrics(_Settings):
     matching_rate: MatchingSettings | None = Field(None, description="do labels name the image")
     localization: LocalizationSettings | None = Field(None, description="do they point at it")
     caption: CaptionSettings | None = Field(None, description="captions and their objects")
+    judge_agreement: JudgeAgreementSettings | None = Field(
+        None, description="judges against what is known, and against each other"
+    )
 
 
 class RunConfig(_Settings):
@@ -218,6 +222,9 @@ class RunConfig(_Settings):
             if entry.vision_sae is not None:
                 what = f"interventions.methods.{name}.vision_sae is"
                 _refuse_unknown(what, entry.vision_sae, "vision_saes", self.vision_saes)
+            for encoder in entry.encoders or ():
+                what = f"interventions.methods.{name}.encoders names"
+                _refuse_unknown(what, encoder, "encoders", self.encoders)
         for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
             for name in getattr(self.interventions, kind) or ():
                 _refuse_unknown(f"interventions.{kind} names", name, kind, entries)
@@ -233,6 +240,8 @@ class RunConfig(_Settings):
         if self.metrics.caption:
             split = self.judged_split(self.metrics.caption.split)
             asked += [("metrics.caption", None, split)]
+        if self.metrics.judge_agreement:
+            asked += [("metrics.judge_agreement", None, self.metrics.judge_agreement.split)]
         for key, name, split in asked:
             data = self.training[name] if name else self.data
             if isinstance(data, FileData) and not data.holds(split):

@@ -82,6 +82,20 @@ class ImageSource:
             )
         return rgb
 
+    def read(self, record: Record) -> bytes:
+        """The file of a record's image as it is stored, for who shows it whole and undecoded.
+
+        Encoders see the image as a square of their own size (`vista.data.geometry`), padded or
+        cropped; this is neither.
+
+        Raises UnusableImage if the file is missing or cannot be read.
+        """
+        source = self._bytes(record.path)
+        try:
+            return source.read_bytes() if isinstance(source, Path) else source.read()
+        except OSError as error:
+            raise self._unreadable(record.path, error) from error
+
     def _bytes(self, relative: str) -> Path | BinaryIO:
         member = _MEMBER.fullmatch(relative)
         if member is None:

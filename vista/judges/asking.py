@@ -60,7 +60,7 @@ class Tally:
     """What a judge did so far, in numbers.
 
     Attributes:
-        verdicts: Verdicts that were wanted; a repeated one counts once a call.
+        verdicts: Verdicts that were wanted; a repeated question counts once a call.
         unanswered: How many of these the model failed to give.
         asked: Questions put to the model now.
         kept: Questions that were answered before, by this run or an earlier one.
@@ -119,7 +119,11 @@ class AskingJudge:
         """
         names = _spoken(objects)
         questions = [Question(part, text) for text in _spoken(texts) for part in self._parts(names)]
-        verdicts = self._ask(questions)
+        verdicts = {
+            (question.subject, label): verdict
+            for question, said in self._ask(questions).items()
+            for label, verdict in said.items()
+        }
         open_ = sum(verdict == UNANSWERED for verdict in verdicts.values())
         if open_ > self._max_unanswered * len(verdicts):
             reasons = "; ".join(f"{n} questions: {why}" for why, n in self.tally.reasons.items())
@@ -128,11 +132,14 @@ class AskingJudge:
                 f"unanswered ({reasons}); take another model, or allow more"
             )
         pairs = ((text or "", name) for text in texts for name in objects)
-        said = [verdicts.get(pair, NO) == YES for pair in pairs]
-        return np.array(said, dtype=bool).reshape(len(texts), len(objects))
+        named = [verdicts.get(pair, NO) == YES for pair in pairs]
+        return np.array(named, dtype=bool).reshape(len(texts), len(objects))
 
     def judge_images(self, items: Sequence[Shown]) -> NDArray[np.int8]:
         """Return [items, labels]: YES, NO or UNANSWERED for each label of each image.
+
+        An image that comes with other labels too is asked about anew: no item's verdicts are taken
+        from a question that others caused.
 
         Raises:
             ValueError: The items differ in their number of labels.
@@ -141,27 +148,24 @@ class AskingJudge:
         width = len(items[0].labels) if items else 0
         if any(len(item.labels) != width for item in items):
             raise ValueError("every image needs the same number of labels: pad with None")
-        questions = []
-        subjects = []
+        asked = []
         for item in items:
             labels = _spoken(item.labels)
             digest = hashlib.sha256(item.image()).hexdigest() if labels else ""
-            questions += [Question(part, digest, item.image) for part in self._parts(labels)]
-            subjects.append(digest)
-        verdicts = self._ask(questions)
-        said = [
-            verdicts.get((subject, label or ""), NO)
-            for subject, item in zip(subjects, items, strict=True)
-            for label in item.labels
-        ]
-        return np.array(said, dtype=np.int8).reshape(len(items), width)
+            asked.append([Question(part, digest, item.image) for part in self._parts(labels)])
+        verdicts = self._ask([question for questions in asked for question in questions])
+        rows = []
+        for item, questions in zip(items, asked, strict=True):
+            said = {label: each for q in questions for label, each in verdicts[q].items()}
+            rows.append([said.get(label or "", NO) for label in item.labels])
+        return np.array(rows, dtype=np.int8).reshape(len(items), width)
 
     def _parts(self, labels: Sequence[str]) -> list[tuple[str, ...]]:
         size = self._max_labels
         return [tuple(labels[start : start + size]) for start in range(0, len(labels), size)]
 
-    def _ask(self, questions: Sequence[Question]) -> dict[tuple[str, str], int]:
-        """Return the verdict of every (subject, label), asking only what is not known yet."""
+    def _ask(self, questions: Sequence[Question]) -> dict[Question, dict[str, int]]:
+        """Return each question's verdicts by label, asking only what is not known yet."""
         answers: dict[Question, Answer] = {}
         new = []
         for question in dict.fromkeys(questions):
@@ -181,14 +185,17 @@ class AskingJudge:
             if answer.reason is not None:
                 self.tally.reasons[answer.reason] = self.tally.reasons.get(answer.reason, 0) + 1
         verdicts = {
-            (question.subject, label): UNANSWERED if said is None else YES if said else NO
+            question: {
+                label: UNANSWERED if said is None else YES if said else NO
+                for label, said in zip(
+                    question.labels, answer.verdicts or [None] * len(question.labels), strict=True
+                )
+            }
             for question, answer in answers.items()
-            for label, said in zip(
-                question.labels, answer.verdicts or [None] * len(question.labels), strict=True
-            )
         }
-        self.tally.verdicts += len(verdicts)
-        self.tally.unanswered += sum(verdict == UNANSWERED for verdict in verdicts.values())
+        every = [verdict for said in verdicts.values() for verdict in said.values()]
+        self.tally.verdicts += len(every)
+        self.tally.unanswered += every.count(UNANSWERED)
         return verdicts
 
 

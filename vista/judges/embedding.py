@@ -21,15 +21,19 @@ class Threshold:
 
     Attributes:
         value: Least cosine that counts as naming.
-        balanced_accuracy: Mean of the shares of named and of other pairs that it gets right.
+        precision: Share of the pairs above it whose text names the object.
+        recall: Share of the pairs whose text names the object that lie above it.
+        f1: Harmonic mean of the two, which `value` maximises.
+        n: Pairs.
         n_named: Pairs whose text names the object.
-        n_other: Pairs whose text does not.
     """
 
     value: float
-    balanced_accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    n: int
     n_named: int
-    n_other: int
 
 
 class EmbeddingJudge:
@@ -88,7 +92,7 @@ class EmbeddingJudge:
     def fit(
         self, texts: Sequence[str], objects: Sequence[str], truth: NDArray[np.bool_]
     ) -> tuple[Self, Threshold]:
-        """Return the judge with the threshold that parts known pairs best, and what it is.
+        """Return the judge with the threshold of the largest F1 on known pairs, and what it is.
 
         Args:
             texts: Of a development split.
@@ -103,9 +107,12 @@ class EmbeddingJudge:
 
 
 def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) -> Threshold:
-    """Return the threshold of the largest balanced accuracy; of equals the highest.
+    """Return the threshold of the largest F1; of equals the highest.
 
-    It lies half way between two neighbouring similarities, so that it depends on no rounding.
+    Hardly any pair of a text and an object belongs together. Balanced accuracy, which weighs all
+    the others as one half, would accept several wrong pairs for each right one; F1 counts wrong
+    against right. The threshold lies half way between two neighbouring similarities, so that it
+    depends on no rounding.
 
     Args:
         similarity: Any shape; minus infinity marks a pair that says nothing and is left out.
@@ -119,8 +126,8 @@ def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) ->
         raise ValueError(f"shapes differ: {similarity.shape} and {truth.shape}")
     kept = np.isfinite(similarity)
     score, named = similarity[kept].astype(np.float64), truth[kept].astype(bool)
-    n_named, n_other = int(named.sum()), int((~named).sum())
-    if not n_named or not n_other:
+    n, n_named = len(named), int(named.sum())
+    if n_named in (0, n):
         raise UserError(
             "judge.threshold: the development split has no pair of a text and an object that it "
             f"{'names' if not n_named else 'does not name'}; give a number instead"
@@ -128,14 +135,21 @@ def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) ->
     order = np.argsort(-score, kind="stable")
     score, named = score[order], named[order]
     # A cut after position i accepts the i + 1 highest pairs; only between unequal ones.
-    hits, false = np.cumsum(named), np.cumsum(~named)
     cuts = np.flatnonzero(score[:-1] > score[1:])
     if not len(cuts):
         raise UserError("judge.threshold: all pairs are equally similar; take another encoder")
-    balanced = (hits[cuts] / n_named + 1 - false[cuts] / n_other) / 2
-    best = int(np.argmax(balanced))
-    value = float((score[cuts[best]] + score[cuts[best] + 1]) / 2)
-    return Threshold(value, float(balanced[best]), n_named, n_other)
+    hits, accepted = np.cumsum(named)[cuts], cuts + 1
+    f1 = 2 * hits / (accepted + n_named)
+    best = int(np.argmax(f1))
+    at = cuts[best]
+    return Threshold(
+        value=float((score[at] + score[at + 1]) / 2),
+        precision=float(hits[best] / accepted[best]),
+        recall=float(hits[best] / n_named),
+        f1=float(f1[best]),
+        n=n,
+        n_named=n_named,
+    )
 
 
 def create(settings: EmbeddingJudgeSettings, resources: Resources) -> EmbeddingJudge:

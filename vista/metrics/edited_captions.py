@@ -12,6 +12,8 @@ from vista.judges.words import words
 from vista.metrics.matching_rate import JudgeFunction
 
 ItemKey = tuple[str, str, str | None]
+# One edit: which patches, coefficient, blocks (None: none that were chosen).
+Edit = tuple[str, float, tuple[int, ...] | None]
 
 # Variants that are no edit of what the image shows of the item.
 UNEDITED, OUTSIDE = "none", "outside"
@@ -27,6 +29,7 @@ class EditedCaption:
         target: What is to come; None for removal.
         variant: Which patches were edited; "none" for the unedited caption.
         coefficient: Length of the added direction; 0 for the unedited caption.
+        blocks: Blocks after which the stream was edited; None where that was no choice.
         caption: The text.
         found: Whether the method has the directions that the edit needs.
         loss_sum: Negative log likelihood, in nats, of the reference's tokens that are no words
@@ -39,6 +42,7 @@ class EditedCaption:
     target: str | None
     variant: str
     coefficient: float
+    blocks: tuple[int, ...] | None
     caption: str
     found: bool
     loss_sum: float = 0.0
@@ -48,6 +52,11 @@ class EditedCaption:
     def key(self) -> ItemKey:
         """What the caption is about: image, source, target."""
         return (self.image_id, self.source, self.target)
+
+    @property
+    def edit(self) -> Edit:
+        """What was edited: place, coefficient, blocks."""
+        return (self.variant, self.coefficient, self.blocks)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Scored:
         target: What is to come; None for removal.
         variant: Which patches were edited.
         coefficient: Length of the added direction.
+        blocks: Blocks after which the stream was edited; None where that was no choice.
         found: Whether the method has the directions that the edit needs.
         named_before: The unedited caption names the source.
         removed: It was named and is no more.
@@ -92,6 +102,7 @@ class Scored:
     target: str | None
     variant: str
     coefficient: float
+    blocks: tuple[int, ...] | None
     found: bool
     named_before: bool
     removed: bool
@@ -112,6 +123,11 @@ class Scored:
     def key(self) -> ItemKey:
         """What the caption is about: image, source, target."""
         return (self.image_id, self.source, self.target)
+
+    @property
+    def edit(self) -> Edit:
+        """What was edited: place, coefficient, blocks."""
+        return (self.variant, self.coefficient, self.blocks)
 
 
 def shown_by(
@@ -151,46 +167,48 @@ def score_captions(
     Args:
         captions: Unedited and edited captions; the edits of one item share its unedited caption.
         shown: What each image shows.
-        vocabulary: Names of objects that a caption could name; sources and targets are added.
+        vocabulary: Names of objects that a caption could name; sources and targets that are no
+            attribute words are added.
         judge: Says which names a text holds.
-        attributes: Attribute words; those that are also in the vocabulary are objects.
+        attributes: Attribute words, sources and targets among them where those are words (a
+            colour, a place); those that are also in the vocabulary are objects.
 
     Raises:
         ValueError: An item has no unedited caption or two, an edit has two captions of one item,
             or lacks one although the item has a direction.
     """
     before: dict[ItemKey, EditedCaption] = {}
-    edited: dict[tuple[str, float], dict[ItemKey, EditedCaption]] = {}
+    edited: dict[Edit, dict[ItemKey, EditedCaption]] = {}
     for each in captions:
-        edit = each.variant, each.coefficient
-        place = before if each.variant == UNEDITED else edited.setdefault(edit, {})
+        place = before if each.variant == UNEDITED else edited.setdefault(each.edit, {})
         if each.key in place:
-            raise ValueError(f"two captions of {each.key} at {edit}")
+            raise ValueError(f"two captions of {each.key} at {each.edit}")
         place[each.key] = each
     asked = {name for each in captions for name in (each.source, each.target) if name is not None}
-    objects = sorted({*vocabulary, *asked})
-    details = sorted(set(attributes) - set(objects))
+    attribute_words, classes = set(attributes), set(vocabulary)
+    objects = sorted(classes | (asked - attribute_words))
+    details = sorted(attribute_words - classes)
     texts = [each.caption for each in captions]
     named = _names(texts, objects, judge)
     told = _names(texts, details, judge)
     scored = []
-    for (variant, coefficient), found in sorted(edited.items()):
+    for edit, found in sorted(edited.items(), key=lambda each: edit_order(each[0])):
         lost = sorted(map(str, set(found) - set(before)))
         if lost:
             raise ValueError(f"no unedited caption of {lost[0]}")
         for key in sorted(before, key=str):
             after = found.get(key, before[key])
             if key not in found and after.found:
-                if variant == OUTSIDE:
+                if edit[0] == OUTSIDE:
                     continue
-                raise ValueError(f"no caption of {key} at {(variant, coefficient)}")
+                raise ValueError(f"no caption of {key} at {edit}")
             # Without a direction nothing was edited.
             after = after if after.found else before[key]
             scored.append(
                 _score(
                     before[key],
                     after,
-                    (variant, coefficient),
+                    edit,
                     shown[key[0]],
                     (named[before[key].caption], named[after.caption]),
                     (told[before[key].caption], told[after.caption]),
@@ -199,18 +217,23 @@ def score_captions(
     return scored
 
 
+def edit_order(edit: Edit) -> tuple[str, float, tuple[int, ...]]:
+    """Return what edits are sorted by: place, coefficient, blocks."""
+    return (*edit[:2], edit[2] or ())
+
+
 def _score(
     before: EditedCaption,
     after: EditedCaption,
-    edit: tuple[str, float],
+    edit: Edit,
     shown: Shown,
     objects: tuple[frozenset[str], frozenset[str]],
     attributes: tuple[frozenset[str], frozenset[str]],
 ) -> Scored:
     source, target = before.source, before.target
     asked = {source, target}
-    was_named, is_named = source in objects[0], source in objects[1]
-    has_target = target is not None and target in objects[1]
+    was_named, is_named = (source in objects[i] | attributes[i] for i in (0, 1))
+    has_target = target is not None and target in objects[1] | attributes[1]
     empty = not words(after.caption)
     removed = was_named and not is_named
     replaced = removed and has_target
@@ -228,6 +251,7 @@ def _score(
         target=target,
         variant=edit[0],
         coefficient=edit[1],
+        blocks=edit[2],
         found=after.found,
         named_before=was_named,
         removed=removed,

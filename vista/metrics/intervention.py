@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
-from vista.metrics.edited_captions import ItemKey, Scored
+from vista.metrics.bootstrap import bootstrap_ratio
+from vista.metrics.edited_captions import Edit, ItemKey, Scored, edit_order
 from vista.metrics.result import Estimate, MetricResult, estimate
 from vista.metrics.rows import Row
 
@@ -37,17 +37,23 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_BLOCKS = (
+    "Blocks after which the stream was edited; None: each latent's own, or none in feature space."
+)
+
+
 class EditFigures(_Part):
-    """One place of the edit at its chosen coefficient, on the test images."""
+    """One place of the edit at its chosen coefficient and blocks, on the test images."""
 
     variant: str = Field(
         description="Patches that were edited: object, all, active; outside is the control."
     )
     coefficient: float = Field(
-        description="Coefficient of the largest development MS (ties: the smaller); the control "
-        "has the object's."
+        description="Coefficient of the largest development MS, chosen together with the blocks "
+        "(ties: fewer blocks, then the smaller coefficient); the control has the object's."
     )
-    development_ms: float = Field(description="MS of that coefficient on development images.")
+    blocks: tuple[int, ...] | None = Field(description=_BLOCKS)
+    development_ms: float = Field(description="MS of that choice on development images.")
     ms: Estimate = Field(description="(2 n2 + n1) / N, 0 to 2, over all items.")
     clean: Estimate = Field(description="Share of items with score 2: done, nothing invented.")
     new_details: Estimate = Field(description="Share of items with score 1: done, details added.")
@@ -81,6 +87,11 @@ class EditFigures(_Part):
     )
     empty: Estimate = Field(description="Share of edited captions without a word; they fail.")
 
+    @property
+    def edit(self) -> Edit:
+        """What was edited: place, coefficient, blocks."""
+        return (self.variant, self.coefficient, self.blocks)
+
     def rows(self, metric: str) -> list[Row]:
         """Return a row a figure, called <metric>_<figure>_<variant>."""
         named = {
@@ -97,30 +108,28 @@ class EditFigures(_Part):
 
 
 class CurvePoint(_Part):
-    """One coefficient of the response curve, on the test images."""
+    """One coefficient of a response curve, on the test images."""
 
     variant: str = Field(description="Patches that were edited.")
     coefficient: float = Field(description="Length of the added direction.")
-    chosen: bool = Field(description="Whether the reported figures are of this coefficient.")
+    blocks: tuple[int, ...] | None = Field(description=_BLOCKS)
+    chosen: bool = Field(description="Whether the reported figures are of this point.")
     development_ms: float = Field(description="MS on the development images.")
     ms: Estimate = Field(description="MS on the test images.")
     done: Estimate = Field(description="Share of all items removed, or replaced for replacement.")
 
 
 class InterventionResult(MetricResult):
-    """One method at one point: coefficients chosen on development images, figures on test."""
+    """One method at one point: coefficients and blocks chosen on development images, figures on
+    test."""
 
     task: Task = Field(description="remove or replace.")
     method: str = Field(description="Where the directions come from.")
     space: str = Field(description="stream (after blocks of the LLM) or features (of the encoder).")
     how: str = Field(description="How the direction is applied.")
-    blocks: tuple[int, ...] | None = Field(
-        description="Blocks after which the stream was edited; None: each latent's own, or none in "
-        "feature space."
-    )
     judge: str = Field(description="Name of the judge of what captions name.")
     n_attributes: int = Field(description="Attribute words that count as details.")
-    n_development: int = Field(description="Development items that coefficients are chosen by.")
+    n_development: int = Field(description="Development items that edits are chosen by.")
     n_images: int = Field(description="Test images.")
     n_items: int = Field(description="Test items: pairs of an image and what is asked of it.")
     n_edits: int = Field(description="Distinct (source, target) asked for on test.")
@@ -131,7 +140,16 @@ class InterventionResult(MetricResult):
         "that any edit can reach."
     )
     edits: tuple[EditFigures, ...] = Field(description="Figures by place of the edit.")
-    curve: tuple[CurvePoint, ...] = Field(description="Every coefficient, by place of the edit.")
+    curve: tuple[CurvePoint, ...] = Field(
+        description="Every coefficient and choice of blocks, by place of the edit."
+    )
+
+    def response(self, variant: str) -> list[CurvePoint]:
+        """Return the curve of one place over coefficients, at the blocks chosen for it."""
+        chosen = [edit.blocks for edit in self.edits if edit.variant == variant]
+        return [
+            point for point in self.curve if point.variant == variant and point.blocks in chosen
+        ]
 
     def rows(self) -> list[Row]:
         """Return what holds for every edit, then the figures of each place."""
@@ -151,14 +169,13 @@ def intervention_figures(
     method: str,
     space: str,
     how: str,
-    blocks: Sequence[int] | None,
     judge_name: str,
     n_attributes: int,
     seed: int,
     resamples: int,
     level: float,
 ) -> InterventionResult:
-    """Choose a coefficient for each place of the edit on development, report it on test.
+    """Choose coefficient and blocks for each place of the edit on development, report on test.
 
     The chance level of each figure at the object's patches is the same figure of the control: as
     many patches outside the object, edited likewise. Other places have no control.
@@ -167,10 +184,9 @@ def intervention_figures(
         task: What the edits were to do.
         development: Scored items of the development images, every edit.
         test: Scored items of the test images, the same edits.
-        method: Name of the method, for the record, as are space, how and blocks.
+        method: Name of the method, for the record, as are space and how.
         space: Where the direction lives.
         how: How it is applied.
-        blocks: Blocks after which it is applied.
         judge_name: Name of the judge that scored.
         n_attributes: Attribute words that the scores know.
         seed: Seed of the bootstrap.
@@ -184,25 +200,24 @@ def intervention_figures(
     if any(all(each.variant == CONTROL for each in items) for items in (development, test)):
         raise ValueError("an intervention needs scored items on development and on test")
     draws = (seed, resamples, level)
-    coefficients = choose_coefficients(development)
-    if OBJECT in coefficients and CONTROL in coefficients:
-        coefficients[CONTROL] = coefficients[OBJECT]
+    chosen = choose_edits(development)
+    if OBJECT in chosen and CONTROL in chosen:
+        chosen[CONTROL] = (CONTROL, *chosen[OBJECT][1:])
     else:
-        coefficients.pop(CONTROL, None)
+        chosen.pop(CONTROL, None)
     on_dev, on_test = _by_edit(development), _by_edit(test)
     control: EditFigures | None = None
     edits: dict[str, EditFigures] = {}
     # The control comes first: the object's figures name it as their chance level.
-    for place in sorted(coefficients, key=_control_first):
-        edit = place, coefficients[place]
+    for place in sorted(chosen, key=_control_first):
+        edit = chosen[place]
         if edit not in on_test:
-            raise ValueError(f"the test captions lack coefficient {edit[1]:g} at {place}")
+            raise ValueError(f"the test captions lack the edit {edit}")
         against = control if place == OBJECT else None
         edits[place] = _edit_figures(task, edit, on_dev[edit], on_test[edit], against, draws)
         control = edits.get(CONTROL)
     # Every edit but the control has the same items, so any one tells what holds for all.
-    place = next(each for each in coefficients if each != CONTROL)
-    asked = on_test[place, coefficients[place]]
+    asked = on_test[next(edit for place, edit in chosen.items() if place != CONTROL)]
     pairs = {(each.source, each.target) for each in asked}
     found_pairs = {(each.source, each.target) for each in asked if each.found}
     return InterventionResult(
@@ -210,7 +225,6 @@ def intervention_figures(
         method=method,
         space=space,
         how=how,
-        blocks=None if blocks is None else tuple(blocks),
         judge=judge_name,
         n_attributes=n_attributes,
         n_development=len({each.key for each in development}),
@@ -225,24 +239,31 @@ def intervention_figures(
             CurvePoint(
                 variant=edit[0],
                 coefficient=edit[1],
-                chosen=coefficients.get(edit[0]) == edit[1],
+                blocks=edit[2],
+                chosen=chosen.get(edit[0]) == edit,
                 development_ms=mean_score(on_dev[edit]),
                 ms=_ratio(on_test[edit], lambda each: each.score, None, draws),
                 done=_share(on_test[edit], lambda each: _done(task, each), draws),
             )
-            for edit in sorted(set(on_test) & set(on_dev))
+            for edit in sorted(set(on_test) & set(on_dev), key=edit_order)
         ),
     )
 
 
-def choose_coefficients(items: Iterable[Scored]) -> dict[str, float]:
-    """Return the coefficient with the largest MS for each place; of equal ones the smaller."""
-    totals: dict[str, list[tuple[int, float]]] = {}
-    for (variant, coefficient), scored in _by_edit(items).items():
+def choose_edits(items: Iterable[Scored]) -> dict[str, Edit]:
+    """Return the edit with the largest MS for each place.
+
+    Of equal ones that of fewer blocks, then of the smaller coefficient, then of earlier blocks.
+    """
+    best: dict[str, tuple[tuple[int, int, float, tuple[int, ...]], Edit]] = {}
+    for edit, scored in _by_edit(items).items():
+        place, coefficient, blocks = edit
         # All edits have the same items: whole sums tie exactly where means might not.
         total = sum(each.score for each in scored)
-        totals.setdefault(variant, []).append((total, -coefficient))
-    return {variant: -max(each)[1] for variant, each in sorted(totals.items())}
+        rank = (-total, len(blocks or ()), coefficient, blocks or ())
+        if place not in best or rank < best[place][0]:
+            best[place] = rank, edit
+    return {place: edit for place, (_, edit) in sorted(best.items())}
 
 
 def mean_score(items: Sequence[Scored]) -> float:
@@ -251,37 +272,48 @@ def mean_score(items: Sequence[Scored]) -> float:
 
 
 def paired_ms_difference(
-    ours: Mapping[ItemKey, int],
-    theirs: Mapping[ItemKey, int],
+    ours: Sequence[Mapping[ItemKey, int]],
+    theirs: Sequence[Mapping[ItemKey, int]],
     *,
     seed: int,
     resamples: int,
     level: float,
 ) -> Estimate:
-    """MS of one method less that of another on the same items, resampled in pairs over images.
+    """MS of one method less that of another, on the same items of the same projectors.
+
+    Whole images are resampled, each with all its items under all projectors: the interval is that
+    of the mean over these projectors, as it would vary with other images. How projectors differ
+    it does not tell.
 
     Args:
-        ours: Score of each item (image, source, target).
-        theirs: Score of each item of the other method; items of only one of them are left out.
+        ours: Score of each item (image, source, target), by projector (seed of its training).
+        theirs: The same of the other method, the same projectors in the same order. Items that
+            one of them lacks are left out.
         seed: Seed of the draws.
         resamples: Number of resamples.
         level: Coverage of the interval.
 
     Returns:
-        The difference with its interval; n counts the shared items.
+        The difference with its interval; n counts the shared items, each once.
     """
-    shared = sorted(set(ours) & set(theirs), key=str)
+    shared = shared_items([*ours, *theirs])
     image = {image_id: b for b, image_id in enumerate(sorted({key[0] for key in shared}))}
     columns = np.zeros((len(image), 2))
-    for key in shared:
-        columns[image[key[0]]] += (ours[key] - theirs[key], 1.0)
-    interval = bootstrap(columns, lambda m: m[:, 0] / m[:, 1], seed, resamples, level)
+    for mine, other in zip(ours, theirs, strict=True):
+        for key in shared:
+            columns[image[key[0]]] += (mine[key] - other[key], 1.0)
+    interval = bootstrap_ratio(columns[:, 0], columns[:, 1], seed, resamples, level)
     return estimate(interval, len(shared))
+
+
+def shared_items(scores: Sequence[Mapping[ItemKey, int]]) -> list[ItemKey]:
+    """Return the items that all of `scores` have, in a fixed order; none of no scores."""
+    return sorted(set.intersection(*map(set, scores)), key=str) if scores else []
 
 
 def _edit_figures(
     task: Task,
-    edit: tuple[str, float],
+    edit: Edit,
     development: Sequence[Scored],
     test: Sequence[Scored],
     control: EditFigures | None,
@@ -306,6 +338,7 @@ def _edit_figures(
     return EditFigures(
         variant=edit[0],
         coefficient=edit[1],
+        blocks=edit[2],
         development_ms=mean_score(development),
         ms=ratio("ms", lambda each: each.score),
         clean=share("clean", lambda each: each.score == 2),
@@ -354,12 +387,15 @@ def _ratio(
     return estimate(interval, int(sums[:, 1].sum()), chance if len(sums) else None)
 
 
-def _by_edit(items: Iterable[Scored]) -> dict[tuple[str, float], list[Scored]]:
-    found: dict[tuple[str, float], list[Scored]] = {}
+def _by_edit(items: Iterable[Scored]) -> dict[Edit, list[Scored]]:
+    found: dict[Edit, list[Scored]] = {}
     for each in items:
-        found.setdefault((each.variant, each.coefficient), []).append(each)
+        found.setdefault(each.edit, []).append(each)
     # Sums of floats depend on their order; the order of rows must not show.
-    return {edit: sorted(found[edit], key=lambda each: str(each.key)) for edit in sorted(found)}
+    return {
+        edit: sorted(found[edit], key=lambda each: str(each.key))
+        for edit in sorted(found, key=edit_order)
+    }
 
 
 def _control_first(place: str) -> tuple[bool, str]:

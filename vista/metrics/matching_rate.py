@@ -1,7 +1,9 @@
-"""Matching rate: does one of an image's strongest latents name an object in the image?
+"""Matching rate: does one of an image's strongest latents name what the image shows?
 
 The rule of the VISTA paper (arXiv 2605.24946), with what it lacks: the level of the same figure
-when the images are shuffled, and the gain over that.
+when the images are shuffled, and the gain over that. Labels are judged against the names of the
+image's annotated objects (here) or, as published, by a judge that is shown the image
+(`vista.metrics.matching_images`).
 
 Suffixes: b images, n ranked latents of an image, c object categories, s latents.
 """
@@ -10,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from vista.metrics.bootstrap import bootstrap, bootstrap_mean
+from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.ranking import LatentMask, Ranked
 from vista.metrics.result import Estimate, MetricResult, estimate
 from vista.metrics.rows import Row
@@ -23,6 +26,8 @@ from vista.metrics.shuffled import Level, shuffled_level
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
+VerdictArray = NDArray[np.int8]
+Evidence = Literal["objects", "image"]
 # (texts, object names) -> [texts, objects], as vista.judges.Judge.judge.
 JudgeFunction = Callable[[Sequence[str | None], Sequence[str]], BoolArray]
 
@@ -32,8 +37,8 @@ class LayerInput:
     """What one layer brings to the metric.
 
     Attributes:
-        ranked: Strongest eligible latents of each image that has an object; as many as the
-            largest k asked for.
+        ranked: Strongest eligible latents of each image that is judged; as many as the largest
+            k asked for.
         labels: Label of every latent of this layer's SAE, None where it has none.
         mask: The mask that the ranking used.
     """
@@ -50,16 +55,25 @@ class TopK(BaseModel):
 
     k: int = Field(description="Latents of an image that are judged.")
     matching: Estimate = Field(
-        description="Share of images in which a label names an object; chance is the "
-        "shuffled-image level: the labels judged against all other images' objects."
+        description="Share of images in which a label names an object or, for evidence `image`, "
+        "something that the judge sees; chance is the shuffled-image level: the labels judged "
+        "against all other images' objects, or shown with one other image."
     )
     gain: Estimate = Field(description="Matching rate minus its shuffled-image level, paired.")
     ratio: Estimate = Field(
         description="Matching rate / shuffled-image level, paired; null if that level is 0."
     )
-    recall: Estimate = Field(
+    recall: Estimate | None = Field(
         description="Share of an image's object categories that the labels name, mean over "
-        "images; chance as for matching."
+        "images; chance as for matching. Null for evidence `image`: it knows no list of objects."
+    )
+    n_unanswered: int = Field(
+        description="Images left out (on an average over layers: images and layers) because the "
+        "judge that is shown them left a label open and accepted none. Had they counted as no "
+        "match, the rate would be lower."
+    )
+    n_unanswered_shuffled: int = Field(
+        description="The same for the shuffled-image level, which leaves them out too."
     )
 
     def rows(self, layer: int | None) -> list[Row]:
@@ -72,6 +86,7 @@ class TopK(BaseModel):
                 ("matching_ratio", self.ratio),
                 ("object_recall", self.recall),
             )
+            if figure is not None
         ]
 
 
@@ -106,12 +121,19 @@ class MatchingResult(MetricResult):
     """Matching rates of all layers."""
 
     judge: str = Field(description="Name of the judge.")
+    evidence: Evidence = Field(
+        description="What labels were judged against: names of annotated objects, or the image."
+    )
     max_image_share: float = Field(description="Frequency mask that was used (published .05).")
     max_label_density: float = Field(description="Density mask that was used (published .005).")
     top_k: int = Field(description="The k of the headline figure (published 3).")
-    n_images: int = Field(description="Images judged: those with at least one object.")
-    n_without_objects: int = Field(description="Images left out: nothing in them has a name.")
-    n_categories: int = Field(description="Object categories in these images.")
+    n_images: int = Field(description="Images judged; for evidence `objects` those with one.")
+    n_without_objects: int = Field(
+        description="Images left out: nothing in them has a name. 0 for evidence `image`."
+    )
+    n_categories: int | None = Field(
+        description="Object categories in these images; null for evidence `image`."
+    )
     layers: list[LayerMatching] = Field(description="One entry a layer, ascending.")
     over_layers: list[TopK] = Field(description="The same figures averaged over the layers.")
 
@@ -124,16 +146,29 @@ class MatchingResult(MetricResult):
 
 
 @dataclass(frozen=True)
-class MatchingItems:
-    """Per-image values behind the result, by layer: [b] and [b, n] arrays.
+class LayerScores:
+    """What a judge says about the ranked latents of one layer.
 
     Attributes:
-        matched: Layer -> k -> 1 or 0 for each image.
-        named_bn: Layer -> whether the n-th label names an object of the image.
+        named_bn: Whether the n-th label names something in the image: YES, NO or UNANSWERED of
+            `vista.judges`.
+        matching: k -> whether one of the first k does, 1 or 0; NaN where nobody knows.
+        recall: k -> share of the image's categories that they name; empty without categories.
     """
 
-    matched: dict[int, dict[int, FloatArray]]
-    named_bn: dict[int, BoolArray]
+    named_bn: VerdictArray
+    matching: dict[int, Level]
+    recall: dict[int, Level]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a judge says, layer by layer, and against what."""
+
+    evidence: Evidence
+    n_images: int
+    n_categories: int | None
+    layers: dict[int, LayerScores]
 
 
 def presence(objects: Sequence[Sequence[str]]) -> tuple[list[str], BoolArray]:
@@ -161,10 +196,59 @@ def labels_say(
     return result
 
 
-def matching_rate(
+def require_fit(
+    layers: dict[int, LayerInput], n_images: int, ks: Sequence[int]
+) -> list[tuple[int, LayerInput]]:
+    """Return the layers in ascending order.
+
+    Raises:
+        ValueError: A ranking is of another number of images or of too few latents, or labels are
+            of another dictionary.
+    """
+    for layer, given in layers.items():
+        if len(given.ranked) != n_images or given.ranked.latent_bn.shape[1] < max(ks):
+            raise ValueError(
+                f"layer {layer}: the ranking does not fit {n_images} images and k {max(ks)}"
+            )
+        if len(given.labels) != len(given.mask.eligible_s):
+            raise ValueError(f"layer {layer}: labels of another dictionary")
+    return sorted(layers.items())
+
+
+def object_scores(
     layers: dict[int, LayerInput],
     objects: Sequence[Sequence[str]],
     judge: JudgeFunction,
+    ks: Sequence[int],
+) -> Scores:
+    """Judge every layer's strongest latents against the objects of each image.
+
+    Args:
+        layers: Rankings and labels, by layer.
+        objects: Names of the objects of each image, in the order of the rankings; one or more
+            an image (repeated names count once).
+        judge: Says which names a label holds.
+        ks: Every number of latents to score.
+
+    Raises:
+        ValueError: As `require_fit`.
+    """
+    categories, present_bc = presence(objects)
+    scores = {}
+    for layer, given in require_fit(layers, len(objects), ks):
+        says_bnc = labels_say(given.ranked, given.labels, categories, judge)
+        named = {k: np.asarray(says_bnc[:, :k].any(axis=1), dtype=bool) for k in ks}
+        scores[layer] = LayerScores(
+            np.asarray((says_bnc & present_bc[:, None]).any(axis=2), dtype=np.int8),
+            {k: shuffled_level(named_bc, present_bc, "any") for k, named_bc in named.items()},
+            {k: shuffled_level(named_bc, present_bc, "share") for k, named_bc in named.items()},
+        )
+    return Scores("objects", len(objects), len(categories), scores)
+
+
+def matching_rate(
+    layers: dict[int, LayerInput],
+    scores: Scores,
     *,
     judge_name: str,
     top_k: int,
@@ -175,50 +259,25 @@ def matching_rate(
     seed: int,
     resamples: int,
     level: float,
-) -> tuple[MatchingResult, MatchingItems]:
-    """Judge every layer's strongest latents against the objects of each image.
+) -> MatchingResult:
+    """Return the figures over what a judge said about every layer's strongest latents.
 
     Args:
         layers: Rankings and labels, by layer.
-        objects: Names of the objects of each image, in the order of the rankings; one or more
-            an image (repeated names count once).
-        judge: Says which names a label holds.
+        scores: What the judge said about them.
         judge_name: Its name, for the record.
         top_k: The k of the headline figure.
-        ks: Every k to report.
+        ks: Every k to report; the scores have each.
         max_image_share: Mask that the rankings used, for the record.
         max_label_density: Mask that the rankings used, for the record.
         n_without_objects: Images that were left out, for the record.
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
         level: Coverage of the intervals.
-
-    Raises:
-        ValueError: A ranking has another number of images than `objects`, or too few latents.
     """
-    categories, present_bc = presence(objects)
-    n = len(objects)
-    parts: list[LayerMatching] = []
-    levels: dict[int, list[tuple[Level, Level]]] = {k: [] for k in ks}
-    items = MatchingItems({}, {})
-    draws = (seed, resamples, level)
+    n, draws = scores.n_images, (seed, resamples, level)
+    parts = []
     for layer, given in sorted(layers.items()):
-        if len(given.ranked) != n or given.ranked.latent_bn.shape[1] < max(ks):
-            raise ValueError(f"layer {layer}: the ranking does not fit {n} images and k {max(ks)}")
-        if len(given.labels) != len(given.mask.eligible_s):
-            raise ValueError(f"layer {layer}: labels of another dictionary")
-        says_bnc = labels_say(given.ranked, given.labels, categories, judge)
-        top: list[TopK] = []
-        items.matched[layer] = {}
-        named_bnc = says_bnc & present_bc[:, None]
-        items.named_bn[layer] = np.asarray(named_bnc.any(axis=2), dtype=bool)
-        for k in ks:
-            named_bc = np.asarray(says_bnc[:, :k].any(axis=1), dtype=bool)
-            match = shuffled_level(named_bc, present_bc, "any")
-            recall = shuffled_level(named_bc, present_bc, "share")
-            levels[k].append((match, recall))
-            items.matched[layer][k] = match.own_b
-            top.append(_summarise(k, match, recall, draws))
         silent_b = (given.ranked.latent_bn[:, 0] < 0).astype(np.float64)
         parts.append(
             LayerMatching(
@@ -228,50 +287,64 @@ def matching_rate(
                 n_too_dense=given.mask.too_dense,
                 n_eligible=given.mask.n_eligible,
                 silent_images=estimate(bootstrap_mean(silent_b, *draws), n),
-                top=top,
+                top=[_summarise(k, [scores.layers[layer]], draws) for k in ks],
             )
         )
-    over_layers = [
-        _summarise(
-            k, _average([m for m, _ in levels[k]]), _average([r for _, r in levels[k]]), draws
-        )
-        for k in ks
-        if levels[k]
-    ]
-    result = MatchingResult(
+    every = [scores.layers[part.layer] for part in parts]
+    return MatchingResult(
         judge=judge_name,
+        evidence=scores.evidence,
         max_image_share=max_image_share,
         max_label_density=max_label_density,
         top_k=top_k,
         n_images=n,
         n_without_objects=n_without_objects,
-        n_categories=len(categories),
+        n_categories=scores.n_categories,
         layers=parts,
-        over_layers=over_layers,
+        over_layers=[_summarise(k, every, draws) for k in ks if every],
     )
-    return result, items
 
 
-def _summarise(k: int, match: Level, recall: Level, draws: tuple[int, int, float]) -> TopK:
-    n = len(match.own_b)
-    unknown = (float("nan"), float("nan"), float("nan"))
-    gain = ratio = unknown
-    if n > 1:
-        pair_b2 = np.stack([match.own_b, match.shuffled_b], axis=1)
-        gain = bootstrap(pair_b2, lambda m: m[:, 0] - m[:, 1], *draws)
-        # The projected level of a resample can dip below 0 where hardly anything matches.
-        ratio = bootstrap(pair_b2, lambda m: m[:, 0] / np.maximum(m[:, 1], 0.0), *draws)
+def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, float]) -> TopK:
+    matching = [scores.matching[k] for scores in layers]
+    recall = [scores.recall[k] for scores in layers if scores.recall]
+    # An image's sum over layers and number of layers with an answer, own and shuffled.
+    pair_b4 = np.concatenate(
+        [
+            _answered([level.own_b for level in matching]),
+            _answered([level.shuffled_b for level in matching]),
+        ],
+        axis=1,
+    )
+    figure = _mean(matching, draws)
+    gain = bootstrap(pair_b4, lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3], *draws)
+    # The projected level of a resample can dip below 0 where hardly anything matches.
+    ratio = bootstrap(
+        pair_b4, lambda m: m[:, 0] / m[:, 1] / np.maximum(m[:, 2] / m[:, 3], 0.0), *draws
+    )
     return TopK(
         k=k,
-        matching=estimate(bootstrap_mean(match.own_b, *draws), n, match.shuffled),
-        gain=estimate(gain, n),
-        ratio=estimate(ratio, n),
-        recall=estimate(bootstrap_mean(recall.own_b, *draws), n, recall.shuffled),
+        matching=figure,
+        gain=estimate(gain, figure.n),
+        ratio=estimate(ratio, figure.n),
+        recall=_mean(recall, draws) if recall else None,
+        n_unanswered=sum(int(np.isnan(level.own_b).sum()) for level in matching),
+        n_unanswered_shuffled=sum(int(np.isnan(level.shuffled_b).sum()) for level in matching),
     )
 
 
-def _average(levels: list[Level]) -> Level:
-    return Level(
-        np.mean([level.own_b for level in levels], axis=0),
-        np.mean([level.shuffled_b for level in levels], axis=0),
+def _mean(levels: Sequence[Level], draws: tuple[int, int, float]) -> Estimate:
+    """Return the mean over images and layers of what is known, with its shuffled level."""
+    own_b2 = _answered([level.own_b for level in levels])
+    total, known = _answered([level.shuffled_b for level in levels]).sum(axis=0)
+    return estimate(
+        bootstrap_ratio(own_b2[:, 0], own_b2[:, 1], *draws),
+        int((own_b2[:, 1] > 0).sum()),
+        total / known if known else None,
     )
+
+
+def _answered(layers: Sequence[FloatArray]) -> FloatArray:
+    """Return each image's sum over layers and the number of layers behind it, [b, 2]."""
+    values_lb = np.stack(layers)
+    return np.stack([np.nansum(values_lb, axis=0), (~np.isnan(values_lb)).sum(axis=0)], axis=1)

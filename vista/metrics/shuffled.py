@@ -1,7 +1,8 @@
-"""The shuffled-image level: what is named in an image, judged against all other images.
+"""The shuffled-image level: what is named in an image, judged against other images.
 
 A random derangement gives each image the objects of another one. Its expected score is the mean
 over all pairs of different images, which is computed here exactly: no draw, no seed, no noise.
+Where every pair costs a question to a judge, one derangement is drawn instead.
 
 Suffixes: b images, c object categories.
 """
@@ -34,7 +35,9 @@ class Level:
             other images, plus what other images' names score against its objects, less the mean.
             (First-order projection of a mean over pairs, after Hoeffding 1948: resampling these
             values gives the level an interval that knows about both sides of a pair.) NaN for
-            fewer than two images.
+            fewer than two images. Where one derangement was drawn: the scores under that.
+
+    Where nobody knows a score (a judge left it open), it is NaN.
     """
 
     own_b: FloatArray
@@ -44,6 +47,20 @@ class Level:
     def shuffled(self) -> float:
         """The shuffled-image level."""
         return float(self.shuffled_b.mean()) if len(self.shuffled_b) else float("nan")
+
+
+def derangement(n: int, seed: int) -> NDArray[np.int64]:
+    """Return another image for each of n images, [b]: a random cycle through all of them.
+
+    Raises:
+        ValueError: There are fewer than two images.
+    """
+    if n < 2:
+        raise ValueError(f"{n} images: no other image to take")
+    cycle = np.random.default_rng(seed).permutation(n)
+    other_b = np.empty(n, dtype=np.int64)
+    other_b[cycle] = np.roll(cycle, 1)
+    return other_b
 
 
 def shuffled_level(named_bc: BoolArray, present_bc: BoolArray, score: Score) -> Level:

@@ -38,9 +38,8 @@ def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
         axis.set_ylim(0, 1)
     style.heading(
         figure,
-        f"Matching rate: a label of the {top_k} strongest latents names an object",
-        "Dashed: the same labels judged against all other images (shuffled level). "
-        + _note(figures),
+        f"Matching rate: a label of the {top_k} strongest latents names what is shown",
+        "Dashed: the same labels judged against other images (shuffled level). " + _note(figures),
     )
     return figure
 

@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vista.config.report import Aims
-from vista.metrics.edited_captions import ItemKey
-from vista.metrics.intervention import CONTROL, METRIC, InterventionResult, paired_ms_difference
-from vista.metrics.result import Estimate
+from vista.metrics.edited_captions import ItemKey, edit_order
+from vista.metrics.intervention import (
+    CONTROL,
+    METRIC,
+    InterventionResult,
+    paired_ms_difference,
+    shared_items,
+)
 from vista.report import grid
 from vista.report.compare import BASELINE
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
-from vista.report.table import Figure, LongTable, OverSeeds, groups, over_seeds
+from vista.report.table import LongTable, OverSeeds, groups, over_seeds
 
 # The stages whose results are interventions.
 STAGES = frozenset(METRIC.values())
@@ -80,7 +85,9 @@ class Side:
 class Comparison:
     """One side less another, on the same items and seeds.
 
-    `ours` and `theirs` are mean MS over the shared seeds.
+    `ours` and `theirs` are mean MS over the shared seeds. `difference` is their difference: its
+    ends `low` and `high` are of one bootstrap over images of the mean over seeds, `smallest` and
+    `largest` are single seeds'.
     """
 
     ours: float
@@ -94,37 +101,28 @@ class Comparison:
 
 
 def compare(ours: Side, theirs: Side) -> Comparison | None:
-    """Compare two sides: paired over images within each seed, then the mean over seeds."""
-    found: list[tuple[float, float, Estimate]] = []
-    for seed in sorted(set(ours.by_seed) & set(theirs.by_seed)):
-        mine = ours.by_seed[seed].scores[ours.place]
-        other = theirs.by_seed[seed].scores[theirs.place]
-        shared = set(mine) & set(other)
-        if not shared:
-            continue
-        difference = paired_ms_difference(
-            mine, other, seed=_SEED, resamples=_RESAMPLES, level=_LEVEL
-        )
-        means = [_mean({key: side[key] for key in shared}) for side in (mine, other)]
-        found.append((means[0], means[1], difference))
-    if not found:
+    """Compare two sides on the seeds that both have, and on the items of all of these."""
+    seeds = sorted(set(ours.by_seed) & set(theirs.by_seed))
+    mine = [ours.by_seed[seed].scores[ours.place] for seed in seeds]
+    other = [theirs.by_seed[seed].scores[theirs.place] for seed in seeds]
+    shared = shared_items([*mine, *other])
+    if not shared:
         return None
-    values = [each.value or 0.0 for _, _, each in found]
-    lows = [each.ci_low for _, _, each in found if each.ci_low is not None]
-    highs = [each.ci_high for _, _, each in found if each.ci_high is not None]
-    n = len(found)
+    whole = paired_ms_difference(mine, other, seed=_SEED, resamples=_RESAMPLES, level=_LEVEL)
+    means = [[_mean({key: scores[key] for key in shared}) for scores in by] for by in (mine, other)]
+    gaps = [a - b for a, b in zip(*means, strict=True)]
     return Comparison(
-        ours=sum(each for each, _, _ in found) / n,
-        theirs=sum(each for _, each, _ in found) / n,
+        ours=sum(means[0]) / len(seeds),
+        theirs=sum(means[1]) / len(seeds),
         difference=OverSeeds(
-            mean=sum(values) / n,
-            smallest=min(values),
-            largest=max(values),
-            low=min(lows),
-            high=max(highs),
+            mean=sum(gaps) / len(seeds),
+            smallest=min(gaps),
+            largest=max(gaps),
+            low=whole.ci_low,
+            high=whole.ci_high,
             chance=None,
-            n=min(each.n for _, _, each in found),
-            n_seeds=n,
+            n=whole.n,
+            n_seeds=len(seeds),
         ),
     )
 
@@ -156,7 +154,7 @@ def intervention_section(
     grids = [
         made
         for metric in METRIC.values()
-        for made in (_scores(table, metric), _rates(table, metric))
+        for made in (_scores(table, metric, interventions), _rates(table, metric))
     ]
     grids.append(_comparisons(interventions, aims))
     return Section(
@@ -165,10 +163,13 @@ def intervention_section(
         "Scores of one image: 2 clean; 1 done, but the caption adds details that the image does "
         "not show; 0 failed, which includes images whose unedited caption does not name the "
         "object, objects without a direction and empty captions. MS = (2 n2 + n1) / N over all "
-        "images. Coefficients are chosen on development images (largest MS) and reported on test "
-        "images. Where: which patches are edited. Outside: the same figure for as many patches "
-        "outside the object, which is the chance level here; edits of all patches have none. "
-        "Differences are paired over images within a seed; mean over seeds (smallest–largest). "
+        "images. Coefficient and blocks are chosen together on development images (largest MS) and "
+        "reported on test images. Where: which patches are edited. Outside: the same figure for as "
+        "many patches outside the object, which is the chance level here; edits of all patches "
+        "have none. Differences: mean over seeds (smallest–largest); their 95 % interval is one "
+        "paired bootstrap for that mean: images are drawn, each with its scores under both methods "
+        "and all shared seeds, so it tells what other test images would change, and the range over "
+        "seeds what other projectors would. "
         "The best vision-only rival is the one with the largest test MS on the same encoder.",
         grids,
     )
@@ -177,7 +178,7 @@ def intervention_section(
 _WHO = ("encoder", "LLM", "method", "where", "λ")
 
 
-def _scores(table: LongTable, metric: str) -> Grid:
+def _scores(table: LongTable, metric: str, interventions: Sequence[Intervention]) -> Grid:
     rows = []
     for cells, point, place in _points(table, metric):
 
@@ -196,16 +197,28 @@ def _scores(table: LongTable, metric: str) -> Grid:
                 *grid.interval_chance_n(score),
                 spread(summary("named_before", "")),
                 number(found.mean if found else None, 2),
-                _coefficients(table.select(f"{metric}_coefficient_{place}", **point)),
+                _chosen(interventions, metric, point, place),
             ]
         )
-    head = ("% 2 / 1 / 0", "MS", "95 %", "outside", "n", "named unedited", "found", "coefficient")
+    head = ("% 2 / 1 / 0", "MS", "95 %", "outside", "n", "named unedited", "found", "chosen")
     return Grid((*(_WHO[:2]), f"{metric} by", *_WHO[3:], *head), rows)
 
 
-def _coefficients(figures: Sequence[Figure]) -> str:
-    """The coefficient that each seed chose, each once."""
-    return ", ".join(f"{value:g}" for value in sorted({f.value for f in figures if f.value}))
+def _chosen(
+    interventions: Sequence[Intervention], metric: str, point: Mapping[str, object], place: str
+) -> str:
+    """Coefficient, and blocks if there are any, that the seeds chose, each choice once."""
+    edits = {
+        edit.edit
+        for each in interventions
+        if each.metric == metric and all(getattr(each, name) == at for name, at in point.items())
+        for edit in each.result.edits
+        if edit.variant == place
+    }
+    return "; ".join(
+        f"{coefficient:g}" + (f" after {','.join(map(str, blocks))}" if blocks else "")
+        for _, coefficient, blocks in sorted(edits, key=edit_order)
+    )
 
 
 _RATES = {

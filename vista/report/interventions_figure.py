@@ -13,7 +13,10 @@ from vista.report.interventions import Intervention
 
 
 def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
-    """MS over the coefficient on the test images: rows are tasks of an LLM, columns encoders."""
+    """MS over the coefficient on the test images: rows are tasks of an LLM, columns encoders.
+
+    Each method and seed at the blocks that it chose on development images.
+    """
     if not interventions:
         return None
     tasks = [task for task in METRIC.values() if any(i.metric == task for i in interventions)]
@@ -42,10 +45,12 @@ def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
     seeds = len({each.seed for each in interventions})
     n = sorted({each.result.n_items for each in interventions})
     shown = f"{n[0]:,}" if n[0] == n[-1] else f"{n[0]:,} to {n[-1]:,}"
+    several = any(len({point.blocks for point in i.result.curve}) > 1 for i in interventions)
     style.heading(
         figure,
         "Removal and replacement by how far visual tokens are moved",
-        f"Test images, n = {shown}; filled: the coefficient chosen on development images. "
+        f"Test images, n = {shown}; filled: the coefficient chosen on development images"
+        f"{', and each line at the blocks chosen with it' if several else ''}. "
         "Dashed: edits of other patches than the object's. Grey: random and wrong directions; "
         "grey crosses: as many patches outside the object (chance), mean over all other methods. "
         + (
@@ -158,8 +163,8 @@ def _at(interventions: Sequence[Intervention], place: str, coefficient: float) -
     return [
         point
         for each in interventions
-        for point in each.result.curve
-        if (point.variant, point.coefficient) == (place, coefficient) and point.ms.value is not None
+        for point in each.result.response(place)
+        if point.coefficient == coefficient and point.ms.value is not None
     ]
 
 

@@ -11,6 +11,7 @@ from vista.report.grid import Grid, Name, Section, interval, number, reached, sp
 from vista.report.interventions import Intervention, intervention_section
 from vista.report.metric_sections import (
     caption_section,
+    judge_section,
     localization_section,
     matching_section,
     reconstruction_section,
@@ -41,6 +42,7 @@ def all_sections(
         intervention_section(table, interventions, settings.aims),
         reconstruction_section(table),
         check_section(table),
+        judge_section(table),
         _how_to_read(notes),
     ]
     return [s for s in sections if s.after or any(g.rows for g in s.grids)]
@@ -264,7 +266,8 @@ def _how_to_read(notes: Sequence[str]) -> Section:
                     "`summary.parquet`): metric, encoder, llm, sae_weight, seed, method, layer, "
                     "token_kind, value, ci_low, ci_high, chance, n.",
                     "- 95 %: percentile bootstrap over images; over several seeds the lowest and "
-                    "the highest end of their intervals.",
+                    "the highest end of their intervals. Differences of interventions have one "
+                    "interval for their mean over seeds.",
                     *(f"- {note}" for note in notes),
                 ]
             )

@@ -142,7 +142,8 @@ class LongTable:
 class OverSeeds:
     """The same figure over seeds: what a readable table shows.
 
-    `low` and `high` join the seeds' bootstrap intervals (lowest end, highest end).
+    `low` and `high` join the seeds' bootstrap intervals (lowest end, highest end) where
+    `over_seeds` made them; a difference of interventions has one interval for its mean over seeds.
     """
 
     mean: float

@@ -22,6 +22,7 @@ STAGES = {
     "latents": "sparse SAE latents of visual, text and control tokens",
     "probe": "linear-probe patch accuracy of an encoder",
     "naming": "share of classes that have a latent of their own",
+    "judge_agreement": "judges against what is known, and against each other",
     "reconstruction": "reconstruction error and sparsity by layer",
     "matching_rate": "do the top latents' labels name what the image shows",
     "localization": "do named latents fire on their object",
@@ -35,3 +36,6 @@ STAGES = {
     "replacement": "does an edit make captions name another object instead",
     "report": "the long table and the figures",
 }
+
+# Those whose work several jobs may share out, each doing a part of one artifact.
+SPLIT = frozenset({"features"})

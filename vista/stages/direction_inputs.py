@@ -18,7 +18,7 @@ from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable
 from vista.errors import UserError
 from vista.interventions.selection import BoolArray
-from vista.judges import load_judge
+from vista.judges import Judge
 from vista.stages.latent_inputs import read_geometry
 
 
@@ -47,12 +47,14 @@ def select(
     job: Job,
     settings: DirectionSettings,
     records: RecordTable,
+    judge: Judge,
     extra: Sequence[str] = (),
     rows: Sequence[int] | None = None,
 ) -> Selection:
     """The concepts (and those of `extra` where the config lists none) on the selection split.
 
-    `rows` gives the images where a store has settled their order.
+    `judge` says which captions name a concept that is a word. `rows` gives the images where a
+    store has settled their order.
     """
     concepts = settings.concepts
     chosen = records.rows_of(settings.split).tolist() if rows is None else list(rows)
@@ -67,7 +69,7 @@ def select(
         )
     names = list(concepts.words) or sorted({*records.categories(), *extra})
     if concepts.kind == "words":
-        present = load_judge(settings.judge).judge([reference(each) for each in shown], names)
+        present = judge.judge([reference(each) for each in shown], names)
         return Selection(names, chosen, present, None)
     shape = read_geometry(job.input("features"))
     column = {name: c for c, name in enumerate(names)}

@@ -36,10 +36,11 @@ from vista.interventions.selection import (
     read_latent_ids,
     sparse_auroc,
 )
-from vista.judges import load_judge
+from vista.judges import Judge
 from vista.progress import progress
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.stages.direction_inputs import Selection, firings_at, select
+from vista.stages.judging import stage_judge, write_tally
 from vista.stages.latent_inputs import read_latents, read_layer_labels
 from vista.store.features import FeatureReader
 from vista.store.latents import LatentReader
@@ -58,19 +59,23 @@ def run(job: Job) -> None:
     torch.set_num_threads(job.threads)
     settings = DirectionSettings.model_validate(job.settings["directions"])
     records = read_records(job.input("records").file("records.parquet"))
+    judge = stage_judge(job, settings.judge)
     with torch.no_grad():
         if settings.method == "vision_latent":
-            directions = _of_vision_sae(job, settings, records)
+            directions = _of_vision_sae(job, settings, records, judge)
         elif settings.method in FITTED:
-            directions = _fitted(job, settings, records)
+            directions = _fitted(job, settings, records, judge)
         elif settings.method == "random":
-            directions = _random(job, settings, records)
+            directions = _random(job, settings, records, judge)
         else:
-            directions = _of_latents(job, settings, records)
+            directions = _of_latents(job, settings, records, judge)
     write_directions(job.work, directions)
+    write_tally(job, judge)
 
 
-def _of_latents(job: Job, settings: DirectionSettings, records: RecordTable) -> Directions:
+def _of_latents(
+    job: Job, settings: DirectionSettings, records: RecordTable, judge: Judge
+) -> Directions:
     latents = read_latents(job)
     labels = read_layer_labels(job, latents)
     given: dict[str, tuple[int, int]] = {}
@@ -81,7 +86,7 @@ def _of_latents(job: Job, settings: DirectionSettings, records: RecordTable) -> 
             else read_latent_ids(Path(str(settings.path)))
         )
     rows = records.rows_by_id(latents.image_ids).tolist()
-    selection = select(job, settings, records, list(given), rows)
+    selection = select(job, settings, records, judge, list(given), rows)
     n_patches = latents.kinds["image"]
     if selection.patches_cbp is not None and selection.patches_cbp.shape[2] != n_patches:
         raise UserError(
@@ -109,7 +114,7 @@ def _of_latents(job: Job, settings: DirectionSettings, records: RecordTable) -> 
             for layer, table in labels.items()
             for each in _candidates(layer, table, latents.token_frequency(layer))
         ]
-        named = _named(settings, candidates, selection)
+        named = judge.judge([each.label for each in candidates], selection.names)
         chosen = best_latents(candidates, named, firings, selection.positive_cu, settings.n_latents)
         if settings.method == "random_latent":
             chosen = random_like(chosen, candidates, named, settings.nearest, settings.seed)
@@ -127,13 +132,6 @@ def _candidates(layer: int, table: LatentLabels, density_s: NDArray[Any]) -> lis
         for s, label in enumerate(table.label_s)
         if label and label.strip()
     ]
-
-
-def _named(
-    settings: DirectionSettings, candidates: Sequence[Candidate], selection: Selection
-) -> BoolArray:
-    judge = load_judge(settings.judge)
-    return judge.judge([each.label for each in candidates], selection.names)
 
 
 def _given(
@@ -222,12 +220,14 @@ def _assembled(
     return Directions(method, space, tuple(concepts), direction_cd)
 
 
-def _of_vision_sae(job: Job, settings: DirectionSettings, records: RecordTable) -> Directions:
+def _of_vision_sae(
+    job: Job, settings: DirectionSettings, records: RecordTable, judge: Judge
+) -> Directions:
     import torch
 
     from vista.sae.neutral import load_sae
 
-    selection = select(job, settings, records)
+    selection = select(job, settings, records, judge)
     reader = FeatureReader(job.input("features").store("features.zarr"))
     trained = job.input("vision_sae")
     trained.verify()
@@ -240,7 +240,7 @@ def _of_vision_sae(job: Job, settings: DirectionSettings, records: RecordTable) 
         )
     layer = sae.config.layer
     candidates = _candidates(layer, table, table.density_s)
-    named = _named(settings, candidates, selection)
+    named = judge.judge([each.label for each in candidates], selection.names)
     used = [each.latent for i, each in enumerate(candidates) if named[i].any()]
     images = records.feature_rows()[1][selection.rows]
     n_patches, size = reader.shape[1], settings.batch_size
@@ -270,11 +270,13 @@ def _of_vision_sae(job: Job, settings: DirectionSettings, records: RecordTable) 
     return _assembled(settings.method, "features", selection, chosen, decoder, sae.config.d_in)
 
 
-def _random(job: Job, settings: DirectionSettings, records: RecordTable) -> Directions:
+def _random(
+    job: Job, settings: DirectionSettings, records: RecordTable, judge: Judge
+) -> Directions:
     from vista.interventions.fitted import random_directions
     from vista.stages.loading import llm_width
 
-    selection = select(job, settings, records)
+    selection = select(job, settings, records, judge)
     concepts = tuple(
         ConceptDirection(name, True, int(present_b.sum()), norm=1.0)
         for name, present_b in zip(selection.names, selection.present_bc.T, strict=True)
@@ -283,10 +285,12 @@ def _random(job: Job, settings: DirectionSettings, records: RecordTable) -> Dire
     return Directions(settings.method, "stream", concepts, rows_cd)
 
 
-def _fitted(job: Job, settings: DirectionSettings, records: RecordTable) -> Directions:
+def _fitted(
+    job: Job, settings: DirectionSettings, records: RecordTable, judge: Judge
+) -> Directions:
     from vista.interventions.fitted import logistic, mean_difference
 
-    selection = select(job, settings, records)
+    selection = select(job, settings, records, judge)
     x_nd, positive_cn = _samples(job, settings, records, selection)
     if settings.method == "logistic":
         rows_cd = logistic(x_nd, positive_cn, settings.regularisation)

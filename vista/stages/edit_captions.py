@@ -21,6 +21,7 @@ from vista.data.records import read_records
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.edit_plan import Item, Variant, plan_items, variants_of
+from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_parquet
 from vista.store.features import FeatureReader
 
@@ -42,6 +43,7 @@ SCHEMA = pa.schema(
         pa.field("task", pa.string(), nullable=False),
         pa.field("variant", pa.string(), nullable=False),
         pa.field("coefficient", pa.float64(), nullable=False),
+        pa.field("blocks", pa.list_(pa.int32())),
         pa.field("caption", pa.string(), nullable=False),
         pa.field("found", pa.bool_(), nullable=False),
         pa.field("n_tokens", pa.int32(), nullable=False),
@@ -89,7 +91,7 @@ class _Editor:
         self.in_stream = self.directions.space == "stream"
         self._check()
         self.concepts = self._concepts()
-        self.variants = variants_of(self.settings)
+        self.variants = variants_of(self.settings, self.directions.space)
 
     @cached_property
     def _reads_latents(self) -> bool:
@@ -111,11 +113,12 @@ class _Editor:
                 f"edit.blocks is null, but directions of method {directions.method} belong to no "
                 "block; list the blocks"
             )
-        if settings.blocks is not None and max(settings.blocks) >= self.llm.n_blocks:
-            raise UserError(
-                f"edit.blocks {list(settings.blocks)}: the language model has blocks "
-                f"0..{self.llm.n_blocks - 1}"
-            )
+        last = self.llm.n_blocks - 1
+        for blocks in settings.blocks or ():
+            if blocks[-1] > last:
+                raise UserError(
+                    f"edit.blocks {list(blocks)}: the language model has blocks 0..{last}"
+                )
 
     def _concepts(self) -> dict[str, Concept]:
         """The concepts that have a direction; their latents only where an edit reads them."""
@@ -163,13 +166,7 @@ class _Editor:
 
     def run(self) -> None:
         """Caption batch after batch, then join the parts."""
-        geometry = self.job.input("features")
-        items = plan_items(self.settings, self.records, self.directions, geometry)
-        if not items:
-            raise UserError(
-                f"edit.split {self.settings.split!r}: no image of that split has exactly one "
-                "object that is a source; choose another split, other pairs or other concepts"
-            )
+        items = self._items()
         batches = self._batches(items)
         folder = self.job.work / PARTS
         folder.mkdir(exist_ok=True)
@@ -191,18 +188,36 @@ class _Editor:
         self._write_facts(len(items))
         shutil.rmtree(folder)
 
+    def _items(self) -> list[Item]:
+        settings = self.settings
+        judge = stage_judge(self.job, settings.judge)
+        geometry = self.job.input("features")
+        items = plan_items(settings, self.records, self.directions, geometry, judge)
+        write_tally(self.job, judge)
+        if not items:
+            lacks = "exactly one object that is a source"
+            if settings.sources == "words":
+                lacks = "a reference caption that names a source, and patches of objects to edit"
+            raise UserError(
+                f"edit.split {settings.split!r}: no image of that split has {lacks}; choose "
+                "another split, other pairs or other concepts"
+            )
+        return items
+
     def _write_facts(self, n_images: int) -> None:
         settings, directions = self.settings, self.directions
         facts = {
             "method": directions.method,
             "space": directions.space,
             "how": settings.how,
-            "blocks": list(settings.blocks) if settings.blocks and self.in_stream else None,
+            "blocks": settings.blocks if self.in_stream else None,
             "coefficients": list(settings.coefficients),
             "task": settings.task,
             "n_images": n_images,
             "concepts_found": len(self.concepts),
             "concepts": len(directions.concepts),
+            # Sources that are words and no classes of objects.
+            "words": directions.names if settings.sources == "words" else [],
         }
         text = json.dumps(facts, sort_keys=True, indent=1, allow_nan=False)
         (self.job.work / FACTS).write_text(text + "\n", encoding="utf-8")
@@ -264,6 +279,7 @@ class _Editor:
                         "task": self.settings.task,
                         "variant": edited.place if edited else "none",
                         "coefficient": edited.coefficient if edited else 0.0,
+                        "blocks": edited.blocks if edited else None,
                         "caption": captions[b],
                         "found": self._found(item),
                         "n_tokens": 0 if edit is None else int(edit.patches_p.sum()),
@@ -338,7 +354,7 @@ class _Editor:
         settings = self.settings
         blocks: tuple[int, ...] = ()
         if self.in_stream:
-            blocks = settings.blocks or (self._own_block(item),)
+            blocks = variant.blocks or (self._own_block(item),)
         return RowEdit(
             settings.how,
             variant.coefficient,

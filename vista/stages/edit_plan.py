@@ -6,7 +6,7 @@ Legend of shape suffixes: p patch token.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.artifacts import Artifact, digest_text
-from vista.config.interventions import EditSettings
+from vista.config.interventions import Blocks, EditSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Object, Record, RecordTable, Turn, decode_mask
 from vista.errors import UserError
-from vista.interventions.directions import Directions
+from vista.interventions.directions import Directions, Space
 from vista.interventions.selection import derangement
-from vista.judges import load_judge
+from vista.judges import Judge
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import inflections
 from vista.stages.caption import DEFAULT_QUESTION
@@ -32,10 +32,14 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Variant:
-    """One edit of an image: `place` is object, outside, all or active."""
+    """One edit of an image: `place` is object, outside, all or active.
+
+    `blocks` are None in feature space, and where each latent's own block is edited.
+    """
 
     place: str
     coefficient: float
+    blocks: Blocks | None
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class Item:
         target: What is to come, None for removal.
         asked: The question, and the reference caption as its answer.
         touched: Words for source and target in any text.
-        object_p: Patches of the object.
-        outside_p: As many patches outside its box, drawn; fewer where there are not as many.
+        object_p: Patches of the object, or of all objects.
+        outside_p: As many patches outside every box, drawn; fewer where there are not as many.
     """
 
     row: int
@@ -72,34 +76,53 @@ class Item:
         return self.object_p if place == "object" else self.outside_p
 
 
-def variants_of(settings: EditSettings) -> list[Variant]:
+def variants_of(settings: EditSettings, space: Space) -> list[Variant]:
     """Return the edits that each image gets: places in the order of the config, then control."""
     places: list[str] = list(settings.tokens)
     if settings.outside and "object" in places:
         places.append("outside")
-    return [Variant(place, c) for place in places for c in settings.coefficients]
+    choices: Sequence[Blocks | None] = (None,)
+    if space == "stream" and settings.blocks is not None:
+        choices = settings.blocks
+    return [
+        Variant(place, coefficient, blocks)
+        for place in places
+        for blocks in choices
+        for coefficient in settings.coefficients
+    ]
 
 
 def plan_items(
-    settings: EditSettings, records: RecordTable, directions: Directions, features: Artifact
+    settings: EditSettings,
+    records: RecordTable,
+    directions: Directions,
+    features: Artifact,
+    judge: Judge,
 ) -> list[Item]:
-    """Return the images with exactly one object (crowds apart) that have a source, in order.
+    """Return the images that have a source and patches to edit, in order.
 
-    An image whose object was cropped away altogether, or has no mask where masks are asked for, is
-    left out.
+    `judge` says which concepts a reference caption names, where these are the sources. With
+    `images` one_object an image has exactly one object (crowds apart); it is left out where that
+    was cropped away altogether, or has no mask where masks are asked for. With `images` any that
+    holds for edits of the objects' patches only.
 
     Raises:
         UserError: `edit.pairs` or `edit.only` names what the directions have no entry for.
     """
     target_of = _targets(settings, directions)
     shape = read_geometry(features)
-    rows = records.rows_of(settings.split).tolist()
-    shown = records.select(rows)
-    sources = _sources(settings, shown, directions)
+    given = records.rows_of(settings.split).tolist()
+    pictures = [
+        (row, record)
+        for row, record in zip(given, records.select(given), strict=True)
+        if settings.images == "any" or len(_objects(record)) == 1
+    ]
+    shown = [record for _, record in pictures]
+    sources = _sources(settings, shown, directions.names, target_of, judge)
     patterns: dict[tuple[str, str | None], re.Pattern[str]] = {}
     items = []
-    for row, record, source in zip(rows, shown, sources, strict=True):
-        if source is None or source not in target_of:
+    for (row, record), source in zip(pictures, sources, strict=True):
+        if source is None:
             continue
         target = target_of[source]
         found = _patches(settings, record, shape)
@@ -142,60 +165,85 @@ def _targets(settings: EditSettings, directions: Directions) -> dict[str, str | 
         target_of = {names[c]: names[other] for c, other in enumerate(partner) if other != c}
     else:
         target_of = dict(settings.pairs)
-        takes = settings.how in ("remove_add", "swap") or "active" in settings.tokens
-        asked = {target for _, target in settings.pairs} | (set(target_of) if takes else set())
-        if missing := sorted(asked - set(names)):
-            raise UserError(
-                f"edit.pairs: the directions have no entry for {missing[0]!r}; add it to "
-                "directions.concepts.words"
-            )
     if missing := sorted(set(settings.only) - set(target_of)):
         raise UserError(f"edit.only: {missing[0]!r} is no source; choose among the concepts")
     if settings.only:
         target_of = {name: target_of[name] for name in settings.only}
+    # A source that nothing is taken along needs no direction of its own.
+    takes = (
+        settings.how in ("remove_add", "swap")
+        or "active" in settings.tokens
+        or settings.sources == "words"
+    )
+    asked = {target for target in target_of.values() if target} | set(target_of if takes else ())
+    if missing := sorted(asked - set(directions.names)):
+        raise UserError(
+            f"edit.pairs: the directions have no entry for {missing[0]!r}; add it to "
+            "directions.concepts.words"
+        )
     return target_of
 
 
 def _sources(
-    settings: EditSettings, shown: Sequence[Record], directions: Directions
+    settings: EditSettings,
+    shown: Sequence[Record],
+    names: Sequence[str],
+    target_of: Mapping[str, str | None],
+    judge: Judge,
 ) -> list[str | None]:
-    """What stands for the source in each image; None where it has not exactly one object."""
-    one = [sum(not each.crowd for each in record.objects) == 1 for record in shown]
+    """What stands for the source in each image; None where nothing does that is asked for.
+
+    Of several words that a caption names one is drawn. A word whose target the caption names too
+    is none of them: without any edit that target is there already.
+    """
     if settings.sources == "objects":
-        return [
-            _object(record).category if single else None
-            for record, single in zip(shown, one, strict=True)
-        ]
-    judge = load_judge(settings.judge)
-    said = judge.judge([reference(record) for record in shown], directions.names)
-    return [
-        directions.names[int(np.argmax(said_c))] if single and said_c.any() else None
-        for single, said_c in zip(one, said, strict=True)
-    ]
+        found = [_objects(record)[0].category for record in shown]
+        return [category if category in target_of else None for category in found]
+    # Judged among all concepts: "top left" is not the concept "top", asked for or not.
+    said = judge.judge([reference(record) for record in shown], names)
+    sources: list[str | None] = []
+    for record, said_c in zip(shown, said, strict=True):
+        told = {name for name, is_told in zip(names, said_c, strict=True) if is_told}
+        # By name: the same source whatever the method.
+        fit = sorted(name for name in told & set(target_of) if target_of[name] not in told)
+        sources.append(str(_rng(settings, record).choice(fit)) if fit else None)
+    return sources
 
 
-def _object(record: Record) -> Object:
-    return next(each for each in record.objects if not each.crowd)
+def _rng(settings: EditSettings, record: Record) -> np.random.Generator:
+    """Draws of the image's own: they do not depend on the other images."""
+    return np.random.default_rng(int(digest_text(f"{settings.seed} {record.image_id}")[:16], 16))
+
+
+def _objects(record: Record) -> list[Object]:
+    return [each for each in record.objects if not each.crowd]
 
 
 def _patches(
     settings: EditSettings, record: Record, shape: dict[str, Any]
 ) -> tuple[BoolArray, BoolArray] | None:
-    """Patches of the one object, and the drawn ones outside its box; None if it has none."""
-    geometry, item = ImageGeometry(record.width, record.height, **shape), _object(record)
-    box_p = object_p = geometry.box_to_patches(item.box)
+    """Patches of the objects, and as many drawn outside all boxes; None if there must be some."""
+    geometry = ImageGeometry(record.width, record.height, **shape)
+    nowhere_p = np.zeros(geometry.n_patches, dtype=bool)
+
+    def touched(objects: Sequence[Object]) -> BoolArray:
+        boxes = [geometry.box_to_patches(each.box) for each in objects]
+        touched_p: BoolArray = np.any([nowhere_p, *boxes], axis=0)
+        return touched_p
+
+    objects = _objects(record)
+    object_p = touched(objects)
     if settings.object_by == "mask":
-        if item.rle is None:
-            return None
-        object_p = geometry.mask_to_patches(decode_mask(item.rle)) >= settings.mask_cover
-    if not object_p.any():
+        masks = [decode_mask(each.rle) for each in objects if each.rle is not None]
+        object_p = nowhere_p
+        if masks and len(masks) == len(objects):
+            cover_p = geometry.mask_to_patches(np.any(masks, axis=0))
+            object_p = cover_p >= settings.mask_cover
+    if not object_p.any() and (settings.images == "one_object" or "object" in settings.tokens):
         return None
-    # A seed of the image's own: what is drawn does not depend on the other images.
-    seed = int(digest_text(f"{settings.seed} {record.image_id}")[:16], 16)
-    free = np.flatnonzero(~(box_p | object_p))
-    drawn = np.random.default_rng(seed).permutation(free)[: int(object_p.sum())]
-    outside_p = np.zeros_like(object_p)
-    outside_p[drawn] = True
+    free = np.flatnonzero(~(touched(record.objects) | object_p))
+    outside_p = nowhere_p.copy()
+    outside_p[_rng(settings, record).permutation(free)[: int(object_p.sum())]] = True
     return object_p, outside_p
 
 

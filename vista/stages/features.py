@@ -19,11 +19,11 @@ from PIL import Image
 from vista.artifacts import Job
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.data.geometry import prepare_image
-from vista.data.images import UnusableImage
-from vista.data.records import ImageSource, Record, read_records
-from vista.data.source import images_root
+from vista.data.images import ImageSource, UnusableImage
+from vista.data.records import Record, read_records
 from vista.errors import UserError
 from vista.progress import progress
+from vista.stages.image_files import image_files
 from vista.stages.model_folder import model_folder
 from vista.store.features import FeatureWriter
 
@@ -46,13 +46,7 @@ def run(job: Job) -> None:
     records = read_records(records_input.file("records.parquet"))
     # An image that several records are about has one row of features: its first record's.
     firsts = np.unique(records.feature_rows()[1], return_index=True)[1]
-    world, fetched = job.optional("world"), job.optional("fetched")
-    root = images_root(
-        records_input.settings,
-        world.path if world else None,
-        fetched.store("data") if fetched else None,
-    )
-    images = ImageSource(root)
+    images, world = image_files(job), job.optional("world")
     source = settings.source
     encoder = load_encoder(
         model_folder(job, "encoder", source),

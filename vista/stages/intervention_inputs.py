@@ -18,6 +18,7 @@ from vista.judges import Judge
 from vista.metrics.edited_captions import (
     OUTSIDE,
     UNEDITED,
+    Edit,
     EditedCaption,
     ItemKey,
     Scored,
@@ -31,7 +32,7 @@ from vista.stages.results import write_result
 CAPTIONS = "captions.parquet"
 FACTS = "edits.json"
 _COLUMNS = [
-    *("image_id", "source", "target", "variant", "coefficient", "caption", "found"),
+    *("image_id", "source", "target", "variant", "coefficient", "blocks", "caption", "found"),
     *("loss_sum", "loss_tokens"),
 ]
 
@@ -45,11 +46,12 @@ def score_edits(job: Job, task: Task) -> None:
     settings = InterventionMetricSettings.model_validate(job.settings)
     judge = stage_judge(job, settings.judge)
     records = list(read_records(job.input("records").file("records.parquet")))
+    facts = read_facts(job.input("test"))
+    attributes = sorted({*settings.attributes, *facts["words"]})
     scored = {
-        role: _scored(job.input(role), task, records, judge, settings.attributes)
+        role: _scored(job.input(role), task, records, judge, attributes)
         for role in ("development", "test")
     }
-    facts = read_facts(job.input("test"))
     result = intervention_figures(
         task,
         scored["development"],
@@ -57,14 +59,13 @@ def score_edits(job: Job, task: Task) -> None:
         method=facts["method"],
         space=facts["space"],
         how=facts["how"],
-        blocks=facts["blocks"],
         judge_name=judge.name,
-        n_attributes=len(set(settings.attributes)),
+        n_attributes=len(attributes),
         seed=settings.bootstrap.seed,
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,
     )
-    chosen = {(edit.variant, edit.coefficient) for edit in result.edits}
+    chosen = {edit.edit for edit in result.edits}
     write_result(job, result, _items_table(scored["test"], chosen))
     write_tally(job, judge)
 
@@ -76,7 +77,7 @@ def read_facts(captions: Artifact) -> dict[str, Any]:
 
 
 def chosen_scores(result: Artifact) -> dict[str, dict[ItemKey, int]]:
-    """Return each test item's score at the chosen coefficient, by place of the edit."""
+    """Return each test item's score at the chosen coefficient and blocks, by place of the edit."""
     table = pq.read_table(
         result.file("items.parquet"),
         columns=["image_id", "source", "target", "variant", "score"],
@@ -100,7 +101,7 @@ def _scored(
     table = pq.read_table(path)
     tasks = set(table.column("task").to_pylist())
     if not tasks:
-        raise UserError(f"{path} has no caption: its split has no image with exactly one object.")
+        raise UserError(f"{path} has no caption: its split has no image that can be edited.")
     if tasks != {task}:
         raise UserError(f"{path} is of task {sorted(tasks)[0]!r}, not {task!r}.")
     # An object that covers the grid leaves nothing outside it: no control, and no failed one.
@@ -108,7 +109,10 @@ def _scored(
     given = edited | ~np.asarray(table.column("found"))
     controls = np.asarray(table.column("variant")) == OUTSIDE
     kept = table.select(_COLUMNS).filter(pa.array(given | ~controls))
-    captions = [EditedCaption(**row) for row in kept.to_pylist()]
+    captions = [
+        EditedCaption(**{**row, "blocks": None if (at := row["blocks"]) is None else tuple(at)})
+        for row in kept.to_pylist()
+    ]
     if all(each.variant == UNEDITED for each in captions):
         raise UserError(f"{path} has no edited caption; give the edit a coefficient.")
     wanted = {each.image_id for each in captions}
@@ -126,7 +130,7 @@ def _texts(record: Record) -> list[str]:
     return [*record.captions, *(turn.answer for turn in record.turns)]
 
 
-def _items_table(scored: Iterable[Scored], chosen: set[tuple[str, float]]) -> pa.Table:
+def _items_table(scored: Iterable[Scored], chosen: set[Edit]) -> pa.Table:
     """One row a test item and edit."""
     rows = list(scored)
     columns: dict[str, Any] = {
@@ -137,9 +141,10 @@ def _items_table(scored: Iterable[Scored], chosen: set[tuple[str, float]]) -> pa
             ("target", pa.string()),
             ("variant", pa.string()),
             ("coefficient", pa.float64()),
+            ("blocks", pa.list_(pa.int32())),
         )
     }
-    columns["chosen"] = [(each.variant, each.coefficient) in chosen for each in rows]
+    columns["chosen"] = [each.edit in chosen for each in rows]
     for name, kind in (
         ("score", pa.int32()),
         ("found", pa.bool_()),

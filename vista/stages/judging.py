@@ -10,7 +10,7 @@ import numpy as np
 
 from vista.artifacts import Job
 from vista.config.judges import EmbeddingJudgeSettings, JudgeSettings, judge_source
-from vista.data.records import RecordTable, read_records
+from vista.data.records import Record, RecordTable, read_records
 from vista.errors import UserError
 from vista.judges import Judge, Resources, load_judge
 from vista.progress import progress
@@ -20,11 +20,11 @@ from vista.stages.model_folder import model_folder
 JUDGEMENTS = "judgements"
 
 
-def stage_judge(job: Job, settings: str | JudgeSettings) -> Judge:
+def stage_judge(job: Job, settings: str | JudgeSettings, role: str = "judge") -> Judge:
     """Return the judge of a stage.
 
-    A model that the workflow fetched is the input `judge`. An embedding judge without a threshold
-    gets one from the input `records`.
+    A model that the workflow fetched is the input `role`. An embedding judge without a threshold
+    gets one from the input `records`; it is told in `role`.json.
 
     Raises:
         UserError: The judge cannot be loaded, or its threshold cannot be fitted.
@@ -35,31 +35,41 @@ def stage_judge(job: Job, settings: str | JudgeSettings) -> Judge:
     judge = load_judge(
         settings,
         Resources(
-            model=None if source is None else str(model_folder(job, "judge", source)),
+            model=None if source is None else str(model_folder(job, role, source)),
             cache=str(job.work.parents[2] / JUDGEMENTS),
             progress=_watched,
         ),
     )
     if isinstance(settings, EmbeddingJudgeSettings) and settings.threshold is None:
         records = read_records(job.input("records").file("records.parquet"))
-        return _fitted(job, judge, records, settings.fit_split)
+        return _fitted(job, role, judge, records, settings.fit_split)
     return judge
 
 
-def write_tally(job: Job, judge: Judge) -> None:
-    """Write judge.json where a judge had to ask a model: how many verdicts it failed to give."""
+def write_tally(job: Job, judge: Judge, role: str = "judge") -> None:
+    """Write `role`.json where a judge had to ask a model: how many verdicts it failed to give."""
     tally = getattr(judge, "tally", None)
     if tally is not None:
         # Not what was asked now and what was kept: a second run would differ.
         content = {"verdicts": tally.verdicts, "unanswered": tally.unanswered}
-        _write(job, {"judge": judge.name, **content})
+        _write(job, role, {"judge": judge.name, **content})
 
 
-def _fitted(job: Job, judge: Any, records: RecordTable, split: str) -> Judge:
-    """Fit the threshold on reference captions, which name the objects that they show."""
-    shown = [record for record in records.select(records.rows_of(split).tolist()) if record.turns]
+def reference_captions(record: Record) -> tuple[str, ...]:
+    """Return the captions that the data give an image, or its first answer where it has none."""
+    return record.captions or tuple(turn.answer for turn in record.turns[:1])
+
+
+def _fitted(job: Job, role: str, judge: Any, records: RecordTable, split: str) -> Judge:
+    """Fit the threshold on each image's first reference caption and the objects of the split.
+
+    That a caption names what its image shows is all the truth there is; labels of latents, which
+    a judge mostly reads, are shorter. `vista.stages.judge_agreement` measures how it carries over.
+    """
+    rows = records.select(records.rows_of(split).tolist())
+    shown = [record for record in rows if reference_captions(record)]
     objects = sorted({name for record in shown for name in record.categories})
-    texts = [record.turns[0].answer for record in shown]
+    texts = [reference_captions(record)[0] for record in shown]
     if not texts or not objects:
         raise UserError(
             f"judge.fit_split: no image of {split!r} has a caption and an object; give "
@@ -67,13 +77,13 @@ def _fitted(job: Job, judge: Any, records: RecordTable, split: str) -> Judge:
         )
     truth = np.array([[name in record.categories for name in objects] for record in shown])
     fitted, threshold = judge.fit(texts, objects, truth)
-    _write(job, {"judge": fitted.name, "threshold": asdict(threshold)})
+    _write(job, role, {"judge": fitted.name, "threshold": asdict(threshold)})
     return fitted  # type: ignore[no-any-return]
 
 
-def _write(job: Job, content: dict[str, Any]) -> None:
+def _write(job: Job, role: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
-    (job.work / "judge.json").write_text(text + "\n", encoding="utf-8")
+    (job.work / f"{role}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _watched(items: Any, total: int) -> Any:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
 import numpy as np
 import pyarrow as pa
 
 from vista.artifacts import Job
 from vista.config.metrics import MatchingSettings
-from vista.metrics.matching_rate import LayerInput, MatchingItems, matching_rate
+from vista.data.images import UnusableImage
+from vista.data.records import Record
+from vista.errors import UserError
+from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
+from vista.metrics.matching_images import LookFunction, image_scores
+from vista.metrics.matching_rate import (
+    LayerInput,
+    Scores,
+    VerdictArray,
+    matching_rate,
+    object_scores,
+)
 from vista.metrics.ranking import Ranked
+from vista.stages.image_files import image_files
 from vista.stages.judging import stage_judge, write_tally
 from vista.stages.latent_inputs import (
     rank_layer,
@@ -18,24 +34,35 @@ from vista.stages.latent_inputs import (
 )
 from vista.stages.results import write_result
 
+_VERDICTS = {YES: True, NO: False, UNANSWERED: None}
+
 
 def run(job: Job) -> None:
-    """Read latents, labels and records; write the result and each image's latents."""
+    """Read latents, labels and records; write the result and each image's latents.
+
+    With `evidence: image` the images are read too, from `world` or `fetched` where they lie there.
+    """
     settings = MatchingSettings.model_validate(job.settings)
     judge = stage_judge(job, settings.judge)
     latents = read_latents(job)
     records = read_image_records(job, latents)
-    # Images without objects still count for the frequency mask, but nobody can judge them.
-    judged = np.flatnonzero([bool(record.objects) for record in records])
+    seen = settings.evidence == "image"
+    # Images without objects still count for the frequency mask, but only who sees them can judge.
+    judged = np.flatnonzero([seen or bool(record.objects) for record in records])
     layers: dict[int, LayerInput] = {}
     for layer, labels in read_layer_labels(job, latents).items():
         ranked, mask = rank_layer(latents, layer, labels, settings.mask, max(settings.ks))
         chosen = Ranked(ranked.latent_bn[judged], ranked.token_bn[judged], ranked.value_bn[judged])
         layers[layer] = LayerInput(chosen, labels.label_s, mask)
-    result, items = matching_rate(
+    if seen:
+        look = _look(job, judge, records)
+        scores = image_scores(layers, len(records), look, settings.ks, settings.shuffle_seed)
+    else:
+        objects = [records[i].categories for i in judged]
+        scores = object_scores(layers, objects, judge.judge, settings.ks)
+    result = matching_rate(
         layers,
-        [records[i].categories for i in judged],
-        judge.judge,
+        scores,
         judge_name=judge.name,
         top_k=settings.top_k,
         ks=settings.ks,
@@ -47,13 +74,31 @@ def run(job: Job) -> None:
         level=settings.bootstrap.level,
     )
     image_ids = [records[i].image_id for i in judged]
-    write_result(job, result, _items_table(image_ids, layers, items))
+    write_result(job, result, _items_table(image_ids, layers, scores))
     write_tally(job, judge)
 
 
-def _items_table(
-    image_ids: list[str], layers: dict[int, LayerInput], items: MatchingItems
-) -> pa.Table:
+def _look(job: Job, judge: Judge, records: list[Record]) -> LookFunction:
+    """Return what shows the files of the images to the judge."""
+    images = image_files(job)
+
+    def look(shown: Sequence[int], labels: Sequence[Sequence[str | None]]) -> VerdictArray:
+        items = [
+            Shown(partial(images.read, records[b]), row)
+            for b, row in zip(shown, labels, strict=True)
+        ]
+        try:
+            # The settings refuse every other judge.
+            return cast(LookingJudge, judge).judge_images(items)
+        except UnusableImage as error:
+            raise UserError(
+                f"{error}: put it back, or set metrics.matching_rate.evidence to objects"
+            ) from error
+
+    return look
+
+
+def _items_table(image_ids: list[str], layers: dict[int, LayerInput], scores: Scores) -> pa.Table:
     """One row an image and layer: its latents, strongest first, and what they matched."""
     tables = []
     for layer, given in sorted(layers.items()):
@@ -69,11 +114,17 @@ def _items_table(
         for name, values, kind in (
             ("tokens", given.ranked.token_bn, pa.int32()),
             ("activations", given.ranked.value_bn, pa.float32()),
-            ("named", items.named_bn[layer], pa.bool_()),
         ):
             cut = [row[: len(k)].tolist() for row, k in zip(values, kept, strict=True)]
             columns[name] = pa.array(cut, pa.list_(kind))
-        for k, matched in sorted(items.matched[layer].items()):
-            columns[f"matched@{k}"] = pa.array(matched > 0.5, pa.bool_())
+        columns["named"] = pa.array(
+            [
+                [_VERDICTS[verdict] for verdict in row[: len(k)].tolist()]
+                for row, k in zip(scores.layers[layer].named_bn, kept, strict=True)
+            ],
+            pa.list_(pa.bool_()),
+        )
+        for k, level in sorted(scores.layers[layer].matching.items()):
+            columns[f"matched@{k}"] = pa.array(level.own_b > 0.5, pa.bool_(), np.isnan(level.own_b))
         tables.append(pa.table(columns))
     return pa.concat_tables(tables)

@@ -191,14 +191,23 @@ def _notes(job: Job) -> list[str]:
     for point, artifact in aligned(job, "metrics", "points"):
         if point["metric"] == "matching_rate":
             found = read_result(artifact)
+            judged = (
+                "the image itself, and for the shuffled level one other image"
+                if found["evidence"] == "image"
+                else f"the names of its objects ({found['n_categories']} classes; "
+                f"{found['n_without_objects']} images without objects left out)"
+            )
             notes.append(
                 "Matching rate: latents active in more than "
                 f"{100 * found['max_image_share']:g} % of the images or on more than "
                 f"{100 * found['max_label_density']:g} % of the text tokens are masked (published: "
-                f"5 % and 0.5 %); judge `{found['judge']}`; {found['n_images']} images with "
-                f"{found['n_categories']} classes, {found['n_without_objects']} without objects "
-                "left out."
+                f"5 % and 0.5 %); judge `{found['judge']}`, {found['n_images']} images, labels "
+                f"judged against {judged}."
             )
+        if point["metric"] == "judge_agreement":
+            judges = read_result(artifact)["judges"]
+            named = ", ".join(f"{name}: `{full}`" for name, full in sorted(judges.items()))
+            notes.append(f"Judges that were measured: {named}.")
         if point["metric"] == "localization":
             found = read_result(artifact)
             notes.append(

@@ -10,13 +10,12 @@ import numpy as np
 from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.images import ImageSource
 from vista.data.records import Record, RecordTable, read_records
-from vista.data.source import images_root
 from vista.judges.whole_word import WholeWordJudge
 from vista.metrics.localization import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
 from vista.sae.label_table import FILE, LatentLabels, read_labels
+from vista.stages.image_files import image_files
 from vista.stages.latent_inputs import LatentMaps, class_mask, read_geometry
 from vista.store.latents import LatentReader
 
@@ -169,13 +168,9 @@ def _places(reader: LatentReader) -> dict[str, int]:
 
 def _image_opener(job: Job) -> Callable[[Record], Any]:
     """Return what opens an image: of the drawn world, verified, or where the records' lie."""
-    world, fetched = job.optional("world"), job.optional("fetched")
+    source, world = image_files(job), job.optional("world")
     if world is None:
-        settings = job.input("records").settings
-        return ImageSource(
-            images_root(settings, None, fetched.store("data") if fetched else None)
-        ).open
-    source = ImageSource(world.path / "images")
+        return source.open
 
     def open_verified(record: Record) -> Any:
         world.file(f"images/{record.path}")

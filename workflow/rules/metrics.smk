@@ -41,6 +41,26 @@ rule naming:
         " --threads {threads} --log {log:q}"
 
 
+rule judge_agreement:
+    input:
+        lambda wildcards: plan.inputs("judge_agreement", wildcards.node),
+    output:
+        f"{plan.results}/judge_agreement/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/judge_agreement/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/judge_agreement/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("judge_agreement", wildcards.node),
+        code=lambda wildcards: plan.code("judge_agreement", wildcards.node),
+    message:
+        "measuring judges on {wildcards.node}"
+    shell:
+        "vista judge_agreement --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
+
+
 rule reconstruction:
     input:
         lambda wildcards: plan.inputs("reconstruction", wildcards.node),

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from vista.config.interventions import PRESETS, DirectionSettings, EditSettings
+from vista.config.judges import judge_files
 from vista.errors import UserError
 from vista.interventions.directions import summed_rows
 from vista.interventions.fitted import logistic, mean_difference, random_directions
@@ -131,11 +132,32 @@ def test_presets_hold_the_published_edit() -> None:
     for name in PRESETS:
         settings = EditSettings(preset=name)
         assert settings.coefficients == (10.0,)
-        assert settings.blocks == ((0, 1) if name.endswith("llama") else (0, 1, 2))
+        assert settings.blocks == (((0, 1) if name.endswith("llama") else (0, 1, 2)),)
         assert EditSettings.model_validate(settings.model_dump(mode="json")) == settings
     assert EditSettings(preset="published_replacement").how == "add"
     own = EditSettings(preset="published_removal", coefficients=(2.0,))
     assert (own.coefficients, own.how) == ((2.0,), "subtract")
+
+
+def test_one_choice_of_blocks_is_a_sweep_of_one() -> None:
+    assert EditSettings().blocks == EditSettings(blocks=[0, 1]).blocks == ((0, 1),)
+    assert EditSettings(blocks=[1, 0]) == EditSettings(blocks=[[0, 1]])
+    several = EditSettings(blocks=[[0], [2, 0, 1]])
+    assert several.blocks == ((0,), (0, 1, 2))
+    assert EditSettings.model_validate_json(several.model_dump_json()) == several
+    assert EditSettings(blocks=None).blocks is None
+
+
+@pytest.mark.parametrize("model", [EditSettings, DirectionSettings])
+def test_a_judge_is_a_name_or_has_settings(model: Any) -> None:
+    # A name stays a name: ids of runs without settings of a judge do not change.
+    assert model(judge="lexical").model_dump(mode="json")["judge"] == "lexical"
+    given = {"kind": "lexical", "wordnet": "/usr/share/wordnet"}
+    settings = model(judge=given)
+    assert judge_files(settings.judge) == tuple(
+        f"/usr/share/wordnet/{name}.noun" for name in ("index", "data")
+    )
+    assert model.model_validate(settings.model_dump(mode="json")) == settings
 
 
 @pytest.mark.parametrize(
@@ -144,6 +166,10 @@ def test_presets_hold_the_published_edit() -> None:
         (EditSettings, {"task": "remove", "how": "add"}, "does not remove"),
         (EditSettings, {"coefficients": ()}, "coefficients"),
         (EditSettings, {"blocks": ()}, "blocks"),
+        (EditSettings, {"blocks": ((0,), ())}, "blocks"),
+        (EditSettings, {"blocks": (0, -1)}, "blocks"),
+        (EditSettings, {"blocks": ((1, 0), (0, 1))}, "names a choice twice"),
+        (EditSettings, {"images": "any"}, "needs sources: words"),
         (EditSettings, {"preset": "mine"}, "preset"),
         (DirectionSettings, {"method": "latent_at"}, "preset or path"),
         (DirectionSettings, {"path": "x.json"}, "latent_at"),

@@ -2,249 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
+from planted_words import (
+    GROUNDS,
+    N_SELECT,
+    N_TEST,
+    NOUNS,
+    edit,
+    edit_job,
+    find,
+    named,
+    place,
+    read,
+)
 from safetensors.numpy import load_file
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
-from vista.config.interventions import DirectionSettings, EditSettings
-from vista.config.language import LanguageSettings, StandinLlm
-from vista.config.projector import LatentsSettings
-from vista.data.records import (
-    Box,
-    Object,
-    Record,
-    Turn,
-    read_records,
-    write_records,
-    write_text,
-)
+from vista.config.interventions import EditSettings
+from vista.data.records import read_records
 from vista.errors import UserError
-from vista.interventions.directions import Directions, read_directions
-from vista.language.model import LanguageModel
-from vista.projector.module import make_projector, save_projector
-from vista.sae.label_table import LatentLabels, write_labels
-from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages import directions, edit_captions, latents, train_llm
+from vista.judges import load_judge
+from vista.stages import edit_captions
 from vista.stages.edit_plan import plan_items
-from vista.standins import llm as standin
-from vista.store.features import FeatureWriter
 
-NOUNS = ("cat", "dog", "anchor", "umbrella", "star", "cloud")
-GROUNDS = ("sand", "grass")
-QUESTION = "what is here ?"
-SOURCE = StandinLlm(family="llama", d_model=32, n_blocks=2, n_heads=2, d_mlp=32, steps=300, seed=1)
-N_SELECT, N_TEST = 24, 18
-SIDE = 8.0
-
-
-def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact:
-    with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / "node")
-
-
-def place(i: int) -> int:
-    """The row of the 3 x 3 grid that image `i` has its object in."""
-    return i % 3
-
-
-def records() -> list[Record]:
-    found = []
-    for i in range(N_SELECT + N_TEST):
-        noun, ground = NOUNS[i % len(NOUNS)], GROUNDS[(i // 3) % 2]
-        objects = [Object(noun, Box(0.0, SIDE * place(i), 3 * SIDE, SIDE))]
-        if i == N_SELECT + N_TEST - 1:
-            objects.append(objects[0])  # two objects: not to be edited
-        found.append(
-            Record(
-                f"image_{i}",
-                "validation" if i < N_SELECT else "test",
-                f"image_{i}.png",
-                24,
-                24,
-                captions=(f"{noun} on {ground}",),
-                turns=(Turn(QUESTION, f"{noun} on {ground}"),),
-                objects=tuple(objects),
-            )
-        )
-    return found
-
-
-def opening(noun: str, ground: str, at: Iterable[int]) -> str:
-    words = np.full(9, ground, dtype=object)
-    words[list(at)] = noun
-    return " ".join(words)
-
-
-build_model = standin.build_model
-
-
-def without_first_attention(*args: Any) -> Any:
-    """A model whose block 0 moves nothing between tokens: text can read what is planted only in
-    the later blocks, so an edit after block 0 decides what is read."""
-    model = build_model(*args)
-    weight = model.model.layers[0].self_attn.o_proj.weight
-    weight.data.zero_()
-    weight.requires_grad_(False)
-    return model
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    root = tmp_path_factory.mktemp("artifacts")
-    rng = np.random.default_rng(0)
-
-    def documents(n: int) -> list[str]:
-        drawn = zip(rng.choice(NOUNS, n), rng.choice(GROUNDS, n), strict=True)
-        return [
-            f"{opening(noun, ground, rng.choice(9, 3, replace=False))}\t{QUESTION}\t"
-            f"{noun} on {ground}"
-            for noun, ground in drawn
-        ]
-
-    texts = {"train": documents(800), "heldout": documents(50)}
-    text = publish(root, "text", lambda work: write_text(work / "text.parquet", texts))
-    settings = SOURCE.model_dump(mode="json")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(standin, "build_model", without_first_attention)
-        llm = publish(
-            root, "train_llm", lambda work: train_llm.run(Job("n", settings, {"text": text}, work))
-        )
-    model = LanguageModel.load(llm.folder("model"))
-    every = records()
-
-    def write_features(work: Path) -> None:
-        words = [
-            opening(r.objects[0].category, r.captions[0].split()[-1], range(3 * p, 3 * p + 3))
-            for r, p in zip(every, map(place, range(len(every))), strict=True)
-        ]
-        stream_bpd = model.embed(torch.tensor(model.tokenizer(words)["input_ids"]))[:, 1:].numpy()
-        ids = [r.image_id for r in every]
-        writer = FeatureWriter(work / "features.zarr", ids, (3, 3), model.d_model)
-        writer.write_shard(0, stream_bpd)
-        writer.close()
-        (work / "geometry.json").write_text('{"size": 24, "patch": 8, "fit": "pad"}')
-
-    def write_projector(work: Path) -> None:
-        projector = make_projector("linear", model.d_model, model.d_model, 0)
-        with torch.no_grad():
-            projector.linears()[0].weight.copy_(torch.eye(model.d_model))
-            projector.linears()[0].bias.zero_()
-        save_projector(work, projector)
-
-    base = {
-        "root": root,
-        "llm": llm,
-        "records": publish(root, "records", lambda w: write_records(w / "records.parquet", every)),
-        "features": publish(root, "features", write_features),
-        "projector": publish(root, "train_projector", write_projector),
-    }
-    return base | latent_inputs(root, model, base)
-
-
-def latent_inputs(root: Path, model: LanguageModel, base: dict[str, Any]) -> dict[str, Any]:
-    """An SAE after block 0 and one on the features with a latent for every noun but the last, and
-    one for each ground."""
-    words = [*NOUNS[:-1], *GROUNDS]
-    every = [*NOUNS, *GROUNDS]
-    ids = torch.tensor(model.tokenizer([" ".join([word] * 9) for word in every])["input_ids"])
-    stream = model.forward(ids, taps=[0], stop_after=0).taps[0][:, 1:].mean(1)
-    found: dict[str, Any] = {}
-    for role, means_sd in (("sae", stream), ("vision_sae", model.embed(ids)[:, 1:].mean(1))):
-        centre_d = means_sd.mean(0)
-        kept = [every.index(word) for word in words]
-        weights = {
-            "W_enc": torch.linalg.pinv((means_sd - centre_d)[kept]),
-            "W_dec": (means_sd - centre_d)[kept].clone(),
-            "b_dec": centre_d,
-            "b_enc": torch.full((len(words),), -0.3),
-        }
-        config = SaeConfig("standard", model.d_model, len(words), 0, role)
-        sae = SparseAutoencoder(config, weights)
-        artifact = publish(root, role, lambda work, sae=sae: save_sae(work, sae))
-        share = np.full(len(words), 0.9, np.float32)
-        table = LatentLabels(0, role, 1, tuple(words), share, share / 9, ((),) * len(words))
-        record = ArtifactRecord("labels", {}, {"sae": artifact.digest}, "code", {})
-        with publishing(root, f"labels_{role}", "node", record) as work:
-            assert work is not None
-            write_labels(work / "labels.parquet", table)
-        labels = open_artifact(root / f"labels_{role}" / "node")
-        found |= {role: artifact, f"labels_{role}": labels}
-    inputs = {role: base[role] for role in ("llm", "records", "features", "projector")}
-    inputs["saes"] = [found["sae"]]
-    own = {"llm": llm_settings(), "latents": LatentsSettings(split="validation").model_dump()}
-    record = ArtifactRecord("latents", {}, {"saes": [found["sae"].digest]}, "code", {})
-    with publishing(root, "latents", "node", record) as work:
-        assert work is not None
-        latents.run(Job("latents", own, inputs, work))
-    return found | {"latents": open_artifact(root / "latents" / "node")}
-
-
-def llm_settings() -> dict[str, Any]:
-    whole = LanguageSettings(source=SOURCE).model_dump(mode="json")
-    return whole | {"source": {"kind": "standin", "family": "llama"}}
-
-
-_COUNT: Iterator[int] = iter(range(1000))
-
-
-def find(made: dict[str, Any], method: str, **changes: Any) -> Artifact:
-    settings = DirectionSettings(method=method, **changes).model_dump(mode="json")
-    inputs = {role: made[role] for role in ("records", "features", "projector", "llm", "latents")}
-    inputs |= {"saes": [made["sae"]], "labels": [made["labels_sae"]]}
-    if method == "vision_latent":
-        inputs |= {"vision_sae": made["vision_sae"], "labels": made["labels_vision_sae"]}
-    own = {"directions": settings, "llm": llm_settings()}
-    name = f"directions_{next(_COUNT)}"
-    return publish(made["root"], name, lambda work: directions.run(Job("d", own, inputs, work)))
-
-
-def read(artifact: Artifact) -> Directions:
-    return read_directions(artifact, {"stream": 32, "features": 32})
-
-
-def edit_job(made: dict[str, Any], found: Artifact, work: Path, **changes: Any) -> Job:
-    given = {"split": "test", "blocks": (0,), "max_new_tokens": 4, "batch_size": 11, **changes}
-    inputs = {role: made[role] for role in ("records", "features", "projector", "llm")}
-    inputs |= {"directions": found, "saes": [made["sae"]], "vision_sae": made["vision_sae"]}
-    own = {"llm": llm_settings(), "edit": EditSettings(**given).model_dump(mode="json")}
-    return Job("edit_captions", own, inputs, work)
-
-
-def edit(made: dict[str, Any], found: Artifact, **changes: Any) -> tuple[list[Any], dict[str, Any]]:
-    name = f"edit_captions_{next(_COUNT)}"
-    artifact = publish(
-        made["root"], name, lambda work: edit_captions.run(edit_job(made, found, work, **changes))
-    )
-    facts = json.loads(artifact.file("edits.json").read_text())
-    return pq.read_table(artifact.file("captions.parquet")).to_pylist(), facts
-
-
-def named(rows: list[Any], variant: str, key: str = "source", coefficient: float = -1) -> float:
-    """Share of a variant's captions, of concepts with a direction, that name source or target."""
-    chosen = [
-        key_in(row, key)
-        for row in rows
-        if row["variant"] == variant
-        and row["found"]
-        and (coefficient < 0 or row["coefficient"] == coefficient)
-    ]
-    return float(np.mean(chosen))
-
-
-def key_in(row: dict[str, Any], key: str) -> bool:
-    return row[key] in row["caption"].split()
+JUDGE = load_judge("lexical")
 
 
 def test_latents_are_found_by_label_and_marked_by_auroc(made: dict[str, Any]) -> None:
@@ -294,15 +79,18 @@ def test_a_word_is_a_concept_without_a_place(made: dict[str, Any]) -> None:
         assert found.names == list(GROUNDS)
         assert all(each.found and each.n_images == N_SELECT // 2 for each in found.concepts)
         assert all(each.auroc is not None and each.auroc > 0.95 for each in found.concepts)
-    rows, _ = edit(
+    rows, facts = edit(
         made,
         find(made, "latent", concepts=concepts),
         sources="words",
+        images="any",
         task="replace",
         how="remove_add",
         tokens=("all",),
         coefficients=(6.0,),
     )
+    assert facts["n_images"] == N_TEST  # the one with two objects too
+    assert facts["words"] == list(GROUNDS)
     assert {row["source"] for row in rows} == set(GROUNDS)
     assert named(rows, "none") > 0.9
     assert named(rows, "all", "target") > 0.8
@@ -314,6 +102,7 @@ def test_planted_nouns_are_removed_and_replaced(made: dict[str, Any], method: st
     strong = 6.0 if method == "vision_latent" else 5.0
     rows, facts = edit(made, found, coefficients=(0.001, strong))
     assert facts["n_images"] == N_TEST - 1  # one image has two objects
+    assert facts["words"] == []
     assert facts["space"] == ("features" if method == "vision_latent" else "stream")
     assert len(rows) == facts["n_images"] * (1 + 2 * 2)
     assert named(rows, "none") > 0.9
@@ -339,8 +128,10 @@ def test_ablation_and_swap_take_the_latent_that_fires(made: dict[str, Any]) -> N
     assert named(rows, "active", coefficient=2.0) < 0.2
     fired = {row["n_tokens"] for row in rows if row["variant"] == "active" and row["found"]}
     assert fired == {3}
-    rows, _ = edit(made, found, task="replace", how="swap", blocks=None, coefficients=(1.5,))
+    rows, facts = edit(made, found, task="replace", how="swap", blocks=None, coefficients=(1.5,))
     assert named(rows, "object", "target") > 0.8
+    assert facts["blocks"] is None
+    assert all(row["blocks"] is None for row in rows)
     with pytest.raises(UserError, match="no latent that fires"):
         edit(made, find(made, "random"), how="ablate")
 
@@ -382,7 +173,8 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()
     resumed.mkdir()
-    edit_captions.run(edit_job(made, found, whole, coefficients=(6.0,)))
+    sweep: dict[str, Any] = {"coefficients": (6.0,), "blocks": ((0,), (0, 1))}
+    edit_captions.run(edit_job(made, found, whole, **sweep))
     captioned = edit_captions._Editor._captioned
     calls: list[int] = []
 
@@ -394,9 +186,9 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(
 
     monkeypatch.setattr(edit_captions._Editor, "_captioned", fail_at_third)
     with pytest.raises(KeyboardInterrupt):
-        edit_captions.run(edit_job(made, found, resumed, coefficients=(6.0,)))
+        edit_captions.run(edit_job(made, found, resumed, **sweep))
     before = len(calls)
-    edit_captions.run(edit_job(made, found, resumed, coefficients=(6.0,)))
+    edit_captions.run(edit_job(made, found, resumed, **sweep))
     n_batches = len(calls) - before + 2
     assert n_batches > 3
     names = sorted(path.name for path in whole.iterdir())
@@ -408,9 +200,9 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(
     (resumed / "captions.parquet").unlink()
     calls[:] = [0]
     with pytest.raises(KeyboardInterrupt):
-        edit_captions.run(edit_job(made, found, resumed, coefficients=(6.0,), batch_size=4))
+        edit_captions.run(edit_job(made, found, resumed, **sweep, batch_size=4))
     calls[:] = [0] * 3
-    edit_captions.run(edit_job(made, found, resumed, coefficients=(6.0,)))
+    edit_captions.run(edit_job(made, found, resumed, **sweep))
     ids = [pq.read_table(each / "captions.parquet")["image_id"] for each in (whole, resumed)]
     assert ids[0].equals(ids[1])
 
@@ -438,7 +230,7 @@ def test_patches_outside_are_as_many_and_lie_outside(made: dict[str, Any]) -> No
     found = read(find(made, "latent"))
     table = read_records(made["records"].file("records.parquet"))
     settings = EditSettings(split="test", seed=3)
-    items = plan_items(settings, table, found, made["features"])
+    items = plan_items(settings, table, found, made["features"], JUDGE)
     assert [item.record.image_id for item in items] == [
         f"image_{i}" for i in range(N_SELECT, N_SELECT + N_TEST - 1)
     ]
@@ -448,10 +240,11 @@ def test_patches_outside_are_as_many_and_lie_outside(made: dict[str, Any]) -> No
         assert item.outside_p.sum() == 3
         assert not (item.outside_p & item.object_p).any()
     # What is drawn for an image does not depend on which others are edited.
-    few = plan_items(settings.model_copy(update={"max_images": 4}), table, found, made["features"])
+    fewer = settings.model_copy(update={"max_images": 4})
+    few = plan_items(fewer, table, found, made["features"], JUDGE)
     whole = {item.record.image_id: item for item in items}
     assert len(few) == 4
     for item in few:
         assert np.array_equal(item.outside_p, whole[item.record.image_id].outside_p)
     masked = settings.model_copy(update={"object_by": "mask"})
-    assert plan_items(masked, table, found, made["features"]) == []  # no object has a mask
+    assert plan_items(masked, table, found, made["features"], JUDGE) == []  # no object has a mask

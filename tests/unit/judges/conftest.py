@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,6 @@ import pytest
 from fake_endpoint import Endpoint
 
 from vista.config.judges import ApiJudgeSettings
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    endpoint = Endpoint()
-    yield endpoint
-    endpoint.close()
 
 
 @pytest.fixture

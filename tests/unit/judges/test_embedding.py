@@ -77,7 +77,8 @@ def test_the_fitted_threshold_parts_the_development_pairs() -> None:
     texts, objects = ["0", "10", "80", "90"], ["5", "85"]
     truth = np.array([[True, False], [True, False], [False, True], [False, True]])
     fitted, threshold = judge.fit(texts, objects, truth)
-    assert threshold.balanced_accuracy == 1 and (threshold.n_named, threshold.n_other) == (4, 4)
+    assert (threshold.precision, threshold.recall, threshold.f1) == (1, 1, 1)
+    assert (threshold.n, threshold.n_named) == (8, 4)
     # Half way between the cosines of 5 and of 75 degrees.
     middle = (np.cos(np.radians(5)) + np.cos(np.radians(75))) / 2
     assert threshold.value == pytest.approx(middle, abs=1e-6)
@@ -85,20 +86,34 @@ def test_the_fitted_threshold_parts_the_development_pairs() -> None:
     assert judge.threshold is None
 
 
-def test_balanced_accuracy_not_accuracy_is_maximised() -> None:
-    score = np.array([0.9, 0.8, 0.7, *[0.1] * 20])
-    truth = np.array([False, True, True, *[False] * 20])
+def test_f1_not_balanced_accuracy_is_maximised() -> None:
+    # Two pairs of a hundred belong together. Taking in the second, too, costs eight wrong ones:
+    # 8 of 98 others are little to balanced accuracy, and four fifths of what would be accepted.
+    score = np.array([0.9, *[0.7] * 8, 0.6, *[0.1] * 90])
+    truth = np.array([True, *[False] * 8, True, *[False] * 90])
     found = fit_threshold(score, truth)
-    assert found.value == pytest.approx(0.4)
-    assert found.balanced_accuracy == pytest.approx((1 + 20 / 21) / 2)
+    assert found.value == pytest.approx(0.8)
+    assert (found.precision, found.recall) == (1, 0.5)
+    assert found.f1 == pytest.approx(2 / 3)
+    assert (found.n, found.n_named) == (100, 2)
+
+
+def test_f1_not_precision_alone_is_maximised() -> None:
+    score = np.array([0.9, 0.8, 0.7, 0.6, *[0.1] * 20])
+    truth = np.array([True, False, True, True, *[False] * 20])
+    found = fit_threshold(score, truth)
+    assert found.value == pytest.approx(0.35)
+    assert found.precision == pytest.approx(3 / 4) and found.recall == 1
+    assert found.f1 == pytest.approx(6 / 7)
 
 
 def test_ties_go_to_the_higher_threshold_whatever_the_order() -> None:
-    score = np.array([0.9, 0.7, 0.5, 0.3])
-    truth = np.array([True, False, True, False])
+    # F1 is 2/3 after the first pair (1 of 1, 1 of 2) and after the fourth (2 of 4, 2 of 2).
+    score = np.array([0.9, 0.7, 0.5, 0.4, 0.3])
+    truth = np.array([True, False, False, True, False])
     expected = fit_threshold(score, truth)
     assert expected.value == pytest.approx(0.8)
-    for order in ([3, 1, 0, 2], [2, 0, 1, 3]):
+    for order in ([4, 3, 1, 0, 2], [2, 4, 0, 1, 3]):
         assert fit_threshold(score[order], truth[order]) == expected
 
 

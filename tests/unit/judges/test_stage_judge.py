@@ -90,10 +90,49 @@ def test_a_threshold_is_fitted_on_the_captions_of_a_split(
     between = float(judge.similarity(["cat"], ["dog"])[0, 0])
     assert judge.threshold == pytest.approx((1 + between) / 2, abs=1e-6)
     told = json.loads((job().work / "judge.json").read_text())["threshold"]
-    assert told["balanced_accuracy"] == 1 and (told["n_named"], told["n_other"]) == (2, 2)
+    assert (told["precision"], told["recall"], told["f1"]) == (1, 1, 1)
+    assert (told["n"], told["n_named"]) == (4, 2)
     none = wanted.model_copy(update={"fit_split": "train"})
     with pytest.raises(UserError, match=r"judge\.fit_split: no image of 'train'"):
         stage_judge(job(records=records), none)
+
+
+def test_the_threshold_is_fitted_on_captions_where_conversations_say_other_things(
+    job: Callable[..., Job], encoder: Path, tmp_path: Path
+) -> None:
+    def record(i: int, name: str, answer: str) -> Record:
+        box, turns = (Object(name, BOX),), (Turn("What is it not?", answer),)
+        return Record(
+            f"{i}", "validation", f"{i}.png", 8, 8, (name, "sofa"), turns=turns, objects=box
+        )
+
+    def write(work: Path) -> None:
+        rows = [record(0, "cat", "dog"), record(1, "dog", "cat")]
+        write_records(work / "records.parquet", rows)
+
+    records = artifact(tmp_path / "results", "records", write)
+    source = {"kind": "checkpoint", "path": str(encoder)}
+    wanted = EmbeddingJudgeSettings.model_validate({"source": source})
+    stage_judge(job(records=records), wanted, "judge_two")
+    told = json.loads((job().work / "judge_two.json").read_text())["threshold"]
+    assert told["f1"] == 1 and told["n"] == 4
+
+
+def test_judges_of_one_stage_write_beside_each_other(
+    job: Callable[..., Job],
+    endpoint: Endpoint,
+    settings: Callable[..., ApiJudgeSettings],
+    tmp_path: Path,
+) -> None:
+    endpoint.true = {"cat"}
+    for role, texts in (("judge_one", ["a"]), ("judge_other", ["a", "b"])):
+        judge = stage_judge(job(), settings(), role)
+        judge.judge(texts, ["cat"])
+        write_tally(job(), judge, role)
+    told = {
+        path.name: json.loads(path.read_text())["verdicts"] for path in job().work.glob("*.json")
+    }
+    assert told == {"judge_one.json": 1, "judge_other.json": 2}
 
 
 def test_a_fetched_model_is_an_input(
@@ -107,6 +146,7 @@ def test_a_fetched_model_is_an_input(
     fetched = artifact(tmp_path / "results", "fetch_model", copy)
     source = {"kind": "checkpoint", "repo": "owner/name", "revision": "1"}
     wanted = EmbeddingJudgeSettings.model_validate({"source": source, "threshold": 0.9999})
-    judge = stage_judge(job(judge=fetched), wanted)
+    judge = stage_judge(job(judge_small=fetched), wanted, "judge_small")
     assert judge.name == "embedding:owner/name"
+    assert stage_judge(job(judge=fetched), wanted).name == judge.name
     assert judge.judge(["cat"], ["cat", "dog"]).tolist() == [[True, False]]

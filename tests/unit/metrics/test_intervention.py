@@ -22,9 +22,10 @@ from vista.metrics.edited_captions import (
 from vista.metrics.intervention import (
     EditFigures,
     InterventionResult,
-    choose_coefficients,
+    choose_edits,
     intervention_figures,
     paired_ms_difference,
+    shared_items,
 )
 
 OBJECTS = ["cat", "dog", "person", "umbrella", "hot dog"]
@@ -36,7 +37,6 @@ FACTS: dict[str, Any] = {
     "method": "latent",
     "space": "stream",
     "how": "subtract",
-    "blocks": (0, 1),
     "judge_name": "lexical",
     "n_attributes": 0,
 }
@@ -55,7 +55,7 @@ def pair(
     tokens: int = 0,
 ) -> list[EditedCaption]:
     plain = EditedCaption(
-        image, "cat", target, "none", 0.0, before, found, losses[0], loss_tokens=tokens
+        image, "cat", target, "none", 0.0, None, before, found, losses[0], loss_tokens=tokens
     )
     edited = replace(
         plain, variant=variant, coefficient=coefficient, caption=after, loss_sum=losses[1]
@@ -136,10 +136,46 @@ def test_rates_of_one_caption() -> None:
 
 
 def test_a_word_may_be_the_source() -> None:
-    plain = EditedCaption("a", "red", "blue", "none", 0.0, "a red cat", True)
-    edited = replace(plain, variant="object", coefficient=1.0, caption="a blue cat")
-    (scored,) = score_captions([plain, edited], SHOWN, OBJECTS, JUDGE, ATTRIBUTES)
+    scored = of_words("red", "blue", "a red cat", "a blue cat")
     assert (scored.score, scored.replaced, scored.objects_kept) == (2, True, 1)
+
+
+def of_words(source: str, target: str | None, before: str, after: str) -> Scored:
+    """A word to be removed or replaced, beside another item that is about grass and sand."""
+    plain = EditedCaption("a", source, target, "none", 0.0, None, before, True)
+    edited = replace(plain, variant="object", coefficient=1.0, caption=after)
+    other = [
+        replace(each, image_id="b", source="grass", target="sand", caption="a cat")
+        for each in (plain, edited)
+    ]
+    shown = {**SHOWN, "b": SHOWN["a"]}
+    found = score_captions([plain, edited, *other], shown, OBJECTS, JUDGE, [*ATTRIBUTES, "and"])
+    return found[0]
+
+
+def test_words_are_details_and_no_objects() -> None:
+    # Grass is shown, sand is not; neither is an object, though both are asked of another image.
+    scored = of_words("red", "blue", "a red cat and a dog", "a blue cat on grass")
+    assert (scored.score, scored.new_details, scored.hallucinated_change) == (2, (), -1)
+    assert (scored.objects_before, scored.objects_kept) == (2, 1)
+    scored = of_words("red", "blue", "a red cat on grass", "a blue cat on sand")
+    assert (scored.score, scored.new_details, scored.hallucinated_change) == (1, ("sand",), 0)
+    assert (scored.attributes_before, scored.attributes_kept) == (1, 0)
+    # Another colour instead of none at all is no clean removal.
+    assert of_words("red", None, "a red cat", "a blue cat").score == 1
+    assert of_words("red", None, "a red cat", "a cat").score == 2
+    assert of_words("blue", "red", "a red cat", "a red cat").named_before is False
+    both = of_words("red", "blue", "a red cat", "a red and blue cat")
+    assert (both.both_named, both.score) == (True, 0)
+    # "and" stands for many.
+    many = of_words("and", None, "a red cat and a dog", "a red cat")
+    assert (many.removed, many.score, many.objects_before, many.objects_kept) == (True, 2, 2, 1)
+
+
+def test_a_word_that_is_an_object_of_the_data_stays_one() -> None:
+    captions = pair("a cat", "an umbrella")
+    (scored,) = score_captions(captions, SHOWN, OBJECTS, JUDGE, ["cat", "umbrella"])
+    assert (scored.hallucinated_change, scored.attributes_before) == (1, 0)
 
 
 def test_what_images_show() -> None:
@@ -165,7 +201,9 @@ def test_missing_and_double_captions_are_errors() -> None:
 
 
 def made_up(
-    outcomes: dict[tuple[str, float], str], target: str | None = None
+    outcomes: dict[tuple[str, float], str],
+    target: str | None = None,
+    blocks: tuple[int, ...] | None = (0,),
 ) -> list[EditedCaption]:
     """Captions of images i0, i1, ...: per edit one letter an image, 0, 1 or 2."""
     after = {
@@ -174,10 +212,10 @@ def made_up(
     }[target]
     captions = []
     for i in range(len(next(iter(outcomes.values())))):
-        plain = EditedCaption(f"i{i}", "cat", target, "none", 0.0, "a cat", True, 1.0, 2)
+        plain = EditedCaption(f"i{i}", "cat", target, "none", 0.0, None, "a cat", True, 1.0, 2)
         captions.append(plain)
         for (variant, coefficient), letters in outcomes.items():
-            edited = replace(plain, variant=variant, coefficient=coefficient)
+            edited = replace(plain, variant=variant, coefficient=coefficient, blocks=blocks)
             loss = 1.0 + 0.5 * coefficient if variant == "object" else 1.0
             captions.append(replace(edited, caption=after[letters[i]], loss_sum=loss))
     return captions
@@ -216,7 +254,10 @@ def by_place(result: InterventionResult) -> dict[str, EditFigures]:
 
 def test_the_coefficient_is_chosen_on_development_ties_the_smaller() -> None:
     # 2 and 4 both have MS 1 on development; 4 would do better on test.
-    assert choose_coefficients(scored(made_up(DEV))) == {"object": 2.0, "outside": 4.0}
+    assert choose_edits(scored(made_up(DEV))) == {
+        "object": ("object", 2.0, (0,)),
+        "outside": ("outside", 4.0, (0,)),
+    }
     result = figures(made_up(DEV), made_up(TEST))
     edits = by_place(result)
     assert (edits["object"].coefficient, edits["outside"].coefficient) == (2.0, 2.0)
@@ -235,6 +276,53 @@ def test_the_coefficient_is_chosen_on_development_ties_the_smaller() -> None:
     assert len(curve) == 6
     assert curve["object", 4.0].ms.value == 2.0
     assert [p.coefficient for p in result.curve if p.chosen] == [2.0, 2.0]
+
+
+def swept(
+    by_blocks: dict[tuple[int, ...], dict[tuple[str, float], str]],
+) -> list[EditedCaption]:
+    """Captions of edits after several choices of blocks, with one unedited caption an image."""
+    parts = [made_up(outcomes, blocks=blocks) for blocks, outcomes in by_blocks.items()]
+    return parts[0] + [each for part in parts[1:] for each in part if each.variant != "none"]
+
+
+def test_blocks_and_coefficient_are_chosen_together() -> None:
+    weak, strong = {("object", 1.0): "0011"}, {("object", 1.0): "0222"}
+    dev = swept(
+        {
+            (0,): {**weak, ("object", 4.0): "2200"},
+            (1, 2): {**strong, ("object", 4.0): "2000", ("outside", 1.0): "0000"},
+        }
+        | {(0, 1): {("outside", 4.0): "2222"}}
+    )
+    # 4 is the best of block 0, but 1 after blocks 1 and 2 is better still.
+    chosen = choose_edits(scored(dev))
+    assert chosen["object"] == ("object", 1.0, (1, 2))
+    test = swept(
+        {
+            (0,): {("object", 1.0): "2222", ("object", 4.0): "2222", ("outside", 1.0): "2222"},
+            (1, 2): {("object", 1.0): "0012", ("object", 4.0): "0000", ("outside", 1.0): "0002"},
+        }
+    )
+    result = figures(dev, test)
+    edits = by_place(result)
+    # The control has the object's choice, not the one that would have served it best.
+    assert [edits[place].edit[1:] for place in ("object", "outside")] == [(1.0, (1, 2))] * 2
+    assert edits["object"].ms.value == pytest.approx(3 / 4)
+    assert edits["object"].ms.chance == pytest.approx(2 / 4)
+    response = [(p.coefficient, p.ms.value, p.chosen) for p in result.response("object")]
+    assert response == [(1.0, 0.75, True), (4.0, 0.0, False)]
+    assert [p.ms.value for p in result.response("outside")] == [0.5]
+    assert result.response("all") == []
+    assert {p.blocks for p in result.curve} == {(0,), (1, 2)}
+
+
+def test_of_equal_edits_the_one_of_fewer_blocks_then_the_smaller() -> None:
+    same = {("object", 1.0): "0022", ("object", 4.0): "2002"}
+    dev = swept({(0, 1): same, (3,): {("object", 4.0): "2200"}, (2,): {("object", 4.0): "0202"}})
+    assert choose_edits(scored(dev))["object"] == ("object", 4.0, (2,))
+    dev = swept({(0, 1): same, (0, 1, 2): {("object", 0.5): "0022"}})
+    assert choose_edits(scored(dev))["object"] == ("object", 1.0, (0, 1))
 
 
 def test_replacement_has_its_own_rates() -> None:
@@ -280,30 +368,56 @@ def test_no_edit_is_an_error() -> None:
         intervention_figures("remove", [], [], **FACTS, **DRAWS)
 
 
+def drawn_scores(rng: np.random.Generator, keys: Sequence[ItemKey]) -> dict[ItemKey, int]:
+    return {key: int(rng.integers(3)) for key in keys}
+
+
 def test_paired_difference_against_brute_force() -> None:
     rng = np.random.default_rng(3)
-    keys = [
+    keys: list[ItemKey] = [
         (f"i{i:02d}", source, None) for i in range(20) for source in ("cat", "dog")[: 1 + i % 2]
     ]
-    ours = {key: int(rng.integers(3)) for key in keys}
-    theirs = {key: int(rng.integers(3)) for key in keys}
+    # Three projectors.
+    ours, theirs = ([drawn_scores(rng, keys) for _ in range(3)] for _ in range(2))
     found = paired_ms_difference(ours, theirs, seed=5, resamples=200, level=0.9)
     images = sorted({key[0] for key in keys})
     draws = np.random.default_rng(5).integers(len(images), size=(200, len(images)))
-    values = []
-    for drawn in draws:
-        pool = [key for b in drawn for key in keys if key[0] == images[b]]
-        mean = [sum(side[key] for key in pool) / len(pool) for side in (ours, theirs)]
-        values.append(mean[0] - mean[1])
+
+    def gap(pool: Sequence[ItemKey]) -> float:
+        """Mean over projectors of the difference of the two MS."""
+        return float(
+            np.mean(
+                [
+                    sum(mine[key] - other[key] for key in pool) / len(pool)
+                    for mine, other in zip(ours, theirs, strict=True)
+                ]
+            )
+        )
+
+    values = [gap([key for b in drawn for key in keys if key[0] == images[b]]) for drawn in draws]
     low, high = np.quantile(values, [0.05, 0.95], method="nearest")
-    assert found.value == pytest.approx((sum(ours.values()) - sum(theirs.values())) / len(keys))
+    assert found.value == pytest.approx(gap(keys))
     assert (found.ci_low, found.ci_high) == (pytest.approx(low), pytest.approx(high))
     assert found.n == len(keys)
 
 
+def test_what_one_projector_gains_and_another_loses_is_no_difference() -> None:
+    plus: dict[ItemKey, int] = {(f"i{i}", "cat", None): i % 2 for i in range(10)}
+    minus: dict[ItemKey, int] = {key: 1 - score for key, score in plus.items()}
+    none = dict.fromkeys(plus, 0)
+    found = paired_ms_difference([plus, minus], [none, none], **DRAWS)
+    # Each image has the same mean over the two: other images would not change it.
+    assert (found.value, found.ci_low, found.ci_high) == (0.5, 0.5, 0.5)
+    alone = paired_ms_difference([plus], [none], **DRAWS)
+    assert alone.ci_low is not None and alone.ci_low < 0.5
+
+
 def test_paired_difference_takes_shared_items_only() -> None:
     same: dict[ItemKey, int] = {("a", "cat", None): 2, ("b", "cat", None): 0}
-    found = paired_ms_difference(same, {**same, ("c", "cat", None): 2}, **DRAWS)
-    assert (found.value, found.ci_low, found.ci_high, found.n) == (0.0, 0.0, 0.0, 2)
-    nothing = paired_ms_difference(same, {("c", "cat", None): 2}, **DRAWS)
+    more: dict[ItemKey, int] = {**same, ("c", "cat", None): 2}
+    found = paired_ms_difference([same, more], [more, dict.fromkeys(more, 0)], **DRAWS)
+    # a and b under both: 0 and 0, 2 and 0.
+    assert (found.value, found.n) == (0.5, 2)
+    nothing = paired_ms_difference([same], [{("c", "cat", None): 2}], **DRAWS)
     assert (nothing.value, nothing.n) == (None, 0)
+    assert shared_items([]) == []

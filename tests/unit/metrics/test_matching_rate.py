@@ -10,10 +10,11 @@ import pytest
 from vista.judges import load_judge
 from vista.metrics.matching_rate import (
     LayerInput,
-    MatchingItems,
     MatchingResult,
+    Scores,
     TopK,
     matching_rate,
+    object_scores,
 )
 from vista.metrics.ranking import LatentMask, Ranked
 
@@ -34,7 +35,7 @@ def layer(
 
 def measure(
     layers: dict[int, LayerInput], objects: list[list[str]], ks: tuple[int, ...] = (1, 3)
-) -> tuple[MatchingResult, MatchingItems]:
+) -> tuple[MatchingResult, Scores]:
     settings: dict[str, Any] = {
         "judge_name": "lexical",
         "top_k": 3,
@@ -45,7 +46,8 @@ def measure(
         "resamples": 200,
         "level": 0.95,
     }
-    return matching_rate(layers, objects, load_judge("lexical").judge, ks=ks, **settings)
+    scores = object_scores(layers, objects, load_judge("lexical").judge, ks)
+    return matching_rate(layers, scores, ks=ks, **settings), scores
 
 
 def top(result: MatchingResult, k: int, position: int = 0) -> TopK:
@@ -55,18 +57,14 @@ def top(result: MatchingResult, k: int, position: int = 0) -> TopK:
 def test_known_matches_and_recall() -> None:
     latents = [[CAT, RED, DOG], [GRASS, UMBRELLA, CAT], [CATEGORY, RED], [DOG]]
     objects = [["cat", "dog"], ["umbrella", "dog"], ["cat"], ["dog"]]
-    result, items = measure({0: layer(latents)}, objects)
-    assert items.matched[0][1].tolist() == [1, 0, 0, 1]
-    assert items.matched[0][3].tolist() == [1, 1, 0, 1]
-    assert items.named_bn[0].tolist() == [
-        [True, False, True],
-        [False, True, False],
-        [False, False, False],
-        [True, False, False],
-    ]
+    result, scores = measure({0: layer(latents)}, objects)
+    assert scores.layers[0].matching[1].own_b.tolist() == [1, 0, 0, 1]
+    assert scores.layers[0].matching[3].own_b.tolist() == [1, 1, 0, 1]
+    assert scores.layers[0].named_bn.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]]
     assert top(result, 1).matching.value == 0.5
     assert top(result, 3).matching.value == 0.75
-    assert top(result, 3).recall.value == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    recall = top(result, 3).recall
+    assert recall is not None and recall.value == pytest.approx((1 + 0.5 + 0 + 1) / 4)
     # By hand, top 3 named {cat, dog}, {umbrella, cat}, {}, {dog} against the others' objects.
     assert top(result, 3).matching.chance == pytest.approx((3 + 2 + 0 + 2) / 12)
     assert top(result, 3).gain.value == pytest.approx(0.75 - 7 / 12)
@@ -140,7 +138,8 @@ def test_naming_everything_everywhere_gains_nothing() -> None:
 
 def test_repeated_objects_count_once() -> None:
     result, _ = measure({0: layer([[CAT], [DOG]])}, [["cat", "cat", "dog"], ["dog"]])
-    assert top(result, 1).recall.value == pytest.approx(0.75)
+    recall = top(result, 1).recall
+    assert recall is not None and recall.value == pytest.approx(0.75)
 
 
 def test_rows_carry_level_and_n() -> None:

@@ -35,7 +35,14 @@ METHODS: dict[str, tuple[str, str, float, tuple[float, ...]]] = {
 COEFFICIENTS = (1.0, 2.0, 4.0, 8.0)
 
 
-def scored(image: int, target: str | None, place: str, coefficient: float, score: int) -> Scored:
+def scored(
+    image: int,
+    target: str | None,
+    place: str,
+    coefficient: float,
+    score: int,
+    blocks: tuple[int, ...] | None = (0, 1),
+) -> Scored:
     done = score > 0
     return Scored(
         image_id=f"i{image:03d}",
@@ -43,6 +50,7 @@ def scored(image: int, target: str | None, place: str, coefficient: float, score
         target=target,
         variant=place,
         coefficient=coefficient,
+        blocks=blocks,
         found=True,
         named_before=True,
         removed=done,
@@ -75,13 +83,14 @@ def intervention(
     target = "dog" if task == "replace" else None
     strength *= (0.5 + 0.5 * weight) * (0.8 if task == "replace" else 1.0)
     strength += 0.02 * seed
+    blocks = None if space == "features" else (0, 1)
     items = []
     for place in places:
         for k, coefficient in enumerate(COEFFICIENTS):
             chance = strength * (0.15 if place == "outside" else min(1.0, (k + 1) / 3))
             for image in range(n):
                 score = int(rng.random() < chance) * (2 - int(rng.random() < 0.1 * k))
-                items.append(scored(image, target, place, coefficient, score))
+                items.append(scored(image, target, place, coefficient, score, blocks))
     result = intervention_figures(
         task,
         items,
@@ -89,17 +98,16 @@ def intervention(
         method=kind,
         space=space,
         how="subtract",
-        blocks=(0, 1),
         judge_name="lexical",
         n_attributes=0,
         seed=0,
         resamples=100,
         level=0.95,
     )
-    chosen = {(edit.variant, edit.coefficient) for edit in result.edits}
+    chosen = {edit.edit for edit in result.edits}
     scores: dict[str, dict[Any, int]] = {}
     for each in items:
-        if (each.variant, each.coefficient) in chosen:
+        if each.edit in chosen:
             scores.setdefault(each.variant, {})[each.key] = each.score
     return Intervention(encoder, "gemma", weight, seed, method, result, scores)
 
@@ -171,9 +179,18 @@ def test_comparison_by_hand() -> None:
     assert found is not None
     assert (found.ours, found.theirs) == (1.75, 0.75)  # the third seed has no rival
     assert (found.difference.mean, found.difference.n_seeds) == (1.0, 2)
+    assert (found.difference.smallest, found.difference.largest) == (1.0, 1.0)
     # The same difference in every image: pairs know, two separate intervals would not.
     assert (found.difference.low, found.difference.high) == (1.0, 1.0)
     assert found.gain == pytest.approx(1.0 / 0.75)
+    # Each seed differs in half of the images, the mean over seeds in none: one interval for it,
+    # not the ends of the seeds' own.
+    halves = side("latent", {0: [2, 2, 0, 0], 1: [0, 0, 2, 2]})
+    nothing = side("vision_topk", {0: [0, 0, 0, 0], 1: [0, 0, 0, 0]})
+    found = compare(halves, nothing)
+    assert found is not None
+    assert (found.difference.mean, found.difference.low, found.difference.high) == (1.0, 1.0, 1.0)
+    assert found.difference.n == 4
     assert compare(ours, side("vision_topk", {7: [1, 1, 1, 1]})) is None
 
 
@@ -206,7 +223,10 @@ def test_section_has_every_method_and_both_comparisons(made: list[Intervention])
     assert len(hoped) == 4  # the latent with the term against the rival, and nothing else
     assert all("| latent | object | 1 |" in line for line in hoped)
     line = next(each for each in tables[0].splitlines() if "| latent | object | 0 |" in each)
-    assert line.endswith("| 4, 8 |")  # each seed chose its own
+    assert line.endswith("| 4 after 0,1; 8 after 0,1 |")  # each seed chose its own
+    line = next(each for each in tables[0].splitlines() if "| vision\\_topk | object |" in each)
+    assert "after" not in line.rsplit("|", 2)[1]
+    assert "one paired bootstrap for that mean" in text
 
 
 def test_summary_with_and_without_interventions(made: list[Intervention]) -> None:
@@ -246,6 +266,26 @@ def test_the_line_is_the_mean_over_seeds() -> None:
     at = [p.ms.value or 0.0 for each in both for p in each.result.curve if p.variant == "object"]
     expected = [(a + b) / 2 for a, b in zip(at[:4], at[4:], strict=True)]
     assert heights == pytest.approx(expected)
+    style.setup().close(figure)
+
+
+def test_the_line_is_at_the_chosen_blocks() -> None:
+    few, more = (0,), (0, 1)
+    items = [
+        scored(image, None, "object", coefficient, int(image < hits), blocks)
+        for blocks, hits_by in ((few, (1, 2)), (more, (3, 4)))
+        for coefficient, hits in zip((1.0, 2.0), hits_by, strict=True)
+        for image in range(5)
+    ]
+    base = intervention("latent")
+    facts = {"method": "latent", "space": "stream", "how": "subtract", "judge_name": "lexical"}
+    drawn = {"n_attributes": 0, "seed": 0, "resamples": 20, "level": 0.9}
+    result = intervention_figures("remove", items, items, **facts, **drawn)
+    figure: Any = coefficient_response([Intervention(**{**base.__dict__, "result": result})])
+    heights = figure.axes[0].containers[0].lines[0].get_ydata()
+    assert list(heights) == [3 / 5, 4 / 5]
+    note = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "each line at the blocks chosen with it" in note
     style.setup().close(figure)
 
 

@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("task", pa.string()),
         ("variant", pa.string()),
         ("coefficient", pa.float64()),
+        ("blocks", pa.list_(pa.int32())),
         ("caption", pa.string()),
         ("found", pa.bool_()),
         ("n_tokens", pa.int32()),
@@ -64,7 +65,11 @@ def run(root: Path, stage: Any, node: str, settings: dict[str, Any], **inputs: A
     return publish(root, stage.__name__.rsplit(".", 1)[1], node, write)
 
 
-def rows(captions: dict[tuple[str, float], list[str]], target: str | None) -> list[dict[str, Any]]:
+def rows(
+    captions: dict[tuple[str, float], list[str]],
+    target: str | None,
+    blocks: tuple[int, ...] = (0, 1),
+) -> list[dict[str, Any]]:
     found = []
     for (variant, coefficient), texts in captions.items():
         for i, text in enumerate(texts):
@@ -77,6 +82,7 @@ def rows(captions: dict[tuple[str, float], list[str]], target: str | None) -> li
                     "task": "replace" if target else "remove",
                     "variant": variant,
                     "coefficient": coefficient,
+                    "blocks": None if variant == "none" else list(blocks),
                     "caption": text,
                     "found": i != 3,
                     "n_tokens": 0 if variant == "none" else 4,
@@ -87,11 +93,13 @@ def rows(captions: dict[tuple[str, float], list[str]], target: str | None) -> li
     return found
 
 
-def captions_of(root: Path, node: str, content: list[dict[str, Any]]) -> Artifact:
+def captions_of(
+    root: Path, node: str, content: list[dict[str, Any]], words: tuple[str, ...] = ()
+) -> Artifact:
     def write(work: Path) -> None:
         table = pa.Table.from_pylist(content, schema=SCHEMA)
         pq.write_table(table, work / "captions.parquet")
-        facts = {"method": "latent", "space": "stream", "how": "subtract", "blocks": [0, 1]}
+        facts = {"method": "latent", "space": "stream", "how": "subtract", "words": words}
         (work / "edits.json").write_text(json.dumps(facts))
 
     return publish(root, "edit_captions", node, write)
@@ -141,12 +149,52 @@ def test_removal_of_made_up_captions(removed: Artifact) -> None:
     # Four nats more over four tokens in three images of four.
     assert found["removal_nats_object"] == (0.75, 0.0, 4)
     result = read_result(removed)
-    assert (result["method"], result["blocks"], result["n_edits_found"]) == ("latent", [0, 1], 1)
+    assert (result["method"], result["n_edits_found"]) == ("latent", 1)
+    assert [edit["blocks"] for edit in result["edits"]] == [[0, 1]] * 2
     items = pq.read_table(removed.file("items.parquet")).to_pylist()
     assert len(items) == 4 * 4
     sandy = [row for row in items if row["new_details"] == ["sand"]]
     assert [(row["image_id"], row["score"], row["chosen"]) for row in sandy] == [("i1", 1, True)]
     assert list(chosen_scores(removed)["object"].values()) == [2, 1, 0, 0]
+
+
+def test_blocks_are_chosen_on_development(records: tuple[Path, Artifact]) -> None:
+    root, table = records
+    good, bad = ["red"] * 4, ["a cat"] * 4
+    made = {}
+    for role, first, second in (("dev", bad, good), ("test", good, bad)):
+        content = rows({("none", 0.0): ["a cat"] * 4, ("object", 1.0): first}, None, (0,))
+        content += rows({("object", 1.0): second}, None, (1, 2))
+        made[role] = captions_of(root, f"swept_{role}", content)
+    inputs = {"development": made["dev"], "test": made["test"], "records": table}
+    result = run(root, removal, "swept", SETTINGS, **inputs)
+    (edit,) = read_result(result)["edits"]
+    assert (edit["blocks"], edit["development_ms"], edit["ms"]["value"]) == ([1, 2], 1.5, 0.0)
+    items = pq.read_table(result.file("items.parquet")).to_pylist()
+    assert {(*row["blocks"], row["chosen"]) for row in items} == {(0, False), (1, 2, True)}
+    # The items of the chosen blocks, not those of the other ones.
+    assert list(chosen_scores(result)["object"].values()) == [0, 0, 0, 0]
+
+
+def test_words_as_sources_are_judged_and_are_no_objects(records: tuple[Path, Artifact]) -> None:
+    root, table = records
+    texts = {
+        ("none", 0.0): ["a red cat"] * 4,
+        ("object", 1.0): ["a blue cat", "a cat", "a cat on grass", "a red cat"],
+    }
+    content = rows(texts, None)
+    for row in content:
+        row["source"] = "red"
+    captions = captions_of(root, "words", content, ("red", "blue", "grass"))
+    settings = InterventionMetricSettings.model_validate({"bootstrap": {"resamples": 50}})
+    inputs = {"development": captions, "test": captions, "records": table}
+    made = run(root, removal, "words", settings.model_dump(mode="json"), **inputs)
+    # Blue is not in the reference, grass is; the last item has no direction.
+    assert list(chosen_scores(made)["object"].values()) == [1, 2, 2, 0]
+    found = values(made)
+    assert found["removal_new_objects_object"][0] == 0.0
+    assert found["removal_objects_kept_object"] == (1.0, None, 4)
+    assert read_result(made)["n_attributes"] == 3
 
 
 def test_replacement_and_the_order_of_rows(records: tuple[Path, Artifact]) -> None:
@@ -186,7 +234,7 @@ def test_an_object_without_surroundings_has_no_control(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "no image with exactly one object"),
+        ([], "no image that can be edited"),
         (rows({("none", 0.0): ["a cat"]}, None), "has no edited caption"),
         (rows(REMOVED, "dog"), "is of task 'replace', not 'remove'"),
     ],

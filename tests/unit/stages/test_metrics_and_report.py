@@ -51,7 +51,8 @@ def publish(
     write: Callable[[Path], None],
     inputs: dict[str, Any] | None = None,
 ) -> Artifact:
-    record = ArtifactRecord(stage, {}, inputs or INPUTS.get(stage, {}), "code", {})
+    settings = {"kind": "drawn"} if stage == "records" else {}
+    record = ArtifactRecord(stage, settings, inputs or INPUTS.get(stage, {}), "code", {})
     with publishing(root, stage, node, record) as work:
         assert work is not None
         write(work)

@@ -1,0 +1,66 @@
+"""Settings of what judges themselves are measured by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vista.config.data import Split
+from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings
+from vista.config.metrics import BootstrapSettings
+
+# Names become parts of the figures' names, which colons part.
+JudgeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+
+
+class JudgeAgreementSettings(BaseModel):
+    """Judges against what is known to be so, and against each other, on the same items.
+
+    Every caption, label and image below is judged for every object category of the split: each
+    judge gives up to (captions + `max_labels` + categories) x categories verdicts, and with
+    `show_images` another `max_images` x categories. A `vlm` judge takes a forward pass for each of
+    them, an `api` judge a request for each `labels_per_question`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    judges: dict[JudgeName, JudgeChoice] = Field(
+        {"lexical": "lexical", "whole_word": "whole_word"},
+        min_length=1,
+        description="The judges to measure, by a name of letters, digits and underscores.",
+    )
+    split: Split = Field(
+        "test",
+        description="Images whose captions are judged. Truth is their annotated categories: exact "
+        "in the drawn world, whose captions tell every object; captions of COCO leave objects "
+        "out, so that even a perfect judge misses some there. Not the split that the threshold of "
+        "an embedding judge is fitted on.",
+    )
+    max_images: int = Field(
+        200,
+        ge=1,
+        description="Images at most, drawn at random; all of their captions are judged, or the "
+        "first answer where an image has none.",
+    )
+    max_labels: int = Field(
+        500,
+        ge=1,
+        description="Distinct labels at most, drawn at random from all layers of all LLMs, on "
+        "which judges are compared. The labels that are a category's name are judged in any case: "
+        "there, and only there, is it known what a label names.",
+    )
+    show_images: bool = Field(
+        False, description="Show the images too to judges that look (`vlm`, `api`)."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the choice of images and labels.")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images, or over labels."
+    )
+
+    @model_validator(mode="after")
+    def _somebody_looks(self) -> Self:
+        looking = (VlmJudgeSettings, ApiJudgeSettings)
+        if self.show_images and not any(isinstance(j, looking) for j in self.judges.values()):
+            raise ValueError("show_images needs a judge that looks, of kind vlm or api")
+        return self

@@ -1,0 +1,122 @@
+"""Stage: what judges say about captions, labels and images of which it is known what is so.
+
+Inputs: `records`; `labels`, a list, where latents have any; `world` or `fetched` where images are
+shown that lie there; `judge_<name>` for each judge whose model was fetched.
+
+Suffixes: as in vista.metrics.judge_agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.artifacts import Job
+from vista.config.agreement import JudgeAgreementSettings
+from vista.data.records import Record, read_records
+from vista.errors import UserError
+from vista.judges import NO, UNANSWERED, YES, LookingJudge, Shown
+from vista.metrics.judge_agreement import Judged, Kind, Verdicts, judge_agreement, label_truth
+from vista.sae.label_table import FILE, read_labels
+from vista.stages.image_files import image_files
+from vista.stages.judging import reference_captions, stage_judge, write_tally
+from vista.stages.results import write_result
+
+
+def run(job: Job) -> None:
+    """Ask every judge about every item; write the result, and judge_<name>.json of some judges.
+
+    What a model leaves unanswered about an image is counted and left out. About a text it counts
+    as a no, as in every metric that asks that judge; judge_<name>.json has the number.
+
+    Raises UserError where the split has no image, no object, or nothing that a judge could read.
+    """
+    settings = JudgeAgreementSettings.model_validate(job.settings)
+    path = job.input("records").file("records.parquet")
+    records = read_records(path)
+    split = records.select(records.rows_of(settings.split).tolist())
+    categories = sorted({name for record in split for name in record.categories})
+    if not categories:
+        raise UserError(
+            f"judge_agreement.split: {path} has no object in split {settings.split!r}; take "
+            "another split, or set metrics.judge_agreement to null"
+        )
+    shown = [split[i] for i in _drawn(len(split), settings.max_images, settings.seed)]
+    told = [(b, text) for b, record in enumerate(shown) for text in reference_captions(record)]
+    captions = [text for _, text in told]
+    image_i = np.array([b for b, _ in told], dtype=np.int64)
+    labels, truth_io, compared_i = _labels(job, settings, categories)
+    if not captions and not labels:
+        raise UserError(
+            f"judge_agreement: {path} has no caption in split {settings.split!r} and there are no "
+            "labels; set metrics.judge_agreement to null"
+        )
+    pictures = _pictures(job, shown, categories) if settings.show_images else []
+    said: dict[Kind, dict[str, Verdicts]] = {"captions": {}, "labels": {}, "images": {}}
+    names = {}
+    # One judge after the other, so that one model at a time is held.
+    for name, choice in sorted(settings.judges.items()):
+        judge = stage_judge(job, choice, f"judge_{name}")
+        names[name] = judge.name
+        said["captions"][name] = judge.judge(captions, categories).astype(np.int8)
+        said["labels"][name] = judge.judge(labels, categories).astype(np.int8)
+        if pictures and judge.looks:
+            said["images"][name] = cast(LookingJudge, judge).judge_images(pictures)
+        write_tally(job, judge, f"judge_{name}")
+    present_bo = _present(shown, categories)
+    bootstrap = settings.bootstrap
+    result = judge_agreement(
+        Judged("captions", image_i, present_bo[image_i], said["captions"], _all(captions)),
+        Judged("labels", np.arange(len(labels)), truth_io, said["labels"], compared_i),
+        Judged(
+            "images",
+            np.arange(len(pictures)),
+            present_bo[: len(pictures)],
+            said["images"],
+            _all(pictures),
+        ),
+        judges=names,
+        seed=bootstrap.seed,
+        resamples=bootstrap.resamples,
+        level=bootstrap.level,
+    )
+    write_result(job, result)
+
+
+def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Return `most` of n places at random, or all of them, ascending."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:most])
+
+
+def _present(records: Sequence[Record], categories: Sequence[str]) -> Verdicts:
+    """Return which categories are annotated in each image, [b, o]."""
+    rows = [[YES if name in r.categories else NO for name in categories] for r in records]
+    return np.array(rows, dtype=np.int8)
+
+
+def _all(items: Sequence[object]) -> NDArray[np.bool_]:
+    return np.ones(len(items), dtype=bool)
+
+
+def _labels(
+    job: Job, settings: JudgeAgreementSettings, categories: Sequence[str]
+) -> tuple[list[str], Verdicts, NDArray[np.bool_]]:
+    """Return the labels to judge, what is known of them [i, o], and which were drawn [i]."""
+    artifacts = job.input_list("labels") if "labels" in job.inputs else []
+    tables = [read_labels(artifact.file(FILE)) for artifact in artifacts]
+    distinct = sorted({text for table in tables for text in table.label_s if text and text.strip()})
+    truth_io = label_truth(distinct, categories)
+    drawn_i = np.zeros(len(distinct), dtype=bool)
+    drawn_i[_drawn(len(distinct), settings.max_labels, settings.seed)] = True
+    kept = np.flatnonzero(drawn_i | (truth_io != UNANSWERED).any(axis=1))
+    return [distinct[i] for i in kept], truth_io[kept], drawn_i[kept]
+
+
+def _pictures(job: Job, records: Sequence[Record], categories: Sequence[str]) -> list[Shown]:
+    """Return the images of some records, each with all categories as labels."""
+    images = image_files(job)
+    return [Shown(partial(images.read, record), categories) for record in records]
