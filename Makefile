@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help demo test check fix docs bench clean
+.PHONY: help demo test check fix bench faults clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -36,6 +36,9 @@ fix: $(VENV)/installed-dev  ## format the code and mend what the linter can
 
 bench:  ## what each stage of the finished run cost
 	python3 benchmarks/stages.py
+
+faults: $(VENV)/installed-dev  ## break a small run in a hundred ways; benchmarks/faults.json
+	python -m tests.faults
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -7,10 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 from fake_endpoint import Endpoint
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-settings.register_profile("same_everywhere", derandomize=True, deadline=None)
+settings.register_profile(
+    "same_everywhere",
+    derandomize=True,
+    deadline=None,
+    # A loaded machine is no defect.
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("same_everywhere")
 
 

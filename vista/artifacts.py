@@ -13,7 +13,6 @@ it is emptied when settings, inputs or code have changed since.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vista.disk import force_all_to_disk, force_to_disk, write_synced
 from vista.errors import UserError
+from vista.locks import locked, record_file, work_folder
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.json"
@@ -33,7 +34,8 @@ CHECKSUMS = "checksums.json"
 # job is planned again but nothing that it depends on has changed, the copy is put back.
 MEMO = "memo.json"
 _OWN = frozenset({MANIFEST, CHECKSUMS, MEMO})
-WORK = ".work"
+# What a stage keeps below its work folder only to go on after a kill: it is never published.
+CHECKPOINTS = "checkpoints"
 
 
 def canonical_json(value: Any) -> str:
@@ -160,14 +162,18 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
     if not manifest_path.is_file():
         raise UserError(f"{path} is no finished artifact: it has no {MANIFEST}. Run snakemake.")
     try:
-        manifest = json.loads(manifest_path.read_bytes())
+        manifest = json.loads(text := manifest_path.read_bytes())
         for key in ("stage", "settings", "inputs", "code", "digest"):
             manifest[key]
         listing = (path / CHECKSUMS).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(manifest_path, f"it cannot be read ({error!r})", path) from error
+        memo = (path / MEMO).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(manifest_path, f"it cannot be read ({error})", path) from error
     if hashlib.sha256(listing).hexdigest() != manifest["digest"]:
         raise damaged(path / CHECKSUMS, "its content differs from the manifest", path)
+    if memo != text:
+        # Nothing else vouches for the settings in it.
+        raise damaged(manifest_path, f"it differs from its copy {MEMO}", path)
     if stage is not None and manifest["stage"] != stage:
         raise UserError(f"{path} holds a {manifest['stage']!r} artifact, expected {stage!r}.")
     return Artifact(path, manifest, json.loads(listing))
@@ -175,13 +181,23 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage receives: its own settings, its opened inputs and a folder to write into."""
+    """What a stage receives: its own settings, its opened inputs and a folder to write into.
+
+    A job with a `part`, (k, n) with k from 1, does the k-th of n parts and leaves the artifact
+    unfinished; one without does what is still missing.
+    """
 
     stage: str
     settings: dict[str, Any]
     inputs: dict[str, Artifact | list[Artifact]]
     work: Path
     threads: int = 1
+    part: tuple[int, int] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder for what only a try that goes on needs; it goes when the artifact is published."""
+        return self.work / CHECKPOINTS
 
     def input(self, role: str) -> Artifact:
         """Return the one input artifact of `role`."""
@@ -202,12 +218,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Record:
-    """All that the bytes of an artifact depend on: two equal records, one result."""
+    """All that the bytes of an artifact depend on: two equal records, one result.
+
+    `inputs` are digests by role, `code` those of the stage's own modules by dotted name.
+    """
 
     stage: str
     settings: Mapping[str, Any]
     inputs: Mapping[str, Any]
-    code: str
+    code: Mapping[str, str]
     packages: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -242,20 +261,43 @@ def publishing(results: Path, stage: str, node: str, record: Record) -> Iterator
     Raises UserError where the stage's output cannot be written.
     """
     out = results / stage / node
-    work = results / WORK / stage / node
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(work.with_name(f"{node}.lock"), out):
-        if _restore(out, record):
+    work = work_folder(results, stage, node)
+    marker = record_file(work)
+    with locked(work, out):
+        if _restore(out, record, marker):
+            marker.unlink(missing_ok=True)
             yield None
             return
-        marker = work.with_name(f"{node}.record.json")
         _prepare(work, marker, canonical_json(record.as_dict()))
         yield work
-        _publish(work, out, record)
+        _publish(work, out, record, marker)
         marker.unlink()
 
 
-def _restore(out: Path, record: Record) -> bool:
+@contextlib.contextmanager
+def sharing(results: Path, stage: str, node: str, record: Record) -> Iterator[Path | None]:
+    """Give the work folder of the artifact `<stage>/<node>` to one of several processes.
+
+    Each does a part there; afterwards `publishing` finds the parts as an interrupted try, and waits
+    for processes that still work on theirs. Yields None where the artifact is there already.
+    """
+    out = results / stage / node
+    work = work_folder(results, stage, node)
+    marker, wanted = record_file(work), canonical_json(record.as_dict())
+    while True:
+        with locked(work, out, shared=True):
+            if _prepared(work, marker, wanted):
+                yield work
+                return
+        # Between the two locks another process may do the same, or publish.
+        with locked(work, out):
+            if _restore(out, record, marker):
+                yield None
+                return
+            _prepare(work, marker, wanted)
+
+
+def _restore(out: Path, record: Record, beside: Path) -> bool:
     """Put the manifest of an artifact back where nothing that it depends on has changed."""
     memo = out / MEMO
     try:
@@ -266,36 +308,53 @@ def _restore(out: Path, record: Record) -> bool:
         if hashlib.sha256(listing).hexdigest() != manifest["digest"]:
             return False
         Artifact(out, manifest, json.loads(listing)).verify()
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
         return False
-    _write_synced(out / MANIFEST, memo.read_bytes())
+    # There where a kill came right after the rename.
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    write_synced(out / MANIFEST, memo.read_bytes(), beside)
     return True
 
 
 def _prepare(work: Path, marker: Path, wanted: str) -> None:
-    if not (work.is_dir() and marker.is_file() and marker.read_text() == wanted):
-        shutil.rmtree(work, ignore_errors=True)
+    if not _prepared(work, marker, wanted):
+        # The marker goes first: a folder that is half removed must not count as resumable.
+        marker.unlink(missing_ok=True)
+        if work.exists():
+            shutil.rmtree(work)
         work.mkdir(parents=True)
-        _write_synced(marker, wanted.encode())
+        write_synced(marker, wanted.encode(), marker)
+    for name in _OWN:  # of a try that was killed while it published
+        (work / name).unlink(missing_ok=True)
 
 
-def _publish(work: Path, out: Path, record: Record) -> None:
-    names = sorted(path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file())
+def _prepared(work: Path, marker: Path, wanted: str) -> bool:
+    return work.is_dir() and marker.is_file() and marker.read_text() == wanted
+
+
+def _publish(work: Path, out: Path, record: Record, beside: Path) -> None:
+    files = [path.relative_to(work) for path in work.rglob("*") if path.is_file()]
+    names = sorted(path.as_posix() for path in files if path.parts[0] != CHECKPOINTS)
     clash = _OWN.intersection(names)
     assert not clash, f"{record.stage}: a stage may not write {sorted(clash)}"
     checksums = {
         name: {"bytes": (work / name).stat().st_size, "sha256": digest_file(work / name)}
         for name in names
     }
+    # A manifest must never reach the disk before what it vouches for.
+    force_all_to_disk(work)
     listing = json.dumps(checksums, sort_keys=True, indent=1).encode()
     manifest = {**record.as_dict(), "digest": hashlib.sha256(listing).hexdigest()}
     text = (json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
-    _write_synced(work / CHECKSUMS, listing)
-    _write_synced(work / MEMO, text)
+    write_synced(work / CHECKSUMS, listing, beside)
+    write_synced(work / MEMO, text, beside)
     _clear(out)
     os.replace(work, out)
+    force_to_disk(out.parent)
+    # Not before: a try that is killed until here goes on from them.
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     # Last of all: from here on the artifact counts.
-    _write_synced(out / MANIFEST, text)
+    write_synced(out / MANIFEST, text, beside)
 
 
 def _clear(out: Path) -> None:
@@ -305,38 +364,3 @@ def _clear(out: Path) -> None:
         (out / MEMO).unlink(missing_ok=True)
         shutil.rmtree(out)
     out.mkdir(parents=True)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, force it to the disk and rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, out: Path) -> Iterator[None]:
-    """Hold the lock of one artifact; wait, and say so, while another process holds it."""
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            print(
-                f"{out}: process {owner} is writing it; waiting until it ends.",
-                file=sys.stderr,
-                flush=True,
-            )
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

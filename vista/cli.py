@@ -16,20 +16,25 @@ from typing import Any, TextIO
 
 from vista.artifacts import (
     MANIFEST,
-    WORK,
     Artifact,
     Job,
     Record,
+    digest_file,
+    digest_text,
     open_artifact,
     package_versions,
     publishing,
+    sharing,
     with_options,
 )
-from vista.code import code_digest, is_fetch, third_party
+from vista.code import is_fetch, source_digests, third_party
 from vista.errors import UserError
-from vista.stages import STAGES
+from vista.gpus import claimed
+from vista.locks import WORK
+from vista.stages import SPLIT, STAGES
 
 USER_ERROR = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +74,19 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--list", action="store_true", help="one line an artifact: done or to do")
     plan.set_defaults(call=_plan)
 
+    explain = commands.add_parser("explain", help="why an artifact would be made anew, or not")
+    explain.add_argument("paths", nargs="+", help="RESULTS/STAGE/NAME-ID, there or planned; globs")
+    explain.add_argument(
+        "--config", type=Path, default=Path("config/default.yaml"), help="what is asked for"
+    )
+    explain.set_defaults(call=_explain)
+
+    gc = commands.add_parser("gc", help="list, or delete, the artifacts that no config needs")
+    gc.add_argument("configs", type=Path, nargs="+", help="all configs whose artifacts are kept")
+    gc.add_argument("--results", type=Path, help="where to look; default: the configs' results")
+    gc.add_argument("--delete", action="store_true", help="delete them; without it they are listed")
+    gc.set_defaults(call=_gc)
+
     verify = commands.add_parser("verify", help="check every byte of finished artifacts")
     verify.add_argument("paths", type=Path, nargs="+", help="folders of artifacts, or of many")
     verify.set_defaults(call=_verify)
@@ -83,25 +101,42 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, makes in STAGES.items():
         stage = commands.add_parser(name, help=f"stage: {makes}", description=f"Make {makes}.")
-        stage.add_argument("--spec", required=True, help="JSON: settings, inputs, modules")
+        stage.add_argument(
+            "--spec", required=True, help="JSON: settings, inputs, modules; or @FILE"
+        )
         stage.add_argument(
             "--manifest", type=Path, required=True, help="RESULTS/STAGE/NODE/manifest.json to make"
         )
         stage.add_argument("--threads", type=int, default=1, help="CPU threads of this job")
         stage.add_argument("--log", type=Path, help="also write what is printed to this file")
-        stage.set_defaults(call=_run, stage=name)
+        if name in SPLIT:
+            stage.add_argument("--part", type=_part, help="K/N: do the K-th of N parts alone")
+        stage.set_defaults(call=_run, stage=name, part=None)
     return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, parts = map(int, text.split("/"))
+    if not 1 <= number <= parts:
+        raise ValueError(text)
+    return number, parts
 
 
 def _run(arguments: argparse.Namespace) -> int:
     with _logged(arguments.log):
         try:
-            run_stage(arguments.stage, arguments.spec, arguments.manifest, arguments.threads)
+            run_stage(
+                arguments.stage,
+                _order(arguments.spec),
+                arguments.manifest,
+                arguments.threads,
+                arguments.part,
+            )
         except UserError as error:
             print(f"vista {arguments.stage}: {error}", file=sys.stderr)
             return USER_ERROR
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:
+            if not _disk_is_full(error):
                 raise
             print(
                 f"vista {arguments.stage}: no space left on the disk of {arguments.manifest}. "
@@ -112,12 +147,39 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
+def _disk_is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    # Rust libraries, safetensors for one, have errors of their own, with the number in the text.
+    return any(f"(os error {number})" in str(error) for number in _FULL)
+
+
+def _order(spec: str) -> str:
+    """Return a job's order, which stands in a file where it is long. Raises UserError."""
+    if not spec.startswith("@"):
+        return spec
+    path = Path(spec[1:])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the job's order {path} cannot be read: {error}. Run snakemake.") from None
+    if digest_text(text) != path.stem:
+        raise UserError(f"the job's order {path} is damaged. Delete it and run snakemake again.")
+    return text
+
+
+def run_stage(
+    stage: str,
+    spec_text: str,
+    manifest: Path,
+    threads: int,
+    part: tuple[int, int] | None = None,
+) -> None:
     """Run one stage on the settings and inputs of its spec and publish the artifact.
 
     `spec_text` is the JSON that `vista.plan` gives for a node, `manifest` its place in the results
-    folder. Raises UserError where an input is missing or damaged, or where the stage finds a
-    user's mistake.
+    folder. With `part`, (k, n), the k-th of n parts is done and nothing published. Raises UserError
+    where an input is missing or damaged, or where the stage finds a user's mistake.
     """
     node, results = manifest.parent.name, manifest.parents[2]
     # Only a fetch stage may reach the network, and numeric libraries must not take more cores
@@ -130,22 +192,30 @@ def run_stage(stage: str, spec_text: str, manifest: Path, threads: int) -> None:
         os.environ[name] = str(threads)
     spec: dict[str, Any] = json.loads(spec_text)
     inputs = {role: _open(results, paths) for role, paths in spec["inputs"].items()}
+    digests = {role: _digests(found) for role, found in inputs.items()}
+    if files := [Path(name) for name in spec.get("files", ())]:
+        # One that is not there is the stage's to name.
+        digests["files"] = [digest_file(path) if path.is_file() else "" for path in files]
     modules = [f"vista.stages.{stage}", *spec["modules"]]
     record = Record(
         stage=stage,
         settings=spec["settings"],
-        inputs={role: _digests(found) for role, found in inputs.items()},
-        code="" if is_fetch(stage) else code_digest(modules),
+        inputs=digests,
+        code={} if is_fetch(stage) else source_digests(modules),
         packages={} if is_fetch(stage) else package_versions(third_party(modules)),
     )
-    with publishing(results, stage, node, record) as work:
+    place = publishing if part is None else sharing
+    with place(results, stage, node, record) as work:
         if work is None:
             print(f"{stage}/{node}: nothing that it depends on changed, kept.")
             return
         start = time.monotonic()
-        module = importlib.import_module(f"vista.stages.{stage}")
-        settings = with_options(spec["settings"], spec.get("options", {}))
-        module.run(Job(stage, settings, inputs, work, threads))
+        options = spec.get("options", {})
+        settings = with_options(spec["settings"], options)
+        # Before torch is imported: which cards it sees is settled then.
+        with claimed(options):
+            module = importlib.import_module(f"vista.stages.{stage}")
+            module.run(Job(stage, settings, inputs, work, threads, part))
         print(f"{stage}/{node}: done in {time.monotonic() - start:.1f} s.")
 
 
@@ -190,6 +260,21 @@ def _summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    from vista.explain import explain
+
+    text, status = explain(arguments.paths, arguments.config)
+    print(text)
+    return status
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    from vista.gc import collect
+
+    print(collect(arguments.configs, arguments.results, delete=arguments.delete))
+    return 0
+
+
 def _verify(arguments: argparse.Namespace) -> int:
     manifests = [
         found
@@ -217,30 +302,50 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
-class _Tee:
-    """Standard error that also goes to a log file."""
+class _Log:
+    """A job's log file. What its disk cannot take is lost: a log must not end its job."""
 
-    def __init__(self, *targets: TextIO) -> None:
-        self._targets = targets
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
 
     def write(self, text: str) -> int:
-        for target in self._targets:
-            target.write(text)
+        with contextlib.suppress(OSError):
+            self._file.write(text)
         return len(text)
 
     def flush(self) -> None:
-        for target in self._targets:
-            target.flush()
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+class _Tee:
+    """Standard output or standard error that also goes to a log."""
+
+    def __init__(self, stream: TextIO, log: _Log) -> None:
+        self._stream = stream
+        self._log = log
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        return self._log.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+        self._log.flush()
 
     def isatty(self) -> bool:
-        return self._targets[0].isatty()
+        return self._stream.isatty()
 
     def fileno(self) -> int:
-        return self._targets[0].fileno()
+        return self._stream.fileno()
 
     @property
     def encoding(self) -> str:
-        return self._targets[0].encoding
+        return self._stream.encoding
 
 
 @contextlib.contextmanager
@@ -250,16 +355,16 @@ def _logged(path: Path | None) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        out: Any = _Tee(sys.stdout, file)
-        err: Any = _Tee(sys.stderr, file)
+    with contextlib.closing(_Log(path)) as log:
+        out: Any = _Tee(sys.stdout, log)
+        err: Any = _Tee(sys.stderr, log)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 yield
             except BaseException:
                 import traceback
 
-                traceback.print_exc(file=file)
+                traceback.print_exc(file=log)
                 raise
 
 

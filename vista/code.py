@@ -31,6 +31,11 @@ def code_digest(modules: Iterable[str]) -> str:
     return _closure_digest(tuple(sorted(set(modules))))
 
 
+def source_digests(modules: Iterable[str]) -> dict[str, str]:
+    """Return the digest of each module in the import closure of `modules`, by dotted name."""
+    return {name: _module(name)[0] for name in closure(tuple(sorted(set(modules))))}
+
+
 def third_party(modules: Iterable[str]) -> frozenset[str]:
     """Return the top-level names of what the closure of `modules` imports from elsewhere."""
     names = {
@@ -63,10 +68,8 @@ def closure(modules: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.cache
 def _closure_digest(modules: tuple[str, ...]) -> str:
-    whole = hashlib.sha256()
-    for name in closure(modules):
-        whole.update(f"{name}={_module(name)[0]}\n".encode())
-    return whole.hexdigest()[:16]
+    lines = [f"{name}={digest}\n" for name, digest in source_digests(modules).items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def _path(name: str) -> Path | None:
@@ -102,7 +105,7 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
         if isinstance(body, list) and body and _is_text(body[0]):
             # A docstring (or a bare string) says nothing to the interpreter.
             node.body = body[1:]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(sorted(imported))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], tuple(sorted(imported))
 
 
 def _is_text(node: ast.stmt) -> bool:

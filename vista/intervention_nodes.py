@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from vista.config.interventions import FITTED, READS_LATENT, DirectionSettings, EditSettings
+from vista.config.interventions import (
+    FITTED,
+    READS_LATENT,
+    TEXT_LATENTS,
+    DirectionSettings,
+    EditSettings,
+)
 from vista.config.rivals import InterventionsSettings, MethodEntry
 from vista.config.run import Point
 from vista.node import Node, dump, point_name, with_judge
 
 if TYPE_CHECKING:
     from vista.nodes import Builder
-
-# Methods whose directions are latents of the language model's SAEs.
-_TEXT_LATENTS = frozenset({"latent", "latent_at", "random_latent", "wrong_concept"})
 
 
 class InterventionBuilder:
@@ -91,7 +94,7 @@ class InterventionBuilder:
             "features": builder.evaluated(point.encoder),
         }
         own: dict[str, Any] = {"directions": dump(settings)}
-        if settings.method in _TEXT_LATENTS:
+        if settings.method in TEXT_LATENTS:
             layers = builder.config.llms[point.llm].saes.layers
             inputs |= {
                 "latents": builder.latents(point, projector, settings.split),

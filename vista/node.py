@@ -26,7 +26,7 @@ Inputs = Mapping[str, "Node | tuple[Node, ...]"]
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "encoder": ("device", "batch_size"),
     "llm": ("device", "device_map", "max_memory"),
-    "training": ("micro_batch", "checkpoint_every"),
+    "training": ("micro_batch", "checkpoint_every", "processes", "machines"),
     "latents": ("batch_size",),
     "caption": ("batch_size",),
     "edit": ("batch_size",),
@@ -41,7 +41,7 @@ class Node:
 
     `options` are taken out of the settings that a node is given. `modules` are code that the stage
     loads by name (an encoder family) and that therefore counts as its own; `files` are the user's
-    files that it reads.
+    files that it reads. `jobs` do a part of the work each.
     """
 
     stage: str
@@ -50,6 +50,7 @@ class Node:
     inputs: Inputs = field(default_factory=dict)
     modules: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    jobs: int = 1
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,12 +71,18 @@ class Node:
 
     @property
     def gpus(self) -> int:
-        """The GPUs that the job asks for: 1 where a device may be one."""
+        """The GPUs that the job asks for: one a process where a device may be one."""
         wanted = [
             str(part.get("device", "cpu")) if part.get("device_map") is None else "auto"
             for part in self.options.values()
         ]
-        return int(any(device != "cpu" for device in wanted))
+        processes = int(self.options.get("training", {}).get("processes", 1)) * self.machines
+        return processes * any(device != "cpu" for device in wanted)
+
+    @property
+    def machines(self) -> int:
+        """The machines that the job asks for."""
+        return int(self.options.get("training", {}).get("machines", 1))
 
     @cached_property
     def id(self) -> str:
@@ -115,6 +122,7 @@ class Node:
                 "options": self.options,
                 "inputs": inputs,
                 "modules": list(self.modules),
+                "files": list(self.files),
             }
         )
 

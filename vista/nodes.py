@@ -120,8 +120,10 @@ class Builder:
         if encoder:
             inputs["encoder"] = encoder
         where = f"{name}-{training}" if training else name
-        own = {"encoder": _model(settings)}
-        return Node("features", where, own, inputs, _family(settings.source.family))
+        # A job is not told of the others: another number of them would make it another order.
+        own = {"encoder": {key: value for key, value in _model(settings).items() if key != "jobs"}}
+        family = _family(settings.source.family)
+        return Node("features", where, own, inputs, family, jobs=settings.jobs)
 
     def evaluated(self, name: str) -> Node:
         """Return the features that an encoder is judged by."""

@@ -1,20 +1,28 @@
 """The plan: a config expanded into the artifacts that it asks for, looked up as the workflow does.
 
-Pure and fast: every cluster job parses the workflow again.
+Fast, and without effects but for orders that are too long for a command line, which go into files:
+every cluster job parses the workflow again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import MANIFEST
+from vista.artifacts import MANIFEST, digest_text
 from vista.code import code_digest, is_fetch
 from vista.config.run import RunConfig, load_config, parse_config
 from vista.errors import UserError
+from vista.locks import WORK
 from vista.node import Node
 from vista.nodes import Builder
+
+# In characters. Linux passes no argument of 128 KB to a program, and a report over thousands of
+# metrics has a longer order.
+LONGEST_ORDER = 100_000
+ORDERS = "orders"
 
 
 class Plan:
@@ -44,8 +52,18 @@ class Plan:
         return [*map(self._manifest, node.parents()), *node.files]
 
     def spec(self, stage: str, folder: str) -> str:
-        """Return the job's order as canonical JSON."""
-        return self.nodes[stage, folder].spec
+        """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
+        spec = self.nodes[stage, folder].spec
+        if len(spec) <= LONGEST_ORDER:
+            return spec
+        # Its name says what is in it, so that another order is another parameter of the job.
+        path = Path(self.results) / WORK / ORDERS / f"{digest_text(spec)}.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(spec, encoding="utf-8")
+            unfinished.replace(path)
+        return f"@{path}"
 
     def code(self, stage: str, folder: str) -> str:
         """Return the digest of the code that the job runs; none where that has no say."""
@@ -56,6 +74,26 @@ class Plan:
     def gpus(self, stage: str, folder: str) -> int:
         """Return the GPUs that the job asks for."""
         return self.nodes[stage, folder].gpus
+
+    def parts(
+        self, stage: str, folder: str, recorded: Callable[[str], Sequence[str] | None]
+    ) -> list[str]:
+        """Return the marks that a job waits for beside its inputs: of jobs that each do a part.
+
+        `recorded(manifest)` gives the files that an artifact was made from, None where it never
+        was. One that was keeps its parts: others would be a reason to make it again.
+        """
+        node = self.nodes[stage, folder]
+        start = f"{self.results}/{WORK}/{stage}/{folder}."
+        made_from = recorded(self._manifest(node))
+        if made_from is not None:
+            return [name for name in made_from if name.startswith(start)]
+        jobs = node.jobs
+        return [f"{start}{part}of{jobs}" for part in range(1, jobs + 1)] if jobs > 1 else []
+
+    def machines(self, stage: str, folder: str) -> int:
+        """Return the machines that the job asks for."""
+        return self.nodes[stage, folder].machines
 
     @property
     def report(self) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from vista import cli
-from vista.artifacts import open_artifact
+from vista.artifacts import digest_text, open_artifact
+from vista.data.records import write_text
 from vista.stages import STAGES
 
 
@@ -46,6 +49,19 @@ def test_a_stage_runs_from_its_spec_and_says_so_in_the_log(
     assert "kept" in (tmp_path / "log.txt").read_text()
 
 
+def test_an_order_may_lie_in_a_file_that_its_name_vouches_for(
+    tmp_path: Path, lines: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = tmp_path / f"{digest_text(spec(lines))}.json"
+    assert call(tmp_path, "text", f"@{order}") == cli.USER_ERROR
+    assert f"the job's order {order} cannot be read" in capsys.readouterr().err
+    order.write_text(spec(lines))
+    assert call(tmp_path, "text", f"@{order}") == 0
+    order.write_text(spec({**lines, "limit": "1"}))
+    assert call(tmp_path, "text", f"@{order}") == cli.USER_ERROR
+    assert "is damaged" in capsys.readouterr().err
+
+
 def test_an_unfinished_input_is_named(
     tmp_path: Path, lines: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,7 +82,38 @@ def test_a_users_mistake_is_one_sentence_without_a_traceback(
     assert not (tmp_path / "results" / "text" / "n-1" / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        # As safetensors words it.
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+    ids=["disk", "quota", "safetensors"],
+)
 def test_a_full_disk_is_one_sentence_and_nothing_looks_finished(
+    tmp_path: Path,
+    lines: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    import vista.stages.text
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(vista.stages.text, "write_text", full)
+    assert call(tmp_path, "text", spec(lines)) == cli.USER_ERROR
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert not (tmp_path / "results" / "text" / "n-1" / "manifest.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_that_its_disk_cannot_take_ends_no_job(
     tmp_path: Path,
     lines: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -77,10 +124,43 @@ def test_a_full_disk_is_one_sentence_and_nothing_looks_finished(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def noisy(path: Path, texts: dict[str, list[str]]) -> dict[str, int]:
+        print("x" * (1 << 20))
+        print("y", flush=True)
+        return write_text(path, texts)
+
+    manifest = tmp_path / "results" / "text" / "n-1" / "manifest.json"
+    order = ["text", "--spec", spec(lines), "--manifest", str(manifest), "--log", "/dev/full"]
     monkeypatch.setattr(vista.stages.text, "write_text", full)
-    assert call(tmp_path, "text", spec(lines)) == cli.USER_ERROR
+    assert cli.main(order) == cli.USER_ERROR
     assert "no space left on the disk" in capsys.readouterr().err
-    assert not (tmp_path / "results" / "text" / "n-1" / "manifest.json").exists()
+    monkeypatch.setattr(vista.stages.text, "write_text", noisy)
+    assert cli.main(order) == 0
+
+
+def test_other_errors_of_the_system_are_no_full_disk(
+    tmp_path: Path, lines: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vista.stages.text
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(vista.stages.text, "write_text", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        call(tmp_path, "text", spec(lines))
+
+
+def test_a_full_standard_output_is_no_secret(
+    tmp_path: Path, lines: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.EIO, "standard output is gone")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    with pytest.raises(OSError, match="standard output is gone"):
+        call(tmp_path, "text", spec(lines))
 
 
 def test_a_defect_leaves_its_traceback_in_the_log(

@@ -12,24 +12,29 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vista"
 
 # A room may import from rooms to its right only.
-BASE = {"config", "artifacts", "errors", "progress", "device"}
+BASE = {"config", "artifacts", "errors", "progress", "device", "disk"}
 TOOLS = {"data", "store", "encoders", "language", "sae", "fetch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "device": {"errors"},
-    "artifacts": {"errors"},
+    "disk": set(),
+    "locks": set(),
+    "artifacts": {"disk", "errors", "locks"},
     "code": set(),
     "config": {"errors"},
     "node": {"config", "artifacts"},
     "nodes": {"config", "node", "intervention_nodes"},
     # `nodes` for type checking alone: the two make one tree of artifacts.
     "intervention_nodes": {"config", "node", "nodes"},
-    "plan": {"config", "artifacts", "code", "errors", "node", "nodes"},
+    "plan": {"config", "artifacts", "code", "errors", "locks", "node", "nodes"},
+    "gpus": {"errors"},
+    "explain": {"artifacts", "code", "errors", "locks", "node", "plan", "stages"},
+    "gc": {"artifacts", "errors", "forecast", "locks", "plan", "stages"},
     "forecast": {*BASE, "node", "plan", "sae"},
     "cli": {
-        *("artifacts", "code", "config", "errors"),
-        *("forecast", "plan", "report", "stages", "store"),
+        *("artifacts", "code", "config", "errors", "explain", "locks"),
+        *("forecast", "gc", "gpus", "plan", "report", "stages", "store"),
     },
     "fetch": BASE,
     "data": BASE,
@@ -40,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "interventions": {*BASE, "data", "language", "sae", "store"},
     "projector": {*BASE, "data", "language", "sae", "store"},
     "standins": {*BASE, *TOOLS},
-    "judges": {"config", "errors"},
+    "judges": {"config", "disk", "errors"},
     "metrics": {"config", "errors", "judges"},
     "report": {*BASE, "data", "store", "metrics", "judges"},
     "stages": {

@@ -13,7 +13,7 @@ import yaml
 
 from vista.config.run import load_config, parse_config
 from vista.errors import UserError
-from vista.plan import Plan, load_plan
+from vista.plan import LONGEST_ORDER, Plan, load_plan
 
 CONFIGS = Path(__file__).parents[2] / "config"
 
@@ -50,6 +50,25 @@ def test_a_node_comes_after_its_inputs_and_its_order_is_one_json_text(
         assert all(parent.path in seen for parent in node.parents())
         seen.add(node.path)
         assert json.dumps(json.loads(node.spec), sort_keys=True, separators=(",", ":")) == node.spec
+
+
+def test_an_order_too_long_for_a_command_lies_in_a_file(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    content["results"] = str(tmp_path)
+    content["sweep"] = [{"llms": ["gemma2"], "seeds": list(range(60))}]
+    plan = load_plan(content)
+    node = plan.nodes[tuple(Path(plan.report).parent.parts[-2:])]  # type: ignore[index]
+    order = plan.spec(node.stage, node.folder)
+    assert len(node.spec) > LONGEST_ORDER > len(order)
+    file = Path(order.removeprefix("@"))
+    assert file.read_text() == node.spec
+    # Another order is another parameter of the job; a short one stays as it is.
+    content["report"] = {"dpi": 71}
+    assert load_plan(content).spec("report", load_plan(content).report.split("/")[-2]) != order
+    (world,) = (each for each in plan.nodes.values() if each.stage == "draw_world")
+    assert plan.spec("draw_world", world.folder) == world.spec
+    assert [each.suffix for each in file.parent.iterdir()] == [".json", ".json"]
 
 
 def test_reordered_keys_change_nothing(content: dict[str, Any]) -> None:
@@ -274,9 +293,199 @@ def test_a_split_without_images_is_refused_before_anything_runs() -> None:
     with pytest.raises(UserError, match=r"latents\.split"):
         parse_config(content)
     content["latents"]["split"] = "validation"
+    content["data"]["fractions"] = {"train": 0, "validation": 0, "test": 1}
     with pytest.raises(UserError, match="latents reads split 'validation', but data has no such"):
         parse_config(content)
     content = published()
     content["projector"]["stages"][0]["data"] = "laion"
     with pytest.raises(UserError, match="names data 'laion'; training has mix665k, pretrain_558k"):
         parse_config(content)
+
+
+def with_interventions(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The default config with interventions of its first method alone, and changes to them."""
+    content["interventions"] = {"methods": {"latent": {}}, **changes}
+    return content
+
+
+SAE = {"directions": {"method": "vision_latent"}, "vision_sae": "topk"}
+NO_LATENT = {"directions": {"method": "random"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "expected"),
+    [
+        (
+            {"directions": {"split": "test"}},
+            {},
+            "methods.x.directions.split and interventions.test are both 'test'",
+        ),
+        (
+            {"directions": {"split": "validation"}},
+            {"test": "validation", "development": "train"},
+            "methods.x.directions.split and interventions.test are both 'validation'",
+        ),
+        (
+            {**SAE, "directions": {"method": "vision_latent", "split": "validation"}},
+            {"test": "train"},
+            "vision_saes.topk.train.split and interventions.test are both 'train'",
+        ),
+        ({"removal": {"split": "train"}}, {}, "methods.x.removal.split is read by nobody"),
+        ({}, {"removal": {"split": "test"}}, "interventions: removal.split is read by nobody"),
+        ({"removal": {"task": "replace", "how": "add"}}, {}, "methods.x.removal.task must be"),
+        ({"removal": {"blocks": 0}}, {}, "interventions.methods.x.removal.blocks: give blocks as"),
+        ({"removal": {"blocks": [0, [1]]}}, {}, "methods.x.removal.blocks: give blocks as"),
+        ({"removal": {"block": [0]}}, {}, "unknown key interventions.methods.x.removal.block; did"),
+        ({"removal": {"preset": ["a"]}}, {}, "interventions.methods.x.removal.preset: input"),
+        ({"removal": {"blocks": [99]}}, {}, r"removal.blocks names block 99; .* has blocks 0\.\.3"),
+        ({"removal": {"coefficients": [0]}}, {}, "removal.coefficients.0: input should be greater"),
+        ({"removal": {"coefficients": [-1]}}, {}, "coefficients.0: input should be greater"),
+        ({"removal": {"max_images": 3}}, {"removal": None}, "interventions.removal is null"),
+        ({"removal": None, "replacement": None}, {}, "in neither removal nor replacement"),
+        ({"sae_weights": [0.5]}, {}, "methods.x.sae_weights names 0.5, but"),
+        ({"sae_weights": [0, 1, 2]}, {}, "methods.x.sae_weights names 2.0, but"),
+        ({"encoders": ["clip"]}, {"encoders": ["dinov2"]}, "methods.x.encoders names 'clip', but"),
+        ({"encoders": ["clip"]}, {"llms": ["llama"]}, "methods.x.encoders names 'clip', but"),
+        ({}, {"encoders": ["siglip"], "llms": ["llama"]}, "leave no projector of the sweep"),
+        ({"removal": {"how": "ablate"}}, {}, "set interventions.methods.x.removal.blocks to null"),
+        ({**NO_LATENT, "removal": {"how": "ablate", "blocks": None}}, {}, "random have no latent"),
+        ({**NO_LATENT, "removal": {"tokens": ["active"]}}, {}, "`tokens: active`, but directions"),
+        ({**NO_LATENT, "removal": {"blocks": None}}, {}, "random belong to no block"),
+        (
+            {"directions": {"concepts": {"kind": "words", "words": "red"}}},
+            {},
+            r"concepts.words: give a list, e.g. \[red\]",
+        ),
+        ({"directions": {"judge": "lexicl"}}, {}, "judge 'lexicl' is unknown"),
+        ({"removal": {"judge": "api"}}, {}, "methods.x.removal.judge: judge 'api' needs settings"),
+        ({}, {"scores": {"judge": "lexicl"}}, "interventions.scores.judge: judge 'lexicl'"),
+        (
+            {"directions": {"judge": {"kind": "vlm", "source": {"path": "m"}, "model": "m"}}},
+            {},
+            "judge.model; it belongs to another part",
+        ),
+        (
+            {},
+            {
+                "scores": {
+                    "judge": {
+                        "kind": "embedding",
+                        "source": {"kind": "checkpoint", "path": "m"},
+                        "fit_split": "test",
+                    }
+                }
+            },
+            "interventions.scores.judge.fit_split is 'test'",
+        ),
+    ],
+)
+def test_interventions_that_would_mislead_are_refused(
+    content: dict[str, Any], method: dict[str, Any], changes: dict[str, Any], expected: str
+) -> None:
+    content["vision_saes"] = {"topk": {}}
+    with_interventions(content, methods={"x": method}, **changes)
+    with pytest.raises(UserError, match=expected):
+        parse_config(content)
+
+
+def test_edits_that_read_a_latent_in_its_own_block_are_planned(content: dict[str, Any]) -> None:
+    content["vision_saes"] = {"topk": {}}
+    own = {"removal": {"how": "ablate", "blocks": None, "tokens": ["active"]}}
+    methods = {"latent": own, "topk": {**SAE, "removal": {"how": "ablate"}}}
+    fitted = {"directions": {"method": "mean_difference", "layer": 1}, "removal": {"blocks": None}}
+    parse_config(with_interventions(content, methods={**methods, "fitted": fitted}))
+
+
+def test_interventions_off_the_sweep_or_without_images_are_refused(content: dict[str, Any]) -> None:
+    only = [{"encoders": ["dinov2"], "llms": ["gemma2"]}]
+    with pytest.raises(UserError, match=r"interventions.encoders names 'clip', which is not in"):
+        parse_config(with_interventions({**content, "sweep": only}, encoders=["clip"]))
+    with pytest.raises(UserError, match=r"interventions.llms names 'llama', which is not in"):
+        parse_config(with_interventions({**content, "sweep": only}, llms=["llama"]))
+    files = {"instances": "i.json", "captions": "c.json"}
+    content["data"] = {"kind": "coco", "images": "photos", "files": files}
+    content["data"]["fractions"] = {"train": 0.5, "validation": 0, "test": 0.5}
+    content["pretraining"] = {"kind": "drawn"}
+    with pytest.raises(
+        UserError, match=r"interventions\.development reads split 'validation', but"
+    ):
+        parse_config(with_interventions(content))
+    with_interventions(content, development="train")
+    with pytest.raises(UserError, match=r"latent\.directions\.split reads split 'validation'"):
+        parse_config(content)
+
+
+def test_the_preset_of_a_method_comes_before_what_all_share(content: dict[str, Any]) -> None:
+    common = {"blocks": [[0]], "coefficients": [3], "max_images": 7}
+    own = {"preset": "published_removal_llama", "coefficients": [5]}
+    with_interventions(content, removal=common, methods={"x": {"removal": own}})
+    settings = parse_config(content).interventions
+    assert settings is not None
+    edit = settings.edit("x", "removal")
+    assert edit is not None
+    assert (edit.blocks, edit.coefficients, edit.max_images) == (((0, 1),), (5,), 7)
+    assert edit.max_new_tokens == 100
+
+
+def test_what_a_method_is_measured_on_and_reads(content: dict[str, Any]) -> None:
+    repo = {"kind": "checkpoint", "repo": "who/reader", "revision": "0" * 40}
+    judge = {"kind": "vlm", "source": repo}
+    content["interventions"] = {
+        "encoders": ["dinov2", "clip"],
+        "llms": ["gemma2"],
+        "removal": None,
+        "methods": {
+            "latent": {"directions": {"judge": judge}},
+            "fitted": {"directions": {"method": "mean_difference"}, "encoders": ["clip"]},
+        },
+        "scores": {"judge": judge},
+    }
+    found = list(load_plan(content).nodes.values())
+    assert not [node for node in found if node.stage == "removal"]
+    metrics = [node for node in found if node.stage == "replacement"]
+    assert Counter(node.name for node in metrics) == Counter(
+        [
+            *(f"{e}-gemma2-w{w}-s0-latent" for e in ("dinov2", "clip") for w in (0, 1)),
+            *(f"clip-gemma2-w{w}-s0-fitted" for w in (0, 1)),
+        ]
+    )
+    (model,) = (node for node in found if node.stage == "fetch_model")
+    for node in found:
+        asks = node.stage == "replacement" or (
+            node.stage == "directions" and node.name.endswith("latent")
+        )
+        assert (model.id in [parent.id for parent in node.parents()]) == asks
+    roles = {"records", "features", "latents", "labels", "saes", "checks", "judge"}
+    for node in found:
+        if node.stage == "directions":
+            reads_latents = node.name.endswith("latent")
+            assert ("latents" in node.inputs) == reads_latents
+            assert ("projector" in node.inputs) == (not reads_latents)
+            assert not reads_latents or set(node.inputs) <= roles
+        if node.stage == "replacement":
+            assert {"development", "test", "records", "judge"} == set(node.inputs)
+            splits = {
+                role: node.inputs[role].order["edit"]["split"] for role in ("development", "test")
+            }  # type: ignore[union-attr]
+            assert splits == {"development": "validation", "test": "test"}
+
+
+def test_a_judge_that_looks_is_given_the_images(content: dict[str, Any]) -> None:
+    def matching() -> set[str]:
+        plan = load_plan(content)
+        return next(set(n.inputs) for n in plan.nodes.values() if n.stage == "matching_rate")
+
+    before = matching()
+    judge = {"kind": "api", "base_url": "http://localhost:1/v1", "model": "m"}
+    content["metrics"]["matching_rate"] |= {"evidence": "image", "judge": judge}
+    assert matching() - before == {"world"}
+
+
+def test_judges_that_are_measured_have_a_role_each(content: dict[str, Any]) -> None:
+    repo = {"kind": "checkpoint", "repo": "who/reader", "revision": "0" * 40}
+    judges = {"words": "lexical", "seer": {"kind": "vlm", "source": repo}}
+    content["metrics"]["judge_agreement"] = {"judges": judges, "show_images": True}
+    (node,) = (n for n in load_plan(content).nodes.values() if n.stage == "judge_agreement")
+    assert {"records", "labels", "world", "judge_seer"} == set(node.inputs)
+    assert node.inputs["judge_seer"].stage == "fetch_model"  # type: ignore[union-attr]
+    assert node.modules == ("vista.judges.lexical", "vista.judges.vlm")

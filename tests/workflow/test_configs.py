@@ -31,9 +31,19 @@ def test_a_dry_run_lists_every_job(config: Path, tmp_path: Path) -> None:
 
 def test_the_published_configs_share_data_encoders_and_features() -> None:
     shared = ("fetch_data", "records", "features")
-    first, *others = (
-        {key for key in load_plan(path).nodes if key[0] in shared}
-        for path in sorted(ROOT.glob("config/paper*.yaml"))
+    found = {
+        name: {key for key in load_plan(ROOT / f"config/{name}.yaml").nodes if key[0] in shared}
+        for name in ("paper", "paper-gemma9b", "paper-llama8b")
+    }
+    assert len(found["paper"]) == 15
+    assert all(each == found["paper"] for each in found.values())
+
+
+def test_published_interventions_train_nothing_anew_but_vision_saes() -> None:
+    paper, edits = (
+        set(load_plan(ROOT / f"config/{name}.yaml").nodes)
+        for name in ("paper", "paper-interventions")
     )
-    assert len(first) == 15
-    assert all(found == first for found in others)
+    made = {stage for stage, _ in edits - paper}
+    assert "train_vision_sae" in made
+    assert not made & {"fetch_model", "fetch_sae", "fetch_data", "train_projector", "import_sae"}

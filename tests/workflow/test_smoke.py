@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,40 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from workflow_run import SMOKE as CONFIG
+from workflow_run import jobs, snakemake
 
 from vista.artifacts import open_artifact
 from vista.plan import Plan, load_plan
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "config" / "smoke.yaml"
 COLUMNS = [
     *("metric", "encoder", "llm", "sae_weight", "seed", "method", "layer", "token_kind"),
     *("value", "ci_low", "ci_high", "chance", "n"),
 ]
-
-
-def snakemake(
-    folder: Path, *options: str, config: Path = CONFIG, ok: bool = True
-) -> subprocess.CompletedProcess[str]:
-    """Run the project's Snakefile with `folder` as working directory."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2",
-        "--directory", str(folder), f"--configfile={config}", *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert (done.returncode == 0) == ok, done.stdout[-2000:] + done.stderr[-8000:]
-    return done
-
-
-def jobs(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Return the number of jobs of each rule out of Snakemake's table; {} for nothing to do."""
-    text = done.stdout + done.stderr
-    if "Nothing to be done" in text:
-        return {}
-    lines = text.split("Job stats:")[1].split("total")[0].splitlines()[3:]
-    found = {line.split()[0]: int(line.split()[1]) for line in lines if line.strip()}
-    return {rule: n for rule, n in found.items() if rule not in ("default", "all", "summary")}
 
 
 @pytest.fixture(scope="session")

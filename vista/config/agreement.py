@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.data import Split
-from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings
+from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings, fitted_on
 from vista.config.metrics import BootstrapSettings
 
 # Names become parts of the figures' names, which colons part.
@@ -63,4 +63,15 @@ class JudgeAgreementSettings(BaseModel):
         looking = (VlmJudgeSettings, ApiJudgeSettings)
         if self.show_images and not any(isinstance(j, looking) for j in self.judges.values()):
             raise ValueError("show_images needs a judge that looks, of kind vlm or api")
+        return self
+
+    @model_validator(mode="after")
+    def _fitted_elsewhere(self) -> Self:
+        for name, judge in self.judges.items():
+            if fitted_on(judge) == self.split:
+                raise ValueError(
+                    f"judges.{name}.fit_split and split are both {self.split!r}: a threshold is "
+                    "not measured on what it was fitted on; choose another split, or give "
+                    f"judges.{name}.threshold"
+                )
         return self

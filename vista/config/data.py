@@ -136,6 +136,9 @@ class FetchFile(_Settings):
     @classmethod
     def _safe(cls, url: str) -> str:
         parts = urlsplit(url)
+        # It would end up in manifests, and in the message below.
+        if parts.username is not None:
+            raise ValueError("the address holds a user name or password, which would be written")
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if not parts.hostname or parts.scheme not in (("https", "http") if local else ("https",)):
             raise ValueError(f"{url!r} must be an https address (http only on this machine itself)")
@@ -160,9 +163,16 @@ class FileData(_Settings):
     )
     missing_images: OnMissing = Field(
         "refuse",
-        description="A row whose image is missing or has no readable header: `refuse` stops at "
-        "the first; `skip` lists them all in skipped.parquet and goes on without (they count "
-        "towards `limit`).",
+        description="A row whose image file is not there: `refuse` stops at the first; `skip` "
+        "lists them all in skipped.parquet and goes on without (they count towards `limit`).",
+    )
+    max_unreadable: int = Field(
+        0,
+        ge=0,
+        description="Images that may be there and yet unreadable (no image, damaged, cut off). 0: "
+        "stop at the first. More: decode every image whole beforehand, list the unreadable in "
+        "skipped.parquet and go on without (they count towards `limit`), or stop if there are "
+        "more than this.",
     )
     fetch: tuple[FetchFile, ...] = Field(
         (),

@@ -99,6 +99,13 @@ class EncoderSettings(_Settings):
         "float32", description="Number format of the frozen weights."
     )
     batch_size: int = Field(64, ge=1, description="Images a forward pass.")
+    jobs: int = Field(
+        1,
+        ge=1,
+        description="Jobs that share the images, each a range of whole shards of 256, for a "
+        "cluster or several GPUs. Changes the time, not a byte, and features that are there are "
+        "not made again.",
+    )
 
 
 class ProbeSettings(_Settings):

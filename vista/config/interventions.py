@@ -5,7 +5,7 @@ Published values (VISTA, arXiv 2605.24946, removal and replacement) are presets 
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -31,6 +31,10 @@ Blocks = tuple[int, ...]
 # What an edit needs of the latent beside its direction: how strongly it fires.
 READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
 FITTED: frozenset[Method] = frozenset({"mean_difference", "logistic"})
+# Methods whose directions are latents of the language model's SAEs.
+TEXT_LATENTS: frozenset[Method] = frozenset(
+    {"latent", "latent_at", "random_latent", "wrong_concept"}
+)
 _HOWS: dict[Task, tuple[How, ...]] = {
     "remove": ("subtract", "ablate", "clamp"),
     "replace": ("add", "remove_add", "swap", "clamp"),
@@ -71,6 +75,13 @@ class ConceptSettings(_Settings):
     words: tuple[str, ...] = Field(
         (), description="The concepts; none with kind objects: every class of the data."
     )
+
+    @field_validator("words", mode="before")
+    @classmethod
+    def _a_list(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ValueError(f"give a list, e.g. [{given}]")
+        return given
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -167,7 +178,7 @@ class EditSettings(_Settings):
         "variant of its own; null: the block that each latent is of. Without effect on "
         "directions in feature space.",
     )
-    coefficients: tuple[float, ...] = Field(
+    coefficients: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
         (0.5, 1.0, 2.0, 4.0), description="Strengths, each a variant of its own."
     )
     split: Split = Field("validation", description="Images that are edited.")
@@ -207,7 +218,7 @@ class EditSettings(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("preset") is None:
+        if not isinstance(given, dict) or not isinstance(given.get("preset"), str):
             return given
         if given["preset"] not in PRESETS:
             raise ValueError(f"preset {given['preset']!r} is none of {', '.join(PRESETS)}")
@@ -218,9 +229,18 @@ class EditSettings(_Settings):
     )
     @classmethod
     def _one_choice_or_several(cls, given: Any) -> Any:
-        if isinstance(given, list | tuple) and not any(isinstance(x, list | tuple) for x in given):
-            return (given,)
-        return given
+        if given is None:
+            return None
+        choices = given if isinstance(given, list | tuple) else ()
+        if choices and not any(isinstance(each, list | tuple) for each in choices):
+            choices = (choices,)
+        if not all(isinstance(each, list | tuple) for each in choices) or not all(
+            type(block) is int for each in choices for block in each
+        ):
+            choices = ()
+        if not choices:
+            raise ValueError("give blocks as [0, 1], or as several choices [[0], [0, 1]], or null")
+        return choices
 
     @field_validator("blocks")
     @classmethod

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from vista.config.checkpoint import Checkpoint
+from vista.config.data import Split
 
 _Device = Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:\d+|mps)$")]
 _Dtype = Literal["float32", "bfloat16", "float16"]
@@ -61,7 +63,7 @@ class EmbeddingJudgeSettings(_Settings):
         description="Least cosine that counts as naming; null: the one of the largest F1 on "
         "`fit_split`.",
     )
-    fit_split: str = Field(
+    fit_split: Split = Field(
         "validation",
         description="Images whose reference captions and objects the threshold is fitted on. "
         "Metrics mostly judge labels of latents, which are shorter than captions: "
@@ -171,6 +173,33 @@ JudgeSettings = Annotated[
 ]
 
 
+_KINDS = (
+    LexicalJudgeSettings,
+    WholeWordJudgeSettings,
+    EmbeddingJudgeSettings,
+    VlmJudgeSettings,
+    ApiJudgeSettings,
+)
+
+
+def _known_name(name: str) -> str:
+    """Refuse the name of no judge, and the bare name of one that needs settings."""
+    lacking = {
+        kind.model_fields["kind"].default: [
+            key for key, field in kind.model_fields.items() if field.is_required()
+        ]
+        for kind in _KINDS
+    }
+    if name not in lacking:
+        raise ValueError(f"judge {name!r} is unknown; choose one of {', '.join(sorted(lacking))}")
+    if lacking[name]:
+        raise ValueError(
+            f"judge {name!r} needs settings ({', '.join(lacking[name])}); give "
+            f"{{kind: {name}, ...}}"
+        )
+    return name
+
+
 def _form(judge: Any) -> str | None:
     if isinstance(judge, str):
         return "name"
@@ -180,7 +209,7 @@ def _form(judge: Any) -> str | None:
 # A judge in a metric's settings: by its name where it needs no settings, or with them. Told apart
 # beforehand, so that a mistake is complained about once and under its own key.
 JudgeChoice = Annotated[
-    Annotated[str, Tag("name")]
+    Annotated[str, AfterValidator(_known_name), Tag("name")]
     | Annotated[LexicalJudgeSettings, Tag("lexical")]
     | Annotated[WholeWordJudgeSettings, Tag("whole_word")]
     | Annotated[EmbeddingJudgeSettings, Tag("embedding")]
@@ -203,6 +232,13 @@ def judge_module(judge: str | Mapping[str, Any]) -> str:
 def short_name(source: Checkpoint) -> str:
     """Return a model's name for reports: its repository, or the last part of its folder's path."""
     return source.repo or PurePath(str(source.path)).name
+
+
+def fitted_on(judge: str | JudgeSettings) -> Split | None:
+    """Return the split that a judge's threshold is fitted on, None where none is fitted."""
+    if isinstance(judge, EmbeddingJudgeSettings) and judge.threshold is None:
+        return judge.fit_split
+    return None
 
 
 def judge_source(judge: str | JudgeSettings) -> Checkpoint | None:

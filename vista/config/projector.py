@@ -39,6 +39,18 @@ class TrainingStage(_Settings):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     max_length: int = Field(512, gt=0, description="tokens a sample, visual tokens included")
     checkpoint_every: int = Field(100, gt=0, description="steps between two checkpoints")
+    processes: int = Field(
+        1,
+        gt=0,
+        description="processes on a machine that share each batch, each with a GPU of its own "
+        "where the language model's `device` is one. Changes the time, not what is learnt",
+    )
+    machines: int = Field(
+        1,
+        gt=0,
+        description="machines that run so many processes each; more than one: within a Slurm job "
+        "of as many nodes",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

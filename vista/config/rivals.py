@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from vista.config.data import Split
 from vista.config.intervention_metrics import InterventionMetricSettings
-from vista.config.interventions import DirectionSettings, EditSettings, Task
+from vista.config.interventions import PRESETS, DirectionSettings, EditSettings, Task
 from vista.config.vision_sae import (
     CheckVisionSaeSettings,
     LabelVisionSettings,
@@ -97,12 +98,19 @@ class InterventionsSettings(_Settings):
         if self.development == self.test:
             raise ValueError("`development` and `test` name the same split: choose two")
         for key, task in (("removal", "remove"), ("replacement", "replace")):
-            edit: EditSettings | None = getattr(self, key)
-            if edit is not None and edit.task != task:
-                raise ValueError(f"{key}.task must be {task!r}")
-        for name in self.methods:
-            for key in ("removal", "replacement"):
-                self.edit(name, key)
+            edits: dict[str, EditSettings | None] = {key: getattr(self, key)}
+            for name in self.methods:
+                edits[f"methods.{name}.{key}"] = self.edit(name, key)
+            for where, edit in edits.items():
+                if edit is None:
+                    continue
+                if edit.task != task:
+                    raise ValueError(f"{where}.task must be {task!r}")
+                if "split" in edit.model_fields_set:
+                    raise ValueError(
+                        f"{where}.split is read by nobody: images are edited of `development` "
+                        "and `test`; set those"
+                    )
         return self
 
     def edit(self, method: str, key: str) -> EditSettings | None:
@@ -111,7 +119,15 @@ class InterventionsSettings(_Settings):
         changed: dict[str, Any] | None = getattr(self.methods[method], key)
         if common is None or changed is None:
             return None
-        return EditSettings.model_validate({**common.model_dump(exclude_unset=True), **changed})
+        preset = changed.get("preset")
+        # A preset of the method's own comes before what is common to all methods.
+        own = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        try:
+            return EditSettings.model_validate(
+                {**common.model_dump(exclude_unset=True), **own, **changed}
+            )
+        except ValidationError as error:
+            raise _at(("methods", method, key), error) from None
 
     def tasks(self) -> dict[str, Task]:
         """The metrics that are asked for, each with its task."""
@@ -121,3 +137,16 @@ class InterventionsSettings(_Settings):
         if self.replacement is not None:
             found["replacement"] = "replace"
         return found
+
+
+def _at(place: tuple[str, ...], error: ValidationError) -> ValidationError:
+    """Return the same complaints, each about a key below `place`."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(each["type"], each["msg"]),
+            loc=(*place, *each["loc"]),
+            input=each["input"],
+        )
+        for each in error.errors()
+    ]
+    return ValidationError.from_exception_data(error.title, details)

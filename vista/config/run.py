@@ -13,6 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vista.config.agreement import JudgeAgreementSettings
 from vista.config.data import DataSettings, DrawnData, DrawnText, FileData, Split, TextSettings
 from vista.config.encoders import EncoderSettings, ProbeSettings
+from vista.config.intervention_checks import (
+    refuse_leaks,
+    refuse_unfit_edits,
+    refuse_unknown,
+    refuse_unmeasured,
+    refuse_wrong_names,
+    splits_read,
+)
+from vista.config.judges import JudgeSettings, fitted_on
 from vista.config.language import LanguageSettings
 from vista.config.metrics import (
     CaptionSettings,
@@ -31,6 +40,7 @@ from vista.config.sae import (
     NeuronpediaSettings,
     TrainSaeSettings,
 )
+from vista.config.values import refuse_odd
 from vista.errors import UserError
 
 # Names become folder names and columns of the table.
@@ -199,11 +209,11 @@ class RunConfig(_Settings):
         for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
             for block in self.sweep:
                 for name in getattr(block, kind) or ():
-                    _refuse_unknown("sweep names", name, kind, entries)
+                    refuse_unknown("sweep names", name, kind, entries)
         for stage in self.projector.stages:
             if stage.data is not None:
                 what = "projector.stages names data"
-                _refuse_unknown(what, stage.data, "training", self.training)
+                refuse_unknown(what, stage.data, "training", self.training)
         for name, entry in self.llms.items():
             wanted = self.projector.layers
             missing = sorted(set(wanted or ()) - set(entry.saes.layers))
@@ -216,18 +226,11 @@ class RunConfig(_Settings):
 
     @model_validator(mode="after")
     def _interventions_known(self) -> Self:
-        if self.interventions is None:
-            return self
-        for name, entry in self.interventions.methods.items():
-            if entry.vision_sae is not None:
-                what = f"interventions.methods.{name}.vision_sae is"
-                _refuse_unknown(what, entry.vision_sae, "vision_saes", self.vision_saes)
-            for encoder in entry.encoders or ():
-                what = f"interventions.methods.{name}.encoders names"
-                _refuse_unknown(what, encoder, "encoders", self.encoders)
-        for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
-            for name in getattr(self.interventions, kind) or ():
-                _refuse_unknown(f"interventions.{kind} names", name, kind, entries)
+        if self.interventions is not None:
+            refuse_wrong_names(self.interventions, self.encoders, self.llms, self.vision_saes)
+            refuse_leaks(self.interventions, self.vision_saes)
+            refuse_unmeasured(self.interventions, list(self.points()))
+            refuse_unfit_edits(self.interventions, self.llms)
         return self
 
     @model_validator(mode="after")
@@ -242,13 +245,39 @@ class RunConfig(_Settings):
             asked += [("metrics.caption", None, split)]
         if self.metrics.judge_agreement:
             asked += [("metrics.judge_agreement", None, self.metrics.judge_agreement.split)]
+        if self.interventions:
+            read = splits_read(self.interventions, self.vision_saes)
+            asked += [(key, None, split) for key, split in read]
         for key, name, split in asked:
             data = self.training[name] if name else self.data
             if isinstance(data, FileData) and not data.holds(split):
                 where = f"training.{name}" if name else "data"
-                why = ", which paper_faithful evaluates on" if self.paper_faithful else ""
+                faithful = self.paper_faithful and key in ("latents", "metrics.caption")
+                why = ", which paper_faithful evaluates on" if faithful else ""
                 raise ValueError(
                     f"{key} reads split {split!r}{why}, but {where} has no such images"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_fitted_elsewhere(self) -> Self:
+        metrics, judged = self.metrics, self.judged_split(self.latents.split)
+        asked: list[tuple[str, str | JudgeSettings, Split]] = []
+        if metrics.matching_rate and metrics.matching_rate.evidence == "objects":
+            asked += [("metrics.matching_rate", metrics.matching_rate.judge, judged)]
+        if metrics.localization:
+            asked += [("metrics.localization", metrics.localization.judge, judged)]
+        if metrics.caption:
+            split = self.judged_split(metrics.caption.split)
+            asked += [("metrics.caption", metrics.caption.judge, split)]
+        if self.interventions:
+            scores = self.interventions.scores
+            asked += [("interventions.scores", scores.judge, self.interventions.test)]
+        for key, judge, split in asked:
+            if fitted_on(judge) == split:
+                raise ValueError(
+                    f"{key}.judge.fit_split is {split!r}, the split that figures are reported on; "
+                    f"choose another, or give {key}.judge.threshold"
                 )
         return self
 
@@ -304,20 +333,14 @@ class RunConfig(_Settings):
                             yield Point(encoder, llm, float(weight), seed), block.projector
 
 
-def _refuse_unknown(what: str, name: str, kind: str, entries: Mapping[str, Any]) -> None:
-    """Raise ValueError where `name` is no entry of the part `kind` of the config."""
-    if name not in entries:
-        known = ", ".join(sorted(entries)) or "no entry"
-        raise ValueError(f"{what} {name!r}; {kind} has {known}")
-
-
 def load_config(path: Path) -> RunConfig:
     """Read a config file. Raises UserError that names the file and the key."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"config file {path} does not exist.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    # PyYAML lets through what its constructors raise, over a date such as 2026-13-40.
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"config file {path} must hold keys and values, e.g. `name: my_run`.")
@@ -326,6 +349,7 @@ def load_config(path: Path) -> RunConfig:
 
 def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
     """Check a config read elsewhere. Raises UserError that names each wrong key and its place."""
+    refuse_odd(content, where)
     try:
         return RunConfig.model_validate(_plain(content))
     except ValidationError as error:
@@ -349,8 +373,12 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
         name = str(error["loc"][-1])
         close = difflib.get_close_matches(name, _known_keys(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "remove it, or see `vista schema`."
+        if name in close:
+            hint = "it belongs to another part; remove it, or see `vista schema`."
         return f"unknown key {key}; {hint}"
     if error["type"] == "missing":
+        *above, last = error["loc"]
+        key = ".".join(filter(None, (_key(tuple(above), content), str(last))))
         return f"key {key} is missing; see `vista schema` for what it means"
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]

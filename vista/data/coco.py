@@ -57,7 +57,7 @@ def _file_records(
             size = skipped.image_size(
                 source,
                 relative,
-                settings.missing_images,
+                settings,
                 str(image_id),
                 f"image id {image_id} of {listed_in}",
             )
@@ -179,7 +179,7 @@ def _images_by_id(path: Path) -> Images:
     images: Images = {}
     for image in stream_key(path, "images"):
         image_id = image.get("id") if isinstance(image, dict) else None
-        if not isinstance(image_id, int | str):
+        if not isinstance(image_id, int | str) or isinstance(image_id, bool):
             raise UserError(f"{path}: an entry of `images` has no id")
         if image_id in images:
             raise UserError(f"{path}: image id {image_id} comes twice in `images`")
@@ -191,13 +191,14 @@ def _images_by_id(path: Path) -> Images:
 
 def _known_image(item: dict[str, Any], images: Images, path: Path) -> int | str:
     image_id = item.get("image_id") if isinstance(item, dict) else None
-    if not isinstance(image_id, int | str) or image_id not in images:
-        number = item.get("id") if isinstance(item, dict) else None
-        raise UserError(
-            f"{path}: annotation {number} is about image {image_id!r}, which `images` does not list"
-        )
-    return image_id
+    # `true` is an int too, and equal to the id 1.
+    if isinstance(image_id, int | str) and type(image_id) is not bool and image_id in images:
+        return image_id
+    number = item.get("id") if isinstance(item, dict) else None
+    raise UserError(
+        f"{path}: annotation {number} is about image {image_id!r}, which `images` does not list"
+    )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return type(value) in (int, float) and math.isfinite(value)

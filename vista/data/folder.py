@@ -51,7 +51,7 @@ def _folder(
         split = splitter.split(name)
         if split is None:
             continue
-        size = skipped.image_size(source, name, settings.missing_images, name, f"in {base}")
+        size = skipped.image_size(source, name, settings, name, f"in {base}")
         if size is None:
             continue
         width, height = size

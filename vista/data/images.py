@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal
 
 from PIL import Image
 
@@ -15,17 +16,21 @@ if TYPE_CHECKING:
     from vista.data.records import Record
 
 # A member of a shard: "train-000.tar#offset:size", both bytes. Never a name from within the tar.
-_MEMBER = re.compile(r"(?P<shard>.+\.tar)#(?P<offset>[0-9]+):(?P<size>[0-9]+)")
+_MEMBER = re.compile(r"(?P<shard>.+\.tar)#(?P<offset>[0-9]{1,18}):(?P<size>[0-9]{1,18})")
 # What Pillow raises over files that are no images, or broken ones.
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+
+
+MISSING: Final = "image missing"
+UNREADABLE: Final = "image unreadable"
 
 
 class UnusableImage(UserError):
     """One image is missing or unreadable; others may be good."""
 
-    def __init__(self, message: str, reason: Literal["missing", "unreadable"]) -> None:
+    def __init__(self, message: str, reason: Literal["image missing", "image unreadable"]) -> None:
         super().__init__(message)
-        self.reason = f"image {reason}"
+        self.reason = reason
 
 
 def member_path(shard: str, offset: int, size: int) -> str:
@@ -37,7 +42,7 @@ class ImageSource:
     """Opens records' images below one root folder."""
 
     def __init__(self, root: Path) -> None:
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UserError(f"{root} is no folder: `images` must name the images' root folder")
         self.root = root
         self._real_root = root.resolve()
@@ -49,10 +54,15 @@ class ImageSource:
         it leads to no file.
         """
         path = self.root / relative
-        if not path.resolve().is_relative_to(self._real_root):
+        # Not Path's own methods: they raise for links in a circle and for names that are too long.
+        try:
+            real = Path(os.path.realpath(path))
+        except ValueError as error:  # a NUL in it
+            raise self._unreadable(relative, error) from error
+        if not real.is_relative_to(self._real_root):
             raise UserError(f"image path {relative!r} leads out of {self.root}: it is refused")
-        if not path.is_file():
-            raise UnusableImage(f"{path} is missing", "missing")
+        if not os.path.isfile(path):
+            raise UnusableImage(f"{path} is missing", MISSING)
         return path
 
     def size(self, relative: str) -> tuple[int, int]:
@@ -60,7 +70,7 @@ class ImageSource:
         try:
             with Image.open(self._bytes(relative)) as image:
                 return image.size
-        except _UNREADABLE as error:
+        except _ERRORS as error:
             raise self._unreadable(relative, error) from error
 
     def open(self, record: Record) -> Image.Image:
@@ -73,7 +83,7 @@ class ImageSource:
             with Image.open(self._bytes(record.path)) as image:
                 image.load()
                 rgb = image.convert("RGB")
-        except _UNREADABLE as error:
+        except _ERRORS as error:
             raise self._unreadable(record.path, error) from error
         if rgb.size != (record.width, record.height):
             raise UserError(
@@ -100,12 +110,15 @@ class ImageSource:
         member = _MEMBER.fullmatch(relative)
         if member is None:
             return self.locate(relative)
+        offset, size = int(member["offset"]), int(member["size"])
         with self.locate(member["shard"]).open("rb") as shard:
-            shard.seek(int(member["offset"]))
-            return io.BytesIO(shard.read(int(member["size"])))
+            if offset + size > os.fstat(shard.fileno()).st_size:
+                raise OSError("the shard ends before it")
+            shard.seek(offset)
+            return io.BytesIO(shard.read(size))
 
     def _unreadable(self, relative: str, error: Exception) -> UnusableImage:
         why = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         return UnusableImage(
-            f"{self.root / relative} cannot be read as an image ({why})", "unreadable"
+            f"{self.root / relative} cannot be read as an image ({why})", UNREADABLE
         )

@@ -6,15 +6,22 @@ Equal values are written alike.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import ijson
+import numpy as np
 
 from vista.errors import UserError
 
 _MARKS: dict[type, bytes] = {dict: b"{", list: b"["}
+# What a JSON file nests at most; COCO needs seven levels.
+_DEEPEST = 100
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+# All bytes but quotation marks and brackets.
+_PLAIN = bytes(sorted(set(range(256)) - set(b'"[]{}')))
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,7 +50,7 @@ def _stream(path: Path, kind: type, prefix: str) -> Iterator[Any]:
             if _first_byte(file) not in (_MARKS[kind], b""):
                 what = "an object" if kind is dict else "a list"
                 raise UserError(f"{path} must hold {what} at its top, as COCO and LLaVA files do")
-            for item in ijson.items(file, prefix, use_float=True):
+            for item in ijson.items(_Shallow(file, path), prefix, use_float=True):
                 yield item
                 count += 1
     except OSError as error:
@@ -67,10 +74,47 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0] if text else "it is cut off"
 
 
+class _Shallow:
+    """A JSON file whose values lie in one another no deeper than any annotation does.
+
+    Parsers pay for each level with the levels above it: a few hundred kilobytes of brackets would
+    fill the memory.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._depth = 0
+        self._in_text = False
+        self._escaped = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes. Raises UserError where they are nested too deeply."""
+        data = self._file.read(size)
+        found = self._escaped + data
+        if b"\\" in found:
+            found = _ESCAPE.sub(b"", found)
+        self._escaped = found[-1:] if found.endswith(b"\\") else b""
+        parts = found.translate(None, _PLAIN).split(b'"')
+        # Of the four brackets those that open have this bit.
+        steps = np.frombuffer(b"".join(parts[self._in_text :: 2]), np.uint8)
+        self._in_text ^= len(parts) % 2 == 0
+        depths = self._depth + np.cumsum(np.where((steps & 2) > 0, 1, -1))
+        if len(depths):
+            self._depth = int(depths[-1])
+            if int(depths.max()) > _DEEPEST:
+                raise UserError(
+                    f"{self._path} nests values more than {_DEEPEST} deep, as no COCO or LLaVA "
+                    "file does"
+                )
+        return data
+
+
 def get_key(item: Any, key: str, kind: type, path: Path) -> Any:
     """`item[key]` if it is of the kind; UserError naming file, key and the entry's id if not."""
     value = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(value, kind):
+    # A bool counts as an int in Python: `true` would be taken for the id 1.
+    if not isinstance(value, kind) or isinstance(value, bool):
         number = f" of entry {item['id']}" if isinstance(item, dict) and "id" in item else ""
         raise UserError(f"{path}: key `{key}`{number} is missing or of a wrong type")
     return value

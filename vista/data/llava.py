@@ -91,9 +91,7 @@ def _file_records(
         if not turns:
             skipped.add(image_id, relative, "no question with an answer")
             continue
-        size = skipped.image_size(
-            source, relative, settings.missing_images, image_id, f"row {row_id!r} of {path}"
-        )
+        size = skipped.image_size(source, relative, settings, image_id, f"row {row_id!r} of {path}")
         if size is None:
             continue
         width, height = size

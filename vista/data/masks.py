@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Rle = dict[str, Any]  # {"size": [h, w], "counts": str (compressed) or list of runs}
+_LONGEST_RUN = 60  # bits
+_FARTHEST = 1e9  # px: farther out the crossings of an outline are lost in rounding, or infinite
 
 
 def encode_mask(mask_hw: Mask) -> Rle:
@@ -36,6 +38,8 @@ def decode_mask(rle: Rle) -> Mask:
     height, width = (int(n) for n in rle["size"])
     counts = rle["counts"]
     runs = decompress_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
+    if not isinstance(counts, str) and runs != list(counts):
+        raise ValueError("a run is no whole number")
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(
             f"runs sum to {sum(runs)}, a mask of {height}x{width} has {height * width}"
@@ -82,6 +86,8 @@ def decompress_runs(text: str) -> list[int]:
             digit = ord(text[at]) - 48
             if not 0 <= digit < 64:
                 raise ValueError(f"{text[at]!r} is no character of a run-length code")
+            if shift > _LONGEST_RUN:
+                raise ValueError("a run is longer than any mask")
             value |= (digit & 0x1F) << shift
             shift += 5
             at += 1
@@ -108,8 +114,8 @@ def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: in
             raise ValueError(
                 f"a polygon needs three or more x, y pairs, got {len(polygon)} numbers"
             )
-        if not np.isfinite(polygon).all():
-            raise ValueError("a polygon has a coordinate that is no finite number")
+        if not np.isfinite(polygon).all() or np.abs(polygon).max() > _FARTHEST:
+            raise ValueError("a polygon has a coordinate that is no finite number of pixels")
         union_hw |= _fill_polygon(
             np.asarray(polygon, dtype=np.float64).reshape(-1, 2), height, width
         )

@@ -365,4 +365,6 @@ def _open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     if file.schema_arrow.names != schema.names:
         names = file.schema_arrow.names
         raise UserError(f"{path} has columns {names}, expected {schema.names}")
+    if file.schema_arrow.types != schema.types:
+        raise UserError(f"{path} has columns of other types than records have; make it again")
     return file

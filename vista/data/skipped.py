@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.config.data import OnMissing
-from vista.data.images import ImageSource, UnusableImage
+from vista.config.data import FileData
+from vista.data.images import MISSING, UNREADABLE, ImageSource, UnusableImage
+from vista.data.records import Record
 from vista.errors import UserError
 
 SCHEMA = pa.schema(
@@ -19,13 +23,20 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
+# Images that are decoded before the next are asked for, and faults that an error names.
+_BATCH = 256
+_NAMED = 3
 
 
 class Skipped:
-    """Collects id, path (None without an image) and reason of each row that is left out."""
+    """Collects id, path (None without an image) and reason of each row that is left out.
+
+    `unreadable` says by path, once even if several rows are about it, what is wrong with an image.
+    """
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str | None, str]] = []
+        self.unreadable: dict[str, str] = {}
 
     def add(self, row_id: str, path: str | None, reason: str) -> None:
         """Note one row; equal reasons are counted together."""
@@ -42,21 +53,60 @@ class Skipped:
         pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), path, compression="zstd")
 
     def image_size(
-        self, source: ImageSource, path: str, on_missing: OnMissing, row_id: str, listed_in: str
+        self, source: ImageSource, path: str, settings: FileData, row_id: str, listed_in: str
     ) -> tuple[int, int] | None:
         """Width and height of a row's image, px; None, and noted, if it is bad and may be.
 
-        Raises UserError where the image is missing or unreadable and `on_missing` is "refuse", and
-        always where the path leads out of the root.
+        Raises UserError where the image is missing, or has no readable header, and the settings
+        allow none such, and always where the path leads out of the root.
         """
         try:
             return source.size(path)
         except UnusableImage as error:
-            if on_missing == "skip":
-                self.add(row_id, path, error.reason)
-                return None
-            raise UserError(
-                f"{error} ({listed_in}): restore it, or set `missing_images: skip`"
-            ) from error
+            if error.reason == MISSING:
+                allowed, setting = settings.missing_images == "skip", "missing_images: skip"
+            else:
+                allowed, setting = settings.max_unreadable > 0, "max_unreadable: 1"
+                self.unreadable[path] = str(error)
+            if not allowed:
+                raise UserError(f"{error} ({listed_in}): restore it, or set `{setting}`") from error
+            self.add(row_id, path, error.reason)
+            return None
         except UserError as error:
             raise UserError(f"{error} ({listed_in})") from error
+
+    def readable(
+        self, records: Iterator[Record], source: ImageSource, max_unreadable: int, threads: int
+    ) -> Iterator[Record]:
+        """The records whose images can be decoded whole; the others are noted.
+
+        An image is decoded once, however many records are about it. After the last, UserError is
+        raised, with the first few by name, where more than `max_unreadable` were unreadable.
+        """
+
+        def fault(record: Record) -> str | None:
+            try:
+                source.open(record)
+            except UnusableImage as error:
+                return str(error)
+            return None
+
+        checked: set[str] = set()
+        with ThreadPoolExecutor(threads) as pool:
+            while batch := list(islice(records, _BATCH)):
+                new = {each.path: each for each in batch if each.path not in checked}
+                for path, found in zip(new, pool.map(fault, new.values()), strict=True):
+                    if found is not None:
+                        self.unreadable[path] = found
+                checked.update(new)
+                for record in batch:
+                    if record.path in self.unreadable:
+                        self.add(record.image_id, record.path, UNREADABLE)
+                    else:
+                        yield record
+        if len(self.unreadable) > max_unreadable:
+            first = "; ".join(islice(self.unreadable.values(), _NAMED))
+            raise UserError(
+                f"{len(self.unreadable)} images cannot be read, `max_unreadable` allows "
+                f"{max_unreadable}: restore them, or raise it. The first: {first}"
+            )

@@ -20,6 +20,7 @@ from vista.config.data import (
 )
 from vista.data.coco import coco_records
 from vista.data.folder import folder_records
+from vista.data.images import ImageSource
 from vista.data.llava import llava_records
 from vista.data.records import Record, RecordTable
 from vista.data.skipped import Skipped
@@ -30,19 +31,32 @@ AnyFiles = CocoData | LlavaData | FolderData | WebDatasetData
 
 
 def iterate_records(
-    settings: AnyData, world: Path | None, fetched: Path | None, skipped: Skipped
+    settings: AnyData,
+    world: Path | None,
+    fetched: Path | None,
+    skipped: Skipped,
+    threads: int = 1,
 ) -> Iterator[Record]:
     """Records of any kind of data, in the order that becomes the image index.
 
     `world` is the folder that `draw_world` wrote; it is needed for kind "drawn" alone, and is read
     like any other COCO data set. `fetched` is the folder of downloaded files that the settings'
-    paths are relative to, if they name any. `skipped` notes rows left out.
+    paths are relative to, if they name any. `skipped` notes rows left out. Where some images may be
+    unreadable, `threads` threads decode all of them.
     """
     if isinstance(settings, DrawnData):
         if world is None:
             raise ValueError("records of a drawn world need its folder")
         settings = world_as_coco(world)
     settings = resolve(settings, fetched)
+    records = _records(settings, skipped)
+    if settings.max_unreadable == 0:
+        return records
+    source = ImageSource(Path(settings.images))
+    return skipped.readable(records, source, settings.max_unreadable, threads)
+
+
+def _records(settings: AnyFiles, skipped: Skipped) -> Iterator[Record]:
     if isinstance(settings, CocoData):
         return coco_records(settings, skipped)
     if isinstance(settings, LlavaData):

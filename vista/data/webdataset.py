@@ -113,7 +113,7 @@ def _records(
             size = skipped.image_size(
                 source,
                 path,
-                settings.missing_images,
+                settings,
                 image_id,
                 f"member {sample.key}.{image} of {shard}",
             )
@@ -146,7 +146,10 @@ def _find(source: ImageSource, shards: str | tuple[str, ...]) -> list[Path]:
 def _matching(root: Path, pattern: str) -> list[str]:
     if Path(pattern).is_absolute():
         raise UserError(f"`shards` {pattern!r} must be relative to `images`, {root}")
-    names = sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
+    try:
+        names = sorted(path.relative_to(root).as_posix() for path in root.glob(pattern))
+    except ValueError as error:
+        raise UserError(f"`shards` {pattern!r} is no pattern ({error}); try *.tar") from error
     if not names:
         raise UserError(f"{root} holds no shard that matches {pattern!r}")
     return names
@@ -161,7 +164,7 @@ def _captions(shard: Path, sample: Sample, caption_key: str | None) -> tuple[str
         return ()
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{shard}: member {sample.key}.json is not JSON: {error}") from error
     told = content.get(caption_key) if isinstance(content, Mapping) else None
     captions: list[Any] = told if isinstance(told, list) else [] if told is None else [told]

@@ -19,7 +19,8 @@ from vista.fetch.download import inside
 from vista.progress import progress
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_Members = Generator[tuple[str, IO[bytes]], None, None]
+# Name, bytes when unpacked, content.
+_Members = Generator[tuple[str, int, IO[bytes]], None, None]
 # What the readers raise on broken bytes.
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError, EOFError)
 
@@ -35,8 +36,15 @@ def unpack(archive: Path, folder: Path) -> int:
     count = 0
     try:
         with closing(members(archive)) as found:
-            for name, content in progress(found, desc=f"unpacking {archive.name}", unit="file"):
+            for name, size, content in progress(
+                found, desc=f"unpacking {archive.name}", unit="file"
+            ):
                 target = inside(folder, name)
+                if size > shutil.disk_usage(folder).free:
+                    raise UserError(
+                        f"{archive.name}: {name!r} unpacks to {size / 1e9:.2f} GB, more than the "
+                        f"disk of {folder} has free; free some space and run again"
+                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content, target.open("wb") as out:
                     shutil.copyfileobj(content, out, 1 << 20)
@@ -71,7 +79,7 @@ def _zip(archive: Path) -> _Members:
                     f"{archive.name} is packed by a method that Python does not know; unpack it "
                     "yourself"
                 ) from error
-            yield member.filename, content
+            yield member.filename, member.file_size, content
 
 
 def _tar(archive: Path) -> _Members:
@@ -82,7 +90,7 @@ def _tar(archive: Path) -> _Members:
             content = file.extractfile(member) if member.isreg() else None
             if content is None:
                 raise _no_file(archive, member.name)
-            yield member.name, content
+            yield member.name, member.size, content
 
 
 def _no_file(archive: Path, name: str) -> UserError:

@@ -23,6 +23,7 @@ from vista.errors import UserError
 from vista.progress import progress
 
 MEGABYTE = 1_000_000
+_LONGEST_NAME = 255  # bytes, on the file systems of Linux and macOS
 TIMEOUT = 30.0  # seconds without a byte
 # Tries in a row that bring nothing; the pauses between them double, in seconds.
 TRIES = 6
@@ -179,11 +180,13 @@ def digest(path: Path, algorithm: str) -> str:
 def inside(folder: Path, name: str) -> Path:
     """Return the place of `name`, which a stranger gave, below `folder`.
 
-    Raises UserError where the name leads out of the folder.
+    Raises UserError where the name leads out of the folder, or is longer than any file's.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or {"\\", "\0"} & set(name):
         raise UserError(f"the file name {name!r} leads out of its folder; do not use this source")
+    if max(len(part.encode("utf-8", "replace")) for part in path.parts) > _LONGEST_NAME:
+        raise UserError(f"the file name {name[:40]!r}... is too long; do not use this source")
     return folder / path
 
 

@@ -163,7 +163,7 @@ def read_latent_ids(path: Path) -> dict[str, tuple[int, int]]:
     """
     try:
         return _given_latents(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"directions.path: {path} is not of the form "
             f'{{"cat": {{"layer": 4, "latent": 15456}}}} ({error})'
@@ -171,7 +171,11 @@ def read_latent_ids(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _given_latents(table: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    return {concept: (int(at["layer"]), int(at["latent"])) for concept, at in table.items()}
+    found = {concept: (at["layer"], at["latent"]) for concept, at in table.items()}
+    for concept, pair in found.items():
+        if any(type(n) is not int or n < 0 for n in pair):
+            raise ValueError(f"{concept!r} has no whole numbers of a layer and a latent")
+    return found
 
 
 def _at(candidate: Candidate) -> tuple[int, int]:

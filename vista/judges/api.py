@@ -32,6 +32,8 @@ def create(settings: ApiJudgeSettings, resources: Resources) -> AskingJudge:
         resources,
         max_labels=settings.labels_per_question,
         max_unanswered=settings.max_unanswered,
+        # Two endpoints may call two models by one name.
+        served={"base_url": settings.base_url, "temperature": settings.temperature},
     )
 
 

@@ -7,7 +7,7 @@ and stays unanswered, never a no.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -85,6 +85,7 @@ class AskingJudge:
         resources: Where judgements are kept, and who watches.
         max_labels: Most labels in one question.
         max_unanswered: Largest share of verdicts on texts that may stay unanswered.
+        served: What else an answer depends on: judgements are kept apart by it.
     """
 
     looks = True
@@ -99,6 +100,7 @@ class AskingJudge:
         *,
         max_labels: int,
         max_unanswered: float,
+        served: Mapping[str, str | float | None] | None = None,
     ) -> None:
         self.name = f"{kind}:{model}"
         self.tally = Tally(0, 0, 0, 0, {})
@@ -106,12 +108,21 @@ class AskingJudge:
         self._progress = resources.progress
         self._max_labels = max_labels
         self._max_unanswered = max_unanswered
-        self._kept = Judgements(resources.cache, judge=kind, model=model, prompt=prompt)
+        self._kept = Judgements(
+            resources.cache, judge=kind, model=model, prompt=prompt, **(served or {})
+        )
 
     def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
         """Return [texts, objects]: True where the model says that the text names the object.
 
-        What the model left unanswered counts as not named; it stands in `tally`.
+        What the model left unanswered counts as not named; it stands in `tally`. Raises UserError
+        as `verdicts`.
+        """
+        named: NDArray[np.bool_] = self.verdicts(texts, objects) == YES
+        return named
+
+    def verdicts(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.int8]:
+        """Return [texts, objects]: YES, NO or UNANSWERED on whether the text names the object.
 
         Raises:
             UserError: More was left unanswered than the settings allow, or the model cannot be
@@ -132,8 +143,8 @@ class AskingJudge:
                 f"unanswered ({reasons}); take another model, or allow more"
             )
         pairs = ((text or "", name) for text in texts for name in objects)
-        named = [verdicts.get(pair, NO) == YES for pair in pairs]
-        return np.array(named, dtype=bool).reshape(len(texts), len(objects))
+        said = [verdicts.get(pair, NO) for pair in pairs]
+        return np.array(said, dtype=np.int8).reshape(len(texts), len(objects))
 
     def judge_images(self, items: Sequence[Shown]) -> NDArray[np.int8]:
         """Return [items, labels]: YES, NO or UNANSWERED for each label of each image.

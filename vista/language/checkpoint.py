@@ -32,6 +32,7 @@ def load_checkpoint(
         UserError: nothing there, no safetensors weights, some weights missing, no known causal
             language model, a device that is not there, or too little memory on the devices.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -47,20 +48,22 @@ def load_checkpoint(
                 int(name) if name.isdigit() else name: size for name, size in max_memory.items()
             }
     try:
-        # local_files_only: only the fetch rules may use the network. Safetensors only: no pickle.
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        # Only the fetch rules may use the network. Left out, trust_remote_code would be asked for
+        # on the terminal.
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
         # The attention implementation is left to the model: Gemma 2 picks the eager one, since
         # the fused one cannot cap the attention logits.
         loader: Any = AutoModelForCausalLM
         model, loading = loader.from_pretrained(
             str(folder),
             dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,
+            use_safetensors=True,  # no pickle
             output_loading_info=True,
+            **local,
             **spread,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"language model {folder}: could not be loaded as a causal language model "
             f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a "

@@ -80,7 +80,7 @@ class Scored:
         blocks: Blocks after which the stream was edited; None where that was no choice.
         found: Whether the method has the directions that the edit needs.
         named_before: The unedited caption names the source.
-        removed: It was named and is no more.
+        removed: It was named and is no more; not in an empty caption.
         replaced: It was named and is no more, and the target is named.
         both_named: The edited caption names source and target.
         empty: The edited caption has no word.
@@ -234,14 +234,14 @@ def _score(
     asked = {source, target}
     was_named, is_named = (source in objects[i] | attributes[i] for i in (0, 1))
     has_target = target is not None and target in objects[1] | attributes[1]
+    # An empty caption names nothing at all: the description is gone, not the object alone.
     empty = not words(after.caption)
-    removed = was_named and not is_named
+    removed = was_named and not is_named and not empty
     replaced = removed and has_target
     new = (objects[1] - objects[0] - shown.objects) | (
         attributes[1] - attributes[0] - shown.attributes
     )
-    # An empty caption names nothing at all: the description is gone, not the object alone.
-    done = (removed if target is None else replaced) and not empty
+    done = removed if target is None else replaced
     others, kept = objects[0] - asked, (objects[0] & objects[1]) - asked
     told, still_told = attributes[0] - asked, (attributes[0] & attributes[1]) - asked
     apart = shown.objects | asked

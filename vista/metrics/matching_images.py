@@ -25,7 +25,7 @@ from vista.metrics.matching_rate import (
     VerdictArray,
     require_fit,
 )
-from vista.metrics.shuffled import Level, derangement
+from vista.metrics.shuffled import Level, other_images
 
 # (images, labels shown with each, padded with None to one width) -> YES, NO or UNANSWERED,
 # [images, labels], as vista.judges.LookingJudge.judge_images. An image may come several times.
@@ -63,7 +63,7 @@ def image_scores(
         sorted({label for rows in label_bn.values() for label in rows[b] if label is not None})
         for b in range(n_images)
     ]
-    images = [*range(n_images), *(derangement(n_images, seed).tolist() if n_images > 1 else ())]
+    images = [*range(n_images), *(other_images(n_images, seed).tolist() if n_images > 1 else ())]
     shown = (distinct * 2)[: len(images)]
     width = max(map(len, shown), default=0)
     verdicts = look(images, [[*labels, *[None] * (width - len(labels))] for labels in shown])

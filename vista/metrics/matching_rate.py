@@ -76,18 +76,29 @@ class TopK(BaseModel):
         description="The same for the shuffled-image level, which leaves them out too."
     )
 
-    def rows(self, layer: int | None) -> list[Row]:
-        """Return the rows for one k, on a layer or (None) averaged over layers."""
-        return [
-            figure.row(f"{name}@{self.k}", layer, "image")
-            for name, figure in (
-                ("matching_rate", self.matching),
-                ("matching_gain", self.gain),
-                ("matching_ratio", self.ratio),
-                ("object_recall", self.recall),
-            )
-            if figure is not None
+    def rows(self, layer: int | None, n_judged: int) -> list[Row]:
+        """Return the rows for one k, on a layer or (None) averaged over layers.
+
+        `n_judged`: images (averaged: images and layers) that a judge was asked about.
+        """
+        figures = [
+            ("matching_rate", self.matching),
+            ("matching_gain", self.gain),
+            ("matching_ratio", self.ratio),
         ]
+        if self.recall is not None:
+            figures.append(("object_recall", self.recall))
+        elif n_judged:
+            # Chance: what stayed open where the labels were shown with another image.
+            unanswered = Estimate(
+                value=self.n_unanswered / n_judged,
+                ci_low=None,
+                ci_high=None,
+                chance=self.n_unanswered_shuffled / n_judged,
+                n=n_judged,
+            )
+            figures.append(("matching_unanswered", unanswered))
+        return [figure.row(f"{name}@{self.k}", layer, "image") for name, figure in figures]
 
 
 class LayerMatching(BaseModel):
@@ -111,7 +122,7 @@ class LayerMatching(BaseModel):
             value=self.n_eligible / self.n_latents, ci_low=None, ci_high=None, n=self.n_latents
         )
         return [
-            *(row for top in self.top for row in top.rows(self.layer)),
+            *(row for top in self.top for row in top.rows(self.layer, self.silent_images.n)),
             self.silent_images.row("silent_images", self.layer, "image"),
             eligible.row("eligible_latents", self.layer, "image"),
         ]
@@ -141,7 +152,11 @@ class MatchingResult(MetricResult):
         """Return rows per layer, then those averaged over layers (layer null)."""
         return [
             *(row for layer in self.layers for row in layer.rows()),
-            *(row for top in self.over_layers for row in top.rows(None)),
+            *(
+                row
+                for top in self.over_layers
+                for row in top.rows(None, self.n_images * len(self.layers))
+            ),
         ]
 
 

@@ -49,8 +49,10 @@ class Level:
         return float(self.shuffled_b.mean()) if len(self.shuffled_b) else float("nan")
 
 
-def derangement(n: int, seed: int) -> NDArray[np.int64]:
+def other_images(n: int, seed: int) -> NDArray[np.int64]:
     """Return another image for each of n images, [b]: a random cycle through all of them.
+
+    The inverse of `vista.interventions.selection.derangement`; results rest on either direction.
 
     Raises:
         ValueError: There are fewer than two images.

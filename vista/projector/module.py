@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -81,15 +82,31 @@ def save_projector(folder: Path, module: Projector) -> None:
 def load_projector(folder: Path, *, d_vision: int, d_model: int) -> Projector:
     """Read the projector in `folder`, frozen and in evaluation mode.
 
-    Raises UserError where its widths are not those of the encoder and the LLM.
+    Raises UserError where its widths are not those of the encoder and the LLM, or a file is missing
+    or damaged.
     """
-    shape = json.loads((folder / CONFIG).read_text())
+    try:
+        shape = json.loads((folder / CONFIG).read_text())
+        kind, _, _ = shape["kind"], shape["d_vision"], shape["d_model"]
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{folder / CONFIG}: not the config of a projector ({error!r}); train or import it "
+            "again"
+        ) from error
     for name, expected in (("d_vision", d_vision), ("d_model", d_model)):
         if shape[name] != expected:
             raise UserError(
                 f"{folder / CONFIG}: {name} is {shape[name]}, the models here have {expected}; "
                 "give the encoder and the LLM that the projector was trained for."
             )
-    module = Projector(shape["kind"], d_vision, d_model)
-    module.load_state_dict(load_file(folder / WEIGHTS))
+    module = Projector(kind, d_vision, d_model)
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"{folder / WEIGHTS}: not the weights of this projector "
+            f"({str(error).splitlines()[0]}); train or import it again"
+        ) from error
     return module.requires_grad_(False).eval()

@@ -4,6 +4,9 @@ Everything random is a function of the seed and the step: the first weights and 
 images. So a checkpoint is the weights, the optimizer's moments and the curve so far, and a killed
 run that starts again ends with the same bytes as one that was left alone.
 
+Several ranks (vista.projector.ranks) share each batch: the order of the images and the loss are
+those of one process, and the first rank alone writes.
+
 Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width, t token.
 """
 
@@ -14,24 +17,28 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from vista.config.projector import TrainingStage
 from vista.data.records import Turn
+from vista.disk import force_to_disk
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
 from vista.language.prompt import Batch
 from vista.progress import progress
 from vista.projector.loss import sae_term
 from vista.projector.module import Projector
+from vista.projector.ranks import join_ranks, share, total
 from vista.sae.neutral import SparseAutoencoder
 
 CURVE = ("step", "cross_entropy", "sae_error", "loss", "lr", "gradient_norm")
@@ -59,6 +66,7 @@ def train_projector(
     sae_weight: float,
     seed: int,
     checkpoints: Path,
+    ranks: Accelerator | None = None,
     stop_at: int | None = None,
 ) -> dict[str, list[float]]:
     """Train `projector` in place and return its curve, one value a step for each of CURVE.
@@ -69,22 +77,29 @@ def train_projector(
     in `checkpoints`; `stop_at` ends after that step, as a kill would.
 
     Memory follows `micro_batch`, not `batch_size`: gradients of parts add up to that of the whole.
+    With `ranks` all of them call this, with equal arguments; each returns the whole curve.
     """
     assert saes or sae_weight == 0, "a positive SAE weight needs SAEs"
+    ranks = ranks or join_ranks(llm.device)
     optimizer = torch.optim.AdamW(
         projector.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     curve: dict[str, list[float]] = {name: [] for name in CURVE}
     first = _restore(checkpoints, projector, optimizer, curve)
+    if total(ranks, first) != [first * ranks.num_processes]:
+        # A network file system may still hide a checkpoint from one of the machines.
+        raise RuntimeError(f"the ranks found different checkpoints; this one starts at {first}")
+    shared: nn.Module = ranks.prepare_model(projector)
     steps = settings.total_steps(len(data.turns))
     last = steps if stop_at is None else stop_at
-    for step in progress(range(first, last), desc="projector", unit="step"):
+    todo = range(first, last)
+    for step in progress(todo, desc="projector", unit="step") if ranks.is_main_process else todo:
         rate = learning_rate(step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = batch_indices(len(data.turns), settings.batch_size, step, seed)
         optimizer.zero_grad(set_to_none=True)
-        entropy, error = _accumulate(projector, llm, saes, data, chosen, settings, sae_weight)
+        entropy, error = _accumulate(shared, llm, saes, data, chosen, settings, sae_weight, ranks)
         loss = entropy if sae_weight == 0 else entropy + sae_weight * error
         norm = torch.nn.utils.clip_grad_norm_(projector.parameters(), settings.clip)
         if not math.isfinite(loss):
@@ -93,7 +108,8 @@ def train_projector(
         values = (step, entropy, error, loss, rate, norm.item())
         for name, value in zip(CURVE, values, strict=True):
             curve[name].append(float(value))
-        if (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps:
+        due = (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps
+        if due and ranks.is_main_process:
             _save(checkpoints, step + 1, projector, optimizer, curve)
     return curve
 
@@ -117,37 +133,43 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.i
 
 
 def _accumulate(
-    projector: Projector,
+    projector: nn.Module,
     llm: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
     data: TrainingData,
     chosen: NDArray[np.int64],
     settings: TrainingStage,
     sae_weight: float,
+    ranks: Accelerator,
 ) -> tuple[float, float]:
     """Add the gradient of the whole batch's loss; return its cross-entropy and SAE error.
 
     Both are means over the whole batch, so a part counts by its share of the answer tokens in the
-    one and by its share of the images in the other.
+    one and by its share of the images in the other, whichever rank has it.
     """
-    size = settings.micro_batch or len(chosen)
-    parts = [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    own = share(chosen, ranks)
+    size = settings.micro_batch or len(own)
+    parts = [own[i : i + size] for i in range(0, len(own), size)]
     batches = [
         llm.batch([data.turns[i] for i in part], data.n_visual, settings.max_length)
         for part in parts
     ]
-    n_answer = max(1, sum(len(batch.targets) for batch in batches))
+    n_answer = max(1.0, total(ranks, sum(len(batch.targets) for batch in batches))[0])
     entropy = error = 0.0
     for part, batch in zip(parts, batches, strict=True):
         features_bpv = torch.from_numpy(np.asarray(data.read(part), dtype=np.float32))
-        visual_bpd = projector(features_bpv.to(next(projector.parameters()).device))
-        entropy_part, error_part = _losses(llm, saes, visual_bpd, batch.to(llm.device))
-        entropy_part = entropy_part / n_answer
-        error_part = error_part * (len(part) / len(chosen))
-        loss = entropy_part if sae_weight == 0 else entropy_part + sae_weight * error_part
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Gradients are exchanged once a step, with those of the last part.
+        with nullcontext() if part is parts[-1] else ranks.no_sync(projector):
+            visual_bpd = projector(features_bpv.to(next(projector.parameters()).device))
+            entropy_part, error_part = _losses(llm, saes, visual_bpd, batch.to(llm.device))
+            entropy_part = entropy_part / n_answer
+            error_part = error_part * (len(part) / len(chosen))
+            loss = entropy_part if sae_weight == 0 else entropy_part + sae_weight * error_part
+            # The exchange takes the mean over ranks, and the loss here is a part of a sum.
+            (loss * ranks.num_processes).backward()
         entropy += entropy_part.item()
         error += error_part.item()
+    entropy, error = total(ranks, entropy, error)
     return entropy, error
 
 
@@ -189,16 +211,14 @@ def _save(
     for name, parameter in projector.named_parameters():
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
-    save_file(
-        {name: value.detach().contiguous() for name, value in tensors.items()},
-        temporary / "state.safetensors",
-    )
+    # Not save_file: on a full disk it raises an error of its own, which names no file.
+    whole = save({name: value.detach().contiguous() for name, value in tensors.items()})
+    (temporary / "state.safetensors").write_bytes(whole)
     (temporary / "curve.json").write_text(json.dumps(curve))
     for path in (*temporary.iterdir(), temporary):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        force_to_disk(path)
     os.replace(temporary, place)
+    force_to_disk(folder)
     for old in folder.glob("step-*"):
         if old != place:
             shutil.rmtree(old)

@@ -52,12 +52,11 @@ def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
         f"Test images, n = {shown}; filled: the coefficient chosen on development images"
         f"{', and each line at the blocks chosen with it' if several else ''}. "
         "Dashed: edits of other patches than the object's. Grey: random and wrong directions; "
-        "grey crosses: as many patches outside the object (chance), mean over all other methods. "
+        "grey crosses: as many patches outside the object (chance). "
         + (
-            f"Mean over {seeds} seeds; error bars: bootstrap intervals over images, from the "
-            "lowest to the highest end of any seed."
+            f"Mean over {seeds} seeds; error bars: all of the seeds' intervals over images."
             if seeds > 1
-            else "Error bars: bootstrap intervals over images; one seed."
+            else "Error bars: intervals over images; one seed."
         ),
     )
     return figure

@@ -32,6 +32,7 @@ def matching_section(table: LongTable, settings: ReportSettings) -> Section:
                 spread(recall),
                 number(recall.chance if recall else None),
                 str(rate.n if rate else 0),
+                spread(over_seeds(table.select(f"matching_unanswered@{k}", **point))),
             ]
         )
     for (llm, layer, encoder, weight), found in groups(
@@ -56,12 +57,13 @@ def matching_section(table: LongTable, settings: ReportSettings) -> Section:
                 spread(over_seeds(table.select("eligible_latents", **point))),
             ]
         )
-    head = ("match", "shuffled", "gain", "ratio", "recall", "shuffled", "n")
+    head = ("match", "shuffled", "gain", "ratio", "recall", "shuffled", "n", "unanswered")
     return Section(
-        f"Matching rate: the {k} strongest latents name an object",
+        f"Matching rate: the {k} strongest latents name what is shown",
         "Mean over layers, then what the term adds to the gain, then per layer; mean over seeds "
         "(smallest–largest). Shuffled: the same labels judged against other images. Gain: "
-        "match - shuffled. Eligible: share of latents that pass both masks.",
+        "match - shuffled. Unanswered: share of images that a judge that is shown them left open; "
+        "they are left out. Eligible: share of latents that pass both masks.",
         [
             Grid(("encoder", "LLM", "λ", *head), over_layers),
             _matching_hopes(table, settings),

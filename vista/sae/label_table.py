@@ -93,10 +93,15 @@ def read_labels(path: Path) -> LatentLabels:
     try:
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
+        table = table.select(_SCHEMA.names).cast(_SCHEMA)
         columns = {name: table.column(name) for name in _SCHEMA.names}
+        shares = [columns[name].to_numpy() for name in ("share", "density")]
+        if not np.isfinite(shares).all():
+            raise ValueError("a share or density is no number")
+        contexts_s = tuple(tuple(row) for row in columns["contexts"].to_pylist())
         layer, tokens = int(metadata[b"layer"]), int(metadata[b"tokens"])
         sae = metadata[b"sae"].decode()
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
         raise UserError(
             f"{path}: not a table of latent labels ({error}); expected columns "
             f"{', '.join(_SCHEMA.names)} as label_latents writes them"
@@ -108,7 +113,7 @@ def read_labels(path: Path) -> LatentLabels:
         sae=sae,
         tokens=tokens,
         label_s=tuple(columns["label"].to_pylist()),
-        share_s=columns["share"].to_numpy(),
-        density_s=columns["density"].to_numpy(),
-        contexts_s=tuple(tuple(row) for row in columns["contexts"].to_pylist()),
+        share_s=shares[0],
+        density_s=shares[1],
+        contexts_s=contexts_s,
     )

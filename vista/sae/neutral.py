@@ -304,7 +304,7 @@ def _read_config(path: Path) -> SaeConfig:
         if unknown := sorted(set(raw) - known):
             raise ValueError(f"unknown key {unknown[0]!r}")
         return SaeConfig(**raw)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not the config of a neutral SAE ({error}); import it again"
         ) from error

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from vista.artifacts import Job
 from vista.config.interventions import DirectionSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import Record, RecordTable
+from vista.data.records import RecordTable
 from vista.errors import UserError
 from vista.interventions.selection import BoolArray
 from vista.judges import Judge
+from vista.stages.judging import reference
 from vista.stages.latent_inputs import read_geometry
 
 
@@ -84,13 +85,6 @@ def select(
     patches_cbp = np.stack(parts, axis=1)
     present_bc: BoolArray = np.any(patches_cbp, axis=2).T
     return Selection(names, chosen, present_bc, patches_cbp)
-
-
-def reference(record: Record) -> str:
-    """Return the reference caption of an image: its first, else its first answer, else ""."""
-    if record.captions:
-        return record.captions[0]
-    return record.turns[0].answer if record.turns else ""
 
 
 def firings_at(

@@ -119,7 +119,7 @@ def _of_latents(
         if settings.method == "random_latent":
             chosen = random_like(chosen, candidates, named, settings.nearest, settings.seed)
         if settings.method == "wrong_concept":
-            chosen = _exchanged(chosen, settings.seed)
+            chosen = _exchanged(selection.names, chosen, settings.seed)
     wanted = {(e.candidate.layer, e.candidate.latent) for each in chosen for e in each}
     decoder, width = _decoder_rows(job.input_list("saes"), wanted)
     return _assembled(settings.method, "stream", selection, chosen, decoder, width)
@@ -151,15 +151,22 @@ def _given(
     return Candidate(layer, latent, table.label_s[latent], float(table.share_s[latent]), density)
 
 
-def _exchanged(chosen: list[list[Chosen]], seed: int) -> list[list[Chosen]]:
-    """Give each concept that has latents those of another; none where no other has any."""
-    found = [c for c, each in enumerate(chosen) if each]
-    partner = derangement(len(found), seed)
+def _exchanged(names: Sequence[str], chosen: list[list[Chosen]], seed: int) -> list[list[Chosen]]:
+    """Give each concept the latents of another that has some; none where no other has any.
+
+    Replacement draws targets by the same cycle through the sorted names. Here it is walked the
+    other way: a source that was edited along its own target would fail by construction.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    before = {order[after]: order[c] for c, after in enumerate(derangement(len(names), seed))}
     out: list[list[Chosen]] = [[] for _ in chosen]
-    for c, other in zip(found, partner, strict=True):
-        if found[other] != c:
+    for c in (c for c, each in enumerate(chosen) if each):
+        other = before[c]
+        while not chosen[other]:
+            other = before[other]
+        if other != c:
             # How well it marks its own concept says nothing about this one.
-            out[c] = [Chosen(each.candidate, None) for each in chosen[found[other]]]
+            out[c] = [Chosen(each.candidate, None) for each in chosen[other]]
     return out
 
 

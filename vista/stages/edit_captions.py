@@ -6,7 +6,6 @@ Legend of shape suffixes: b row of a batch, p patch token, v encoder width, d LL
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from vista.artifacts import Job, canonical_json, digest_text
 from vista.config.interventions import READS_LATENT, EditSettings
 from vista.data.records import read_records
+from vista.disk import force_to_disk, write_synced
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.edit_plan import Item, Variant, plan_items, variants_of
@@ -28,12 +28,11 @@ from vista.store.features import FeatureReader
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vista.interventions.directions import Space
+    from vista.interventions.directions import ConceptDirection, Space
     from vista.interventions.edits import Concept, RowEdit
 
 FILE = "captions.parquet"
 FACTS = "edits.json"
-PARTS = "parts"
 SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -57,8 +56,8 @@ def run(job: Job) -> None:
     """Read projector, features, records, LLM and directions; write captions.parquet, edits.json.
 
     Inputs `saes` (the text SAEs) or, for directions in feature space, `vision_sae` are read where
-    an edit asks how strongly a latent fires. Finished batches lie in the work folder until the
-    end, so an interrupted run goes on with the next one.
+    an edit asks how strongly a latent fires. Finished batches are checkpoints, so a killed run
+    goes on with the next one, even if it was killed while it was published.
     """
     import torch
 
@@ -113,11 +112,29 @@ class _Editor:
                 f"edit.blocks is null, but directions of method {directions.method} belong to no "
                 "block; list the blocks"
             )
+        self._check_own_blocks([each for each in found if each.latents])
         last = self.llm.n_blocks - 1
         for blocks in settings.blocks or ():
             if blocks[-1] > last:
                 raise UserError(
                     f"edit.blocks {list(blocks)}: the language model has blocks 0..{last}"
+                )
+
+    def _check_own_blocks(self, found: Sequence[ConceptDirection]) -> None:
+        """A latent's SAE reads the stream after one block, which has to be the edited one."""
+        settings = self.settings
+        if settings.how in READS_LATENT and settings.blocks is not None:
+            raise UserError(
+                f"edit.how {settings.how} reads a latent in the block that its SAE is of; set "
+                "edit.blocks to null"
+            )
+        for each in found if settings.blocks is None else ():
+            layers = sorted({layer for layer, _ in each.latents})
+            if len(layers) > 1:
+                raise UserError(
+                    f"edit.blocks is null, but the latents of {each.concept!r} are of layers "
+                    f"{layers}; set directions.n_latents to 1, or list the blocks of an edit that "
+                    "reads no latent"
                 )
 
     def _concepts(self) -> dict[str, Concept]:
@@ -168,17 +185,18 @@ class _Editor:
         """Caption batch after batch, then join the parts."""
         items = self._items()
         batches = self._batches(items)
-        folder = self.job.work / PARTS
+        folder = self.job.checkpoints
         folder.mkdir(exist_ok=True)
+        force_to_disk(self.job.work)
         parts = []
         for batch in progress(batches, desc="edited captions", unit="batch"):
             # Named by its images: a run that goes on may do so with another batch size.
             ids = canonical_json([item.record.image_id for item in batch])
             path = folder / f"{digest_text(ids)}.parquet"
             if not path.is_file():
-                temporary = path.with_suffix(".tmp")
-                pq.write_table(pa.Table.from_pylist(self._captioned(batch), SCHEMA), temporary)
-                temporary.replace(path)
+                part = pa.BufferOutputStream()
+                pq.write_table(pa.Table.from_pylist(self._captioned(batch), SCHEMA), part)
+                write_synced(path, part.getvalue().to_pybytes(), path)
             parts.append(pq.read_table(path))
         rows = [row for part in parts for row in part.to_pylist()]
         order = {item.record.image_id: i for i, item in enumerate(items)}
@@ -186,7 +204,6 @@ class _Editor:
         rows.sort(key=lambda row: order[row["image_id"]])
         write_parquet(self.job.work / FILE, pa.Table.from_pylist(rows, SCHEMA))
         self._write_facts(len(items))
-        shutil.rmtree(folder)
 
     def _items(self) -> list[Item]:
         settings = self.settings

@@ -24,7 +24,7 @@ from vista.judges import Judge
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import inflections
 from vista.stages.caption import DEFAULT_QUESTION
-from vista.stages.direction_inputs import reference
+from vista.stages.judging import reference
 from vista.stages.latent_inputs import read_geometry
 
 BoolArray = NDArray[np.bool_]

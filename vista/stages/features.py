@@ -33,8 +33,9 @@ Pixels = NDArray[np.uint8]
 def run(job: Job) -> None:
     """Read encoder, records and images; write features.zarr and geometry.json.
 
-    A killed run goes on after the last finished shard. Raises UserError where an image cannot be
-    read, or where the encoder gives values that are not finite or beyond 6e4.
+    A killed run goes on after the last finished shard, and a job with a part writes the shards of
+    its range alone. Raises UserError where an image cannot be read, or where the encoder gives
+    values that are not finite or beyond 6e4.
     """
     import torch
 
@@ -64,13 +65,17 @@ def run(job: Job) -> None:
         d_vision=encoder.d_vision,
     )
     start, seen = time.monotonic(), 0
-    pending = sorted(set(range(writer.shards)) - writer.done_shards())
-    # The records read headers alone: an image that is cut off is found only here.
+    own = range(writer.shards)
+    if job.part is not None:
+        part, jobs = job.part
+        own = range((part - 1) * len(own) // jobs, part * len(own) // jobs)
+    pending = sorted(set(own) - writer.done_shards(own))
+    # Where `max_unreadable` is 0 the records read headers alone: what is cut off is found here.
     remedy = (
         f"draw it again (rm -r '{world.path}')"
         if world is not None
-        else "put a whole image there; or remove it, set `missing_images: skip` in the data and "
-        f"make the records again (rm -r '{records_input.path}')"
+        else "put a whole image there; or set `max_unreadable` in the data and make the records "
+        f"again (rm -r '{records_input.path}')"
     )
 
     def read(record: Record) -> Pixels:
@@ -98,9 +103,10 @@ def run(job: Job) -> None:
                 parts.append(encoder.encode(pixels).cpu().numpy())
             writer.write_shard(shard, np.concatenate(parts))
             seen += len(rows)
-    writer.close()
-    geometry = {"size": encoder.size, "patch": encoder.patch, "fit": settings.fit}
-    (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
+    if job.part is None:
+        writer.close()
+        geometry = {"size": encoder.size, "patch": encoder.patch, "fit": settings.fit}
+        (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
     rate = seen / max(time.monotonic() - start, 1e-9)
     print(f"features: {seen} images, {rate:.0f} images/s", file=sys.stderr)
 

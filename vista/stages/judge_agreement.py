@@ -19,7 +19,8 @@ from vista.artifacts import Job
 from vista.config.agreement import JudgeAgreementSettings
 from vista.data.records import Record, read_records
 from vista.errors import UserError
-from vista.judges import NO, UNANSWERED, YES, LookingJudge, Shown
+from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
+from vista.judges.asking import AskingJudge
 from vista.metrics.judge_agreement import Judged, Kind, Verdicts, judge_agreement, label_truth
 from vista.sae.label_table import FILE, read_labels
 from vista.stages.image_files import image_files
@@ -30,8 +31,8 @@ from vista.stages.results import write_result
 def run(job: Job) -> None:
     """Ask every judge about every item; write the result, and judge_<name>.json of some judges.
 
-    What a model leaves unanswered about an image is counted and left out. About a text it counts
-    as a no, as in every metric that asks that judge; judge_<name>.json has the number.
+    What a model leaves unanswered is counted and left out (in other metrics that ask that judge
+    about a text it counts as a no).
 
     Raises UserError where the split has no image, no object, or nothing that a judge could read.
     """
@@ -62,8 +63,8 @@ def run(job: Job) -> None:
     for name, choice in sorted(settings.judges.items()):
         judge = stage_judge(job, choice, f"judge_{name}")
         names[name] = judge.name
-        said["captions"][name] = judge.judge(captions, categories).astype(np.int8)
-        said["labels"][name] = judge.judge(labels, categories).astype(np.int8)
+        said["captions"][name] = _verdicts(judge, captions, categories)
+        said["labels"][name] = _verdicts(judge, labels, categories)
         if pictures and judge.looks:
             said["images"][name] = cast(LookingJudge, judge).judge_images(pictures)
         write_tally(job, judge, f"judge_{name}")
@@ -85,6 +86,13 @@ def run(job: Job) -> None:
         level=bootstrap.level,
     )
     write_result(job, result)
+
+
+def _verdicts(judge: Judge, texts: Sequence[str], categories: Sequence[str]) -> Verdicts:
+    """Return what a judge says of texts, [i, o]; only one that asks leaves any unanswered."""
+    if isinstance(judge, AskingJudge):
+        return judge.verdicts(texts, categories)
+    return judge.judge(texts, categories).astype(np.int8)
 
 
 def _drawn(n: int, most: int, seed: int) -> NDArray[np.int64]:

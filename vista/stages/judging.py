@@ -60,6 +60,11 @@ def reference_captions(record: Record) -> tuple[str, ...]:
     return record.captions or tuple(turn.answer for turn in record.turns[:1])
 
 
+def reference(record: Record) -> str:
+    """Return the first reference caption of an image, "" where it has none."""
+    return next(iter(reference_captions(record)), "")
+
+
 def _fitted(job: Job, role: str, judge: Any, records: RecordTable, split: str) -> Judge:
     """Fit the threshold on each image's first reference caption and the objects of the split.
 
@@ -69,7 +74,7 @@ def _fitted(job: Job, role: str, judge: Any, records: RecordTable, split: str) -
     rows = records.select(records.rows_of(split).tolist())
     shown = [record for record in rows if reference_captions(record)]
     objects = sorted({name for record in shown for name in record.categories})
-    texts = [reference_captions(record)[0] for record in shown]
+    texts = [reference(record) for record in shown]
     if not texts or not objects:
         raise UserError(
             f"judge.fit_split: no image of {split!r} has a caption and an object; give "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vista.artifacts import Artifact, Job
 from vista.config.language import LanguageSettings
 from vista.errors import UserError
-from vista.stages.model_folder import model_folder
+from vista.stages.model_folder import model_config, model_folder
 
 if TYPE_CHECKING:
     from vista.language.model import LanguageModel
@@ -31,12 +31,9 @@ def load_llm(job: Job) -> LanguageModel:
 
 def llm_width(job: Job) -> int:
     """Return the width of the job's language model from its config alone, without its weights."""
-    from transformers import AutoConfig
-
     source = LanguageSettings.model_validate(job.settings["llm"]).source
     folder = model_folder(job, "llm", source, config_only=True)
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    return int(config.get_text_config().hidden_size)
+    return int(model_config(folder).get_text_config().hidden_size)
 
 
 def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:

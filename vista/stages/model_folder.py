@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vista.artifacts import Job
 from vista.config.checkpoint import Checkpoint
@@ -27,3 +28,23 @@ def model_folder(job: Job, role: str, source: object, *, config_only: bool = Fal
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; correct `path` of the {role}'s source")
     return folder
+
+
+def model_config(folder: Path) -> Any:
+    """Return the transformers config of the model in `folder`.
+
+    Raises UserError where there is none, or one that only code of its own can read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        # Left out, trust_remote_code would be asked for on the terminal.
+        return AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{folder}: its config.json could not be read ({reason}); expected a "
+            "save_pretrained folder of a model that transformers has"
+        ) from error

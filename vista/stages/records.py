@@ -19,13 +19,16 @@ def run(job: Job) -> None:
     settings = DATA_SETTINGS.validate_python(job.settings)
     world, fetched = job.optional("world"), job.optional("fetched")
     if world is not None:
+        # All of it: a damaged world is drawn again, none of its images may be left out.
         world.folder("annotations")
+        world.folder("images")
     skipped = Skipped()
     records = iterate_records(
         settings,
         world.path if world else None,
         fetched.folder("data") if fetched else None,
         skipped,
+        job.threads,
     )
     count = write_records(
         job.work / "records.parquet", progress(records, desc="records", unit="image")

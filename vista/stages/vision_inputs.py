@@ -12,7 +12,7 @@ from vista.artifacts import Artifact, Job
 from vista.config.encoders import EncoderSettings
 from vista.data.records import RecordTable
 from vista.errors import UserError
-from vista.stages.model_folder import model_folder
+from vista.stages.model_folder import model_config, model_folder
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
@@ -49,10 +49,8 @@ def encoder_block(job: Job) -> int:
     settings = EncoderSettings.model_validate(job.input("features").settings["encoder"])
     if settings.layer >= 0:
         return settings.layer
-    from transformers import AutoConfig
-
     folder = model_folder(job, "encoder", settings.source, config_only=True)
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    config = model_config(folder)
     blocks = int(getattr(config, "vision_config", config).num_hidden_layers)
     return blocks + settings.layer
 

@@ -94,9 +94,10 @@ class FeatureWriter:
         """Return the images (positions in `image_ids`) that belong to the shard."""
         return self._spec.shard_rows(shard)
 
-    def done_shards(self) -> set[int]:
-        """Return the shards that are finished; those of an earlier writer are read and checked."""
-        return self._log.done(range(self._spec.shards))
+    def done_shards(self, among: Iterable[int] | None = None) -> set[int]:
+        """Return the shards that are finished, of all or `among` some; those of an earlier writer
+        are read and checked."""
+        return self._log.done(range(self._spec.shards) if among is None else among)
 
     def write_shard(self, shard: int, features_bpd: Array) -> None:
         """Write all the images of one shard, [images, token, channel] of any float type.
@@ -234,6 +235,13 @@ class _MappedImages:
         return self._maps[shard]
 
 
+# What zarr-python raises over metadata and chunks that are no such store.
+_UNREADABLE = (
+    *(KeyError, IndexError, ValueError, TypeError, AttributeError),
+    *(OSError, OverflowError, RuntimeError, RecursionError),
+)
+
+
 class _ZarrImages:
     """Images of a store with another layout, through zarr-python.
 
@@ -249,10 +257,14 @@ class _ZarrImages:
             group: Any = zarr.open_group(path, mode="r")
             array: Any = group["features"]
             rows, tokens, channels = array.shape
-        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            side = round(tokens**0.5)
+            grid_rows, grid_columns = map(int, group.attrs.get("grid", (side, side)))
+            names: Any = group["image"][:] if "image" in group else range(rows)
+        except _UNREADABLE as error:
             raise UserError(
                 f"{path} is no feature store ({error}); expected a Zarr group with an array "
-                "'features' [image, token, channel]."
+                "'features' [image, token, channel]; an array 'image' of ids and an attribute "
+                "'grid' = [rows, columns] may stand beside it."
             ) from error
         self._array = array
         self.shape = (int(rows), int(tokens), int(channels))
@@ -264,11 +276,8 @@ class _ZarrImages:
             file = path / "features" / array.metadata.encode_chunk_key(key)
             if not file.is_file():
                 raise damaged(file, "the chunk is missing")
-        names: Any = group["image"][:] if "image" in group else range(self.shape[0])
         self.image_ids = [str(each) for each in names]
-        side = round(self.shape[1] ** 0.5)
-        grid: Any = group.attrs.get("grid", (side, side))
-        self.grid = (int(grid[0]), int(grid[1]))
+        self.grid = (grid_rows, grid_columns)
         if self.grid[0] * self.grid[1] != self.shape[1] or len(self.image_ids) != self.shape[0]:
             raise UserError(
                 f"{path}: {self.shape[1]} tokens and {len(self.image_ids)} image ids do not fit "

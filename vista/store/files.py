@@ -18,6 +18,7 @@ import google_crc32c
 import numpy as np
 
 from vista import artifacts
+from vista.disk import force_to_disk
 from vista.errors import UserError
 
 _TEMPORARY = ".tmp"
@@ -57,6 +58,8 @@ def publish(path: Path, parts: Iterable[bytes], *, sync: bool = True) -> FileSum
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+        if sync:
+            force_to_disk(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(

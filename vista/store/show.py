@@ -95,7 +95,8 @@ def _file(path: Path) -> Iterator[str]:
         ".parquet": _parquet,
         ".json": _json,
         ".safetensors": _safetensors,
-        **dict.fromkeys((".csv", ".md", ".txt", ".yaml", ".log", ".jsonl"), _text),
+        ".jsonl": _judgements,
+        **dict.fromkeys((".csv", ".md", ".txt", ".yaml", ".log"), _text),
     }
     describer = describers.get(path.suffix.lower())
     if describer is not None:
@@ -116,6 +117,40 @@ def _json_lines(value: Any, indent: str) -> Iterator[str]:
         yield indent + line[:200]
     if len(lines) > _LINES:
         yield f"{indent}... {len(lines) - _LINES} more lines"
+
+
+def _judgements(path: Path) -> Iterator[str]:
+    """What a judge was asked and said (vista.judges.backends.judgements); else lines of text."""
+    with path.open("rb") as file:
+        count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        file.seek(0)
+        head = [line for _ in range(_ROWS) if (line := file.readline(_MOST_BYTES))]
+    try:
+        first = json.loads(head[0])
+        source = {key: first.pop(key) for key in ("judge", "model", "prompt")}
+        rest = sorted(set(first) & {"base_url", "temperature"})
+        source |= {key: first[key] for key in rest}
+    except (IndexError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        yield from _text(path)
+        return
+    yield ", ".join(f"{key} {value}" for key, value in source.items())[:200]
+    yield f"{count} answers to questions"
+    for line in head:
+        yield _judgement(line)[:200]
+
+
+def _judgement(line: bytes) -> str:
+    try:
+        asked = json.loads(line)
+        what = "image" if asked["seen"] else "text"
+        subject = json.dumps(str(asked["subject"])[:60], ensure_ascii=False)
+        said = f"unanswered ({asked.get('reason')})"
+        if asked["verdicts"] is not None:
+            pairs = zip(asked["labels"], asked["verdicts"], strict=True)
+            said = ", ".join(f"{label}: {'yes' if yes else 'no'}" for label, yes in pairs)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return "! a damaged line"
+    return f"{what} {subject}  {said}"
 
 
 def _text(path: Path) -> Iterator[str]:

@@ -183,8 +183,8 @@ def open_tree(path: Path, kind: str) -> StoreTree:
         complete = attributes.get("complete", False)
         nodes = root["consolidated_metadata"]["metadata"] if complete else {}
         intact = not complete or _digest(attributes, nodes) == attributes["metadata_sha256"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(path / META, f"an entry is missing ({error})") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(path / META, f"an entry is missing or wrong ({error})") from error
     if found != kind:
         raise UserError(
             f"{path} is no {kind!r} store but {found!r}; expected one that vista wrote."

@@ -13,6 +13,7 @@ rule train_projector:
     threads: plan.config.threads
     resources:
         gpu=lambda wildcards: plan.gpus("train_projector", wildcards.node),
+        nodes=lambda wildcards: plan.machines("train_projector", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("train_projector", wildcards.node),
         code=lambda wildcards: plan.code("train_projector", wildcards.node),

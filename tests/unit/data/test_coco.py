@@ -403,10 +403,13 @@ def test_bad_images_are_left_out_if_the_settings_say_so(tmp_path: Path, write: W
     content["images"].append({"id": 8, "file_name": "three.png", "width": 5, "height": 5})
     (tmp_path / "images" / "val" / "two.jpg").write_bytes(b"\xff\xd8\xff")
     files = {"instances": write("i.json", content)}
-    with pytest.raises(UserError, match=r"two\.jpg .*`missing_images: skip`"):
-        read(settings(tmp_path, **files))
+    with pytest.raises(UserError, match=r"two\.jpg .*`max_unreadable: 1`"):
+        read(settings(tmp_path, {"missing_images": "skip"}, **files))
+    with pytest.raises(UserError, match=r"three\.png .*`missing_images: skip`"):
+        read(settings(tmp_path, {"max_unreadable": 9}, **files))
     skipped = Skipped()
-    (kept,) = read(settings(tmp_path, {"missing_images": "skip"}, **files), skipped)
+    both = {"missing_images": "skip", "max_unreadable": 9}
+    (kept,) = read(settings(tmp_path, both, **files), skipped)
     assert kept.image_id == "42"
     assert skipped.rows == [
         ("7", "val/two.jpg", "image unreadable"),

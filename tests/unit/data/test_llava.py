@@ -113,7 +113,8 @@ def test_bad_images_are_left_out_if_the_settings_say_so(images: Path) -> None:
     with pytest.raises(UserError, match=r"cut\.jpg cannot be read .*row 'r1'"):
         read(images, rows[1:])
     skipped = Skipped()
-    assert [each.image_id for each in read(images, rows, skipped, missing_images="skip")] == ["r2"]
+    allowed = {"missing_images": "skip", "max_unreadable": 1}
+    assert [each.image_id for each in read(images, rows, skipped, **allowed)] == ["r2"]
     skipped.write(images / "skipped.parquet")
     assert pq.read_table(images / "skipped.parquet").to_pylist() == [
         {"id": "r0", "path": "gone.png", "reason": "image missing"},

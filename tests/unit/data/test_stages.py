@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -26,12 +28,14 @@ DRAWN: dict[str, Any] = {
 }
 
 
-def make(tmp_path: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact) -> Artifact:
+def make(
+    tmp_path: Path, stage: Any, settings: dict[str, Any], threads: int = 1, **inputs: Artifact
+) -> Artifact:
     name = stage.__name__.rsplit(".", 1)[-1]
     record = Record(name, settings, {}, "code", {})
     with publishing(tmp_path, name, "it", record) as work:
         assert work is not None
-        stage.run(Job(name, settings, dict(inputs), work))
+        stage.run(Job(name, settings, dict(inputs), work, threads))
     return open_artifact(tmp_path / name / "it", name)
 
 
@@ -45,6 +49,89 @@ def test_a_drawn_world_becomes_tables(tmp_path: Path) -> None:
     corpus = make(tmp_path, text, {"kind": "drawn"}, world=world)
     assert len(read_text(corpus.file("text.parquet"), "train")) == 8
     assert len(read_text(corpus.file("text.parquet"), "heldout")) == 4
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_damaged_world_is_to_be_drawn_again(tmp_path: Path, damage: str) -> None:
+    world = make(tmp_path, draw_world, DRAWN)
+    image = sorted((world.path / "images").rglob("*.png"))[4]
+    if damage == "missing":
+        image.unlink()
+    else:
+        image.write_bytes(bytes(image.stat().st_size))
+    with pytest.raises(UserError, match=r"is damaged.*rm -r") as raised:
+        make(tmp_path, records, {"kind": "drawn"}, world=world)
+    assert str(image) in str(raised.value)
+    assert str(world.path) in str(raised.value)
+
+
+def unreadable_files(tmp_path: Path, max_unreadable: int) -> dict[str, Any]:
+    """Seven rows: three about one image that is cut off, one about text, three about good ones."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    for name in ("a", "b", "cut"):
+        Image.fromarray(noise).save(folder / f"{name}.jpg")
+    cut = folder / "cut.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    (folder / "text.jpg").write_text("no image")
+    said = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "It."}]
+    rows = [
+        {"id": f"{i}", "image": f"{name}.jpg", "conversations": said}
+        for i, name in enumerate(("cut", "a", "text", "cut", "b", "cut", "a"))
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    settings = {
+        "kind": "llava",
+        "images": str(folder),
+        "splits": {"train": str(tmp_path / "rows.json")},
+        "max_unreadable": max_unreadable,
+    }
+    return records_settings(DATA_SETTINGS.validate_python(settings))
+
+
+@pytest.mark.parametrize("batch", [2, 256])
+def test_unreadable_images_are_listed_and_left_out(
+    tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vista.data.skipped._BATCH", batch)
+    opened: Counter[str] = Counter()
+    whole = ImageSource.open
+
+    def counting(source: ImageSource, record: Row) -> Image.Image:
+        opened[record.path] += 1
+        return whole(source, record)
+
+    monkeypatch.setattr(ImageSource, "open", counting)
+    table = make(tmp_path, records, unreadable_files(tmp_path, 2), threads=3)
+    found = read_records(table.file("records.parquet"))
+    assert [each.image_id for each in found] == ["1", "4", "6"]
+    listed = pq.read_table(table.file("skipped.parquet")).to_pylist()
+    assert sorted((row["id"], row["path"]) for row in listed) == [
+        ("0", "cut.jpg"),
+        ("2", "text.jpg"),
+        ("3", "cut.jpg"),
+        ("5", "cut.jpg"),
+    ]
+    assert {row["reason"] for row in listed} == {"image unreadable"}
+    # Images count, not the rows about them; each is decoded once.
+    assert opened == {"a.jpg": 1, "b.jpg": 1, "cut.jpg": 1}
+
+
+def test_more_unreadable_images_than_the_settings_allow(tmp_path: Path) -> None:
+    settings = unreadable_files(tmp_path, 1)
+    with pytest.raises(UserError, match=r"2 images cannot be read, `max_unreadable` allows 1") as e:
+        make(tmp_path, records, settings)
+    assert all(
+        str(tmp_path / "pictures" / name) in str(e.value) for name in ("cut.jpg", "text.jpg")
+    )
+    assert not (tmp_path / "records" / "it" / "manifest.json").exists()
+
+
+def test_no_unreadable_image_is_allowed_by_default(tmp_path: Path) -> None:
+    settings = unreadable_files(tmp_path, 0)
+    with pytest.raises(UserError, match=r"text\.jpg cannot be read .*'2' .*`max_unreadable: 1`"):
+        make(tmp_path, records, settings)
 
 
 def test_a_users_own_files(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_images_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read as an image .*member a\.png of .*a\.tar"):
         read(tmp_path)
     skipped = Skipped()
-    cut, good = read(tmp_path, skipped, missing_images="skip", fractions=TEST)
+    cut, good = read(tmp_path, skipped, max_unreadable=1, fractions=TEST)
     assert [(row, why) for row, _, why in skipped.rows] == [("a/a", "image unreadable")]
     # Its header is whole, so it is only found to be cut off when its pixels are read.
     with pytest.raises(UserError, match=r"a\.tar#[0-9]+:[0-9]+ cannot be read as an image"):

@@ -88,6 +88,12 @@ def test_derangement_leaves_nobody_alone(n: int) -> None:
     assert partner == derangement(n, 3)
 
 
+def test_a_derangement_is_one_cycle_in_the_order_of_the_seed() -> None:
+    order = np.random.default_rng(5).permutation(7).tolist()
+    partner = derangement(7, 5)
+    assert [partner[each] for each in order] == [*order[1:], order[0]]
+
+
 def test_published_latents_are_there() -> None:
     assert published_latents("gemma-2-2b")["cat"] == (4, 15456)
     assert published_latents("gemma-2-9b")["bus"] == (32, 8412)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,12 @@ from planted_words import (
 )
 from safetensors.numpy import load_file
 
+from vista.artifacts import CHECKPOINTS
 from vista.config.interventions import EditSettings
 from vista.data.records import read_records
 from vista.errors import UserError
+from vista.interventions.directions import ConceptDirection
+from vista.interventions.selection import derangement
 from vista.judges import load_judge
 from vista.stages import edit_captions
 from vista.stages.edit_plan import plan_items
@@ -56,6 +62,11 @@ def test_controls_have_other_latents(made: dict[str, Any]) -> None:
         assert not a.found or (a.latent != b.latent and a.latent != c.latent)
     drawn = read(find(made, "random"))
     assert all(each.found for each in drawn.concepts)
+    # Nor is the wrong concept the one that would replace it: that control would always fail.
+    target = derangement(len(NOUNS), seed=0)
+    latents = [each.latent for each in right.concepts]
+    for c, each in enumerate(wrong.concepts):
+        assert not each.found or each.latent in set(latents) - {latents[target[c]]}
 
 
 def test_given_latents_are_taken_as_they_are(made: dict[str, Any], tmp_path: Path) -> None:
@@ -124,7 +135,7 @@ def test_a_random_direction_neither_removes_nor_replaces(made: dict[str, Any]) -
 
 def test_ablation_and_swap_take_the_latent_that_fires(made: dict[str, Any]) -> None:
     found = find(made, "latent")
-    rows, _ = edit(made, found, how="ablate", tokens=("active",), coefficients=(1.0, 2.0))
+    rows, _ = edit(made, found, how="ablate", tokens=("active",), blocks=None, coefficients=(1, 2))
     assert named(rows, "active", coefficient=2.0) < 0.2
     fired = {row["n_tokens"] for row in rows if row["variant"] == "active" and row["found"]}
     assert fired == {3}
@@ -134,6 +145,20 @@ def test_ablation_and_swap_take_the_latent_that_fires(made: dict[str, Any]) -> N
     assert all(row["blocks"] is None for row in rows)
     with pytest.raises(UserError, match="no latent that fires"):
         edit(made, find(made, "random"), how="ablate")
+    with pytest.raises(UserError, match=r"edit\.how ablate reads .* set edit.blocks to null"):
+        edit(made, found, how="ablate", blocks=(0, 1))
+
+
+def test_latents_of_two_layers_have_no_block_of_their_own() -> None:
+    def check(*latents: tuple[int, int], **changes: Any) -> None:
+        editor: Any = SimpleNamespace(settings=EditSettings(**changes))
+        cat = ConceptDirection("cat", True, 3, *latents[0], latents=latents)
+        edit_captions._Editor._check_own_blocks(editor, [cat])
+
+    check((1, 4), (1, 5), blocks=None)
+    check((1, 4), (2, 5), blocks=(0,))
+    with pytest.raises(UserError, match=r"latents of 'cat' are of layers \[1, 2\]"):
+        check((1, 4), (2, 5), blocks=None)
 
 
 def test_a_concept_without_direction_keeps_its_rows(made: dict[str, Any]) -> None:
@@ -184,18 +209,35 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(
             raise KeyboardInterrupt
         return captioned(self, items)
 
+    synced: Counter[str] = Counter()
+    fsync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        synced[os.readlink(f"/proc/self/fd/{descriptor}")] += 1
+        fsync(descriptor)
+
     monkeypatch.setattr(edit_captions._Editor, "_captioned", fail_at_third)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "fsync", counted)
         edit_captions.run(edit_job(made, found, resumed, **sweep))
+    # A power cut leaves both finished batches: their content, then their names.
+    folder = resumed / CHECKPOINTS
+    parts = {f"{path}.unfinished": 1 for path in folder.iterdir()}
+    assert len(parts) == 2
+    assert synced == {**parts, str(folder): 2, str(resumed): 1}
     before = len(calls)
     edit_captions.run(edit_job(made, found, resumed, **sweep))
     n_batches = len(calls) - before + 2
     assert n_batches > 3
-    names = sorted(path.name for path in whole.iterdir())
-    assert names == ["captions.parquet", "edits.json"]
-    assert sorted(path.name for path in resumed.iterdir()) == names
+    names = ["captions.parquet", "edits.json"]
+    assert sorted(path.name for path in whole.iterdir()) == sorted([*names, CHECKPOINTS])
+    assert sorted(path.name for path in resumed.iterdir()) == sorted([*names, CHECKPOINTS])
     for name in names:
         assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+    # Killed while it is published: nothing is asked of the model again.
+    calls[:] = [0] * 3
+    edit_captions.run(edit_job(made, found, resumed, **sweep))
+    assert calls == [0] * 3
     # Parts of batches of another size are not taken for those of this run.
     (resumed / "captions.parquet").unlink()
     calls[:] = [0]

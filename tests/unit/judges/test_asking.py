@@ -49,3 +49,16 @@ def test_an_image_with_two_lists_of_labels_gets_the_verdicts_of_each(backwards: 
         [(RED, ("cat", "dog")), (RED, ("cat", "fog")), (BLUE, ("cat", "dog"))]
     )
     assert (judge.tally.verdicts, judge.tally.unanswered, judge.tally.asked) == (6, 2, 3)
+
+
+def test_an_open_text_is_no_for_a_metric_and_open_for_who_asks() -> None:
+    class Reader:
+        def __call__(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
+            for number, question in enumerate(questions):
+                answer = Answer(None, "no JSON") if question.subject == "fog" else Answer((True,))
+                yield number, answer
+
+    judge = AskingJudge("api", "m", "1", Reader(), Resources(), max_labels=9, max_unanswered=0.5)
+    texts = ["fog", "a cat", None]
+    assert judge.verdicts(texts, ["cat"]).tolist() == [[UNANSWERED], [YES], [NO]]
+    assert judge.judge(texts, ["cat"]).tolist() == [[False], [True], [False]]

@@ -44,9 +44,21 @@ def test_found_by_all_that_the_question_is_made_of(tmp_path: Path) -> None:
     assert found.find(False, "hash", ("cat", "dog")) is None
     assert found.find(True, "other", ("cat", "dog")) is None
     assert found.find(True, "hash", ("dog", "cat")) is None
-    for change in ({"judge": "vlm"}, {"model": "large"}, {"prompt": "2-x"}):
+    for change in ({"judge": "vlm"}, {"model": "large"}, {"prompt": "2-x"}, {"base_url": "b"}):
         assert opened(tmp_path, **change).find(True, "hash", ("cat", "dog")) is None
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_two_endpoints_or_temperatures_do_not_share_their_answers(
+    endpoint: Endpoint, settings: Callable[..., ApiJudgeSettings], tmp_path: Path
+) -> None:
+    endpoint.true = {"cat"}
+    other = endpoint.url.replace("127.0.0.1", "localhost")
+    assert other != endpoint.url
+    for n, change in enumerate(({}, {"base_url": other}, {"temperature": 1.0}, {}), 1):
+        judge = load_judge(settings(**change), Resources(cache=str(tmp_path)))
+        assert judge.judge(["text"], ["cat"]).all()
+        assert len(endpoint.requests) == min(n, 3)
 
 
 def test_a_file_shows_what_was_asked_and_said(tmp_path: Path) -> None:
@@ -58,7 +70,13 @@ def test_a_file_shows_what_was_asked_and_said(tmp_path: Path) -> None:
     assert kept["labels"] == [label] and kept["verdicts"] == [True] and "reason" not in kept
     assert unanswered["verdicts"] is None and unanswered["reason"] == "no JSON"
     shown = describe(file)
-    assert '"model": "small"' in shown and "\x1b" not in shown and "no JSON" in shown
+    assert "judge api, model small, prompt 1-x" in shown and "2 answers" in shown
+    assert 'image "hash"  dog: yes' not in shown and "unanswered (no JSON)" in shown
+    assert "<b>" in shown and ": yes" in shown and "\x1b" not in shown
+    file.write_bytes(file.read_bytes() + b'{"torn\n[[[\n')
+    assert describe(file).count("! a damaged line") == 2
+    file.write_text('{"another": "file"}\n')
+    assert '{"another": "file"}' in describe(file)
 
 
 @pytest.mark.parametrize("lost", [1, 2, 40])

@@ -12,6 +12,7 @@ from vista.config.judges import (
     judge_module,
     judge_source,
 )
+from vista.judges import judge_names
 
 
 class Metric(BaseModel):
@@ -34,6 +35,8 @@ def test_a_name_stays_a_name_and_an_entry_becomes_settings() -> None:
         ({"kind": "api", "model": "m"}, ("judge", "api", "base_url"), "missing"),
         ({"kind": "nobody"}, ("judge",), "judge_kind"),
         ({}, ("judge",), "judge_kind"),
+        ("lexicl", ("judge", "name"), "value_error"),
+        ("vlm", ("judge", "name"), "value_error"),
         (3, ("judge",), "judge_kind"),
     ],
 )
@@ -74,3 +77,10 @@ def test_a_key_has_no_place_in_settings(change: dict[str, str]) -> None:
     with pytest.raises(ValidationError) as raised:
         ApiJudgeSettings.model_validate(given)
     assert "sk-secret" not in str(raised.value)
+
+
+def test_names_in_a_config_are_those_that_can_be_loaded() -> None:
+    with pytest.raises(ValidationError, match=f"choose one of {', '.join(judge_names())}"):
+        Metric.model_validate({"judge": "lexicl"})
+    with pytest.raises(ValidationError, match=r"'api' needs settings \(base_url, model\)"):
+        Metric.model_validate({"judge": "api"})

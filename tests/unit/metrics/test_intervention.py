@@ -131,6 +131,8 @@ def test_rates_of_one_caption() -> None:
     assert (scored.attributes_before, scored.attributes_kept) == (1, 0)
     assert scored.new_details == ("sand", "umbrella")
     assert scored.hallucinated_change == 0  # the dog went, the umbrella came
+    # A caption that names nothing at all lost more than the object.
+    assert not one("a cat", " . !").removed
     both = one("a cat", "a cat and a dog", "dog")
     assert (both.both_named, both.removed, both.replaced) == (True, False, False)
 

@@ -20,7 +20,7 @@ from vista.metrics.matching_rate import (
     matching_rate,
 )
 from vista.metrics.ranking import LatentMask, Ranked
-from vista.metrics.shuffled import derangement
+from vista.metrics.shuffled import other_images
 
 Label = str | None
 
@@ -180,6 +180,13 @@ def test_rows_name_no_recall_and_carry_the_images_behind_them() -> None:
         assert rows[name, 2].n == 2
     assert rows["matching_rate@2", 2].value == 0.5
     assert rows["silent_images", 2].n == 3
+    for layer_ in (2, None):
+        open_ = rows["matching_unanswered@2", layer_]
+        assert (open_.value, open_.chance, open_.n) == (
+            pytest.approx(1 / 3),
+            pytest.approx(1 / 3),
+            3,
+        )
 
 
 def test_one_image_has_no_other() -> None:
@@ -205,17 +212,17 @@ def test_what_does_not_fit_is_refused_before_a_judge_is_asked() -> None:
 @pytest.mark.parametrize("n", [2, 3, 4, 50])
 def test_a_derangement_gives_every_image_another_one(n: int) -> None:
     for seed in range(20):
-        other = derangement(n, seed)
+        other = other_images(n, seed)
         assert sorted(other.tolist()) == list(range(n))
         assert (other != np.arange(n)).all()
-        assert (derangement(n, seed) == other).all()
+        assert (other_images(n, seed) == other).all()
 
 
 def test_a_derangement_prefers_no_pair_of_images() -> None:
-    drawn = np.array([derangement(4, seed) for seed in range(3000)])
+    drawn = np.array([other_images(4, seed) for seed in range(3000)])
     for b in range(4):
         share = np.bincount(drawn[:, b], minlength=4) / 3000
         assert share[b] == 0
         assert np.delete(share, b) == pytest.approx([1 / 3] * 3, abs=0.04)
     with pytest.raises(ValueError, match="no other image"):
-        derangement(1, 0)
+        other_images(1, 0)

@@ -10,6 +10,7 @@ import pytest
 from vista.config.report import Aims, ReportSettings
 from vista.report.compare import pairs
 from vista.report.grid import Grid, Name, interval, number, reached
+from vista.report.metric_sections import matching_section
 from vista.report.summary import headline, summary_markdown
 from vista.report.table import Figure, LongTable, figures_of
 
@@ -147,3 +148,13 @@ def test_numbers_for_people() -> None:
     assert number(0.00002) == "2.0e-05"
     assert interval(0.1, None) == "[0.100, ∞]"
     assert interval(None, None) == "–"
+
+
+def test_what_a_judge_left_open_stands_beside_the_matching_rate(make_row: MakeRow) -> None:
+    point = {"encoder": "e", "llm": "m", "sae_weight": 1.0, "seed": 0, "metric": "matching_rate"}
+    rows = [make_row("matching_rate@3", 0.5, None, "image")]
+    rows.append(make_row("matching_unanswered@3", 0.125, None, "image"))
+    section = matching_section(LongTable(figures_of(point, rows)), ReportSettings())
+    (row,) = section.grids[0].rows
+    assert dict(zip(section.grids[0].header, row, strict=True))["unanswered"] == "0.125"
+    assert "name what is shown" in section.title

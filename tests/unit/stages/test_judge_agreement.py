@@ -266,3 +266,25 @@ def test_settings_refuse_names_that_figures_cannot_have_and_nobody_who_looks() -
         dumped(judges={})
     with pytest.raises(ValueError, match="show_images needs a judge that looks"):
         dumped(show_images=True)
+
+
+def test_what_a_judge_leaves_open_about_a_text_is_no_no(tmp_path: Path, endpoint: Endpoint) -> None:
+    seer = {"kind": "api", "base_url": endpoint.url, "model": "small", "concurrency": 1}
+    settings = dumped(judges={"seer": {**seer, "first_pause_s": 0.01, "max_unanswered": 0.5}})
+    endpoint.script = ["nonsense"] * 2
+    result = read_result(run(tmp_path / "r", judge_agreement, settings, **planted(tmp_path / "r")))
+    found = by_what(result)
+    # The first question is "a cat", the caption of two images: for each of two categories open.
+    captions = found["captions", "seer"]
+    assert (captions["n"], captions["unanswered"], captions["n_true"]) == (4, 4, 2)
+    assert found["labels", "seer"]["unanswered"] == 0
+
+
+def test_a_threshold_is_not_measured_on_the_split_that_it_was_fitted_on() -> None:
+    judge = {"kind": "embedding", "source": {"kind": "checkpoint", "path": "m"}}
+    dumped(judges={"e": judge}, split="test")
+    dumped(judges={"e": {**judge, "threshold": 0.5}}, split="validation")
+    with pytest.raises(ValueError, match=r"judges\.e\.fit_split and split are both 'validation'"):
+        dumped(judges={"e": judge}, split="validation")
+    with pytest.raises(ValueError, match="fit_split"):
+        dumped(judges={"e": {**judge, "fit_split": "tset"}})

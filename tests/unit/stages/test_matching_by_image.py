@@ -35,7 +35,7 @@ from vista.data.source import iterate_records
 from vista.data.world import draw_world
 from vista.errors import UserError
 from vista.judges import judge_names
-from vista.metrics.shuffled import derangement
+from vista.metrics.shuffled import other_images
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.stages import matching_rate
 from vista.stages.results import read_result, read_rows
@@ -169,7 +169,7 @@ class Run:
             tuple(sorted({self.names[s] for s in pair}))
             for pair in zip(self.right, self.wrong, strict=True)
         ]
-        other = derangement(SCENES, 0).tolist()
+        other = other_images(SCENES, 0).tolist()
         return {*enumerate(labels), *zip(other, labels, strict=True)}
 
     def measure(self, node: str, settings: dict[str, Any]) -> Artifact:
@@ -196,7 +196,7 @@ def items(artifact: Artifact) -> list[dict[str, Any]]:
 
 def test_labels_are_judged_by_what_the_images_show(run: Run, eyes: Eyes) -> None:
     made = run.measure("m", run.settings(eyes))
-    other = derangement(SCENES, 0)
+    other = other_images(SCENES, 0)
     for layer, latents in ((1, run.right), (2, run.wrong)):
         found = row(made, "matching_rate@3", layer)
         assert (found["value"], found["n"]) == (float(layer == 1), SCENES)

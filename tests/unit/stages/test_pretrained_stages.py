@@ -158,7 +158,7 @@ def test_an_image_that_is_cut_off_is_named_with_its_remedy(
 ) -> None:
     broken = photos["folder"] / "c.png"
     broken.write_bytes(broken.read_bytes()[:-900])
-    with pytest.raises(UserError, match=r"missing_images: skip.*rm -r") as raised:
+    with pytest.raises(UserError, match=r"max_unreadable.*rm -r") as raised:
         run_features(tmp_path, encoder, photos, threads=2)
     assert str(broken) in str(raised.value)
     assert str(photos["records"].path) in str(raised.value)

@@ -201,6 +201,7 @@ def test_the_second_stage_goes_on_from_the_first_whatever_interrupts_it(
             split="train", steps=6, batch_size=2, lr=rate, warmup=0, checkpoint_every=2
         )
         settings = {
+            "llm": {"device": "cpu"},
             "training": stage.model_dump(mode="json"),
             "seed": 5,
             "sae_weight": 1.0,

@@ -43,6 +43,7 @@ class ImageTextModel:
 
     def __init__(self, location: str, *, device: str, dtype: str) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils.logging import disable_progress_bar
 
@@ -51,16 +52,17 @@ class ImageTextModel:
         try:
             # Without torchvision transformers takes the processors that work on Pillow images.
             processors: Any = AutoProcessor
-            self._processor = processors.from_pretrained(location, local_files_only=True)
+            local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+            self._processor = processors.from_pretrained(location, **local)
             models: Any = AutoModelForImageTextToText
             model, loading = models.from_pretrained(
                 location,
-                local_files_only=True,
                 use_safetensors=True,
                 dtype=getattr(torch, dtype),
                 output_loading_info=True,
+                **local,
             )
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise self._unusable(str(error).strip().splitlines()[0]) from error
         if loading["missing_keys"]:
             raise self._unusable(f"weights are missing: {min(loading['missing_keys'])}")

@@ -1,12 +1,12 @@
 """Every judgement of a model, kept by the content of its question.
 
-One file of JSON lines for each (judge, model, prompt). A line is appended with one write and an
-fsync, so a killed process loses at most the line that it was writing; a line that is torn or
+One file of JSON lines for each (judge, model, prompt, endpoint). A line is appended with one write
+and an fsync, so a killed process loses at most the line that it was writing; a line that is torn or
 altered is passed over, and its question asked again. Several processes may append to one file.
 
     {"verdicts": [true | false, ..] or null with "reason", "labels": [..], "subject": a text, or
-     where "seen" is true the SHA-256 of an image's file, "judge", "model", "prompt",
-     "key": SHA-256 over all the others}
+     where "seen" is true the SHA-256 of an image's file, "judge", "model", "prompt", for an
+     endpoint "base_url" and "temperature", "key": SHA-256 over all the others}
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vista.disk import force_to_disk
 from vista.errors import UserError
 
 Verdicts = tuple[bool, ...]
@@ -35,13 +36,22 @@ class Judgements:
         judge: Name of the judge.
         model: Name of the model.
         prompt: Identity of the prompt.
+        served: What else tells the model from others.
 
     Raises:
         UserError: The file cannot be read or created.
     """
 
-    def __init__(self, folder: str | None, *, judge: str, model: str, prompt: str) -> None:
-        self._source = {"judge": judge, "model": model, "prompt": prompt}
+    def __init__(
+        self,
+        folder: str | None,
+        *,
+        judge: str,
+        model: str,
+        prompt: str,
+        **served: str | float | None,
+    ) -> None:
+        self._source = {"judge": judge, "model": model, "prompt": prompt, **served}
         self._known: dict[_Key, Verdicts] = {}
         self._path: Path | None = None
         if folder is not None:
@@ -103,7 +113,7 @@ class Judgements:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab"):
-                pass
+                force_to_disk(path.parent)
             with path.open("rb") as file:
                 while line := file.readline(_LONGEST_LINE):
                     self._learn(line)

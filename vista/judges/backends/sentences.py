@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +24,22 @@ def sentence_embedder(
         UserError: There is no such model with safetensors weights on this machine.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, local_files_only=True)
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(location, **local)
         model, loading = AutoModel.from_pretrained(
             location,
-            local_files_only=True,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
             output_loading_info=True,
+            **local,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"judge.source: {location} could not be loaded as a sentence encoder "
             f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a tokenizer "

@@ -1,0 +1,173 @@
+"""Nothing is run in vain: the exact jobs of a dry run after each kind of change.
+
+The finished run is one whose artifacts were published with idle content and recorded as done by
+Snakemake itself (--touch). What a run really leaves is test_smoke.py's to check.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from finished_plan import publish_all
+from workflow_run import ROOT, SMOKE, jobs, snakemake
+
+from vista.plan import load_plan
+
+POINTS = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
+SAE = ("train_sae", "import_sae", "check_sae", "label_latents", "naming")
+
+
+def once(*stages: str, n: int = 1) -> dict[str, int]:
+    return dict.fromkeys(stages, n)
+
+
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
+    """The smoke config with room to add: a block without SAEs, and metrics that are not asked."""
+    found: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
+    found["llms"]["gemma2"]["model"]["source"]["n_blocks"] = 3
+    asked = ("probe", "naming", "reconstruction", "matching_rate", "localization")
+    found["metrics"] = {name: found["metrics"][name] for name in asked}
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> Path:
+    folder = tmp_path_factory.mktemp("reruns")
+    finish(folder, content, "--forceall")
+    return folder
+
+
+def finish(folder: Path, content: dict[str, Any], *which: str) -> None:
+    """Leave in a folder what a run of a config leaves; `which` says the jobs that it ran."""
+    plan = load_plan(content)
+    publish_all(plan, folder / "results")
+    for kind in ("csv", "parquet", "md"):
+        (folder / "results" / f"summary.{kind}").touch()
+    snakemake(folder, "--touch", *which, config=written(folder, content))
+
+
+def written(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def planned(run: Path, config: Path, checkout: Path = ROOT) -> dict[str, int]:
+    return jobs(snakemake(run, "--dry-run", config=config, checkout=checkout))
+
+
+def weight_of_one_point(content: dict[str, Any]) -> None:
+    other = {"encoders": ["dinov2"], "sae_weights": [0, 3], "seeds": [0]}
+    content["sweep"] = [other, {"encoders": ["siglip"], "sae_weights": [0, 1], "seeds": [0]}]
+
+
+def another_seed(content: dict[str, Any]) -> None:
+    content["sweep"][0]["seeds"] = [0, 1]
+
+
+def another_encoder(content: dict[str, Any]) -> None:
+    content["encoders"]["clip"] = {"source": {"kind": "standin", "family": "clip", "steps": 10}}
+
+
+def another_metric(content: dict[str, Any]) -> None:
+    content["metrics"]["caption"] = {"max_new_tokens": 8}
+
+
+def another_layer(content: dict[str, Any]) -> None:
+    content["llms"]["gemma2"]["saes"]["layers"] = [0, 1, 2]
+
+
+def another_name(content: dict[str, Any]) -> None:
+    content["name"] = "shared"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (weight_of_one_point, once(*POINTS)),
+        (another_seed, once(*POINTS, n=4)),
+        (another_encoder, once("train_encoder", "features", "probe") | once(*POINTS, n=2)),
+        (another_metric, {"caption": 4}),
+        # Without the SAE term a projector depends on no SAE: two of the four stay.
+        (another_layer, once(*SAE) | once(*POINTS, n=4) | {"train_projector": 2}),
+        # A second config of the same settings shares everything but its report.
+        (another_name, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_change_of_the_config_runs_only_the_new_work(
+    run: Path,
+    content: dict[str, Any],
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    expected: dict[str, int],
+) -> None:
+    changed = copy.deepcopy(content)
+    change(changed)
+    assert planned(run, written(tmp_path, changed)) == {**expected, "report": 1}
+
+
+def test_a_knob_turned_back_runs_nothing(
+    run: Path, content: dict[str, Any], tmp_path: Path
+) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    turned = copy.deepcopy(content)
+    turned["metrics"]["probe"]["max_patches"] = 300
+    finish(moved, turned, "--forcerun", "probe")
+    assert planned(moved, written(tmp_path, turned)) == {}
+    assert planned(moved, run / "config.yaml") == {}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what the workflow runs, in another folder."""
+    place = tmp_path / "checkout"
+    for name in ("vista", "workflow"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", place)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("metrics/reconstruction.py", once("reconstruction", n=4)),
+        # The family's own artifacts and what follows from them; the other encoder's stay.
+        ("encoders/dinov2.py", once("train_encoder", "features", "probe") | once(*POINTS, n=2)),
+    ],
+)
+def test_an_edit_runs_what_uses_the_source_and_what_follows(
+    run: Path, checkout: Path, source: str, expected: dict[str, int]
+) -> None:
+    with (checkout / "vista" / source).open("a") as file:
+        file.write("\nEDITED = 1\n")
+    assert planned(run, run / "config.yaml", checkout) == {**expected, "report": 1}
+
+
+def test_comments_docstrings_and_another_place_run_nothing(
+    run: Path, checkout: Path, tmp_path: Path
+) -> None:
+    for path in (checkout / "vista").rglob("*.py"):
+        path.write_text(f"# A comment.\n\n{path.read_text()}")
+    metric = checkout / "vista" / "metrics" / "reconstruction.py"
+    text = metric.read_text()
+    assert text.count('"""') > 1
+    metric.write_text(text.replace('"""', '"""In other words: ', 1))
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    assert planned(moved, run / "config.yaml", checkout) == {}
+
+
+def test_a_deleted_metric_result_is_noticed_and_made_again_alone(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    shutil.rmtree(next((moved / "results" / "reconstruction").iterdir()))
+    assert planned(moved, run / "config.yaml") == {"reconstruction": 1, "report": 1}

@@ -1,0 +1,165 @@
+"""Checks of a run's interventions against the other parts of its config.
+
+What is accepted and then ignored, or measured on what it was chosen on, would be a wrong result.
+Every function raises ValueError with the whole keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from vista.config.data import Split
+from vista.config.interventions import FITTED, READS_LATENT, TEXT_LATENTS, EditSettings
+from vista.config.language import StandinLlm
+from vista.config.rivals import InterventionsSettings, MethodEntry, VisionSaeEntry
+
+if TYPE_CHECKING:
+    from vista.config.run import LlmEntry, Point
+
+VisionSaes = Mapping[str, VisionSaeEntry]
+_TASKS = ("removal", "replacement")
+
+
+def splits_read(settings: InterventionsSettings, saes: VisionSaes) -> list[tuple[str, Split]]:
+    """Return which key reads which split of the data."""
+    named = (("development", settings.development), ("test", settings.test))
+    asked = [(f"interventions.{key}", split) for key, split in named]
+    for name, entry in settings.methods.items():
+        asked += _chosen_on(name, entry, saes)
+        if entry.vision_sae is not None:
+            check = saes[entry.vision_sae].check
+            asked.append((f"vision_saes.{entry.vision_sae}.check.split", check.split))
+    return asked
+
+
+def refuse_unknown(what: str, name: str, kind: str, entries: Mapping[str, Any]) -> None:
+    """Raise ValueError where `name` is no entry of the part `kind` of the config."""
+    if name not in entries:
+        known = ", ".join(sorted(entries)) or "no entry"
+        raise ValueError(f"{what} {name!r}; {kind} has {known}")
+
+
+def refuse_wrong_names(
+    settings: InterventionsSettings,
+    encoders: Mapping[str, Any],
+    llms: Mapping[str, Any],
+    saes: VisionSaes,
+) -> None:
+    """Refuse names of encoders, language models and vision SAEs that the config has not."""
+    for name, entry in settings.methods.items():
+        where = f"interventions.methods.{name}"
+        if entry.vision_sae is not None:
+            refuse_unknown(f"{where}.vision_sae is", entry.vision_sae, "vision_saes", saes)
+        for encoder in entry.encoders or ():
+            refuse_unknown(f"{where}.encoders names", encoder, "encoders", encoders)
+    for kind, entries in (("encoders", encoders), ("llms", llms)):
+        for name in getattr(settings, kind) or ():
+            refuse_unknown(f"interventions.{kind} names", name, kind, entries)
+
+
+def refuse_leaks(settings: InterventionsSettings, saes: VisionSaes) -> None:
+    """Refuse what is learnt or chosen on the images that figures are reported on."""
+    for name, entry in settings.methods.items():
+        for key, split in _chosen_on(name, entry, saes):
+            if split == settings.test:
+                raise ValueError(
+                    f"{key} and interventions.test are both {split!r}: figures are not reported "
+                    "on what was learnt or chosen on; choose another split"
+                )
+
+
+def _chosen_on(name: str, entry: MethodEntry, saes: VisionSaes) -> list[tuple[str, Split]]:
+    found = [(f"interventions.methods.{name}.directions.split", entry.directions.split)]
+    if entry.vision_sae is not None:
+        sae, where = saes[entry.vision_sae], f"vision_saes.{entry.vision_sae}"
+        found.append((f"{where}.train.split", sae.train.split))
+        found.append((f"{where}.labels.split", sae.labels.split))
+    return found
+
+
+def refuse_unmeasured(settings: InterventionsSettings, points: list[Point]) -> None:
+    """Refuse methods, and keys of theirs, that no projector of the sweep is measured with."""
+    for kind, of in (("encoders", "encoder"), ("llms", "llm")):
+        there = {getattr(point, of) for point in points}
+        for each in getattr(settings, kind) or ():
+            if each not in there:
+                raise ValueError(f"interventions.{kind} names {each!r}, which is not in the sweep")
+    measured = [
+        point
+        for point in points
+        if point.encoder in (settings.encoders or (point.encoder,))
+        and point.llm in (settings.llms or (point.llm,))
+    ]
+    if not measured:
+        raise ValueError(
+            "interventions.encoders and interventions.llms leave no projector of the sweep"
+        )
+    for name, entry in settings.methods.items():
+        where = f"interventions.methods.{name}"
+        for task in _TASKS:
+            if getattr(settings, task) is None and getattr(entry, task):
+                raise ValueError(
+                    f"{where}.{task} is set, but interventions.{task} is null: nothing is "
+                    "measured; remove one of the two"
+                )
+        if all(settings.edit(name, task) is None for task in _TASKS):
+            raise ValueError(f"{where} is measured in neither removal nor replacement; remove it")
+        own = [
+            point
+            for point in measured
+            if point.sae_weight in (entry.sae_weights or (point.sae_weight,))
+            and point.encoder in (entry.encoders or (point.encoder,))
+        ]
+        weights = sorted(set(entry.sae_weights or ()) - {point.sae_weight for point in own})
+        encoders = sorted(set(entry.encoders or ()) - {point.encoder for point in own})
+        for key, unused in (("sae_weights", weights), ("encoders", encoders)):
+            if unused:
+                raise ValueError(
+                    f"{where}.{key} names {unused[0]!r}, but interventions are measured on no such "
+                    "projector of the sweep; remove it, or add it to `sweep` and "
+                    "interventions.encoders"
+                )
+
+
+def refuse_unfit_edits(settings: InterventionsSettings, llms: Mapping[str, LlmEntry]) -> None:
+    """Refuse edits that the directions of a method cannot make, or that no block is there for."""
+    for where, entry, edit in _edits(settings):
+        method = entry.directions.method
+        reads = edit.how in READS_LATENT
+        if method == "vision_latent":
+            continue
+        if method not in TEXT_LATENTS:
+            if reads or "active" in edit.tokens:
+                key = f"how: {edit.how}" if reads else "tokens: active"
+                raise ValueError(
+                    f"{where} has `{key}`, but directions of method {method} have no latent that "
+                    "fires; choose subtract, add or remove_add, and tokens object or all"
+                )
+            if edit.blocks is None and method not in FITTED:
+                raise ValueError(
+                    f"{where}.blocks is null, but directions of method {method} belong to no "
+                    "block; list the blocks"
+                )
+        elif reads and edit.blocks is not None:
+            raise ValueError(
+                f"{where} has `how: {edit.how}`, which reads a latent in the block that its SAE is "
+                f"of: set {where}.blocks to null"
+            )
+        for name in settings.llms or llms:
+            source = llms[name].model.source
+            last = max((block for choice in edit.blocks or () for block in choice), default=0)
+            if isinstance(source, StandinLlm) and last >= source.n_blocks:
+                raise ValueError(
+                    f"{where}.blocks names block {last}; llms.{name} has blocks "
+                    f"0..{source.n_blocks - 1}"
+                )
+
+
+def _edits(settings: InterventionsSettings) -> Iterator[tuple[str, MethodEntry, EditSettings]]:
+    """Each edit of each method, and the key that it is under."""
+    for name, entry in settings.methods.items():
+        for task in _TASKS:
+            edit = settings.edit(name, task)
+            if edit is not None:
+                yield f"interventions.methods.{name}.{task}", entry, edit

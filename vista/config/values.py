@@ -1,0 +1,36 @@
+"""What no setting can hold, whatever its key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vista.errors import UserError
+
+_NO_NAME = re.compile("[\0\ud800-\udfff]")
+_DEEPEST, _MOST_VALUES = 50, 100_000
+
+
+def refuse_odd(content: Mapping[str, Any], where: str) -> None:
+    """Raise UserError for what YAML can hold and no config does.
+
+    Infinity and NaN have no JSON, a NUL or half a surrogate pair is in no file's name; aliases can
+    make a small file endless.
+    """
+    waiting: list[tuple[tuple[Any, ...], Any]] = [((), content)]
+    seen = 0
+    while waiting:
+        key, value = waiting.pop()
+        name, seen = ".".join(map(str, key)), seen + 1
+        if len(key) > _DEEPEST or seen > _MOST_VALUES:
+            raise UserError(f"{where}: {name[:60]} holds too much; see `vista schema`")
+        if isinstance(value, Mapping):
+            waiting += [((*key, each), value[each]) for each in value]
+        elif isinstance(value, list | tuple):
+            waiting += [((*key, i), each) for i, each in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{where}: {name} is {value}; give a finite number, or leave it out")
+        elif isinstance(value, str) and _NO_NAME.search(value):
+            raise UserError(f"{where}: {name} holds a character that no name has; retype it")

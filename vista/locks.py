@@ -1,0 +1,66 @@
+"""Work folders of jobs, and the locks that jobs hold on them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Below the results folder.
+WORK = ".work"
+
+
+def work_folder(results: Path, stage: str, node: str) -> Path:
+    """Return where the job of `<stage>/<node>` writes until its artifact is finished."""
+    return results / WORK / stage / node
+
+
+def record_file(work: Path) -> Path:
+    """Return the file that says what the job of the folder `work` was making."""
+    return work.with_name(f"{work.name}.record.json")
+
+
+def lock_file(work: Path) -> Path:
+    """Return the lock that the job of the folder `work` holds; it stays when the job has ended."""
+    return work.with_name(f"{work.name}.lock")
+
+
+def writer(lock: Path) -> str | None:
+    """Return the id of the process that holds a lock; None where none does."""
+    try:
+        with lock.open("r+") as file:
+            try:
+                # Not shared: several processes may hold it so.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "unknown"
+    except (FileNotFoundError, PermissionError):
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def locked(work: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of one artifact, alone or `shared`; wait, and say so, while others hold it."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    with lock_file(work).open("a+") as file:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            print(
+                f"{out}: process {owner} is writing it; waiting until it ends.",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(file, kind)
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
