@@ -16,7 +16,7 @@ help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
 demo: $(VENV)/installed  ## install, run the workflow on CONFIG (config/default.yaml), print the table
-	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-incomplete
+	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-incomplete --scheduler greedy
 	vista summary $(CONFIG)
 
 test: check  ## install what tests need and run everything that CI runs
