@@ -61,14 +61,10 @@ class InterventionBuilder:
     def measured(self, point: Point, projector: Node) -> Iterator[tuple[str, Node]]:
         """Yield each method's metric nodes at one point, with the method's name."""
         settings = self.settings
-        if point.encoder not in (settings.encoders or (point.encoder,)):
-            return
-        if point.llm not in (settings.llms or (point.llm,)):
+        if not settings.includes(point):
             return
         for method, entry in settings.methods.items():
-            if entry.sae_weights is not None and point.sae_weight not in entry.sae_weights:
-                continue
-            if entry.encoders is not None and point.encoder not in entry.encoders:
+            if not entry.includes(point):
                 continue
             directions = self._directions(point, projector, method, entry)
             for metric in settings.tasks():

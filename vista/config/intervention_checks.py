@@ -85,12 +85,7 @@ def refuse_unmeasured(settings: InterventionsSettings, points: list[Point]) -> N
         for each in getattr(settings, kind) or ():
             if each not in there:
                 raise ValueError(f"interventions.{kind} names {each!r}, which is not in the sweep")
-    measured = [
-        point
-        for point in points
-        if point.encoder in (settings.encoders or (point.encoder,))
-        and point.llm in (settings.llms or (point.llm,))
-    ]
+    measured = [point for point in points if settings.includes(point)]
     if not measured:
         raise ValueError(
             "interventions.encoders and interventions.llms leave no projector of the sweep"
@@ -105,12 +100,7 @@ def refuse_unmeasured(settings: InterventionsSettings, points: list[Point]) -> N
                 )
         if all(settings.edit(name, task) is None for task in _TASKS):
             raise ValueError(f"{where} is measured in neither removal nor replacement; remove it")
-        own = [
-            point
-            for point in measured
-            if point.sae_weight in (entry.sae_weights or (point.sae_weight,))
-            and point.encoder in (entry.encoders or (point.encoder,))
-        ]
+        own = [point for point in measured if entry.includes(point)]
         weights = sorted(set(entry.sae_weights or ()) - {point.sae_weight for point in own})
         encoders = sorted(set(entry.encoders or ()) - {point.encoder for point in own})
         for key, unused in (("sae_weights", weights), ("encoders", encoders)):

@@ -247,7 +247,7 @@ class EditSettings(_Settings):
     def _in_order(cls, choices: tuple[Blocks, ...] | None) -> tuple[Blocks, ...] | None:
         if choices is None:
             return None
-        if not choices or any(not each or min(each) < 0 for each in choices):
+        if any(not each or min(each) < 0 for each in choices):
             raise ValueError(
                 "blocks must name blocks, 0 or more each; null edits at each latent's own block"
             )

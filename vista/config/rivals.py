@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -15,6 +15,9 @@ from vista.config.vision_sae import (
     LabelVisionSettings,
     TrainVisionSaeSettings,
 )
+
+if TYPE_CHECKING:
+    from vista.config.run import Point
 
 # Method names become folder names and stand in the table.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
@@ -68,6 +71,12 @@ class MethodEntry(_Settings):
             raise ValueError("`vision_sae` and directions of method vision_latent belong together")
         return self
 
+    def includes(self, point: Point) -> bool:
+        """Whether the method is measured with one projector, of those that interventions are."""
+        return (self.sae_weights is None or point.sae_weight in self.sae_weights) and (
+            self.encoders is None or point.encoder in self.encoders
+        )
+
 
 class InterventionsSettings(_Settings):
     """Removal and replacement of objects in captions by edits of visual tokens."""
@@ -112,6 +121,12 @@ class InterventionsSettings(_Settings):
                         "and `test`; set those"
                     )
         return self
+
+    def includes(self, point: Point) -> bool:
+        """Whether interventions are measured with one projector of the sweep."""
+        return point.encoder in (self.encoders or (point.encoder,)) and (
+            point.llm in (self.llms or (point.llm,))
+        )
 
     def edit(self, method: str, key: str) -> EditSettings | None:
         """Return what one method edits with in one task ("removal" or "replacement")."""
