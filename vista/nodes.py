@@ -228,6 +228,8 @@ class Builder:
             models["start"] = start
         every = self.config.llms[point.llm].saes.layers
         layers = () if point.sae_weight == 0 else recipe.layers or every
+        if layers:
+            settings["sae_dtype"] = recipe.sae_dtype
         return Node("train_projector", name, settings, {**models, **self.gated(point.llm, layers)})
 
     def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:

@@ -247,6 +247,9 @@ def test_stages_of_training_follow_one_another_and_read_their_own_data() -> None
         assert node.inputs["records"].name == "llava-llava_v1_5_mix665k"  # type: ignore[union-attr]
         assert "projector" not in node.settings
         assert start.settings["projector"] == {"kind": "linear", "init_scale": 1.0}  # type: ignore[union-attr]
+        # No SAEs, no format of theirs.
+        coarse = None if node.settings["sae_weight"] == 0 else "bfloat16"
+        assert node.settings.get("sae_dtype") == start.settings.get("sae_dtype") == coarse  # type: ignore[union-attr]
     latents = [n for n in plan.nodes.values() if n.stage == "latents"]
     assert {n.inputs["projector"] for n in latents} == set(seconds)
 

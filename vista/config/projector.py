@@ -82,6 +82,11 @@ class ProjectorSettings(_Settings):
         min_length=1,
         description="layer set of the SAE term; null: every layer that has an SAE",
     )
+    sae_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="number format of the SAE term's products; bfloat16, as the published training "
+        "had it, is several times faster on a GPU. What measures an SAE always does so in float32",
+    )
     stages: tuple[TrainingStage, ...] = Field(
         (TrainingStage(),),
         min_length=1,

@@ -26,6 +26,7 @@ def sae_term(
     errors = []
     for layer, sae in saes.items():
         x_bpd = stream[layer][:, visual]
-        errors.append((sae(x_bpd) - x_bpd).square().mean())
+        # In float32 whatever the SAE's dtype: the difference is far smaller than its terms.
+        errors.append((sae(x_bpd).float() - x_bpd.float()).square().mean())
     # Layers of a model that is spread over several devices lie on different ones.
     return torch.stack([error.to(errors[0].device) for error in errors]).mean()

@@ -35,8 +35,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.functional import embedding_bag
 
 from vista.errors import UserError
+from vista.sae.through import through
 
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "sae.json"
@@ -152,6 +154,9 @@ class SparseAutoencoder(nn.Module):
         for name in shapes:
             tensor = weights[name].detach().contiguous()
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+        # Made when first used; a buffer, so that `to` moves it.
+        self._encoder_rows: torch.Tensor | None
+        self.register_buffer("_encoder_rows", None, persistent=False)
 
     @property
     def dense_rows(self) -> int:
@@ -160,9 +165,14 @@ class SparseAutoencoder(nn.Module):
 
     def encode(self, x_nd: torch.Tensor) -> torch.Tensor:
         """Residual stream [..., d] -> dense activations [..., s], zero where a latent is silent."""
+        return self.activate(self._centred(x_nd))
+
+    def _centred(self, x_nd: torch.Tensor) -> torch.Tensor:
         x_nd, _, _ = self.normalise(x_nd.to(self.W_enc.dtype))
-        if self.config.subtract_decoder_bias:
-            x_nd = x_nd - self.b_dec
+        return x_nd - self.b_dec if self.config.subtract_decoder_bias else x_nd
+
+    def activate(self, x_nd: torch.Tensor) -> torch.Tensor:
+        """Activations [..., s] of normalised tokens [..., d] without the decoder's bias."""
         if self.config.activation == "gated":
             # (x W) * e^r equals sae_lens' x (W * e^r) and spares a second product.
             pre_ns = x_nd @ self.W_enc
@@ -183,7 +193,9 @@ class SparseAutoencoder(nn.Module):
         An SAE that normalises each token needs the token back to undo it: pass the stream that was
         encoded as `like` [..., d]. Raises ValueError where it is needed and missing.
         """
-        out_nd = z_ns @ self.W_dec + self.b_dec
+        return self._restored(z_ns @ self.W_dec + self.b_dec, like)
+
+    def _restored(self, out_nd: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
         if self.config.normalisation == "none":
             return out_nd
         if like is None:
@@ -193,7 +205,17 @@ class SparseAutoencoder(nn.Module):
 
     def forward(self, x_nd: torch.Tensor) -> torch.Tensor:
         """Reconstruct the residual stream: [..., d] -> [..., d], in the dtype of the weights."""
-        return self.decode(self.encode(x_nd), like=x_nd)
+        return self._restored(through(self._centred(x_nd), self) + self.b_dec, x_nd)
+
+    def slope(self) -> torch.Tensor | None:
+        """Slope [s] of an active latent's activation over x W_enc; None: 1."""
+        return self.r_mag.exp() if self.config.activation == "gated" else None
+
+    def encoder_rows(self) -> torch.Tensor:
+        """The encoder transposed [s, d], each latent's weights in one piece."""
+        if self._encoder_rows is None:
+            self._encoder_rows = self.W_enc.T.contiguous()
+        return self._encoder_rows
 
     def encode_sparse(self, x_nd: torch.Tensor, k: int, setting: str = "k") -> SparseCodes:
         """Encode [n, d] without gradients and keep only the active latents, in `k` slots a token.
@@ -221,6 +243,14 @@ class SparseAutoencoder(nn.Module):
                 value_nk[rows, :slots] = value
                 index_nk[rows, :slots] = index.masked_fill(value <= 0, 0)
         return SparseCodes(index_nk, value_nk, nnz_n)
+
+    def decode_sparse(self, codes: SparseCodes, like: torch.Tensor) -> torch.Tensor:
+        """Codes of tokens and the stream `like` [n, d] that they were made of -> its
+        reconstruction [n, d], n > 0."""
+        used = max(1, int(codes.nnz_n.max()))
+        index_nk, value_nk = codes.index_nk[:, :used], codes.value_nk[:, :used]
+        out_nd = embedding_bag(index_nk, self.W_dec, mode="sum", per_sample_weights=value_nk)
+        return self._restored(out_nd + self.b_dec, like)
 
     def decoder_row(self, latent: int) -> torch.Tensor:
         """Direction [d] that latent number `latent` writes; not normalised. Raises IndexError."""

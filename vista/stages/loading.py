@@ -38,25 +38,31 @@ def llm_width(job: Job) -> int:
 
 def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:
     """Load the job's input `sae`; refuses one of another width than the language model's."""
-    return _load(job.input("sae"), llm)
+    return _load(job.input("sae"), llm, "float32")
 
 
-def load_saes(job: Job, llm: LanguageModel) -> dict[int, SparseAutoencoder]:
+def load_saes(
+    job: Job, llm: LanguageModel, dtype: str = "float32"
+) -> dict[int, SparseAutoencoder]:
     """Load the job's inputs `saes` by layer, in the order of the plan.
+
+    float32 whatever the language model's dtype: they are small beside it, and where they measure,
+    their error is what is measured.
 
     Each lies on the device of the block that it reads. Raises UserError where the language model
     has no such block or another width.
     """
-    return {sae.config.layer: sae for sae in (_load(each, llm) for each in job.input_list("saes"))}
+    saes = [_load(each, llm, dtype) for each in job.input_list("saes")]
+    return {sae.config.layer: sae for sae in saes}
 
 
-def _load(artifact: Artifact, llm: LanguageModel) -> SparseAutoencoder:
+def _load(artifact: Artifact, llm: LanguageModel, dtype: str) -> SparseAutoencoder:
+    import torch
+
     from vista.sae.neutral import load_sae
 
     artifact.verify()
-    # SAEs run in float32 whatever the language model's dtype: they are small beside it, and
-    # their error is what is measured.
-    sae = load_sae(artifact.path, expect_d_in=llm.d_model)
+    sae = load_sae(artifact.path, dtype=getattr(torch, dtype), expect_d_in=llm.d_model)
     if sae.config.layer >= llm.n_blocks:
         raise UserError(
             f"SAE {sae.config.name} reads layer {sae.config.layer}; the language model has "

@@ -60,7 +60,8 @@ def _train(job: Job, settings: TrainingStage) -> None:
         )
     ranks = join_ranks(find_device(job.settings["llm"]["device"]))
     llm = load_llm(job)
-    saes = load_saes(job, llm)
+    # Without the term there are no SAEs.
+    saes = load_saes(job, llm, job.settings.get("sae_dtype", "float32"))
     start = job.optional("start")
     if start is None:
         made = job.settings["projector"]

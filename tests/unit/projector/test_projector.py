@@ -122,6 +122,22 @@ def test_the_target_of_the_sae_term_is_not_detached() -> None:
     assert not torch.allclose(attached, y.grad)
 
 
+def test_in_bfloat16_the_term_and_its_gradient_are_nearly_those_of_float32() -> None:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        stream = torch.randn(2, 6, D_MODEL, generator=torch.Generator().manual_seed(0))
+        stream.requires_grad_(True)
+        term = sae_term({0: stream}, {0: an_sae(0).to(dtype)}, slice(1, 5))
+        term.backward()
+        assert term.dtype == torch.float32
+        assert stream.grad is not None
+        found.append((term.detach(), stream.grad))
+    (plain, gradient), (coarse, coarse_gradient) = found
+    torch.testing.assert_close(coarse, plain, rtol=0.01, atol=0)
+    assert (coarse_gradient - gradient).norm() < 0.02 * gradient.norm()
+    assert (coarse_gradient - gradient).norm() > 0
+
+
 def test_training_lowers_the_loss_and_touches_only_the_projector(
     llm: LanguageModel, saes: dict[int, SparseAutoencoder], data: TrainingData, tmp_path: Path
 ) -> None:
