@@ -204,8 +204,8 @@ class Trace:
                     newest.pop(node, None)
             elif what == "renamed":
                 newest[node] = path
-            elif node in fresh and node in newest:
+            elif node in fresh:
                 fresh.discard(node)
-                if what != "read" or not path.startswith(newest[node]):
+                if node in newest and not (what == "read" and path.startswith(newest[node])):
                     wrong.append(f"{node}: {what} {path}, newest {newest[node]}")
         return wrong

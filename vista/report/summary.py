@@ -105,7 +105,8 @@ def publish_summary(report_artifact_path: Path, results_dir: Path) -> str:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy through a temporary file beside the target, so that nobody reads half a file."""
-    temporary = target.with_name(f".{target.name}.part")
+    # Another run may copy the same tables.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         shutil.copyfile(source, temporary)
         os.replace(temporary, target)
