@@ -86,6 +86,7 @@ class _Explainer:
     """Holds the nodes of a plan against the artifacts in a results folder."""
 
     def __init__(self, plan: Plan, results: Path) -> None:
+        self.plan = plan
         self.nodes = plan.nodes
         self.results = results
         self._finished: dict[str, dict[str, Artifact]] = {}
@@ -170,6 +171,25 @@ class _Explainer:
             elif made is not None:
                 yield f"input {role} is now {parent.path}, with other content", node
 
+    def work(self, node: Node) -> Iterator[str]:
+        """Yield what is under way of an artifact, or was interrupted, and which parts are done."""
+        work = work_folder(self.results, node.stage, node.folder)
+        process = writer(lock_file(work))
+        if process is not None:
+            yield f"  process {process} is making it now"
+        elif work.is_dir():
+            yield f"  interrupted work is in {work}: goes on if settings, inputs and code still fit"
+        else:
+            return
+        marks = self.plan.parts(node.stage, node.folder, lambda _: None)
+        names = [Path(mark).name for mark in marks]
+        left = [name for name in names if not work.with_name(name).exists()]
+        if names:
+            yield f"  {len(names) - len(left)} of {len(names)} parts are done"
+        logs = [self.results / "logs" / node.stage / f"{name}.log" for name in left]
+        for log in [each for each in logs if each.exists()][:_MOST_NAMED]:
+            yield f"  log of a part that is not: {log}"
+
 
 def name_of(folder: str) -> str:
     """Return the readable name in the name of an artifact's folder."""
@@ -198,7 +218,7 @@ def _explained(path: Path, explainer: _Explainer, config: Path) -> tuple[list[st
         state = "to be made" if status else "up to date"
         lines = [f"{path}: not asked for by {config}; in its place {node.path}: {state}"]
     lines += _grouped(causes, node)
-    lines += _work(explainer.results, node)
+    lines += explainer.work(node)
     artifact = explainer.made(node)
     if artifact is not None and not is_fetch(stage):
         lines += _package_changes(artifact, node)
@@ -309,15 +329,6 @@ def _change(old: Any, new: Any) -> str:
         removed = sum(each not in new for each in old)
         return f"{len(old)} -> {len(new)} entries, {added} of them new, {removed} gone"
     return " -> ".join(f"{text[:_MOST_TEXT]}..." for text in texts)
-
-
-def _work(results: Path, node: Node) -> Iterator[str]:
-    work = work_folder(results, node.stage, node.folder)
-    process = writer(lock_file(work))
-    if process is not None:
-        yield f"  process {process} is making it now"
-    elif work.is_dir():
-        yield f"  interrupted work is in {work}: continued if settings, inputs and code still fit"
 
 
 def _package_changes(artifact: Artifact, node: Node) -> Iterator[str]:

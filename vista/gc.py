@@ -13,24 +13,27 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vista.artifacts import CHECKSUMS, MANIFEST, MEMO
+from vista.artifacts import CHECKSUMS, MANIFEST, MEMO, digest_text
 from vista.errors import UserError
 from vista.forecast.overview import size
-from vista.locks import WORK, locked, work_folder, writer
-from vista.plan import load_plan
+from vista.locks import WORK, locked, record_file, work_folder, writer
+from vista.plan import ORDERS, load_plan
 from vista.stages import STAGES
 
-_NODE = re.compile(r"[A-Za-z0-9_.+-]+-[0-9a-f]{10}")
-# What a job writes beside its work, whole or not.
-_RECORDS = (".record.json", ".record.json.unfinished")
-# What the rules write beside each artifact.
-_BESIDE = (("logs", ".log"), ("benchmarks", ".tsv"))
+# The folders below the results in which each stage has one, and how the name of an artifact goes
+# on there: jobs that do a part leave a mark, a log and a benchmark of their own.
+_NODE, _PART = r"([A-Za-z0-9_.+-]+-[0-9a-f]{10})", r"(\.\d+of\d+)?"
+_RECORD = re.escape(record_file(Path("_")).name.removeprefix("_"))
+_ORDER = re.compile(r"([0-9a-f]{64})\.(json|\d+)")
+_ARTIFACT = ("", "")
+_WORK = (WORK, rf"({_PART}|{_RECORD}(\.unfinished)?)")
+_BESIDE = (("logs", rf"{_PART}\.log"), ("benchmarks", rf"{_PART}\.tsv"))
 
 
 @dataclass(frozen=True)
 class Unneeded:
-    """All that is left of one artifact: its folder, the work of a job that did not end, its log
-    and its benchmark; those of them that are there."""
+    """All that is left of one artifact: its folder, the work of jobs that did not end, their logs
+    and benchmarks; those of them that are there."""
 
     stage: str
     node: str
@@ -73,51 +76,58 @@ def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> s
     if not results.is_dir():
         raise UserError(f"{results} is not there: give the folder of artifacts as --results.")
     found = unneeded(results, {key for plan in plans for key in plan.nodes})
-    sizes = [each.bytes for each in found]
+    orders = _orders(results, (node.spec for plan in plans for node in plan.nodes.values()))
+    sizes = {str(each): each.bytes for each in found}
+    sizes |= {f"{ORDERS}/{each.name}": _bytes(each) for each in orders}
     if delete:
-        discard(results, found)
-    lines = [f"{size(n):>8}  {each}" for n, each in zip(sizes, found, strict=True)]
-    total = f"{size(sum(sizes))} of {len(found)} artifacts in {results} that no given config needs"
+        discard(results, found, orders)
+    lines = [f"{size(n):>8}  {name}" for name, n in sizes.items()]
+    counts = f"{len(found)} artifacts" + (f" and {len(orders)} orders" if orders else "")
+    total = f"{size(sum(sizes.values()))} of {counts} in {results} that no given config needs"
     said = "deleted." if delete else "listed only: --delete deletes them."
-    return "\n".join([*lines, f"{total}, {said}" if found else f"nothing to delete in {results}."])
+    return "\n".join([*lines, f"{total}, {said}" if lines else f"nothing to delete in {results}."])
 
 
 def unneeded(results: Path, needed: Container[tuple[str, str]]) -> list[Unneeded]:
     """Return what is left of artifacts whose (stage, folder) is not among the `needed`."""
-    parts = (
-        _left_of(results, stage, node)
-        for stage in STAGES
-        for node in sorted(_nodes(results, stage))
-        if (stage, node) not in needed
-    )
-    return [part for part in parts if part.artifact or part.work or part.beside]
+    parts = []
+    for stage in STAGES:
+        artifacts, works, *besides = (
+            _left(results, stage, place, ending, needed)
+            for place, ending in (_ARTIFACT, _WORK, *_BESIDE)
+        )
+        whole = {node: path for node, (path,) in artifacts.items() if _is_artifact(path)}
+        for node in sorted({*whole, *works, *(name for each in besides for name in each)}):
+            beside = tuple(path for each in besides for path in each.get(node, ()))
+            parts.append(Unneeded(stage, node, whole.get(node), works.get(node, ()), beside))
+    return parts
 
 
-def _nodes(results: Path, stage: str) -> set[str]:
-    """Return the folders of a stage that have left something, finished or not."""
-    places = [(results, ""), *((results / WORK, suffix) for suffix in ("", *_RECORDS))]
-    places += [(results / place, suffix) for place, suffix in _BESIDE]
-    return {
-        name
-        for place, suffix in places
-        if _inside(place / stage, results)
-        for each in (place / stage).iterdir()
-        if _NODE.fullmatch(name := each.name.removesuffix(suffix))
-    }
+def _left(
+    results: Path, stage: str, place: str, ending: str, needed: Container[tuple[str, str]]
+) -> dict[str, tuple[Path, ...]]:
+    """Return what lies in one folder under the names of artifacts of a stage that nobody needs."""
+    folder = results / place / stage
+    left: dict[str, tuple[Path, ...]] = {}
+    # Backwards, so that the record comes before the work, which is not taken up without it.
+    for path in sorted(folder.iterdir(), reverse=True) if _inside(folder, results) else ():
+        name = re.fullmatch(_NODE + ending, path.name)
+        if name and (stage, name[1]) not in needed and _inside(path, results):
+            left[name[1]] = (*left.get(name[1], ()), path)
+    return left
 
 
-def _left_of(results: Path, stage: str, node: str) -> Unneeded:
-    artifact, work = results / stage / node, work_folder(results, stage, node)
-    records = [work.with_name(f"{node}{suffix}") for suffix in _RECORDS]
-    beside = [results / place / stage / f"{node}{suffix}" for place, suffix in _BESIDE]
-    return Unneeded(
-        stage,
-        node,
-        artifact if _inside(artifact, results) and _is_artifact(artifact) else None,
-        # The record first: without it, the work of a job is not taken up again.
-        tuple(each for each in (*records, work) if _inside(each, results)),
-        tuple(each for each in beside if _inside(each, results)),
-    )
+def _orders(results: Path, needed: Iterable[str]) -> list[Path]:
+    """Return the files of long orders, whole or not, that are none of the `needed` ones."""
+    folder = results / WORK / ORDERS
+    if not _inside(folder, results):
+        return []
+    digests = set(map(digest_text, needed))
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if (name := _ORDER.fullmatch(path.name)) and name[1] not in digests
+    ]
 
 
 def _inside(path: Path, results: Path) -> bool:
@@ -143,8 +153,8 @@ def _bytes(path: Path) -> int:
     )
 
 
-def discard(results: Path, found: Iterable[Unneeded]) -> None:
-    """Delete artifacts. A kill in between leaves each of them whole or not there at all.
+def discard(results: Path, found: Iterable[Unneeded], orders: Iterable[Path] = ()) -> None:
+    """Delete artifacts and orders. A kill in between leaves each whole or not there at all.
 
     Raises UserError where a workflow runs.
     """
@@ -162,6 +172,9 @@ def discard(results: Path, found: Iterable[Unneeded]) -> None:
                 _remove(work)
             for path in each.beside:
                 _remove(path)
+    for path in orders:
+        _refuse_while_running(results)
+        _remove(path)
 
 
 def _remove(path: Path) -> None:

@@ -250,6 +250,28 @@ def test_unfinished_work_and_its_process_are_told(run: Run) -> None:
         assert run.explain(node)[1][1:] == [f"  process {os.getpid()} is making it now"]
 
 
+def test_parts_that_are_done_and_logs_of_the_others_are_told(run: Run) -> None:
+    run.content["encoders"]["dinov2"]["jobs"] = 3
+    node = run.node("features", "dinov2")
+    work = work_folder(run.results, node.stage, node.folder)
+    logs = run.results / "logs" / node.stage
+    logs.mkdir(parents=True)
+    for part in ("1of3", "2of3", "1of2"):  # an earlier run was of two
+        (logs / f"{node.folder}.{part}.log").touch()
+    assert run.explain(node)[1] == [f"{node.path}: up to date"]
+    work.mkdir()
+    work.with_name(f"{node.folder}.1of3").touch()
+    assert run.explain(node)[1][2:] == [
+        "  1 of 3 parts are done",
+        f"  log of a part that is not: logs/features/{node.folder}.2of3.log",
+    ]
+    with lock_file(work).open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        lines = run.explain(node)[1]
+    assert "is making it now" in lines[1]
+    assert lines[2] == "  1 of 3 parts are done"
+
+
 def test_a_users_file_that_changed_runs_the_job_again_and_is_named(
     run: Run, tmp_path: Path
 ) -> None:

@@ -132,6 +132,24 @@ def test_features_and_latents_of_the_default_run(default: dict[str, Any]) -> Non
     assert need(plan, "latents").disk == pytest.approx(400 * (36 + 256) * 3 * 5 * 3.4 * 2)
 
 
+def test_two_encoders_together_are_as_wide_or_as_long_as_both(default: dict[str, Any]) -> None:
+    source = {"kind": "combined", "encoders": ["dinov2", "clip"]}
+    default["encoders"] |= {
+        "both": {"source": source},
+        "turns": {"source": {**source, "how": "interleave"}},
+    }
+    default |= {"metrics": {}, "interventions": None, "probing": {"logit_lens": {}}}
+    default["sweep"] = [{"llms": ["gemma2"], "sae_weights": [0]}]
+    plan = load_plan(default)
+    assert need(plan, "combine_features", "both").disk == 3700 * 36 * (96 + 128) * 2
+    assert need(plan, "combine_features", "turns").disk == 3700 * 72 * 128 * 2
+    # What follows knows their sizes: the projector its input, the lens its tokens.
+    assert need(plan, "train_projector", "both").disk == 4 * (96 + 128 + 1) * 96
+    lens = [need(plan, "logit_lens", name).seconds or 0 for name in ("clip", "turns")]
+    assert lens[1] - 6 == pytest.approx(2 * (lens[0] - 6))
+    assert lens[0] > 6
+
+
 def test_published_models_give_published_sizes(published: dict[str, Any]) -> None:
     plan = load_plan(published)
     # LLaVA's first stage, and every fifth of COCO's 5,000 validation images.
@@ -145,15 +163,53 @@ def test_published_models_give_published_sizes(published: dict[str, Any]) -> Non
     assert need(plan, "train_projector").disk == 4 * (1024 * 2304 + 2304)
 
 
-def test_time_of_training_by_hand(published: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("dtype", "rate"), [("float32", 67e12), ("bfloat16", 989e12)])
+@pytest.mark.parametrize(("processes", "machines"), [(1, 1), (4, 1), (3, 2)])
+def test_time_of_training_by_hand(
+    published: dict[str, Any], processes: int, machines: int, dtype: str, rate: float
+) -> None:
+    published["projector"]["sae_dtype"] = dtype
+    published["projector"]["stages"][0] |= {"processes": processes, "machines": machines}
     steps = 558128 // 128
     visual, text = 256, 128
     forward = 2 * (2_024_515_584 * (visual + text) + 256_000 * 2304 * text)
-    saes = 2 * 4 * 2304 * 16384 * visual
-    samples = steps * 128
+    # Encoded once, without a decoder's product.
+    saes = 2 * 2304 * 16384 * visual
+    # Of each batch the first process of six takes 22 images.
+    samples = steps * {1: 128, 4: 32, 6: 22}[processes * machines]
     # The backward pass costs as much as the forward: no gradients of the frozen weights.
-    expected = 2 * samples * (forward / (0.4 * 989e12) + saes / (0.4 * 67e12)) + 6
+    expected = samples * (2 * forward / (0.4 * 989e12) + saes / (0.4 * rate)) + 6
     assert need(load_plan(published), "train_projector").seconds == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("processes", "machines"), [(2, 1), (1, 2), (2, 2)])
+def test_processes_share_the_memory_of_a_batch_and_the_threads_of_a_cpu(
+    published: dict[str, Any], processes: int, machines: int
+) -> None:
+    stage = published["projector"]["stages"][0]
+
+    def training(**options: Any) -> Need:
+        published["projector"]["stages"][0] = stage | {"micro_batch": None, **options}
+        return need(load_plan(published), "train_projector")
+
+    shared = training(processes=processes, machines=machines)
+    assert shared.memory == training(micro_batch=128 // (processes * machines)).memory
+    published["threads"], published["llms"]["gemma"]["model"]["device"] = 2, "cpu"
+    alone, shared = training(), training(processes=processes, machines=machines)
+    assert alone.seconds is not None
+    assert shared.seconds == pytest.approx((alone.seconds - 6) / machines + 6)
+
+
+def test_parts_of_features_are_jobs_that_start_on_their_own(published: dict[str, Any]) -> None:
+    whole, before = need(load_plan(published), "features"), told(published)
+    published["encoders"]["dinov2"]["jobs"] = 3
+    part, after = need(load_plan(published), "features"), told(published)
+    assert whole.seconds is not None
+    assert part.seconds == pytest.approx(whole.seconds + 3 * 6)
+    assert (part.disk, part.memory) == (whole.disk, whole.memory)
+    # Three parts and one that puts them together, of each of two data sets.
+    assert [row(each, "features").todo for each in (before, after)] == [2, 8]
+    assert after.total.todo - before.total.todo == 6
 
 
 def test_gpu_memory_counts_weights_saes_and_a_micro_batch(published: dict[str, Any]) -> None:

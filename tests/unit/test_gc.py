@@ -121,6 +121,9 @@ def left(runs: Runs) -> Path:
         work.with_name(f"{node.name}.record.json.unfinished"),
         runs.results / "logs" / "features" / f"{node.name}.log",
         runs.results / "benchmarks" / "features" / f"{node.name}.tsv",
+        work.with_name(f"{node.name}.2of12"),
+        runs.results / "logs" / "features" / f"{node.name}.11of12.log",
+        runs.results / "benchmarks" / "features" / f"{node.name}.2of12.tsv",
     ]
     for path in (work / "shards" / "0", *beside):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +142,9 @@ def test_work_logs_and_benchmarks_of_unneeded_jobs_go_and_those_of_needed_ones_s
     kept = [
         work_folder(runs.results, stage, folder) / "shard",
         work_folder(runs.results, stage, folder).with_name(f"{folder}.record.json"),
+        work_folder(runs.results, stage, folder).with_name(f"{folder}.1of2"),
         runs.results / "logs" / stage / f"{folder}.log",
+        runs.results / "logs" / stage / f"{folder}.1of2.log",
     ]
     for path in kept:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +155,39 @@ def test_work_logs_and_benchmarks_of_unneeded_jobs_go_and_those_of_needed_ones_s
     assert all(path.is_file() for path in kept)
     assert before <= runs.files()
     assert not [path for path in runs.files() if "0123456789" in path.name]
+
+
+@pytest.mark.parametrize("place", ["logs", "benchmarks", ".work"])
+def test_what_one_part_alone_has_left_goes(runs: Runs, place: str) -> None:
+    ending = {"logs": ".log", "benchmarks": ".tsv", ".work": ""}[place]
+    path = runs.results / place / "features" / f"clip-0123456789.1of3{ending}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    before = runs.files()
+    assert runs.gc("one", "two", options=("--delete",))[0] == 0
+    assert before - runs.files() == {path}
+
+
+def test_long_orders_that_no_config_needs_go(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vista.plan.LONGEST_ORDER", 1000)
+    long = {
+        name: {Path(spec[1:]) for key in plan.nodes if (spec := plan.spec(*key)).startswith("@")}
+        for name, plan in (("one", runs.plan("one")), ("two", runs.plan("two")))
+    }
+    only_two = long["two"] - long["one"]
+    assert only_two
+    assert long["one"]
+    begun = min(only_two).with_suffix(".4711")
+    notes = begun.with_name("notes.json")
+    for path in (begun, notes):
+        path.write_text("{")
+    said = runs.gc("one")[1]
+    assert f" and {len(only_two) + 1} orders in " in said
+    for path in (*only_two, begun):
+        assert f"orders/{path.name}" in said
+    assert "nothing to delete" in runs.gc("one", "two")[1]
+    assert runs.gc("one", options=("--delete",))[0] == 0
+    assert set(begun.parent.iterdir()) == {*long["one"], notes}
 
 
 def test_what_is_no_artifact_of_a_stage_is_never_touched(runs: Runs, tmp_path: Path) -> None:

@@ -182,21 +182,27 @@ _KINDS = (
 )
 
 
-def _known_name(name: str) -> str:
-    """Refuse the name of no judge, and the bare name of one that needs settings."""
-    lacking = {
-        kind.model_fields["kind"].default: [
-            key for key, field in kind.model_fields.items() if field.is_required()
-        ]
-        for kind in _KINDS
-    }
-    if name not in lacking:
-        raise ValueError(f"judge {name!r} is unknown; choose one of {', '.join(sorted(lacking))}")
-    if lacking[name]:
+def judge_names() -> list[str]:
+    """Return the names of all judges, sorted."""
+    return sorted(kind.model_fields["kind"].default for kind in _KINDS)
+
+
+def judge_named(name: str) -> JudgeSettings:
+    """Return the settings of a judge that needs none. Raises ValueError for any other name."""
+    kind: Any = next((k for k in _KINDS if k.model_fields["kind"].default == name), None)
+    if kind is None:
+        raise ValueError(f"judge {name!r} is unknown; choose one of {', '.join(judge_names())}")
+    lacking = [key for key, field in kind.model_fields.items() if field.is_required()]
+    if lacking:
         raise ValueError(
-            f"judge {name!r} needs settings ({', '.join(lacking[name])}); give "
-            f"{{kind: {name}, ...}}"
+            f"judge {name!r} needs settings ({', '.join(lacking)}); give {{kind: {name}, ...}}"
         )
+    settings: JudgeSettings = kind()
+    return settings
+
+
+def _known_name(name: str) -> str:
+    judge_named(name)
     return name
 
 

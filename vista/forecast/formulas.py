@@ -147,13 +147,14 @@ def training_memory(
     visual: int,
     projector: float,
 ) -> float:
-    """Weights, SAEs, every block's activations of a micro-batch of samples of full length; three
-    float32 copies of the logits at text positions and of the SAEs' latents at visual ones; 16
-    bytes a weight of the projector (value, gradient, AdamW's moments)."""
+    """Weights, SAEs (their encoders twice), every block's activations of a micro-batch of samples
+    of full length; three float32 copies of the logits at text positions and of one SAE's latents at
+    visual ones, and a byte of each latent of all; 16 bytes a weight of the projector (value,
+    gradient, AdamW's moments)."""
     kept = batch * length * shape.blocks * block_bytes(shape, length, device.item)
     logits = 12.0 * batch * max(0, length - visual) * shape.vocabulary
-    latents = 12.0 * batch * visual * saes.latents
-    frozen = shape.loaded * device.item + saes.weight_bytes(shape.d_model)
+    latents = 1.0 * batch * visual * (saes.latents + 12 * max(saes.widths, default=0))
+    frozen = shape.loaded * device.item + 1.5 * saes.weight_bytes(shape.d_model)
     return _CONTEXT + frozen + kept + logits + latents + 16 * projector
 
 

@@ -34,6 +34,11 @@ class Need:
 UNKNOWN = Need(None, None, None)
 
 
+def job_count(node: Node) -> int:
+    """Jobs that make an artifact: where parts are jobs of their own, these and one for the rest."""
+    return node.jobs + (node.jobs > 1)
+
+
 class Jobs:
     """Needs of the nodes of one plan; `threads` is the CPU threads of a job."""
 
@@ -56,10 +61,12 @@ class Jobs:
             "label_latents": lambda node: self._on_text(node, "labels", decoded=False),
             "import_labels": self._import_labels,
             "features": self._features,
+            "combine_features": self._combine_features,
             "train_projector": self._train_projector,
             "import_projector": self._import_projector,
             "latents": self._latents,
             "caption": self._caption,
+            "logit_lens": self._logit_lens,
             "report": lambda _: Need(disk=_REPORT),
         }
 
@@ -67,7 +74,8 @@ class Jobs:
         """Return what the job of a node takes; a stage without a formula makes small tables."""
         formula = self._by_stage.get(node.stage)
         found = Need() if formula is None else formula(node)
-        return replace(found, seconds=found.seconds + START) if found.seconds else found
+        started = START * job_count(node)
+        return replace(found, seconds=found.seconds + started) if found.seconds else found
 
     def _fetch_model(self, node: Node) -> Need:
         """Parameters x the bytes of each as published."""
@@ -176,28 +184,40 @@ class Jobs:
         disk = formulas.feature_bytes(images.images, shape)
         return Need(disk, memory if device.gpu else 0.0, device.seconds(flops))
 
+    def _combine_features(self, node: Node) -> Need:
+        """The features of both once more."""
+        shape, records = self.shapes.vision(node), one(many(node, "features")[0], "records")
+        images = self.shapes.images(records) if records else None
+        if shape is None or images is None:
+            return Need(disk=None)
+        return Need(disk=formulas.feature_bytes(images.images, shape))
+
     def _train_projector(self, node: Node) -> Need:
         """Forward and backward of each step. The backward pass goes through the frozen model to
-        the visual tokens without gradients of its weights, so it costs as much as the forward."""
-        shape, vision = self.shapes.llm(node), self._vision(node)
+        the visual tokens without gradients of its weights, so it costs as much as the forward.
+        Of several processes, which share each batch and a machine's threads, one is counted."""
+        shape, vision, saes = self.shapes.llm(node), self._vision(node), self._saes(node, "saes")
         stage = TrainingStage.model_validate(node.order["training"])
-        device, saes = self._device(node), self._saes(node, "saes")
+        device = Device.of(node.order["llm"], max(1, self.threads // stage.processes))
         if shape is None or vision is None:
             return UNKNOWN
         size = formulas.projector_parameters(_kind(node), vision.d_vision, shape.d_model)
         if saes is None:
             return Need(4 * size, None, None)
         visual, length = vision.patches, stage.max_length
-        micro = min(stage.micro_batch or stage.batch_size, stage.batch_size)
+        batch = -(-stage.batch_size // (stage.processes * stage.machines))
+        micro = min(stage.micro_batch or batch, batch)
         memory = formulas.training_memory(shape, device, saes, micro, length, visual, size)
         rows = self._rows(node, stage.split)
         seconds = None
         if rows or stage.steps:
-            samples = stage.total_steps(rows or stage.batch_size) * stage.batch_size
+            samples = stage.total_steps(rows or stage.batch_size) * batch
             text = _text_tokens(length, visual)
             flops = 2 * samples * formulas.forward_flops(shape, visual + text, text)
-            extra = 2 * formulas.sae_flops(shape.d_model, saes, samples * visual, decoded=True)
-            seconds = device.seconds(flops, extra)
+            # The rest of the term visits active latents alone.
+            extra = formulas.sae_flops(shape.d_model, saes, samples * visual, decoded=False)
+            coarse = node.settings.get("sae_dtype") == "bfloat16"
+            seconds = device.seconds(flops + extra) if coarse else device.seconds(flops, extra)
         return Need(4 * size, memory if device.gpu else 0.0, seconds)
 
     def _import_projector(self, node: Node) -> Need:
@@ -240,6 +260,21 @@ class Jobs:
             passes = 3 * formulas.forward_flops(shape, rows * (vision.patches + text), rows * text)
             steps = -(-rows // batch) * own["max_new_tokens"]
             seconds = device.seconds(passes) + device.decoding_seconds(steps, shape)
+        return Need(SMALL, memory if device.gpu else 0.0, seconds)
+
+    def _logit_lens(self, node: Node) -> Need:
+        """A pass over the visual tokens alone, and the head at every layer."""
+        shape, vision = self.shapes.llm(node), self._vision(node)
+        own, device, layers = node.order["logit_lens"], self._device(node), node.settings["layers"]
+        if shape is None or vision is None:
+            return Need(SMALL, None, None)
+        read = Dictionaries(layers, [], [])
+        memory = formulas.reading_memory(shape, device, read, own["batch_size"], vision.patches)
+        rows, seconds = self._rows(node, own["split"]), None
+        if rows is not None:
+            tokens = rows * vision.patches
+            flops = formulas.forward_flops(shape, tokens, tokens * len(layers))
+            seconds = device.seconds(flops)
         return Need(SMALL, memory if device.gpu else 0.0, seconds)
 
     @property

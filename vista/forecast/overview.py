@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vista.artifacts import CHECKSUMS
 from vista.forecast import formulas
-from vista.forecast.jobs import Jobs
+from vista.forecast.jobs import Jobs, job_count
 from vista.forecast.missing import free_bytes, missing
 from vista.forecast.shapes import Shapes
 from vista.node import Node
@@ -27,8 +27,8 @@ class Amount:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """One stage: jobs to do and done, bytes on disk of both, bytes on a GPU (of the largest job),
-    seconds (one job after the other)."""
+    """One stage: jobs to do, artifacts done, bytes on disk of both, bytes on a GPU (of the largest
+    job, on each of its GPUs), seconds (one job after the other)."""
 
     stage: str
     todo: int
@@ -83,10 +83,11 @@ def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
 
 def _stage(name: str, nodes: Sequence[Node], shapes: Shapes, jobs: Jobs) -> StageForecast:
     done = [node for node in nodes if shapes.done(node)]
-    needs = [jobs.need(node) for node in nodes if not shapes.done(node)]
+    todo = [node for node in nodes if not shapes.done(node)]
+    needs = [jobs.need(node) for node in todo]
     return StageForecast(
         name,
-        len(needs),
+        sum(map(job_count, todo)),
         len(done),
         sum(_size_of(shapes.results / node.path) for node in done),
         _sum(_amount(need.disk) for need in needs),
@@ -182,10 +183,10 @@ def _assumed() -> list[str]:
         f"({formulas.PEAK['bfloat16'] / 1e12:g} TFLOP/s in 16 bits, "
         f"{formulas.PEAK['float32'] / 1e12:g} in float32, in which SAEs run); "
         f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread; {formulas.START:g} s to start a job; "
-        "one job after the other, without downloads and metrics. GPU memory is an upper estimate "
-        "of the largest job, with samples of full length; whether this machine has a GPU is not "
-        'checked. "unknown", and ">" before a figure: the size of some model, SAE, text or data '
-        "set is not known before it is there."
+        "n processes of one training n times as fast, jobs one after the other, without downloads "
+        "and metrics. GPU memory is an upper estimate of the largest job, with samples of full "
+        'length; whether this machine has a GPU is not checked. "unknown", and ">" before a '
+        "figure: the size of some model, SAE, text or data set is not known before it is there."
     )
     return textwrap.wrap(text, 100)
 

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,10 @@ class Shapes:
         return language_shape(_json(folder / "config.json"))
 
     def vision(self, node: Node) -> VisionShape | None:
-        """The encoder of `features`, of `fetch_model` or of `train_encoder`."""
+        """The encoder of `features`, of `fetch_model` or of `train_encoder`; of
+        `combine_features` one whose features are as large."""
+        if node.stage == "combine_features":
+            return self._combined(node)
         source = one(node, "encoder")
         if source is None and "encoder" in node.settings:
             path = node.order["encoder"]["source"].get("path")
@@ -226,6 +229,16 @@ class Shapes:
         if source.id not in self._vision:
             self._vision[source.id] = self._vision_from(source)
         return self._vision[source.id]
+
+    def _combined(self, node: Node) -> VisionShape | None:
+        found = [self.vision(each) for each in many(node, "features")]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        widths = [each.d_vision for each in known]
+        if node.settings["encoder"]["source"]["how"] == "concat":
+            return replace(known[0], d_vision=sum(widths))
+        return replace(known[0], d_vision=max(widths), patches=2 * known[0].patches)
 
     def _vision_from(self, source: Node) -> VisionShape | None:
         own = source.settings

@@ -93,7 +93,7 @@ def publish_summary(report_artifact_path: Path, results_dir: Path) -> str:
         _copy(source / picture, target / picture)
     for old in target.iterdir():
         if old.suffix in (".png", ".svg") and old.name not in pictures:
-            old.unlink()
+            old.unlink(missing_ok=True)
     for file in TABLES:
         _copy(report_artifact_path / file, results_dir / file)
     text = (report_artifact_path / HEADLINE).read_text(encoding="utf-8")

@@ -97,22 +97,12 @@ class _Editor:
         return self.settings.how in READS_LATENT or "active" in self.settings.tokens
 
     def _check(self) -> None:
-        settings, directions = self.settings, self.directions
-        found = [each for each in directions.concepts if each.found]
-        if self._reads_latents and not all(each.latents for each in found):
-            raise UserError(
-                f"edit.how {settings.how}, edit.tokens {', '.join(settings.tokens)}: directions of "
-                f"method {directions.method} have no latent that fires; choose subtract, add or "
-                "remove_add, and object or all"
-            )
+        """Refuse what only the directions and the model tell; the config has refused what the
+        directions of a method can never do (`vista.config.intervention_checks`)."""
         if not self.in_stream:
             return
-        if settings.blocks is None and any(each.layer is None for each in found):
-            raise UserError(
-                f"edit.blocks is null, but directions of method {directions.method} belong to no "
-                "block; list the blocks"
-            )
-        self._check_own_blocks([each for each in found if each.latents])
+        settings = self.settings
+        self._check_own_blocks([each for each in self.directions.concepts if each.found])
         last = self.llm.n_blocks - 1
         for blocks in settings.blocks or ():
             if blocks[-1] > last:
@@ -122,13 +112,7 @@ class _Editor:
 
     def _check_own_blocks(self, found: Sequence[ConceptDirection]) -> None:
         """A latent's SAE reads the stream after one block, which has to be the edited one."""
-        settings = self.settings
-        if settings.how in READS_LATENT and settings.blocks is not None:
-            raise UserError(
-                f"edit.how {settings.how} reads a latent in the block that its SAE is of; set "
-                "edit.blocks to null"
-            )
-        for each in found if settings.blocks is None else ():
+        for each in found if self.settings.blocks is None else ():
             layers = sorted({layer for layer, _ in each.latents})
             if len(layers) > 1:
                 raise UserError(

@@ -10,9 +10,9 @@ from vista.config.judges import (
     JudgeChoice,
     judge_files,
     judge_module,
+    judge_names,
     judge_source,
 )
-from vista.judges import judge_names
 
 
 class Metric(BaseModel):

@@ -27,6 +27,7 @@ from fake_endpoint import Endpoint, labels_of
 from vista.artifacts import Artifact, Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
 from vista.config.data import DrawnData
+from vista.config.judges import judge_names
 from vista.config.metrics import MatchingSettings
 from vista.config.run import parse_config
 from vista.data.records import Record, write_records
@@ -34,7 +35,6 @@ from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
 from vista.data.world import draw_world
 from vista.errors import UserError
-from vista.judges import judge_names
 from vista.metrics.shuffled import other_images
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.stages import matching_rate

@@ -40,7 +40,7 @@ KillWait=1
 MinJobAge=300
 MpiDefault=none
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000000 Gres=gpu:2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000000 Gres=gpu:2
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 # Slurm needs only a device file to count a card and to name it in CUDA_VISIBLE_DEVICES.

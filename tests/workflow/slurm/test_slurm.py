@@ -1,8 +1,11 @@
-"""Jobs on a real Slurm: an array, a group, a requeue, a cancel; the bytes of a local run."""
+"""Jobs on a real Slurm: parts, a group, a requeue, a cancel; the bytes of a local run."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +21,10 @@ from vista.plan import Plan, load_plan
 
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 GENERIC = ROOT / "workflow" / "profiles" / "cluster-generic"
-MADE = ("draw_world", "records", "train_encoder")
-SUBMITTED = ("features", "probe")
+MADE = ("draw_world", "records", "train_encoder", "text", "train_llm")
+# Three shards of features, of which the second part has two; 64 steps of a projector.
+SCENES = {"train": 600, "validation": 4, "test": 36}
+TRAINING = {"steps": 64, "batch_size": 8, "checkpoint_every": 16}
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,29 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run on Slurm left, and a run of the same config without Slurm before it."""
+    """What a run on Slurm left, and a run of the same config without Slurm before it.
+
+    `cancelled` and `requeued` are jobs of the second part of features and of a projector, `step`
+    is the checkpoint that the projector had.
+    """
 
     folder: Path
     local: Path
-    plan: Plan
+    targets: list[str]
     jobs: list[SlurmJob]
-    array: str
+    cancelled: str
+    requeued: str
+    step: int
+
+    def log(self, stage: str, name: str) -> str:
+        (path,) = (self.folder / "results" / "logs" / stage).glob(name)
+        return path.read_text()
 
 
-def targets(plan: Plan, *stages: str) -> list[str]:
-    return [f"results/{n.path}/manifest.json" for n in plan.nodes.values() if n.stage in stages]
+def targets(plan: Plan, *wanted: str) -> list[str]:
+    """Return the manifests of the artifacts whose paths start so."""
+    paths = [node.path for node in plan.nodes.values()]
+    return [f"results/{path}/manifest.json" for path in paths if path.startswith(wanted)]
 
 
 def squeue(cluster: Cluster) -> list[SlurmJob]:
@@ -54,25 +71,48 @@ def squeue(cluster: Cluster) -> list[SlurmJob]:
     return [SlurmJob(*line.split("|", 3)) for line in lines]
 
 
-def array_at_work(cluster: Cluster, folder: Path) -> str:
-    """Wait until both tasks of the array of features are writing; return the array's number."""
+def stop(folder: Path, *words: str) -> str:
+    """Stop the process of a stage where it is, so that nothing but the end of its job can follow;
+    return that job."""
+    for process in Path("/proc").glob("[0-9]*"):
+        # Processes end, some are others', and those of the kernel have no command.
+        with contextlib.suppress(OSError, ValueError):
+            program, *options = (process / "cmdline").read_text().split("\0")[1:]
+            here = program.endswith("/vista") and (process / "cwd").readlink() == folder
+            if here and {*words} <= {*options}:
+                os.kill(int(process.name), signal.SIGSTOP)
+                environment = (process / "environ").read_text()
+                return environment.split("SLURM_JOB_ID=")[1].split("\0")[0]
+    raise AssertionError(f"{words} has ended before it could be stopped")
+
+
+def interrupted(cluster: Cluster, folder: Path) -> tuple[str, str, int]:
+    """Cancel a part of features after a shard and requeue a projector after a checkpoint; return
+    their jobs, and the checkpoint's step."""
+    work = folder / "results" / ".work"
+    cancelled = requeued = ""
     deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        running = sorted(job.id for job in squeue(cluster) if job.state == "RUNNING")
-        writing = [path for path in folder.glob("results/.work/features/*") if path.is_dir()]
-        if len(writing) == len(running) == 2:
-            array, task = running[0].split("_")
-            assert (running[1], task) == (f"{array}_2", "1")
-            return array
-        time.sleep(0.02)
-    raise AssertionError(f"features were not started: {squeue(cluster)}")
+    while not (cancelled and requeued):
+        assert time.monotonic() < deadline, squeue(cluster)
+        time.sleep(0.005)
+        if not cancelled and any(work.glob("features/*/features.zarr/features/done/00001.json")):
+            cancelled = stop(folder, "features", "2/2")
+            cluster.call("scancel", cancelled)
+        if not requeued and any(work.glob("train_projector/*/checkpoints/step-*")):
+            requeued = stop(folder, "train_projector")
+            steps = [path.name for path in work.glob("train_projector/*/checkpoints/step-*")]
+            cluster.call("scontrol", "requeue", requeued)
+    return cancelled, requeued, int(max(steps).removeprefix("step-"))
 
 
 @pytest.fixture(scope="module")
 def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder, local = (tmp_path_factory.mktemp(name) for name in ("slurm", "local"))
     content = yaml.safe_load(SMOKE.read_text())
-    content["data"]["scenes"] = {"train": 48, "validation": 4, "test": 12}
+    content["data"]["scenes"] = SCENES
+    content["sweep"] = [{"sae_weights": [0], "seeds": [0]}]
+    content["projector"]["stages"] = [TRAINING]
+    content["llms"]["gemma2"]["model"]["source"]["steps"] = 2
     for encoder in content["encoders"].values():
         encoder["source"]["steps"] = 2
         # Each asks for a GPU, and the node says that it has two.
@@ -80,14 +120,19 @@ def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = local / "small.yaml"
     config.write_text(yaml.safe_dump(content))
     plan = load_plan(config)
-    snakemake(local, *targets(plan, *SUBMITTED), config=config)
-    for stage in MADE:
+    wanted = targets(plan, "features/dinov2", "probe/", "train_projector/siglip")
+    snakemake(local, *wanted, config=config)
+    content["encoders"]["dinov2"] |= {"jobs": 2, "batch_size": 8}
+    config = folder / "parts.yaml"
+    config.write_text(yaml.safe_dump(content))
+    for stage in (*MADE, "features"):
         shutil.copytree(local / "results" / stage, folder / "results" / stage)
+    shutil.rmtree((folder / targets(plan, "features/dinov2")[0]).parent)
     command = [
         sys.executable, "-m", "snakemake", f"--snakefile={ROOT / 'Snakefile'}", "--cores=2",
         f"--directory={folder}", f"--configfile={config}", f"--workflow-profile={PROFILE}",
-        "--slurm-array-jobs=features", "--slurm-init-seconds-before-status-checks=9",
-        "--latency-wait=5", "--", *targets(plan, *SUBMITTED),
+        # The executor looks after a second, and then at longer and longer intervals.
+        "--slurm-init-seconds-before-status-checks=1", "--latency-wait=5", "--", *wanted,
     ]  # fmt: skip
     path = f"{Path(sys.executable).parent}:{cluster.environment['PATH']}"
     environment = {**cluster.environment, "PATH": path, "PYTHONPATH": str(ROOT)}
@@ -95,32 +140,43 @@ def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=file, stderr=file)
         try:
-            array = array_at_work(cluster, folder)
-            cluster.call("scontrol", "requeue", f"{array}_1")
-            cluster.call("scancel", f"{array}_2")
+            interruptions = interrupted(cluster, folder)
             assert process.wait(timeout=400) == 0, log.read_text()[-8000:]
         finally:
             process.kill()
             process.wait()
-    assert "Restarts=1" in cluster.call("scontrol", "show", "job", f"{array}_1")
-    return Run(folder, local, plan, squeue(cluster), array)
+    return Run(folder, local, wanted, squeue(cluster), *interruptions)
 
 
-def test_a_requeued_and_a_cancelled_job_end_with_the_bytes_of_a_local_run(run: Run) -> None:
-    for path in targets(run.plan, *SUBMITTED):
+def test_requeued_and_cancelled_jobs_end_with_the_bytes_of_a_local_run(run: Run) -> None:
+    for path in run.targets:
         assert (run.folder / path).read_bytes() == (run.local / path).read_bytes(), path
 
 
-def test_slurm_starts_a_requeued_job_again_and_snakemake_submits_a_cancelled_one(run: Run) -> None:
-    tasks = {job.id: job.state for job in run.jobs if job.id.startswith(f"{run.array}_")}
-    assert tasks == {f"{run.array}_1": "COMPLETED", f"{run.array}_2": "CANCELLED"}
-    again = [job for job in run.jobs if "rule_features" in job.comment and job.id not in tasks]
+def test_slurm_starts_a_requeued_job_again_and_snakemake_submits_a_cancelled_one(
+    run: Run, cluster: Cluster
+) -> None:
+    assert "Restarts=1" in cluster.call("scontrol", "show", "job", run.requeued)
+    (projector,) = [job for job in run.jobs if "train_projector" in job.comment]
+    assert (projector.id, projector.state) == (run.requeued, "COMPLETED")
+    parts = {job.id: job for job in run.jobs if "features_part" in job.comment}
+    assert parts.pop(run.cancelled).state == "CANCELLED"
+    assert [job.state for job in parts.values()] == ["COMPLETED", "COMPLETED"]
     # The profile gives a second try twice the memory.
-    assert [(job.state, job.memory) for job in again] == [("COMPLETED", "48000M")]
+    once, twice = sorted(int(job.memory.removesuffix("M")) for job in parts.values())
+    assert twice == 2 * once
+
+
+def test_a_part_goes_on_after_its_last_shard_and_a_projector_at_its_checkpoint(run: Run) -> None:
+    # Of its two shards, the one of 256 images was there.
+    left = sum(SCENES.values()) - 2 * 256
+    assert f"features: {left} images" in run.log("features", "dinov2-*.2of2.log")
+    steps = TRAINING["steps"] - run.step
+    assert f"projector: {steps}/{steps} steps" in run.log("train_projector", "siglip-*.log")
 
 
 def test_small_metrics_share_one_job(run: Run) -> None:
-    assert len(targets(run.plan, "probe")) == 2
+    assert len([path for path in run.targets if "/probe/" in path]) == 2
     assert len([job for job in run.jobs if "probe" in job.comment]) == 1
 
 
@@ -135,9 +191,10 @@ def test_the_generic_profile_runs_jobs_by_a_command_of_the_users(
         "sbatch --parsable --output=/dev/null --mem={resources.mem_mb} --time={resources.runtime} "
         "--cpus-per-task={threads} --gpus={resources.gpu}"
     )
-    probes = targets(run.plan, "probe")
+    probes = [path for path in run.targets if "/probe/" in path]
     options = (f"--workflow-profile={GENERIC}", f"--cluster-generic-submit-cmd={submit}")
-    snakemake(tmp_path, *options, "--", *probes, config=run.local / "small.yaml")
+    soon = "--seconds-between-status-checks=1"
+    snakemake(tmp_path, *options, soon, "--", *probes, config=run.local / "small.yaml")
     assert len({job.id for job in squeue(cluster)} - before) == 1
     for path in probes:
         assert (tmp_path / path).read_bytes() == (run.local / path).read_bytes()
