@@ -173,8 +173,8 @@ def test_time_of_training_by_hand(
     steps = 558128 // 128
     visual, text = 256, 128
     forward = 2 * (2_024_515_584 * (visual + text) + 256_000 * 2304 * text)
-    # Encoded once, without a decoder's product.
-    saes = 2 * 2304 * 16384 * visual
+    # Two, encoded once, without a decoder's product.
+    saes = 2 * 2 * 2304 * 16384 * visual
     # Of each batch the first process of six takes 22 images.
     samples = steps * {1: 128, 4: 32, 6: 22}[processes * machines]
     # The backward pass costs as much as the forward: no gradients of the frozen weights.
