@@ -34,8 +34,8 @@ fix: $(VENV)/installed-dev  ## format the code and mend what the linter can
 	ruff format .
 	snakefmt Snakefile workflow
 
-bench:  ## what each stage of the finished run cost
-	python3 benchmarks/stages.py
+bench: $(VENV)/installed  ## our stages side by side with the usual way; benchmarks/RESULTS.md
+	python -m benchmarks
 
 faults: $(VENV)/installed-dev  ## break a small run in a hundred ways; benchmarks/faults.json
 	python -m tests.faults

@@ -1,6 +1,7 @@
 """Measure our stages against the usual way: `python -m benchmarks [PART ...]` (or `make bench`).
 
-Writes benchmarks/results.json and RESULTS.md. With parts named, the others' figures stay. Nothing else should run on the machine meanwhile.
+Writes benchmarks/results.json and RESULTS.md. With parts named, the others' figures stay.
+Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from vista.data.records import Turn
 WORDS = "describe the image . a photo of a cat on a sofa beside a window with two plants in it"
 LAYERS = (0, 1, 2, 3, 4)
 """The published layer set of the SAE term."""
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+MAX_LENGTH = 512
 QUESTION = "describe the image ."
 
 
@@ -84,8 +88,8 @@ def make_encoder(shapes: Shapes, device: Any = "cpu", dtype: str = "float32") ->
     side = shapes.vision["image_size"]
     model = transformers.Dinov2Model(transformers.Dinov2Config(**shapes.vision))
     preprocessor = {
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_std": [0.229, 0.224, 0.225],
+        "image_mean": MEAN,
+        "image_std": STD,
         "size": {"height": side, "width": side},
     }
     model = model.to(device, getattr(torch, dtype))
@@ -112,8 +116,14 @@ def make_llm(shapes: Shapes, device: Any = "cpu", dtype: str = "float32") -> Any
     return LanguageModel(model, build_tokenizer([WORDS]))
 
 
+def stream_scale(layer: int) -> float:
+    """Root mean square of the residual stream after a block of a random Gemma 2: a projector's
+    uniform first weights give 1/3, and each normed output of attention and MLP adds 1."""
+    return float((1 / 3 + 2 * (layer + 1)) ** 0.5)
+
+
 def make_saes(shapes: Shapes, llm: Any, layers: Sequence[int] = LAYERS) -> dict[int, Any]:
-    """Return jumprelu SAEs of which some latents fire."""
+    """Return jumprelu SAEs of which .6 % of the latents fire: 100 of 16k, as published ones do."""
     import torch
 
     from vista.sae.neutral import SaeConfig, SparseAutoencoder
@@ -123,10 +133,13 @@ def make_saes(shapes: Shapes, llm: Any, layers: Sequence[int] = LAYERS) -> dict[
     for layer in layers:
         config = SaeConfig("jumprelu", llm.d_model, shapes.d_sae, layer, f"random-l{layer}")
         weights = {
-            name: torch.randn(shape, device=llm.device, generator=generator) * 0.02
+            name: torch.randn(shape, device=llm.device, generator=generator) / llm.d_model**0.5
             for name, shape in config.weight_shapes().items()
         }
-        weights["threshold"] = torch.full((shapes.d_sae,), 1.0, device=llm.device)
+        # Rows of length 1 give products with the stream's own deviation.
+        weights["threshold"] = torch.full(
+            (shapes.d_sae,), 2.5 * stream_scale(layer), device=llm.device
+        )
         saes[layer] = SparseAutoencoder(config, weights).eval()
     return saes
 
@@ -141,12 +154,6 @@ def make_turns(n: int) -> list[list[Turn]]:
     """Return a conversation for each image; the answers have from 8 words to all."""
     words = WORDS.split()
     return [[Turn(QUESTION, " ".join(words[: 8 + i % (len(words) - 7)]))] for i in range(n)]
-
-
-def sae_layers(llm: Any) -> tuple[int, ...]:
-    """Return the layers with an SAE: the published ones, and not the last block, whose stream a
-    model's `hidden_states` give normed."""
-    return LAYERS[: llm.n_blocks - 1]
 
 
 def flops_limit(run: Callable[[], Any], of: str, times: int = 1) -> Limit:
@@ -166,3 +173,40 @@ def require_same(what: str, ours: Any, usual: Any, tolerance: float) -> None:
     error = np.linalg.norm(ours - usual) / max(np.linalg.norm(usual), 1e-30)
     if not error <= tolerance:
         raise AssertionError(f"{what}: ours and the usual way differ by {error:.2g}")
+
+
+class Setup:
+    """The models, and images with conversations and cached features, as our stages find them.
+
+    `plain_saes` and `pixel_values` are what the usual way takes in their place.
+    """
+
+    def __init__(self, shapes: Shapes, folder: Path, images: int) -> None:
+        from benchmarks.usual.models import plain_saes
+        from vista.store.features import FeatureReader, FeatureWriter
+
+        self.shapes, self.images = shapes, images
+        self.encoder, self.llm = make_encoder(shapes), make_llm(shapes)
+        # Not the last block: a model's `hidden_states` give its stream normed.
+        self.saes = make_saes(shapes, self.llm, LAYERS[: self.llm.n_blocks - 1])
+        self.plain_saes = plain_saes(self.saes)
+        self.turns = make_turns(images)
+        self.names = [f"{i:06d}" for i in range(images)]
+        path, grid = folder / "features.zarr", self.encoder.grid
+        writer = FeatureWriter(path, self.names, grid, self.encoder.d_vision)
+        # The same images in every shard: more of them take no more memory.
+        self.pixels = make_pixels(shapes, len(writer.shard_images(0)))
+        for shard in range(writer.shards):
+            shown = self.pixels[: len(writer.shard_images(shard))]
+            writer.write_shard(shard, self.encoder.encode(shown).numpy())
+        writer.close()
+        self.reader = FeatureReader(path)
+        self.n_visual = self.reader.shape[1]
+
+    @cached_property
+    def pixel_values(self) -> list[Any]:
+        """The pixels [1, 3, h, w] of each image, as the vision model takes them."""
+        from benchmarks.usual.models import normalised
+
+        ready = [normalised(image[None], MEAN, STD) for image in self.pixels]
+        return [ready[i % len(ready)] for i in range(self.images)]

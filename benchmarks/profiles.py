@@ -34,4 +34,4 @@ def python_shares(run: Callable[[], Any]) -> str:
 def _dearest(times: dict[str, float]) -> str:
     whole = sum(times.values()) or 1.0
     first = sorted(times.items(), key=lambda item: -item[1])[:3]
-    return ", ".join(f"{name.strip('<>{}')} {100 * spent / whole:.0f} %" for name, spent in first)
+    return ", ".join(f"{name} {100 * spent / whole:.0f} %" for name, spent in first)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.growth import growth_section
+
 HEAD = """# Measured side by side
 
 Made by `make bench` (`python -m benchmarks`) from `results.json`; do not edit. Our stage and the
@@ -39,7 +41,53 @@ def markdown(folder: Path) -> str:
             if row["profile"]["ours"]
         ),
     ]
+    if (growth := folder / "growth.json").exists():
+        lines += ["", growth_section(json.loads(growth.read_text())).rstrip()]
+    lines += ["", *_dag(folder / "dag.json"), "", *_accelerator(folder / "gpu.json")]
     return "\n".join(lines) + "\n"
+
+
+def _dag(path: Path) -> list[str]:
+    """The cost of a dry run by the number of jobs (`python benchmarks/dag.py`)."""
+    if not path.exists():
+        return []
+    return [
+        "## Building the DAG",
+        "",
+        "| jobs | seconds | ms a job | peak memory |",
+        "|--:|--:|--:|--:|",
+        *(
+            f"| {each['jobs']:,} | {each['seconds']} | {each['ms_a_job']} | {each['peak_mb']} MB |"
+            for each in json.loads(path.read_text())["sizes"]
+        ),
+    ]
+
+
+def _accelerator(path: Path) -> list[str]:
+    """The published sizes on an accelerator (`python -m benchmarks.gpu`)."""
+    head = "## The published sizes on an accelerator"
+    if not path.exists():
+        return [
+            head,
+            "",
+            "**Open: not measured on any accelerator yet.** `python -m benchmarks.gpu` does it in "
+            "one call of a few minutes; its code is tested at small sizes on a CPU. Bars: share of "
+            "the bf16 peak >= 45 % without the SAE term, >= 40 % with it.",
+        ]
+    found = json.loads(path.read_text())
+    lines = [head, "", f"{found['device']}, {found['dtype']}, {found['peak_tflops']} TFLOP/s."]
+    lines += ["", "| part | batch | rates | share of peak | peak memory |", "|---|--:|---|--:|--:|"]
+    for name, part in found["parts"].items():
+        rates = ", ".join(
+            f"{value:g} {key.removesuffix('_per_second')}/s"
+            for key, value in part.items()
+            if key.endswith("_per_second")
+        )
+        share = part.get("share_of_peak", "")
+        lines.append(
+            f"| {name} | {part.get('batch', '')} | {rates} | {share} | {part['peak_GiB']} GiB |"
+        )
+    return lines
 
 
 def _row(row: dict[str, Any]) -> str:

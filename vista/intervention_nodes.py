@@ -7,7 +7,6 @@ development and the test split -> the metric. Vision SAEs belong to an encoder a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from vista.config.interventions import (
@@ -20,43 +19,17 @@ from vista.config.interventions import (
 from vista.config.rivals import InterventionsSettings, MethodEntry
 from vista.config.run import Point
 from vista.node import Node, dump, point_name, with_judge
+from vista.vision_sae_nodes import vision_sae_nodes
 
 if TYPE_CHECKING:
     from vista.nodes import Builder
 
 
 class InterventionBuilder:
-    """Makes the nodes of a run's interventions, of vision SAEs first."""
+    """Makes the nodes of a run's interventions."""
 
     def __init__(self, builder: Builder, settings: InterventionsSettings) -> None:
         self.builder, self.settings = builder, settings
-
-    @cached_property
-    def vision_saes(self) -> dict[tuple[str, str], tuple[Node, Node, Node]]:
-        """SAE, check and labels by encoder and name, where some method asks for them."""
-        names = {entry.vision_sae for entry in self.settings.methods.values() if entry.vision_sae}
-        encoders = self.settings.encoders or tuple(self.builder.config.encoders)
-        return {
-            (encoder, name): self._vision_sae(encoder, name)
-            for encoder in encoders
-            for name in sorted(names)
-        }
-
-    def _vision_sae(self, encoder: str, name: str) -> tuple[Node, Node, Node]:
-        entry, where = self.builder.config.vision_saes[name], f"{encoder}-{name}"
-        read = {
-            "features": self.builder.features[encoder],
-            "records": self.builder.data.records,
-        }
-        trained = self.builder.encoders[encoder]
-        with_model = {**read, "encoder": trained} if trained else read
-        own = {"sae": dump(entry.train), "name": where}
-        sae = Node("train_vision_sae", where, own, with_model)
-        inputs = {**read, "sae": sae}
-        check = Node("check_vision_sae", where, {"check": dump(entry.check)}, inputs)
-        gated = {**inputs, "check": check}
-        labels = Node("label_vision_latents", where, {"labels": dump(entry.labels)}, gated)
-        return sae, check, labels
 
     def measured(self, point: Point, projector: Node) -> Iterator[tuple[str, Node]]:
         """Yield each method's metric nodes at one point, with the method's name."""
@@ -99,7 +72,7 @@ class InterventionBuilder:
             }
         elif settings.method == "vision_latent":
             assert entry.vision_sae is not None
-            sae, check, labels = self.vision_saes[point.encoder, entry.vision_sae]
+            sae, check, labels = vision_sae_nodes(builder, point.encoder, entry.vision_sae)
             inputs |= {"vision_sae": sae, "check": check, "labels": labels}
         else:
             llm, model = builder.read(point.llm)

@@ -29,9 +29,11 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "training": ("micro_batch", "checkpoint_every", "processes", "machines"),
     "latents": ("batch_size",),
     "caption": ("batch_size",),
+    "logit_lens": ("batch_size",),
     "edit": ("batch_size",),
     "directions": ("batch_size",),
     "sae": ("device",),
+    "pipeline": ("device", "batch_size"),
 }
 
 

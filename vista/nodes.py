@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,14 +13,14 @@ from vista.config.agreement import JudgeAgreementSettings
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import (
     CaptionsText,
-    DrawnData,
     DrawnText,
     FileData,
     Split,
     annotation_files,
     records_settings,
 )
-from vista.config.encoders import EncoderSettings
+from vista.config.drawn import DrawnData
+from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, PretrainedProjector, TrainingStage
@@ -35,6 +36,7 @@ from vista.node import (
     with_judge,
     with_judges,
 )
+from vista.probing_nodes import ProbingBuilder
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,18 @@ class Builder:
         self.config = config
         self.data = self._data(config.data)
         self.training = {name: self._data(each) for name, each in config.training.items()}
+        self.sets = (
+            {name: self._data(each) for name, each in config.probing.data.items()}
+            if config.probing
+            else {}
+        )
         self.learnt = self._data(config.world) if config.world else None
-        self.text = self._text()
-        self.encoders = {name: self._encoder(name) for name in config.encoders}
-        self.features = {name: self._features(name) for name in config.encoders}
+        self.encoders: dict[str, Node | None] = {}
+        for name in config.encoders:
+            self.encoders[name] = self._encoder(name)
+        self.features = {name: self._features(name, None, self.data) for name in config.encoders}
         self.training_features = {
-            (name, stage.data): self._features(name, stage.data)
+            (name, stage.data): self._features(name, stage.data, self.training[stage.data])
             for name in config.encoders
             for stage in config.projector.stages
             if stage.data
@@ -91,7 +99,9 @@ class Builder:
         files_read = tuple(annotation_files(data))
         return _Data(Node("records", name, settings, dict(images), files=files_read), images)
 
-    def _text(self) -> Node:
+    @cached_property
+    def text(self) -> Node:
+        """What makes the language corpus."""
         text = self.config.text
         if isinstance(text, DrawnText):
             assert self.learnt is not None
@@ -106,20 +116,32 @@ class Builder:
 
     def _encoder(self, name: str) -> Node | None:
         source = self.config.encoders[name].source
+        if isinstance(source, CombinedEncoder):
+            return None
+        # Two ways to read one model are no two models.
+        for other, made in self.encoders.items():
+            if self.config.encoders[other].source == source:
+                return made
         if source.kind != "standin":
             return self._checkpoint(name, source)
         assert self.learnt is not None
         return Node("train_encoder", name, dump(source), self.learnt.inputs, _family(source.family))
 
-    def _features(self, name: str, training: str | None = None) -> Node:
-        """Return one encoder's features of the run's data, or of some data to train on."""
+    def set_features(self, encoder: str, name: str) -> Node:
+        """Return one encoder's features of a set of images that it is probed with."""
+        return self._features(encoder, name, self.sets[name])
+
+    def _features(self, name: str, which: str | None, data: _Data) -> Node:
+        """Return one encoder's features of the run's data (`which` None), or of other data."""
         settings = self.config.encoders[name]
-        data = self.training[training] if training else self.data
+        where = f"{name}-{which}" if which else name
+        if isinstance(settings.source, CombinedEncoder):
+            parts = [self._features(part, which, data) for part in settings.source.encoders]
+            return _combined(where, settings.source, parts)
         inputs = data.inputs
         encoder = self.encoders[name]
         if encoder:
             inputs["encoder"] = encoder
-        where = f"{name}-{training}" if training else name
         # A job is not told of the others: another number of them would make it another order.
         own = {"encoder": {key: value for key, value in _model(settings).items() if key != "jobs"}}
         family = _family(settings.source.family)
@@ -130,6 +152,10 @@ class Builder:
         node = self.features[name]
         if not self.config.paper_faithful:
             return node
+        source = self.config.encoders[name].source
+        if isinstance(source, CombinedEncoder):
+            parts = [self.evaluated(part) for part in source.encoders]
+            return _combined(f"{name}-crop", source, parts)
         own = {"encoder": {**node.settings["encoder"], "fit": "crop"}}
         return replace(node, name=f"{name}-crop", settings=own)
 
@@ -281,6 +307,14 @@ class Builder:
         for point, latent in latents.items():
             for node in self._metrics(point, projectors[point][-1], latent):
                 measured.append(({**point._asdict(), "metric": node.stage}, node))
+        if config.probing:
+            probing = ProbingBuilder(self, config.probing)
+            for encoder, sae, node in (*probing.of_saes(), *probing.of_pipeline()):
+                entry = {**nothing, "metric": node.stage, "encoder": encoder, "method": sae}
+                measured.append((entry, node))
+            for point, stages in projectors.items():
+                for node in probing.of_point(point, stages[-1], latents[point]):
+                    measured.append(({**point._asdict(), "metric": node.stage}, node))
         if config.interventions:
             edits = InterventionBuilder(self, config.interventions)
             for point, stages in projectors.items():
@@ -356,6 +390,12 @@ def _data_name(data: FileData) -> str:
     first = next(iter(data.annotation_files()), data.images)
     stem = PurePosixPath(first).stem or "images"
     return f"{data.kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"
+
+
+def _combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node:
+    """Return the features of two encoders together; what they are called has no say."""
+    own = {"encoder": {"source": pick(source, "kind", "how")}}
+    return Node("combine_features", name, own, {"features": tuple(parts)})
 
 
 def _family(family: str) -> tuple[str, ...]:

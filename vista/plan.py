@@ -13,7 +13,8 @@ from typing import Any
 
 from vista.artifacts import MANIFEST, digest_text
 from vista.code import code_digest, is_fetch
-from vista.config.run import RunConfig, load_config, parse_config
+from vista.config.reading import load_config, parse_config
+from vista.config.run import RunConfig
 from vista.errors import UserError
 from vista.locks import WORK
 from vista.node import Node

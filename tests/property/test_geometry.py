@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,24 @@ def test_box_to_patches_to_box_covers_the_box_tightly(data: st.DataObject) -> No
     # The patches form a full rectangle.
     rows, columns = np.unravel_index(touched, geometry.grid)
     assert len(touched) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+
+
+@given(st.data(), st.integers(1, 3))
+def test_the_tokens_of_a_patch_share_its_place(data: st.DataObject, per_patch: int) -> None:
+    """Box -> tokens -> box, where several tokens stand at each patch, one after another."""
+    plain = data.draw(geometries)
+    several = replace(plain, per_patch=per_patch)
+    box, mask_hw = data.draw(boxes(plain)), np.zeros((plain.height, plain.width), dtype=bool)
+    mask_hw[: 1 + plain.height // 2] = True
+    assert several.grid[0] * several.grid[1] == several.n_patches == per_patch * plain.n_patches
+    for overlap in (0.0, 0.5):
+        touched = np.flatnonzero(plain.box_to_patches(box, overlap))
+        tokens = np.flatnonzero(several.box_to_patches(box, overlap))
+        assert tokens.tolist() == [p * per_patch + i for p in touched for i in range(per_patch)]
+        back = [several.patch_to_box(int(t)) for t in tokens]
+        assert back == [plain.patch_to_box(int(t) // per_patch) for t in tokens]
+    cover = several.mask_to_patches(mask_hw).reshape(-1, per_patch)
+    assert (cover == plain.mask_to_patches(mask_hw)[:, None]).all()
 
 
 @given(st.data())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safety.mutations import LONGEST_S, damaged, read_or_told
 
-from vista.config.run import load_config, parse_config
+from vista.config.reading import load_config, parse_config
 from vista.errors import UserError
 from vista.plan import Plan, load_plan
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vista.config.run import load_config, parse_config
+from vista.config.reading import load_config, parse_config
 from vista.errors import UserError
 from vista.plan import LONGEST_ORDER, Plan, load_plan
 

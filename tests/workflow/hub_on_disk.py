@@ -125,7 +125,7 @@ def save_labels(folder: Path, source: str) -> None:
 
 def draw(folder: Path) -> list[Any]:
     """A drawn world: its files are COCO's and LLaVA's formats. Returns the training rows."""
-    from vista.config.data import DrawnData
+    from vista.config.drawn import DrawnData
     from vista.data.world import draw_world
 
     settings = DrawnData(

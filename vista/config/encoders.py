@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,6 +13,8 @@ from vista.config.metrics import BootstrapSettings
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
 Family = Literal["dinov2", "clip", "siglip", "siglip2", "ijepa", "dinov3", "vit"]
+# Families whose models have patch tokens alone.
+_CLASSLESS = ("siglip", "siglip2", "ijepa")
 
 
 class _Settings(BaseModel):
@@ -72,14 +75,33 @@ class CheckpointEncoder(Checkpoint):
     )
 
 
+class CombinedEncoder(_Settings):
+    """The features of two encoders of the run, as an encoder of its own (arXiv 2406.16860)."""
+
+    kind: Literal["combined"] = "combined"
+    encoders: tuple[str, str] = Field(
+        description="Names of two others of `encoders`, with grids of the same size."
+    )
+    how: Literal["concat", "interleave"] = Field(
+        "concat",
+        description="concat: the channels of both at each patch. interleave: two tokens a patch, "
+        "one of each encoder, the narrower one padded with zeros.",
+    )
+
+
 class EncoderSettings(_Settings):
     """One vision encoder of a run and how its patch features are read."""
 
-    source: Annotated[StandinEncoder | CheckpointEncoder, Field(discriminator="kind")] = Field(
-        description="Trained here, or a checkpoint."
-    )
+    source: Annotated[
+        StandinEncoder | CheckpointEncoder | CombinedEncoder, Field(discriminator="kind")
+    ] = Field(description="Trained here, a checkpoint, or two others of `encoders` together.")
     layer: int = Field(
         -1, description="Block whose output is read, counted from 0; negative: from the last."
+    )
+    tokens: Literal["patches", "class"] = Field(
+        "patches",
+        description="Features of an image: its patch tokens, or its class token as the one patch "
+        "of a grid of 1 x 1 (not SigLIP and I-JEPA, which have none).",
     )
     final_norm: bool = Field(
         True,
@@ -106,6 +128,32 @@ class EncoderSettings(_Settings):
         "cluster or several GPUs. Changes the time, not a byte, and features that are there are "
         "not made again.",
     )
+
+    @model_validator(mode="after")
+    def _has_the_tokens(self) -> Self:
+        family = getattr(self.source, "family", None)
+        if self.tokens == "class" and family in _CLASSLESS:
+            raise ValueError(f"{family} has no class token; set tokens: patches")
+        return self
+
+
+def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
+    """Refuse combined encoders of parts that are not there, the same, or combined themselves, and
+    settings that belong to the parts. Raises ValueError with the whole key."""
+    for name, settings in encoders.items():
+        source = settings.source
+        if not isinstance(source, CombinedEncoder):
+            continue
+        key, names = f"encoders.{name}.source.encoders", " and ".join(source.encoders)
+        if own := sorted(settings.model_fields_set - {"source"}):
+            raise ValueError(f"encoders.{name}.{own[0]} has no effect: set it for {names}")
+        if len(set(source.encoders)) == 1:
+            raise ValueError(f"{key} names {source.encoders[0]!r} twice: name two encoders")
+        for part in source.encoders:
+            if part not in encoders:
+                raise ValueError(f"{key} names {part!r}; there are {', '.join(sorted(encoders))}")
+            if isinstance(encoders[part].source, CombinedEncoder):
+                raise ValueError(f"{key} names {part!r}, which is combined itself: name its parts")
 
 
 class ProbeSettings(_Settings):

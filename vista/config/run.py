@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.agreement import JudgeAgreementSettings
-from vista.config.data import DataSettings, DrawnData, DrawnText, FileData, Split, TextSettings
-from vista.config.encoders import EncoderSettings, ProbeSettings
+from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
+from vista.config.drawn import DrawnData
+from vista.config.encoders import EncoderSettings, ProbeSettings, refuse_unfit_parts
 from vista.config.intervention_checks import (
     refuse_leaks,
     refuse_unfit_edits,
@@ -29,6 +27,8 @@ from vista.config.metrics import (
     MatchingSettings,
     ReconstructionSettings,
 )
+from vista.config.probing import ProbingSettings
+from vista.config.probing_checks import refuse_unfit_probing
 from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
 from vista.config.report import ReportSettings
 from vista.config.rivals import InterventionsSettings, VisionSaeEntry
@@ -40,8 +40,6 @@ from vista.config.sae import (
     NeuronpediaSettings,
     TrainSaeSettings,
 )
-from vista.config.values import refuse_odd
-from vista.errors import UserError
 
 # Names become folder names and columns of the table.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
@@ -181,7 +179,9 @@ class RunConfig(_Settings):
     )
     text: TextSettings = Field(DrawnText(), description="the language corpus")
     encoders: dict[Name, EncoderSettings] = Field(min_length=1, description="by name")
-    llms: dict[Name, LlmEntry] = Field(min_length=1, description="by name")
+    llms: dict[Name, LlmEntry] = Field(
+        default_factory=dict, description="by name; none: only vision models are looked at"
+    )
     sweep: tuple[Block, ...] = Field((Block(),), min_length=1, description="what is combined")
     projector: ProjectorSettings = Field(ProjectorSettings(), description="training of projectors")
     latents: LatentsSettings = Field(LatentsSettings(), description="encoding into latents")
@@ -195,6 +195,9 @@ class RunConfig(_Settings):
     interventions: InterventionsSettings | None = Field(
         None, description="removal and replacement of objects; null: not measured"
     )
+    probing: ProbingSettings | None = Field(
+        None, description="what SAEs of vision models are good for; null: not measured"
+    )
     report: ReportSettings = Field(ReportSettings(), description="table and figures")
     paper_faithful: bool = Field(
         False,
@@ -206,6 +209,7 @@ class RunConfig(_Settings):
 
     @model_validator(mode="after")
     def _names_known(self) -> Self:
+        refuse_unfit_parts(self.encoders)
         for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
             for block in self.sweep:
                 for name in getattr(block, kind) or ():
@@ -234,12 +238,19 @@ class RunConfig(_Settings):
         return self
 
     @model_validator(mode="after")
+    def _probing_known(self) -> Self:
+        if self.probing is not None:
+            refuse_unfit_probing(self.probing, self.data, self.encoders, self.vision_saes)
+        return self
+
+    @model_validator(mode="after")
     def _splits_hold_images(self) -> Self:
         asked: list[tuple[str, str | None, Split]] = [
             (f"projector.stages.{i}", stage.data, stage.split)
             for i, stage in enumerate(self.projector.stages)
         ]
-        asked += [("latents", None, self.judged_split(self.latents.split))]
+        if self.llms:
+            asked += [("latents", None, self.judged_split(self.latents.split))]
         if self.metrics.caption:
             split = self.judged_split(self.metrics.caption.split)
             asked += [("metrics.caption", None, split)]
@@ -295,7 +306,8 @@ class RunConfig(_Settings):
 
     @model_validator(mode="after")
     def _something_to_learn_from(self) -> Self:
-        if self.world is None and (self.standins or isinstance(self.text, DrawnText)):
+        drawn_text = bool(self.llms) and isinstance(self.text, DrawnText)
+        if self.world is None and (self.standins or drawn_text):
             if self.standins:
                 what, instead = f"stand-in models ({', '.join(self.standins)}) need", ""
             else:
@@ -331,84 +343,3 @@ class RunConfig(_Settings):
                     for weight in block.sae_weights:
                         for seed in block.seeds:
                             yield Point(encoder, llm, float(weight), seed), block.projector
-
-
-def load_config(path: Path) -> RunConfig:
-    """Read a config file. Raises UserError that names the file and the key."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"config file {path} does not exist.") from error
-    # PyYAML lets through what its constructors raise, over a date such as 2026-13-40.
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"config file {path} must hold keys and values, e.g. `name: my_run`.")
-    return parse_config(content, where=str(path))
-
-
-def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
-    """Check a config read elsewhere. Raises UserError that names each wrong key and its place."""
-    refuse_odd(content, where)
-    try:
-        return RunConfig.model_validate(_plain(content))
-    except ValidationError as error:
-        lines = [_complaint(each, content) for each in error.errors()]
-        raise UserError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
-
-
-def _plain(value: Any) -> Any:
-    """Turn the mappings of whoever read the file (Snakemake has its own) into dicts."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value
-
-
-def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """Return one pydantic error as a sentence: the key, what was found, what was expected."""
-    key = _key(error["loc"], content)
-    if error["type"] == "extra_forbidden":
-        name = str(error["loc"][-1])
-        close = difflib.get_close_matches(name, _known_keys(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "remove it, or see `vista schema`."
-        if name in close:
-            hint = "it belongs to another part; remove it, or see `vista schema`."
-        return f"unknown key {key}; {hint}"
-    if error["type"] == "missing":
-        *above, last = error["loc"]
-        key = ".".join(filter(None, (_key(tuple(above), content), str(last))))
-        return f"key {key} is missing; see `vista schema` for what it means"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    return f"{key}: {message}" if key else message
-
-
-# What pydantic puts into the place of an error in a union told apart by `kind`.
-_TAGS = frozenset(
-    {
-        *("standin", "checkpoint", "drawn", "coco", "llava", "folder", "webdataset"),
-        *("name", "lexical", "whole_word", "embedding", "vlm", "api"),
-    }
-)
-
-
-def _key(location: tuple[int | str, ...], content: Any) -> str:
-    """Return a location as a dotted key, without the tags that pydantic puts in for unions."""
-    parts: list[str] = []
-    for place, part in enumerate(location):
-        inside = isinstance(content, Mapping) and part in content
-        at = isinstance(content, list | tuple) and isinstance(part, int) and part < len(content)
-        if inside or at:
-            content = content[part]
-        elif place + 1 < len(location) or part in _TAGS:
-            continue
-        parts.append(str(part))
-    return ".".join(parts)
-
-
-def _known_keys() -> list[str]:
-    schema = RunConfig.model_json_schema()
-    models = [schema, *schema["$defs"].values()]
-    return sorted({key for model in models for key in model.get("properties", {})})

@@ -11,13 +11,14 @@ Shapes: h, w image rows and columns; p patches, row-major; r, c rows and columns
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Fit = Literal["pad", "crop"]
+Value = TypeVar("Value", np.bool_, np.float64)
 
 # Mapped coordinates carry rounding errors of about 1e-13 px; a touch must be larger than this.
 _TOUCH = 1e-6
@@ -31,6 +32,10 @@ class ImageGeometry:
     `fit` "pad" scales the whole image into the square and centres it; "crop" scales the shorter
     side to the square and cuts the middle out. If `patch` does not divide `size`, the remainder at
     the right and the bottom has no patch, as in a convolution with that stride.
+
+    Each patch has `per_patch` tokens, one after another (those of several encoders). What is said
+    of patches then holds for each of a patch's tokens: p counts tokens, and the grid is as many
+    times wider.
     """
 
     width: int
@@ -38,9 +43,10 @@ class ImageGeometry:
     size: int
     patch: int
     fit: Fit = "pad"
+    per_patch: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height, self.patch) < 1 or self.size < self.patch:
+        if min(self.width, self.height, self.patch, self.per_patch) < 1 or self.size < self.patch:
             raise ValueError(f"impossible geometry: {self}")
         if self.fit not in ("pad", "crop"):
             raise ValueError(f"fit must be 'pad' or 'crop', got {self.fit!r}")
@@ -48,7 +54,8 @@ class ImageGeometry:
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return self.size // self.patch, self.size // self.patch
+        side = self.size // self.patch
+        return side, side * self.per_patch
 
     @property
     def n_patches(self) -> int:
@@ -86,9 +93,9 @@ class ImageGeometry:
         cover_c = self._overlap(np.array([x * sx + ox]), np.array([(x + width) * sx + ox]))[:, 0]
         cover_r = self._overlap(np.array([y * sy + oy]), np.array([(y + height) * sy + oy]))[:, 0]
         if min_overlap <= 0:
-            return np.outer(cover_r > _TOUCH, cover_c > _TOUCH).reshape(-1)
+            return self._tokens(np.outer(cover_r > _TOUCH, cover_c > _TOUCH))
         share_rc = np.outer(cover_r, cover_c) / self.patch**2
-        return (share_rc >= min_overlap - _TOUCH).reshape(-1)
+        return self._tokens(share_rc >= min_overlap - _TOUCH)
 
     def mask_to_patches(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.float64]:
         """The share [p] of each patch's area that a mask over the image [h, w] covers, exactly."""
@@ -101,7 +108,7 @@ class ImageGeometry:
         cover_cw = self._overlap(columns * sx + ox, (columns + 1) * sx + ox)
         cover_rh = self._overlap(rows * sy + oy, (rows + 1) * sy + oy)
         area_rc: NDArray[np.float64] = cover_rh @ mask_hw.astype(np.float64) @ cover_cw.T
-        return (area_rc / self.patch**2).reshape(-1)
+        return self._tokens(area_rc / self.patch**2)
 
     def patch_to_box(self, p: int) -> tuple[float, float, float, float]:
         """The box (x, y, width, height) of patch `p` in image px.
@@ -110,7 +117,7 @@ class ImageGeometry:
         """
         if not 0 <= p < self.n_patches:
             raise ValueError(f"patch {p} is not in a grid of {self.n_patches}")
-        row, column = divmod(p, self.grid[1])
+        row, column = divmod(p // self.per_patch, self.size // self.patch)
         (sx, sy), (ox, oy) = self.scale, self.offset
         return (
             (column * self.patch - ox) / sx,
@@ -118,6 +125,10 @@ class ImageGeometry:
             self.patch / sx,
             self.patch / sy,
         )
+
+    def _tokens(self, values_rc: NDArray[Value]) -> NDArray[Value]:
+        """Values of patches as values of their tokens [p]."""
+        return np.repeat(values_rc.reshape(-1), self.per_patch)
 
     def _overlap(
         self, start: NDArray[np.float64], stop: NDArray[np.float64]

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
-from vista.config.data import DrawnData
+from vista.config.drawn import Colour, DrawnData, Ground
 from vista.data.glyphs import StampLibrary
 
-COLOURS: tuple[str, ...] = (
-    "blue",
-    "cyan",
-    "green",
-    "orange",
-    "purple",
-    "red",
-    "white",
-    "yellow",
-)
-GROUNDS: tuple[str, ...] = ("grass", "sand", "stone", "water", "wood")
+COLOURS: tuple[str, ...] = get_args(Colour)
+GROUNDS: tuple[str, ...] = get_args(Ground)
 PLACES: tuple[str, ...] = (
     "top left",
     "top",
@@ -66,7 +58,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A ground and one to three objects, in reading order."""
+    """A ground and up to three objects, in reading order."""
 
     ground: str
     objects: tuple[SceneObject, ...]
@@ -80,11 +72,13 @@ class Scene:
             f"{'an' if o.colour[0] in 'aeiou' else 'a'} {o.colour} {o.noun} at {o.place}"
             for o in self.objects
         )
-        return f"{told} on {self.ground} ."
+        return f"{told or 'nothing'} on {self.ground} ."
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
         """(question, answer) pairs, the description first."""
+        if not self.objects:
+            return ((DESCRIBE, self.caption),)
         asked = self.objects[self.asked]
         if self.ask_colour:
             second = (f"what color is the {asked.noun} ?", asked.colour)
@@ -97,12 +91,15 @@ def sample_scene(
     rng: np.random.Generator, settings: DrawnData, library: StampLibrary, pool: str
 ) -> Scene:
     """Draw the content of one scene: objects of different nouns and places that do not overlap."""
+    grounds, palette = settings.grounds or GROUNDS, settings.colours or COLOURS
+    if settings.objects == "nothing":
+        return Scene(grounds[rng.integers(len(grounds))], (), 0, False)
     count = 1 + int(rng.choice(3, p=np.asarray(settings.object_counts)))
     count = min(count, len(library.nouns))
     nouns = [library.nouns[i] for i in rng.choice(len(library.nouns), count, replace=False)]
-    colours = [COLOURS[i] for i in rng.integers(len(COLOURS), size=count)]
+    colours = [palette[i] for i in rng.integers(len(palette), size=count)]
     variants = [library.pick(noun, pool, rng) for noun in nouns]
-    ground = GROUNDS[rng.integers(len(GROUNDS))]
+    ground = grounds[rng.integers(len(grounds))]
     sizes = settings.object_sizes
     for attempt in range(_TRIES):
         # Three large objects do not always fit: the largest sizes go while the tries go on.

@@ -12,12 +12,12 @@ from vista.config.data import (
     AnyData,
     CocoData,
     CocoFiles,
-    DrawnData,
     FolderData,
     LinesText,
     LlavaData,
     WebDatasetData,
 )
+from vista.config.drawn import DrawnData
 from vista.data.coco import coco_records
 from vista.data.folder import folder_records
 from vista.data.images import ImageSource

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista.config.data import SPLITS, DrawnData
+from vista.config.data import SPLITS
+from vista.config.drawn import DrawnData, Pattern
 from vista.data.glyphs import GlyphLibrary, StampLibrary
 from vista.data.jsonfile import write_json
 from vista.data.masks import encode_mask
 from vista.data.scenes import Scene, SceneObject, documents, sample_scene
+from vista.errors import UserError
 from vista.progress import progress
 
 # Ink and body of each colour: the body (filled holes) is half as bright as the ink.
@@ -72,11 +74,19 @@ def draw_world(settings: DrawnData, out_dir: Path, seed: int) -> None:
 
 def make_library(settings: DrawnData) -> StampLibrary:
     """The objects that the settings ask for."""
+    library: StampLibrary
     if settings.objects == "digits":
         from vista.data.digits import DigitLibrary
 
-        return DigitLibrary()
-    return GlyphLibrary()
+        library = DigitLibrary()
+    else:
+        library = GlyphLibrary()
+    if settings.nouns is not None:
+        first, end = settings.nouns
+        if end > len(library.nouns):
+            raise UserError(f"nouns: [{first}, {end}], but there are {len(library.nouns)} objects")
+        library.nouns = library.nouns[first:end]
+    return library
 
 
 def scene_images(
@@ -86,13 +96,13 @@ def scene_images(
     pool = "test" if split == "test" else "train"
     for rng in _generators(seed, split, count):
         scene = sample_scene(rng, settings, library, pool)
-        yield scene, paint(rng, scene, library, settings.image_size)
+        yield scene, paint(rng, scene, library, settings.image_size, settings.noise)
 
 
 def paint(
-    rng: np.random.Generator, scene: Scene, library: StampLibrary, side: int
+    rng: np.random.Generator, scene: Scene, library: StampLibrary, side: int, noise: float = 0.0
 ) -> NDArray[np.uint8]:
-    """The pixels [h, w, 3] of a scene."""
+    """The pixels [h, w, 3] of a scene, with `noise` grey levels of standard deviation on each."""
     canvas_hw3 = ground_texture(rng, scene.ground, side)
     for item in scene.objects:
         stamp = library.stamp(item.noun, item.variant, item.size)
@@ -103,11 +113,15 @@ def paint(
         )
         patch += stamp.body_hw[..., None] * (body - patch)
         patch += stamp.ink_hw[..., None] * (ink - patch)
+    if noise:
+        canvas_hw3 += noise * rng.standard_normal(canvas_hw3.shape, dtype=np.float32)
     return np.clip(np.rint(canvas_hw3), 0, 255).astype(np.uint8)
 
 
 def ground_texture(rng: np.random.Generator, ground: str, side: int) -> NDArray[np.float32]:
-    """A ground [h, w, 3]: its mean colour and a faint pattern of its own."""
+    """A ground [h, w, 3]: its mean colour and a faint pattern of its own, or a loud pattern."""
+    if ground in get_args(Pattern):
+        return _pattern(rng, ground, side)
     noise_hw = rng.standard_normal((side, side)).astype(np.float32)
     rows = np.arange(side, dtype=np.float32)[:, None]
     columns = np.arange(side, dtype=np.float32)[None, :]
@@ -130,6 +144,26 @@ def ground_texture(rng: np.random.Generator, ground: str, side: int) -> NDArray[
         rng.uniform(0.95, 1.05)
     )
     return (colour[None, None] + pattern_hw[..., None]).astype(np.float32)
+
+
+def _pattern(rng: np.random.Generator, pattern: str, side: int) -> NDArray[np.float32]:
+    """Two random colours [h, w, 3] in checks, stripes or dots of random size; or plain noise."""
+    if pattern == "static":
+        return rng.uniform(0, 255, (side, side, 3)).astype(np.float32)
+    colours_23 = rng.uniform(0, 255, (2, 3)).astype(np.float32)
+    period = int(rng.integers(3, 9))
+    rows, columns = np.indices((side, side)) + int(rng.integers(period))
+    second_hw: NDArray[Any]
+    if pattern == "checks":
+        second_hw = (rows // period + columns // period) % 2
+    elif pattern == "stripes":
+        second_hw = (rows * int(rng.integers(2)) + columns) // period % 2
+    else:
+        middle = period - 1
+        second_hw = (rows % (2 * period) - middle) ** 2 + (columns % (2 * period) - middle) ** 2 < (
+            0.7 * period
+        ) ** 2
+    return colours_23[second_hw.astype(np.intp)]
 
 
 def _smooth(values_hw: NDArray[np.float32], axis: int, reach: int) -> NDArray[np.float32]:

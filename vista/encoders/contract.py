@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from vista.encoders.preprocessing import Preprocessing, read_preprocessor, squar
 from vista.encoders.registry import family_of, load_family
 from vista.errors import UserError
 
+# What towers call the token that stands for the whole image; where there is one it comes first,
+# before registers.
+_CLASS_PARAMETERS = {"cls_token", "class_token", "class_embedding"}
+
 
 class VisionEncoder:
     """A frozen vision encoder.
@@ -27,8 +31,9 @@ class VisionEncoder:
         family: name of its family.
         d_vision: width of the patch tokens.
         size: side of the square input, px; patch: side of a patch, px.
-        grid: rows and columns of patches; token p is row p // columns, column p % columns.
-        prefix_tokens: tokens before the patches, which `encode` drops.
+        grid: rows and columns of patches; token p is row p // columns, column p % columns. A class
+            token is the one patch of a 1 x 1 grid, as large as the input.
+        prefix_tokens: tokens before the patches, which `encode` drops (but for a class token).
         resample: the filter that images are resized with.
         mean_colour: the colour that normalises to zero, 0..255; what padding is filled with.
     """
@@ -41,6 +46,7 @@ class VisionEncoder:
         layer: int,
         final_norm: bool,
         prefix_tokens: int | None = None,
+        tokens: Literal["patches", "class"] = "patches",
     ) -> None:
         parts = load_family(family)
         # CLIP and SigLIP checkpoints hold a text tower too; it is let go.
@@ -55,9 +61,19 @@ class VisionEncoder:
         self.mean_colour = self._preprocessing.mean_colour
         side = self.size // self.patch
         self.grid = (side, side)
+        self._patches = side * side
         self.prefix_tokens = (
             parts.prefix_tokens(self.model) if prefix_tokens is None else prefix_tokens
         )
+        self._kept = slice(self.prefix_tokens, None)
+        if tokens == "class":
+            names = {name.rpartition(".")[2] for name, _ in self.model.named_parameters()}
+            if self.prefix_tokens == 0 or not names & _CLASS_PARAMETERS:
+                raise UserError(
+                    f"vision encoder: the {config.model_type} model has no class token; set "
+                    "encoders.<name>.tokens: patches"
+                )
+            self._kept, self.grid, self.patch = slice(1), (1, 1), self.size
         blocks = parts.blocks(self.model)
         if not -len(blocks) <= layer < len(blocks):
             raise UserError(
@@ -79,7 +95,8 @@ class VisionEncoder:
 
     @torch.no_grad()
     def encode(self, images_bhwc: NDArray[np.uint8]) -> Tensor:
-        """Return the patch tokens [b, p, d], float32, of square images [b, size, size, 3], uint8.
+        """Return the patch tokens (or the class token) [b, p, d], float32, of square images
+        [b, size, size, 3], uint8.
 
         The images are those of `vista.data.geometry.prepare_image`. Normalised with the
         checkpoint's own mean and standard deviation.
@@ -112,7 +129,7 @@ class VisionEncoder:
         finally:
             handle.remove()
         tokens_btd = caught[0]
-        patches, expected = self.grid[0] * self.grid[1], tuple(tokens_btd.shape[1:2])
+        patches, expected = self._patches, tuple(tokens_btd.shape[1:2])
         if tokens_btd.ndim != 3 or expected != (self.prefix_tokens + patches,):
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
@@ -121,7 +138,7 @@ class VisionEncoder:
             )
         if self._norm is not None:
             tokens_btd = self._norm(tokens_btd)
-        return tokens_btd[:, self.prefix_tokens :].float()
+        return tokens_btd[:, self._kept].float()
 
 
 def load_encoder(
@@ -132,6 +149,7 @@ def load_encoder(
     device: str = "cpu",
     dtype: str = "float32",
     prefix_tokens: int | None = None,
+    tokens: Literal["patches", "class"] = "patches",
 ) -> VisionEncoder:
     """Load a vision encoder from a `save_pretrained` folder.
 
@@ -143,10 +161,11 @@ def load_encoder(
         device: "cpu", "cuda", "cuda:1", "mps", or "auto".
         dtype: "float32", "bfloat16" or "float16".
         prefix_tokens: tokens before the patches; None: what the family knows.
+        tokens: what `encode` returns: the patches, or the class token.
 
     Raises:
-        UserError: nothing there, another family, weights missing, no preprocessor file, or no
-            such device.
+        UserError: nothing there, another family, weights missing, no preprocessor file, no such
+            device, or no class token.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
@@ -182,7 +201,9 @@ def load_encoder(
             "expected a save_pretrained folder with safetensors weights"
         ) from error
     _refuse_missing(folder, model, parts.tower(model), report["missing_keys"])
-    return VisionEncoder(family, model.to(place), preprocessor, layer, final_norm, prefix_tokens)
+    return VisionEncoder(
+        family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens
+    )
 
 
 def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Any) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +21,10 @@ FloatArray = NDArray[np.float64]
 
 DEFAULT_RESAMPLES = 1000
 DEFAULT_LEVEL = 0.95
-# Images times resamples whose counts are held at once (32 MB).
-_KEPT_CELLS = 4_000_000
+# Images times resamples whose counts are multiplied at once (32 MB), and kept for the next figure
+# over the same images (a byte each; three such sets of draws at most).
+_BLOCK_CELLS = 4_000_000
+_KEPT_CELLS = 100_000_000
 
 
 def resample_means(columns_bc: ArrayLike, seed: int, n_boot: int = DEFAULT_RESAMPLES) -> FloatArray:
@@ -45,27 +48,27 @@ def resample_means(columns_bc: ArrayLike, seed: int, n_boot: int = DEFAULT_RESAM
     if not np.isfinite(columns).all():
         raise ValueError("values to resample must be finite; leave undefined images out first")
     n = len(columns)
-    if n * n_boot <= _KEPT_CELLS:
-        counts_rb = _kept_counts(n, seed, n_boot)
-        return np.asarray(counts_rb @ columns / n)
-    blocks = _count_blocks(n, seed, n_boot)
-    return np.concatenate([counts_rb @ columns / n for counts_rb in blocks])
+    kept = n * n_boot <= _KEPT_CELLS
+    blocks = (_kept_counts if kept else _count_blocks)(n, seed, n_boot)
+    return np.concatenate([counts_rb.astype(np.float64) @ columns / n for counts_rb in blocks])
 
 
-def _count_blocks(n: int, seed: int, n_boot: int) -> Iterator[FloatArray]:
+def _count_blocks(n: int, seed: int, n_boot: int) -> Iterator[NDArray[np.unsignedinteger[Any]]]:
     """Yield how often each image is drawn in each resample, some resamples at a time."""
     rng = np.random.default_rng(seed)
-    block = max(1, _KEPT_CELLS // n)
+    block = max(1, _BLOCK_CELLS // n)
     for start in range(0, n_boot, block):
         size = min(block, n_boot - start)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n).astype(np.float64)
+        counts_rb = np.bincount(drawn.reshape(-1), minlength=size * n).reshape(size, n)
+        # An image is hardly drawn more than ten times.
+        yield counts_rb.astype(np.min_scalar_type(counts_rb.max()))
 
 
 @lru_cache(maxsize=3)
-def _kept_counts(n: int, seed: int, n_boot: int) -> FloatArray:
+def _kept_counts(n: int, seed: int, n_boot: int) -> tuple[NDArray[np.unsignedinteger[Any]], ...]:
     # A metric asks for dozens of intervals over the same images: the draws are made once.
-    return next(_count_blocks(n, seed, n_boot))
+    return tuple(_count_blocks(n, seed, n_boot))
 
 
 def bootstrap(

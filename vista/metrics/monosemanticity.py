@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.bootstrap import DEFAULT_LEVEL, DEFAULT_RESAMPLES, bootstrap_mean
 from vista.metrics.result import Estimate, MetricResult, estimate
 from vista.metrics.rows import Row
 
@@ -41,15 +41,16 @@ class MonosemanticityResult(MetricResult):
 
     def rows(self) -> list[Row]:
         """One row a dictionary; n is the number of latents with a score."""
-        return [each.row(f"monosemanticity_{name}") for name, each in sorted(self.scores.items())]
+        return [each.row(f"monosemanticity:{name}") for name, each in sorted(self.scores.items())]
 
 
 def monosemanticity(
     batches: Iterable[tuple[Mapping[str, NDArray[Any]], NDArray[Any]]],
     seed: int,
-    resamples: int = 1000,
-) -> MonosemanticityResult:
-    """Compare dictionaries by the mean score of their latents.
+    resamples: int = DEFAULT_RESAMPLES,
+    level: float = DEFAULT_LEVEL,
+) -> tuple[MonosemanticityResult, dict[str, Floats]]:
+    """Compare dictionaries by the mean score of their latents; also give each latent's score [s].
 
     Args:
         batches: For consecutive images the activations [n, s] of each dictionary (an SAE's latents,
@@ -57,6 +58,7 @@ def monosemanticity(
             embeddings [n, d] by another encoder.
         seed: Seed of the bootstrap over latents.
         resamples: Bootstrap samples.
+        level: Coverage of the intervals.
 
     Raises:
         ValueError: There are fewer than two images, or an embedding is zero or not finite.
@@ -74,13 +76,13 @@ def monosemanticity(
     if images < 2:
         raise ValueError(f"{images} images have no pair to compare")
     chance = float(every.scores(scaled=False)[0])
-    scores, silent = {}, {}
-    for name, each in sums.items():
-        score_s = each.scores()
+    scores = {name: each.scores() for name, each in sums.items()}
+    means, silent = {}, {}
+    for name, score_s in scores.items():
         seen = score_s[np.isfinite(score_s)]
-        scores[name] = estimate(bootstrap_mean(seen, seed, resamples), len(seen), chance)
+        means[name] = estimate(bootstrap_mean(seen, seed, resamples, level), len(seen), chance)
         silent[name] = len(score_s) - len(seen)
-    return MonosemanticityResult(images=images, scores=scores, silent=silent)
+    return MonosemanticityResult(images=images, scores=means, silent=silent), scores
 
 
 def monosemanticity_scores(activation_ns: NDArray[Any], embedding_nd: NDArray[Any]) -> Floats:

@@ -16,6 +16,7 @@ from vista.report.metric_sections import (
     matching_section,
     reconstruction_section,
 )
+from vista.report.probing import probing_sections
 from vista.report.table import LongTable, groups, over_seeds
 
 
@@ -43,6 +44,7 @@ def all_sections(
         reconstruction_section(table),
         check_section(table),
         judge_section(table),
+        *probing_sections(table, settings.top_k),
         _how_to_read(notes),
     ]
     return [s for s in sections if s.after or any(g.rows for g in s.grids)]

@@ -223,7 +223,6 @@ class SparseAutoencoder(nn.Module):
         Raises UserError that names `setting` (the config key behind `k`) when a token has more than
         `k` active latents: dropping the rest would change every figure downstream without a trace.
         """
-        slots = min(k, self.config.d_sae)
         index_nk = torch.zeros((len(x_nd), k), dtype=torch.int64, device=x_nd.device)
         value_nk = torch.zeros((len(x_nd), k), dtype=self.W_enc.dtype, device=x_nd.device)
         nnz_n = torch.zeros(len(x_nd), dtype=torch.int64, device=x_nd.device)
@@ -239,15 +238,15 @@ class SparseAutoencoder(nn.Module):
                         f"`{setting}` keeps only {k}; raise `{setting}` (d_sae = "
                         f"{self.config.d_sae} always fits)"
                     )
-                value, index = torch.topk(z_ns, slots, dim=-1)
-                value_nk[rows, :slots] = value
-                index_nk[rows, :slots] = index.masked_fill(value <= 0, 0)
+                value, index = torch.topk(z_ns, most, dim=-1)
+                value_nk[rows, :most] = value
+                index_nk[rows, :most] = index.masked_fill(value <= 0, 0)
         return SparseCodes(index_nk, value_nk, nnz_n)
 
     def decode_sparse(self, codes: SparseCodes, like: torch.Tensor) -> torch.Tensor:
         """Codes of tokens and the stream `like` [n, d] that they were made of -> its
-        reconstruction [n, d], n > 0."""
-        used = max(1, int(codes.nnz_n.max()))
+        reconstruction [n, d]."""
+        used = max(1, int(codes.nnz_n.max())) if len(like) else 1
         index_nk, value_nk = codes.index_nk[:, :used], codes.value_nk[:, :used]
         out_nd = embedding_bag(index_nk, self.W_dec, mode="sum", per_sample_weights=value_nk)
         return self._restored(out_nd + self.b_dec, like)

@@ -9,7 +9,7 @@ of one token or another, token by token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -32,12 +32,16 @@ def through(x_nd: Tensor, sae: SparseAutoencoder) -> Tensor:
         z_ns = sae.activate(flat_nd)
         active_ns = z_ns > 0
         few = z_ns.shape[-1] >= _LARGE and active_ns.sum() <= _FEW * z_ns.numel()
+    # torch types neither `apply` nor what it returns.
+    dense, active_values = cast(Any, _Dense).apply, cast(Any, _Active).apply
     if not few:
-        return _Dense.apply(flat_nd, z_ns, active_ns, sae).view_as(x_nd)
-    count_n = active_ns.sum(-1)
-    latent_e, first_n = active_ns.nonzero()[:, 1], count_n.cumsum(0) - count_n
-    value_e = _Active.apply(flat_nd, z_ns[active_ns], latent_e, first_n, sae)
-    return _weighted_rows(sae.W_dec, latent_e, first_n, value_e).view_as(x_nd)
+        out_nd: Tensor = dense(flat_nd, z_ns, active_ns, sae)
+    else:
+        count_n = active_ns.sum(-1)
+        latent_e, first_n = active_ns.nonzero()[:, 1], count_n.cumsum(0) - count_n
+        value_e = active_values(flat_nd, z_ns[active_ns], latent_e, first_n, sae)
+        out_nd = _weighted_rows(sae.W_dec, latent_e, first_n, value_e)
+    return out_nd.view_as(x_nd)
 
 
 def _weighted_rows(rows_sd: Tensor, latent_e: Tensor, first_n: Tensor, weight_e: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ class _Dense(torch.autograd.Function):
     def forward(ctx: Any, _: Tensor, z_ns: Tensor, active_ns: Tensor, sae: Any) -> Tensor:
         ctx.save_for_backward(active_ns)
         ctx.sae = sae
-        return z_ns @ sae.W_dec
+        return cast(Tensor, z_ns @ sae.W_dec)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -34,7 +34,8 @@ def run(job: Job) -> None:
     chosen = np.random.default_rng(settings.seed).permutation(images)
     chosen = np.sort(chosen[: -(-settings.patches // features.shape[1])])
     check = measure_on(sae, read_patches(features, chosen, sae.dense_rows))
-    encoder = job.input("features").settings["encoder"]["source"]["family"]
+    source = job.input("features").settings["encoder"]["source"]
+    encoder = source.get("family", source["kind"])
     enforce_bounds(check, settings, encoder, key="check_vision_sae", tokens="patches")
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vista.artifacts import Job
-from vista.config.data import DrawnData
+from vista.config.drawn import DrawnData
 from vista.data.world import draw_world
 
 

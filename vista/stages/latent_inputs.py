@@ -19,7 +19,8 @@ from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.store.latents import Entries, LatentReader
 
 BoolArray = NDArray[np.bool_]
-# Written by the features stage beside the store: {"size": px, "patch": px, "fit": "pad" | "crop"}.
+# Written beside the store of features: {"size": px, "patch": px, "fit": "pad" | "crop"}, and
+# "per_patch" where a patch has several tokens.
 GEOMETRY = "geometry.json"
 
 
@@ -102,7 +103,8 @@ def read_geometry(features: Artifact) -> dict[str, Any]:
     path = features.file(GEOMETRY)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {key: content[key] for key in ("size", "patch", "fit")}
+        placing = {key: content[key] for key in ("size", "patch", "fit")}
+        return placing | {"per_patch": content.get("per_patch", 1)}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} does not give size, patch and fit; rebuild the features"

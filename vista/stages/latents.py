@@ -5,14 +5,16 @@ Legend of shape suffixes: b image, p patch token, t token, d LLM width, n valid 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vista.artifacts import Job
 from vista.config.projector import LatentsSettings
-from vista.data.records import Record, read_records
+from vista.data.records import Record, RecordTable, read_records
 from vista.errors import UserError
 from vista.progress import progress
 from vista.store.features import FeatureReader
@@ -20,6 +22,9 @@ from vista.store.latents import LatentWriter
 
 if TYPE_CHECKING:
     from vista.language.model import LanguageModel
+    from vista.language.prompt import Batch
+    from vista.projector.module import Projector
+    from vista.sae.neutral import SparseAutoencoder
 
 
 def run(job: Job) -> None:
@@ -31,23 +36,15 @@ def run(job: Job) -> None:
     """
     import torch
 
-    torch.set_num_threads(job.threads)
-    with torch.no_grad():
-        _encode(job)
-
-
-def _encode(job: Job) -> None:
-    """Encode every image of the split, batch by batch."""
-    import torch
-
     from vista.projector.module import load_projector
     from vista.stages.loading import load_llm, load_saes
 
+    torch.set_num_threads(job.threads)
     settings = LatentsSettings.model_validate(job.settings["latents"])
     records = read_records(job.input("records").file("records.parquet"))
     reader = FeatureReader(job.input("features").store("features.zarr"))
-    chosen = records.rows_of(settings.split).tolist()
-    if not chosen:
+    rows = records.rows_of(settings.split)
+    if not len(rows):
         raise UserError(f"latents.split {settings.split!r}: the data has no image of that split.")
     llm = load_llm(job)
     saes = load_saes(job, llm)
@@ -56,14 +53,45 @@ def _encode(job: Job) -> None:
     projector = load_projector(
         projector_input.path, d_vision=reader.shape[-1], d_model=llm.d_model
     ).to(llm.device)
-    n_visual = reader.shape[1]
     image_of = records.feature_rows()[1]
-    kinds = _token_counts(llm, records.select(chosen), n_visual, settings)
+    with torch.no_grad():
+        write_latents(
+            job.work / "latents.zarr",
+            llm,
+            saes,
+            projector,
+            records,
+            rows,
+            lambda part: reader.read(image_of[part]),
+            reader.grid,
+            settings,
+        )
+
+
+def write_latents(
+    path: Path,
+    llm: LanguageModel,
+    saes: Mapping[int, SparseAutoencoder],
+    projector: Projector,
+    records: RecordTable,
+    rows: NDArray[np.int64],
+    read: Callable[[NDArray[np.int64]], NDArray[Any]],
+    grid: tuple[int, int],
+    settings: LatentsSettings,
+) -> None:
+    """Encode the images of some `rows` of the records, batch by batch, into the store at `path`.
+
+    `read(part)` gives the patch features [b, p, d_vision] of a part of `rows`.
+    """
+    import torch
+
+    n_visual = grid[0] * grid[1]
+    kinds = _token_counts(llm, records, rows, n_visual, settings)
     slots = min(settings.max_active, max(sae.config.d_sae for sae in saes.values()))
     writer = LatentWriter(
-        job.work / "latents.zarr",
-        image_ids=[records[i].image_id for i in chosen],
-        grid=reader.grid,
+        path,
+        image_ids=records.image_ids(rows),
+        grid=grid,
         layers={layer: sae.config.d_sae for layer, sae in saes.items()},
         kinds=kinds,
         k=slots,
@@ -75,13 +103,13 @@ def _encode(job: Job) -> None:
         for start in range(images.start, images.stop, settings.batch_size)
     ]
     for batch in progress(batches, desc="latents", unit="batch"):
-        rows = [chosen[i] for i in batch]
-        features_bpv = torch.from_numpy(reader.read(image_of[rows]).astype(np.float32))
+        part = rows[batch.start : batch.stop]
+        features_bpv = torch.from_numpy(read(part).astype(np.float32))
         visual_bpd = projector(features_bpv.to(llm.device))
-        turns = [records[i].turns for i in rows]
+        shown = records.select(part)
+        turns = [record.turns for record in shown]
         seen = llm.batch(turns, n_visual, settings.max_length).to(llm.device)
-        spoken = control_batch(llm, [records[i] for i in rows], settings.max_length)
-        spoken = spoken.to(llm.device)
+        spoken = control_batch(llm, shown, settings.max_length).to(llm.device)
         with_image = llm.forward(
             seen.input_ids,
             seen.attention_mask,
@@ -101,20 +129,20 @@ def _encode(job: Job) -> None:
             ("control", without, spoken.text_mask),
         ):
             shape = (kind, kinds[kind], slots)
-            _write_kind(writer, shape, batch.start, taps, mask_bt, saes)
+            write_tokens(writer, shape, batch.start, taps, mask_bt, saes)
     for layer in saes:
         for kind in kinds:
             writer.finish(layer, kind)
     writer.close()
 
 
-def _write_kind(
+def write_tokens(
     writer: LatentWriter,
     shape: tuple[str, int, int],
     start: int,
     taps: dict[int, Any],
     mask_bt: Any,
-    saes: dict[int, Any],
+    saes: Mapping[int, SparseAutoencoder],
 ) -> None:
     """Encode the masked tokens of one batch at every layer and write them, left-packed.
 
@@ -129,11 +157,13 @@ def _write_kind(
         here_bt = mask_bt.to(taps[layer].device)
         # Row-major selection: the tokens of an image stay together and in order.
         x_nd = taps[layer][here_bt].float()
-        index_nk, value_nk, nnz_n = sae.encode_sparse(x_nd, slots, "latents.max_active")
+        codes = sae.encode_sparse(x_nd, slots, "latents.max_active")
+        # Not sae(x), which would encode once more.
+        error_n = (sae.decode_sparse(codes, x_nd) - x_nd).square().mean(-1)
+        index_nk, value_nk, nnz_n = codes
         # Most slots are empty where there are many: they need not leave the device.
         used = int(nnz_n.max()) if len(nnz_n) else 0
         index_nk, value_nk = index_nk[:, :used], value_nk[:, :used]
-        error_n = (sae(x_nd) - x_nd).square().mean(-1)
         columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
         index, value, nnz, error, norm2 = (
             _unpack(column.cpu().numpy(), valid, b, tokens) for column in columns
@@ -150,19 +180,26 @@ def _unpack(column: Any, valid: Any, b: int, tokens: int) -> Any:
 
 
 def _token_counts(
-    llm: LanguageModel, records: Sequence[Record], n_visual: int, settings: LatentsSettings
+    llm: LanguageModel,
+    records: RecordTable,
+    rows: NDArray[np.int64],
+    n_visual: int,
+    settings: LatentsSettings,
 ) -> dict[str, int]:
     """Return the largest number of tokens that any image has, by token kind."""
     longest = {"image": n_visual, "text": 1, "control": 1}
-    for record in records:
-        text = llm.batch([record.turns], n_visual, settings.max_length).text_mask
-        control = control_batch(llm, [record], settings.max_length).text_mask
-        longest["text"] = max(longest["text"], int(text.sum()))
-        longest["control"] = max(longest["control"], int(control.sum()))
+    for start in range(0, len(rows), settings.batch_size):
+        shown = records.select(rows[start : start + settings.batch_size])
+        turns = [record.turns for record in shown]
+        for kind, batch in (
+            ("text", llm.batch(turns, n_visual, settings.max_length)),
+            ("control", control_batch(llm, shown, settings.max_length)),
+        ):
+            longest[kind] = max(longest[kind], int(batch.text_mask.sum(1).max()))
     return longest
 
 
-def control_batch(llm: LanguageModel, records: Sequence[Record], max_length: int) -> Any:
+def control_batch(llm: LanguageModel, records: Sequence[Record], max_length: int) -> Batch:
     """Return the text control: the reference answer in the place of the image.
 
     The answer is the image's first caption, else its first turn's answer; it stands there bare,

@@ -5,13 +5,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vista.artifacts import Artifact, Job
+from vista.config.encoders import CheckpointEncoder, CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
 from vista.errors import UserError
 from vista.stages.model_folder import model_config, model_folder
 
 if TYPE_CHECKING:
+    from vista.encoders.contract import VisionEncoder
     from vista.language.model import LanguageModel
     from vista.sae.neutral import SparseAutoencoder
+
+
+def load_vision_encoder(job: Job) -> VisionEncoder:
+    """Load the job's vision encoder: its input `encoder`, or the checkpoint that its settings
+    name."""
+    from vista.encoders.contract import load_encoder
+
+    settings = EncoderSettings.model_validate(job.settings["encoder"])
+    source = settings.source
+    # The plan has another stage for those.
+    assert not isinstance(source, CombinedEncoder)
+    return load_encoder(
+        model_folder(job, "encoder", source),
+        source.family,
+        settings.layer,
+        settings.final_norm,
+        settings.device,
+        settings.dtype,
+        source.prefix_tokens if isinstance(source, CheckpointEncoder) else None,
+        settings.tokens,
+    )
 
 
 def load_llm(job: Job) -> LanguageModel:
@@ -41,9 +64,7 @@ def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:
     return _load(job.input("sae"), llm, "float32")
 
 
-def load_saes(
-    job: Job, llm: LanguageModel, dtype: str = "float32"
-) -> dict[int, SparseAutoencoder]:
+def load_saes(job: Job, llm: LanguageModel, dtype: str = "float32") -> dict[int, SparseAutoencoder]:
     """Load the job's inputs `saes` by layer, in the order of the plan.
 
     float32 whatever the language model's dtype: they are small beside it, and where they measure,

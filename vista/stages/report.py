@@ -16,6 +16,10 @@ and the single inputs `records` and, where the images lie in one, `world` or `fe
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +46,12 @@ _TABLE_SCHEMA = pa.schema(
         *ROW_SCHEMA,
     ]
 )
+
+# What metrics draw themselves, by stage: the files, and what they show.
+PICTURES = {
+    "monosemanticity": ("top_images.png", "Top images of the most monosemantic latents"),
+    "diffusion_steering": ("grids/*.png", "Images of one noise, steered to a value by coefficient"),
+}
 
 
 def run(job: Job) -> None:
@@ -125,6 +135,7 @@ def _draw(
     """Write every figure that there are data for; returns PNG names and what they show."""
     from vista.report import figures, style
     from vista.report.interventions_figure import coefficient_response
+    from vista.report.probing import probing_figures
     from vista.stages.report_heatmaps import Drawing, heat_map_figures
 
     folder = job.work / FIGURES
@@ -156,6 +167,7 @@ def _draw(
             "Removal and replacement score by coefficient, a line a method",
             lambda: coefficient_response(interventions),
         ),
+        *probing_figures(table, settings.top_k),
         *heat_map_figures(job, settings),
         (
             "training",
@@ -169,7 +181,18 @@ def _draw(
         if figure is not None:
             png, _ = style.save(figure, folder, name, settings.dpi)
             shown.append((png, what))
-    return shown
+    return [*shown, *_pictures(job, folder)]
+
+
+def _pictures(job: Job, folder: Path) -> Iterator[tuple[str, str]]:
+    """Copy the pictures that metrics drew themselves; yields their names and what they show."""
+    for point, artifact in aligned(job, "metrics", "points"):
+        pattern, what = PICTURES.get(point["metric"], ("", ""))
+        names = [name for name in artifact.checksums if pattern and fnmatch(name, pattern)]
+        for name in sorted(names):
+            copy = f"{artifact.path.parent.name}-{artifact.path.name}-{Path(name).name}"
+            shutil.copyfile(artifact.file(name), folder / copy)
+            yield copy, f"{what} ({point['encoder']}, {point['method']})"
 
 
 def _curves(job: Job) -> list[Curve]:
@@ -208,6 +231,8 @@ def _notes(job: Job) -> list[str]:
             judges = read_result(artifact)["judges"]
             named = ", ".join(f"{name}: `{full}`" for name, full in sorted(judges.items()))
             notes.append(f"Judges that were measured: {named}.")
+        if point["metric"] == "ontology" and (lacking := read_result(artifact)["unknown"]):
+            notes.append(f"Ontology: WordNet lacks {', '.join(lacking)}, which are left out.")
         if point["metric"] == "localization":
             found = read_result(artifact)
             notes.append(

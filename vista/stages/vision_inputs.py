@@ -44,9 +44,13 @@ def encoder_block(job: Job) -> int:
     """The block, counted from 0, whose output the job's input `features` holds.
 
     Where the features' settings count it from the last, the model's own config is asked: that of
-    the job's input `encoder`, or of the folder that the settings name.
+    the job's input `encoder`, or of the folder that the settings name. Combined features are of no
+    single block: 0.
     """
-    settings = EncoderSettings.model_validate(job.input("features").settings["encoder"])
+    own = job.input("features").settings["encoder"]
+    if own["source"]["kind"] == "combined":
+        return 0
+    settings = EncoderSettings.model_validate(own)
     if settings.layer >= 0:
         return settings.layer
     folder = model_folder(job, "encoder", settings.source, config_only=True)

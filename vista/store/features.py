@@ -188,9 +188,10 @@ class _MappedImages:
 
     def __init__(self, array: ArrayReader) -> None:
         self._folder, self._spec = array.folder, array.spec
-        self._verified = np.zeros(self._spec.rows, bool)
+        self._shape, self._dtype = self._spec.shape[1:], self._spec.storage_dtype
+        self._verified = bytearray(self._spec.rows)
         # By shard: its bytes, and where in them each image begins.
-        self._maps: OrderedDict[int, tuple[NDArray[np.uint8], NDArray[np.uint64]]] = OrderedDict()
+        self._maps: OrderedDict[int, tuple[NDArray[np.uint8], list[int]]] = OrderedDict()
         for shard in range(self._spec.shards):
             if not self._file(shard).is_file():
                 raise damaged(self._file(shard), "the file is missing")
@@ -198,11 +199,9 @@ class _MappedImages:
     def image(self, image: int) -> Array:
         shard, slot = divmod(image, self._spec.shard)
         data, starts = self._maps.get(shard) or self._map(shard)
-        shape, dtype = self._spec.shape[1:], self._spec.storage_dtype
-        start = int(starts[slot])
-        values: Array = np.ndarray(shape, dtype, data, start)
+        values: Array = np.ndarray(self._shape, self._dtype, data, starts[slot])
         if not self._verified[image]:
-            stop = start + values.nbytes
+            stop = starts[slot] + values.nbytes
             stored = data[stop : stop + _CRC_BYTES].tobytes()
             if crc32c(values) != int.from_bytes(stored, "little"):
                 raise damaged(self._file(shard), f"the checksum of image {image} differs")
@@ -212,7 +211,7 @@ class _MappedImages:
     def _file(self, shard: int) -> Path:
         return self._folder / self._spec.shard_file(shard)
 
-    def _map(self, shard: int) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    def _map(self, shard: int) -> tuple[NDArray[np.uint8], list[int]]:
         # Not a view for each image: in random order over many shards most maps serve one image.
         spec, path = self._spec, self._file(shard)
         try:
@@ -231,7 +230,7 @@ class _MappedImages:
             raise damaged(path, f"image {images[int(bad.argmax())]} is missing in it")
         while len(self._maps) >= MAPPED_SHARDS:
             self._maps.popitem(last=False)
-        self._maps[shard] = data, starts
+        self._maps[shard] = data, starts.tolist()
         return self._maps[shard]
 
 

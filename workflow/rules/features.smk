@@ -56,3 +56,23 @@ rule features_part:
     shell:
         "vista features --spec {params.spec:q} --manifest {params.manifest:q}"
         " --part {wildcards.part}/{wildcards.parts} --threads {threads} --log {log:q}"
+
+
+rule combine_features:
+    input:
+        lambda wildcards: plan.inputs("combine_features", wildcards.node),
+    output:
+        f"{plan.results}/combine_features/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/combine_features/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/combine_features/{{node}}.tsv"
+    threads: plan.config.threads
+    params:
+        spec=lambda wildcards: plan.spec("combine_features", wildcards.node),
+        code=lambda wildcards: plan.code("combine_features", wildcards.node),
+    message:
+        "joining the features of two encoders into {wildcards.node}"
+    shell:
+        "vista combine_features --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"

@@ -11,11 +11,11 @@ from vista.config.data import (
     DATA_SETTINGS,
     TEXT_SETTINGS,
     CocoData,
-    DrawnData,
     FetchFile,
     annotation_files,
     records_settings,
 )
+from vista.config.drawn import DrawnData
 
 
 def test_the_kind_decides() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vista.config.data import DrawnData
+from vista.config.drawn import DrawnData
 from vista.data.coco import coco_records
 from vista.data.digits import DigitLibrary
 from vista.data.glyphs import NOUNS, GlyphLibrary

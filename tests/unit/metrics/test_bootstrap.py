@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio, resample_means
+from vista.metrics.bootstrap import (
+    _kept_counts,
+    bootstrap,
+    bootstrap_mean,
+    bootstrap_ratio,
+    resample_means,
+)
 
 
 def test_interval_of_a_mean_has_the_textbook_width() -> None:
@@ -76,6 +82,10 @@ def test_undefined_values_are_refused_not_averaged() -> None:
 
 def test_large_runs_draw_in_blocks_and_stay_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).random((40, 2))
-    kept = resample_means(values, seed=5, n_boot=30)
-    monkeypatch.setattr("vista.metrics.bootstrap._KEPT_CELLS", 40 * 7)
-    assert np.allclose(resample_means(values, seed=5, n_boot=30), kept)
+    whole = resample_means(values, seed=5, n_boot=30)
+    monkeypatch.setattr("vista.metrics.bootstrap._BLOCK_CELLS", 40 * 7)
+    _kept_counts.cache_clear()
+    assert np.allclose(resample_means(values, seed=5, n_boot=30), whole)
+    monkeypatch.setattr("vista.metrics.bootstrap._KEPT_CELLS", 0)
+    assert np.allclose(resample_means(values, seed=5, n_boot=30), whole)
+    assert _kept_counts.cache_info().misses == 1

@@ -48,7 +48,7 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     embedding = np.eye(8)[kind] + 0.1 * RNG.normal(size=(400, 8))
     random = np.maximum(mixed @ random_dictionary(6, 20, seed=1).T, 0)
     parts = [slice(0, 150), slice(150, 400)]
-    result = monosemanticity(
+    result, scores = monosemanticity(
         (
             ({"sae": latents[p], "neurons": mixed[p], "random": random[p]}, embedding[p])
             for p in parts
@@ -59,14 +59,15 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     whole = monosemanticity_scores(latents, embedding)
     sae, neurons, other = (result.scores[name] for name in ("sae", "neurons", "random"))
     assert sae.value == pytest.approx(whole.mean())
+    np.testing.assert_allclose(scores["sae"], whole)
     assert sae.ci_low is not None and sae.ci_low > 0.8
     assert neurons.value is not None and neurons.value < 0.4
     assert other.value is not None and other.value < 0.6
     assert sae.chance == pytest.approx(1 / 8, abs=0.05)
     assert [row.metric for row in result.rows()] == [
-        "monosemanticity_neurons",
-        "monosemanticity_random",
-        "monosemanticity_sae",
+        "monosemanticity:neurons",
+        "monosemanticity:random",
+        "monosemanticity:sae",
     ]
     assert result.images == 400
     assert result.silent == {"sae": 0, "neurons": 0, "random": 0}

@@ -15,7 +15,7 @@ from PIL import Image
 from vista.artifacts import Artifact, Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
 from vista.config.agreement import JudgeAgreementSettings
-from vista.config.run import load_config
+from vista.config.reading import load_config
 from vista.data.records import Box, Object, Record, Turn, read_records, write_records
 from vista.errors import UserError
 from vista.report.metric_sections import judge_section

@@ -26,10 +26,10 @@ from fake_endpoint import Endpoint, labels_of
 
 from vista.artifacts import Artifact, Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
-from vista.config.data import DrawnData
+from vista.config.drawn import DrawnData
 from vista.config.judges import judge_names
 from vista.config.metrics import MatchingSettings
-from vista.config.run import parse_config
+from vista.config.reading import parse_config
 from vista.data.records import Record, write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records

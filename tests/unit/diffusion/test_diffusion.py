@@ -1,0 +1,362 @@
+"""A pipeline of two training steps: its stream is read and edited, its noise is fixed, its folder
+is checked; and the stages run on it from prompts to figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from vista.artifacts import Artifact, Job, open_artifact, publishing
+from vista.artifacts import Record as ArtifactRecord
+from vista.config.diffusion import AttributeSettings, PromptSettings, SteeringSettings
+from vista.config.pipeline import PipelineSettings, StandinPipeline
+from vista.config.vision_sae import LabelVisionSettings
+from vista.data.records import Record, read_records, write_records
+from vista.diffusion.attributes import value_in, with_value
+from vista.diffusion.edits import ablate_latent, add_direction
+from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
+from vista.diffusion.probes import pooled
+from vista.errors import UserError
+from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity
+from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
+from vista.stages import (
+    attribute_discovery,
+    diffusion_inputs,
+    diffusion_steering,
+    label_vision_latents,
+    prompt_features,
+)
+from vista.stages.attribute_discovery import proposed_latents
+from vista.stages.diffusion_inputs import read_prompts
+from vista.stages.prompt_features import prompt_records
+from vista.stages.results import read_result
+from vista.standins.diffusion import train_standin_pipeline
+from vista.store.features import FeatureReader, FeatureWriter
+
+COLOURS = (("a", "red"), ("an", "orange"), ("a", "blue"))
+CAPTIONS = [
+    f"{article} {colour} {noun} on {ground} ."
+    for noun in ("cat", "cup", "sun")
+    for article, colour in COLOURS
+    for ground in ("sand", "water")
+]
+SETTINGS = PipelineSettings(steps=2, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("pipeline") / "model"
+    small = {"image_size": 16, "autoencoder_channels": 8, "autoencoder_sizes": 2, "channels": (8,)}
+    recipe = StandinPipeline(
+        **small, text_width=8, heads=2, latent_channels=2, steps=2, autoencoder_steps=2,
+        batch_size=4, autoencoder_batch=4,
+    )  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 255, (18, 16, 16, 3), dtype=np.uint8)
+    curve = train_standin_pipeline(recipe, images, CAPTIONS, out)
+    assert curve["part"] == ["autoencoder"] * 2 + ["denoiser"] * 2
+    return out
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> TextToImage:
+    return load_pipeline(folder, SETTINGS, layer=0)
+
+
+def made(pipeline: TextToImage, *samples: Sample) -> Any:
+    return np.concatenate(list(pipeline.images(samples)))
+
+
+def test_words_are_the_prompts_own(pipeline: TextToImage) -> None:
+    words = pipeline.words(["a red cat", CAPTIONS[0]])
+    assert words.tolist() == [[False, *[True] * 3, *[False] * 4], [False, *[True] * 6, False]]
+
+
+def test_the_stream_is_that_after_the_block(pipeline: TextToImage, folder: Path) -> None:
+    later = load_pipeline(folder, SETTINGS, layer=1)
+    model, ids = pipeline._pipeline.text_encoder, pipeline._pipeline.tokenizer
+    told = ids(CAPTIONS[:2], padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        hidden = model(told, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(pipeline.stream(CAPTIONS[:2]), hidden[1])
+    assert not torch.equal(later.stream(CAPTIONS[:2]), hidden[1])
+
+
+def test_images_depend_on_prompt_seed_and_edit_alone(pipeline: TextToImage) -> None:
+    plain = [Sample(CAPTIONS[0], 1), Sample(CAPTIONS[1], 2), Sample(CAPTIONS[0], 1)]
+    first = made(pipeline, *plain)
+    # Neither on the others of the batch nor on the place in it.
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_array_equal(made(pipeline, *plain[1:])[0], first[1])
+    nothing = Sample(CAPTIONS[0], 1, lambda x_td: torch.zeros_like(x_td))
+    np.testing.assert_array_equal(made(pipeline, nothing)[0], first[0])
+    strong = Sample(CAPTIONS[0], 1, add_direction(torch.eye(8)[0], 50.0))
+    edited = made(pipeline, strong, plain[1])
+    assert (edited[0] != first[0]).any()
+    np.testing.assert_array_equal(edited[1], first[1])
+
+
+def test_an_edit_reaches_words_only_and_leaves_no_trace(pipeline: TextToImage) -> None:
+    seen: list[Any] = []
+
+    def look(x_td: Any) -> Any:
+        seen.append(x_td)
+        return torch.ones_like(x_td)
+
+    before = pipeline.stream(["a red cat"])
+    made(pipeline, Sample("a red cat", 0, look))
+    torch.testing.assert_close(seen[0], before[0, 1:4])
+    torch.testing.assert_close(pipeline.stream(["a red cat"]), before)
+
+
+def test_edits_are_as_long_as_told() -> None:
+    weights = {
+        "W_enc": torch.eye(2),
+        "W_dec": torch.tensor([[3.0, 4.0], [1.0, 0.0]]),
+        "b_dec": torch.zeros(2),
+        "b_enc": torch.zeros(2),
+    }
+    sae = SparseAutoencoder(SaeConfig("standard", 2, 2, layer=0, name="planted"), weights)
+    x_td = torch.tensor([[2.0, 1.0], [-1.0, 1.0]])
+    added = add_direction(torch.tensor([0.0, 7.0]), 1.5)(x_td)
+    torch.testing.assert_close(added, torch.tensor([[0.0, 1.5]] * 2))
+    # What does not fire is not taken out.
+    torch.testing.assert_close(
+        ablate_latent(sae, 0)(x_td), torch.tensor([[-6.0, -8.0], [0.0, 0.0]])
+    )
+    control = ablate_latent(sae, 0, torch.tensor([0.0, 2.0]))(x_td)
+    torch.testing.assert_close(control, torch.tensor([[0.0, -10.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("part", "becomes", "complaint"),
+    [
+        ("text_encoder", None, "the pipeline has no text encoder; choose"),
+        ("unet", None, "has no unet"),
+        ("text_encoder_2", ["transformers", "CLIPTextModel"], "several text encoders"),
+        ("unet", ["unet.my_own", "Mine"], "needs code from 'unet.my_own'"),
+    ],
+)
+def test_other_pipelines_are_refused(
+    folder: Path, tmp_path: Path, part: str, becomes: Any, complaint: str
+) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    index[part] = becomes or [None, None]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=complaint):
+        load_pipeline(tmp_path, SETTINGS, 0)
+
+
+def test_pickles_and_missing_blocks_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"layer 2 does not exist; .* 0\.\.1"):
+        load_pipeline(folder, SETTINGS, 2)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UserError, match="safetensors weights"):
+        load_pipeline(copy, SETTINGS, 0)
+
+
+def test_values_are_words_of_a_text() -> None:
+    colours = ("blue", "orange", "red")
+    assert value_in("A Red cat.", colours) == "red"
+    assert value_in("a scarred cat", colours) is None
+    assert value_in("a red and a blue cat", colours) is None
+    assert with_value("a red cat at a redwood", colours, "orange") == "an orange cat at a redwood"
+    assert with_value("an orange cat", colours, "blue") == "a blue cat"
+    assert with_value("cat on sand", ("sand", "water"), "water") == "cat on water"
+
+
+def test_prompts_are_named_by_words_that_not_most_have() -> None:
+    (one, *_) = prompt_records({"train": CAPTIONS[:4], "test": CAPTIONS[4:6]}, 0.5)
+    # "cat" and "on" are in all, "a" in four of six.
+    assert one.categories == ("red", "sand")
+    assert (one.split, one.captions) == ("train", (CAPTIONS[0],))
+
+
+def test_latents_that_vary_are_proposed() -> None:
+    score = np.zeros((10, 5), np.float32)
+    score[:, 0] = np.arange(10) + 1  # fires always
+    score[:4, 1] = 1
+    score[:1, 2] = 9  # fires too seldom
+    score[:3, 3] = 2
+    settings = AttributeSettings(min_share=0.2, max_share=0.5, proposals=2)
+    norms = np.array([1, 1, 1, 0.1, 1], np.float32)
+    assert proposed_latents(score, np.ones(5, np.float32), settings).tolist() == [3, 1]
+    assert proposed_latents(score, norms, settings).tolist() == [1, 3]
+
+
+def publish(root: Path, stage: str, write: Callable[[Path], Any]) -> Artifact:
+    node = f"n{len(list(root.glob(f'{stage}/*')))}"
+    with publishing(root, stage, node, ArtifactRecord(stage, {}, {}, "code", {})) as work:
+        assert work is not None
+        write(work)
+    return open_artifact(root / stage / node)
+
+
+def run(root: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact) -> Artifact:
+    name = stage.__name__.rsplit(".", 1)[1]
+    return publish(root, name, lambda work: stage.run(Job(name, settings, dict(inputs), work)))
+
+
+class Quadrants:
+    """An encoder whose patches are an image's quadrants and whose channels are their colours."""
+
+    size, grid, mean_colour, resample = 16, (2, 2), (0, 0, 0), Image.Resampling.BICUBIC
+
+    def encode(self, images_bhwc: Any) -> torch.Tensor:
+        x = torch.from_numpy(images_bhwc).float().reshape(-1, 2, 8, 2, 8, 3)
+        return x.mean(dim=(2, 4)).flatten(1, 2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def inputs(root: Path, folder: Path) -> dict[str, Artifact]:
+    """All that the stages around the pipeline read, but for a real SAE and real images."""
+    pipeline = publish(root, "train_diffusion", lambda w: shutil.copytree(folder, w / "model"))
+    lines = root / "prompts.txt"
+    # Every third caption: each split has all colours and grounds.
+    order = [CAPTIONS[i] for first in range(3) for i in range(first, 18, 3)]
+    lines.write_text("\n".join([*order, order[0], ""]))
+    settings = {
+        "encoder": {"source": {"kind": "standin", "family": "clip"}, "layer": 0},
+        "pipeline": SETTINGS.model_dump(),
+        "prompts": PromptSettings(file=str(lines), split_sizes=(6, 6, 6)).model_dump(),
+    }
+    prompts = run(root, prompt_features, settings, pipeline=pipeline)
+    rng = np.random.default_rng(0)
+    encoder, size = torch.from_numpy(rng.normal(0, 1, (8, 12)).astype(np.float32)), 12
+    weights = {
+        "W_enc": encoder,
+        "W_dec": encoder.T / encoder.norm(dim=0)[:, None],
+        "b_dec": torch.zeros(8),
+        "b_enc": torch.zeros(size),
+    }
+    planted = SparseAutoencoder(SaeConfig("standard", 8, size, layer=0, name="planted"), weights)
+    sae = publish(root, "train_vision_sae", lambda work: save_sae(work, planted))
+    by_image = {"labels": LabelVisionSettings(by="image", min_share=0.1).model_dump()}
+    labels = run(root, label_vision_latents, by_image, features=prompts, records=prompts, sae=sae)
+
+    def write_features(work: Path) -> None:
+        writer = FeatureWriter(work / "features.zarr", [str(i) for i in range(36)], (2, 2), 3)
+        writer.write_shard(0, rng.uniform(0, 255, (36, 4, 3)).astype(np.float16))
+        writer.close()
+
+    records = [
+        Record(str(i), "train" if i < 18 else "test", str(i), 16, 16, captions=(CAPTIONS[i % 18],))
+        for i in range(36)
+    ]
+    return {
+        "pipeline": pipeline,
+        "prompts": prompts,
+        "sae": sae,
+        "labels": labels,
+        "features": publish(root, "features", write_features),
+        "records": publish(
+            root, "records", lambda w: write_records(w / "records.parquet", records)
+        ),
+    }
+
+
+OWN: dict[str, Any] = {
+    "pipeline": PipelineSettings(steps=2, batch_size=64).model_dump(),
+    "layer": 0,
+    "encoder": {"source": {"kind": "standin", "family": "clip"}},
+    "attributes": {"colour": ["red", "orange", "blue"], "ground": ["sand", "water"]},
+    "probe": {"regularisation": 1.0, "iterations": 20},
+}
+
+
+def test_prompts_stand_where_images_do(inputs: dict[str, Artifact], pipeline: TextToImage) -> None:
+    features = FeatureReader(inputs["prompts"].store("features.zarr"))
+    records = read_records(inputs["prompts"].file("records.parquet"))
+    texts = [record.captions[0] for record in records]
+    # Without the begin token; the longest prompt's end is the last.
+    assert features.shape == (18, 7, 8)
+    expected = pipeline.stream(texts)[:, 1:]
+    np.testing.assert_allclose(features.read(range(18)), expected, atol=2e-3)
+    assert sorted(texts) == sorted(CAPTIONS)
+    assert [len(records.rows_of(split)) for split in ("train", "validation", "test")] == [6] * 3
+
+
+def test_what_there_is_too_little_of_is_named(
+    root: Path, inputs: dict[str, Artifact], tmp_path: Path
+) -> None:
+    (lines := tmp_path / "few.txt").write_text("a red cat\na blue cat\na red cat\n")
+    few = PromptSettings(file=str(lines), split_sizes=(1, 1, 1)).model_dump()
+    settings = {"encoder": {"layer": 0}, "pipeline": SETTINGS.model_dump(), "prompts": few}
+    with pytest.raises(UserError, match=r"few\.txt hold none for split 'test'"):
+        run(root, prompt_features, settings, pipeline=inputs["pipeline"])
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    with pytest.raises(UserError, match="need a caption each"):
+        train_standin_pipeline(StandinPipeline(), images, ["a cat", ""], tmp_path)
+    with pytest.raises(UserError, match="2 images are fewer than the batch of 32"):
+        train_standin_pipeline(StandinPipeline(), images, ["a cat", "a cat"], tmp_path)
+
+
+def test_steering_from_prompts_to_figures(
+    root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusion_inputs, "_encoder", lambda job: Quadrants())
+    steering = SteeringSettings(targets=2, coefficients=(1.0, 8.0), development=2, test=3)
+    own = {**OWN, "steering": steering.model_dump()}
+    done, again = (run(root, diffusion_steering, own, **inputs) for _ in range(2))
+    assert done.digest == again.digest
+    assert {"grids/colour.png", "grids/ground.png"} <= set(done.checksums)
+    items = pq.read_table(done.file("items.parquet")).to_pylist()
+    tried = {}
+    for item in items:
+        if item["split"] == "validation" and item["target"] == "blue":
+            edit = (item["method"], round(item["coefficient"], 6))
+            tried.setdefault(edit, []).append((item["prompt"], item["before_colour"]))
+    methods = (LATENT, RANDOM, RANDOM_LATENT)
+    assert set(tried) == {(PROMPT, 0)} | {(m, c) for m in methods for c in (1, 8)}
+    # The same unedited images for all, of prompts that tell another colour.
+    assert len({tuple(found) for found in tried.values()}) == 1
+    assert all("blue" not in text for text, _ in tried[PROMPT, 0])
+    ablated = [item for item in items if item["kind"] == "ablate"]
+    assert all(item["target"] in item["prompt"] for item in ablated)
+    prompts = read_prompts(Job("", {}, dict(inputs), root))
+    rows = prompts.rows["validation"]
+    for target in pq.read_table(done.file("targets.parquet")).to_pylist():
+        told = np.array([[target["target"] in prompts.text[row]] for row in rows])
+        auroc = selectivity(prompts.score_ns[rows], told)[:, 0]
+        assert target["auroc"] == auroc.max() == auroc[target["latent"]]
+        assert target["random_latent"] != target["latent"]
+    assert {each["method"] for each in read_result(done)["methods"]} == {*methods, PROMPT}
+
+
+def test_discovery_from_prompts_to_figures(
+    root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusion_inputs, "_encoder", lambda job: Quadrants())
+    settings = AttributeSettings(proposals=8, steered=2, max_share=1.0, prompts=2)
+    own = {**OWN, "discovery": settings.model_dump()}
+    done = run(root, attribute_discovery, own, **inputs)
+    items = pq.read_table(done.file("items.parquet")).to_pylist()
+    assert [item["proposed"] for item in items] == [True] * 8 + [False] * 8
+    known = {word for words in OWN["attributes"].values() for word in words}
+    # The first two whose name a probe knows were steered.
+    asked = [i for i, item in enumerate(items) if item["proposed"] and item["name"] in known][:2]
+    assert [i for i, item in enumerate(items) if not np.isnan(item["gain"])] == asked
+    assert len(asked) == 2
+
+
+def test_quarters_tell_places_and_the_maximum_what_is_small() -> None:
+    x = np.zeros((1, 9, 1))
+    x[0, 2] = 3  # right, in the first of three rows
+    np.testing.assert_array_equal(pooled(x, (3, 3)), [[0, 1.5, 0, 0, 3]])
+    np.testing.assert_array_equal(pooled(x[:, 2:3], (1, 1)), [[3, 3]])

@@ -1,0 +1,129 @@
+"""Telling images apart: scores against their definitions, curves against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vista.metrics.ood_detection import ood_detection, told_apart
+from vista.metrics.ood_scores import (
+    SCORES,
+    ClassGaussians,
+    Images,
+    class_profiles,
+    knn_distance,
+    ood_scores,
+    profile_divergence,
+)
+
+SETTINGS = {
+    "neighbours": 2,
+    "components": 8,
+    "smoothing": 0.01,
+    "regularisation": 1.0,
+    "iterations": 50,
+    "seed": 0,
+}
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_curves_equal_scikit_learn_ties_too(decimals: int) -> None:
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    rng = np.random.default_rng(decimals)
+    inside = rng.normal(1, 1, 83).round(decimals)
+    outside = rng.normal(0, 1, 61).round(decimals)
+    auroc, fpr = told_apart(inside, outside, seed=0, resamples=300)
+    truth, both = np.repeat([1, 0], [83, 61]), np.concatenate([inside, outside])
+    assert auroc[0] == pytest.approx(roc_auc_score(truth, both))
+    wrong, right, _ = roc_curve(truth, both, drop_intermediate=False)
+    assert fpr[0] == pytest.approx(wrong[np.argmax(right >= 0.95)])
+    assert auroc[1:].mean() == pytest.approx(auroc[0], abs=0.01)
+    assert 0.02 < auroc[1:].std() < 0.06
+    reverse, _ = told_apart(-inside, -outside, seed=0, resamples=0)
+    assert reverse[0] == pytest.approx(1 - auroc[0])
+
+
+def test_the_threshold_lets_95_of_100_pass() -> None:
+    inside, outside = np.arange(100), np.array([4.5, 5.0, 5.5, 99.5])
+    assert told_apart(inside, outside, 0, 0)[1] == pytest.approx([0.75])
+    with pytest.raises(ValueError, match="one image or more"):
+        told_apart(inside, [], 0, 0)
+
+
+def test_resamples_are_paired_and_rows_say_of_what() -> None:
+    rng = np.random.default_rng(0)
+    inside, outside = ({name: rng.random(n) for name in SCORES} for n in (40, 30))
+    for scores in (inside, outside):
+        scores["knn_raw"] = scores["knn_latents"] * 2 + 1
+    found = ood_detection(
+        inside, {"d": ("far", outside)}, n_fitted=7, seed=0, resamples=50, level=0.9
+    )
+    rows = {row.metric: row for row in found.rows()}
+    gain, auroc = rows["ood_knn_gain:knn_raw@far:d"], rows["ood_auroc:knn_latents@far:d"]
+    assert (gain.value, gain.ci_low, gain.ci_high, gain.chance) == (0, 0, 0, 0)
+    assert auroc.ci_low is not None and auroc.ci_high is not None
+    assert auroc.ci_low < auroc.value < auroc.ci_high
+    assert (auroc.chance, auroc.n) == (0.5, 70)
+    assert rows["ood_fpr95:random@far:d"].chance == 0.95
+    assert rows["ood_images@far:d"].value == 30
+    random, value = rows["ood_knn_gain:knn_random@far:d"], auroc.value
+    assert random.value == pytest.approx(value - rows["ood_auroc:knn_random@far:d"].value)
+    assert len(rows) == 2 * len(SCORES) + 3
+
+
+def test_neighbours_are_of_unit_vectors() -> None:
+    fit = np.array([[1.0, 0], [0, 1], [-1, 0]])
+    judged = np.array([[5.0, 0], [3, 3], [0, 0]])
+    for k, wanted in (
+        (1, [0, np.sqrt(2 - np.sqrt(2)), np.sqrt(2)]),
+        (2, [np.sqrt(2), np.sqrt(2 - np.sqrt(2)), np.sqrt(2)]),
+    ):
+        np.testing.assert_allclose(knn_distance(fit, judged, k), wanted, atol=1e-7)
+
+
+def test_gaussians_share_the_covariance_of_their_classes() -> None:
+    rng = np.random.default_rng(0)
+    class_n = np.arange(4000) % 2
+    x = rng.normal(0, [1, 3], (4000, 2)) + np.array([[0, 0], [40, 0]])[class_n]
+    near = ClassGaussians(x, np.arange(4000), class_n, components=5, seed=0)
+    judged = np.array([[2.0, 0], [0, 6], [40, 6], [38, 0]])
+    np.testing.assert_allclose(near.distance(judged), [2, 2, 2, 2], rtol=0.1)
+
+
+def test_divergence_from_the_nearest_profile() -> None:
+    # The image of both classes counts for each.
+    fit = np.array([[2.0, 0, 0], [0, 4, 0], [3, 3, 0]])
+    profiles = class_profiles(fit, np.array([0, 1, 2, 2]), np.array([0, 1, 0, 1]), 0.3)
+    np.testing.assert_allclose(profiles, [[0.625, 0.275, 0.1], [0.275, 0.625, 0.1]])
+    found = profile_divergence(profiles, np.array([[9.0, 0, 0], [1, 1, 0], [0, 0, 0]]))
+    mixed = np.log(0.5) - np.log(0.625 * 0.275) / 2
+    nothing = np.log(1 / 3) - np.log(0.625 * 0.275 * 0.1) / 3
+    np.testing.assert_allclose(found, [-np.log(0.625), mixed, nothing], rtol=1e-6)
+
+
+def images(centres: np.ndarray, n: int, rng: np.random.Generator) -> Images:
+    """Latents and raw features around `centres`, in turn."""
+    at = centres[np.arange(n) % len(centres)]
+    noisy = (at + rng.normal(0, 0.3, (n, at.shape[1]))).astype(np.float32)
+    error = rng.random(n) + (0 if len(centres) > 1 else 2)
+    latents = np.maximum(noisy, 0)
+    return Images(latents, latents[:, ::-1], noisy, error.astype(np.float32))
+
+
+def test_every_score_but_the_random_one_tells_what_is_far() -> None:
+    rng = np.random.default_rng(0)
+    centres = 4 * np.eye(12)
+    fit, same = images(centres[:6], 120, rng), images(centres[:6], 60, rng)
+    far = images(centres[8:9], 60, rng)
+    classes = [(f"class{n % 6}",) for n in range(120)]
+    scores = ood_scores(fit, classes, {"same": same, "far": far}, **SETTINGS)
+    assert list(scores["far"]) == list(SCORES)
+    for name in SCORES:
+        auroc = told_apart(scores["same"][name], scores["far"][name], 0, 0)[0][0]
+        assert auroc > 0.95 if name != "random" else 0.3 < auroc < 0.7, name
+    assert np.all(scores["same"]["max_softmax_raw"] <= 1)
+    with pytest.raises(ValueError, match=r"classes \(1\)"):
+        ood_scores(fit, [("one",)] * 120, {}, **SETTINGS)
+    with pytest.raises(ValueError, match="200 neighbours of 120"):
+        ood_scores(fit, classes, {}, **{**SETTINGS, "neighbours": 200})

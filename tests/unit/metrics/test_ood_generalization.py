@@ -1,0 +1,101 @@
+"""Probes under a shift that is planted in the raw features and spares the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from vista.metrics.ood_generalization import (
+    ClassImages,
+    OodGeneralizationResult,
+    anova_f,
+    ood_generalization,
+)
+
+CLASSES = ("ant", "bee", "cow", "doe")
+
+
+def planted(n: int, seed: int, classes: Sequence[str] = CLASSES, shift: float = 0) -> ClassImages:
+    """Latents 1 to 4 are the classes, beside two of noise and one that never fires; `shift` goes
+    along the raw direction that tells the first two classes apart. Random ones tell nothing."""
+    rng = np.random.default_rng(seed)
+    name_n = np.array(classes)[np.arange(n) % len(classes)]
+    hot = (name_n[:, None] == np.array(CLASSES)).astype(float)
+    raw = 3 * hot + rng.normal(0, 0.3, (n, 4)) + shift * np.array([1, -1, 0, 0])
+    latents = np.concatenate([rng.random((n, 1)), hot, rng.random((n, 1)), np.zeros((n, 1))], 1)
+    return ClassImages({"latents": latents, "raw": raw, "random": rng.random((n, 6))}, name_n)
+
+
+@pytest.fixture(scope="module")
+def result() -> OodGeneralizationResult:
+    fit = planted(122, 0)
+    sets = {"all": planted(40, 2, shift=4), "some": planted(30, 3, ("bee", "cow"))}
+    inside = planted(80, 1)
+    # One of the classes that `some` lacks is always taken for another.
+    inside.vectors["latents"][inside.class_n == "doe"] = [0, 1, 0, 0, 0, 0, 0]
+    return ood_generalization(
+        fit,
+        inside,
+        sets,
+        sizes=(4, 2),
+        regularisation=1.0,
+        iterations=100,
+        seed=0,
+        resamples=200,
+        level=0.95,
+    )
+
+
+def test_latents_keep_what_raw_features_lose(result: OodGeneralizationResult) -> None:
+    inside, shifted = result.inside.accuracy, result.sets["all"]
+    assert inside["latents"].value == 0.75 and inside["raw"].value == 1
+    # The two best latents name their two classes, and one more at most by its silence.
+    assert 0.5 <= inside["latents_2"].value <= 0.75
+    assert inside["pca_2"].value is not None and inside["pca_2"].value > 0.5
+    assert shifted.accuracy["latents"].value == shifted.accuracy["latents_4"].value == 1
+    # Bees, and whatever is pulled towards ants, are taken for ants.
+    assert shifted.accuracy["raw"].value <= 0.75
+    assert shifted.drop["raw"].value == pytest.approx(1 - shifted.accuracy["raw"].value)
+    assert shifted.drop["raw"].ci_low > 0.1
+    for rival, gain in shifted.gain.items():
+        assert gain.value == pytest.approx(1 - shifted.accuracy[rival].value)
+    assert shifted.accuracy["random"].value < 0.6
+    # 122 images: ants are in the majority, as the first.
+    assert inside["raw"].chance == shifted.accuracy["raw"].chance == 0.25
+
+
+def test_a_set_is_compared_on_the_classes_that_it_has(result: OodGeneralizationResult) -> None:
+    some = result.sets["some"]
+    assert (some.n_classes, some.accuracy["latents"].n, some.accuracy["latents"].chance) == (
+        2,
+        30,
+        0,
+    )
+    assert some.accuracy["latents"].value == 1
+    assert some.drop["latents"].value == 0
+
+
+def test_rows_and_what_is_left_out(result: OodGeneralizationResult) -> None:
+    rows = {row.metric: row for row in result.rows()}
+    of = {"latents", "latents_2", "latents_4", "raw", "raw_2", "random", "random_2", "random_4"}
+    # Of four raw channels, the four best are all.
+    assert set(result.inside.accuracy) == {*of, "pca_2"}
+    assert {f"probe_drop:{each}@some" for each in of} < set(rows)
+    assert rows["probe_accuracy:latents"].n == 80
+    assert rows["probe_gain:raw"].value == -0.25
+    assert len(rows) == 11 + 2 * (11 + 9)
+
+
+def test_columns_are_ranked_as_scikit_learn_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.feature_selection import f_classif
+
+    monkeypatch.setattr("vista.metrics.ood_generalization._COLUMNS", 3)
+    one = planted(50, 0)
+    latents = one.vectors["latents"][:, [0, 5, 6]] + [0, 0, 7]
+    found = anova_f(latents, one.class_n)
+    np.testing.assert_allclose(found[:2], f_classif(latents[:, :2], one.class_n)[0])
+    assert found[2] == -1
+    # Constant within every class: nothing ranks higher.
+    assert np.argsort(-anova_f(one.vectors["latents"], one.class_n))[:4].min() == 1

@@ -1,0 +1,83 @@
+"""Both experiments out of distribution in the report, out of made-up rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vista.metrics.ood_scores import SCORES
+from vista.report.ood import ood_detection_section, ood_generalization_section
+from vista.report.ood_figure import ood_detection_figure, ood_generalization_figure
+from vista.report.table import LongTable, figures_of
+
+SAES = ("relu", "topk")
+PROBES = ("latents", "latents_8", "latents_32", "raw", "raw_8", "pca_8", "random", "random_8")
+
+
+@pytest.fixture(scope="module")
+def found(make_row: Callable[..., dict[str, Any]]) -> LongTable:
+    rng = np.random.default_rng(0)
+    figures = []
+    for sae in SAES:
+        told = []
+        for where in ("far:digits", "near:novel"):
+            for score in SCORES:
+                value = 0.5 if score == "random" else 0.7 + 0.2 * rng.random()
+                told.append(make_row(f"ood_auroc:{score}@{where}", value, chance=0.5, n=700))
+                told.append(make_row(f"ood_fpr95:{score}@{where}", 1 - value, chance=0.95, n=700))
+            told.append(make_row(f"ood_knn_gain:knn_raw@{where}", 0.1234, chance=0.0, n=700))
+            told.append(make_row(f"ood_knn_gain:knn_random@{where}", 0.02, chance=0.0, n=700))
+            told.append(make_row(f"ood_images@{where}", 300.0, n=300))
+        probed = [make_row("probe_gain:raw", 0.0987, n=160)]
+        for of in PROBES:
+            probed.append(make_row(f"probe_accuracy:{of}", 0.9, chance=0.02, n=160))
+            probed.append(make_row(f"probe_accuracy:{of}@noise", 0.7, chance=0.03, n=150))
+            probed.append(make_row(f"probe_drop:{of}@noise", 0.2, chance=0.0, n=150))
+        probed.append(make_row("probe_gain:raw@noise", 0.05, n=150))
+        point = {"encoder": "dinov2", "method": sae}
+        figures += figures_of({**point, "metric": "ood_detection"}, told)
+        figures += figures_of({**point, "metric": "ood_generalization"}, probed)
+    return LongTable(figures)
+
+
+def test_scores_stand_in_rows_and_near_sets_first(found: LongTable) -> None:
+    auroc, fpr = ood_detection_section(found).grids
+    assert list(auroc.header[3:]) == ["near:novel, n = 400 + 300", "far:digits, n = 400 + 300"]
+    assert len(auroc.rows) == 2 * (len(SCORES) + 2) and len(fpr.rows) == 2 * len(SCORES)
+    assert auroc.rows[9][:4] == ["dinov2", "relu", "random", "0.500 [0.460, 0.540]"]
+    assert auroc.rows[10][2:] == ["knn_latents - knn_raw", *["0.123 [0.083, 0.163]"] * 2]
+    assert fpr.rows[9][3] == "0.500 [0.460, 0.540]"
+
+
+def test_probes_stand_from_all_numbers_to_few(found: LongTable) -> None:
+    accuracy, drop = ood_generalization_section(found).grids
+    assert list(accuracy.header[3:]) == ["held out, n = 160", "noise, n = 150"]
+    wanted = ["latents", "latents_32", "latents_8", "raw", "raw_8", "pca_8", "random", "random_8"]
+    assert [row[2] for row in accuracy.rows[:11]] == [
+        *wanted,
+        "latents - raw",
+        "latents - random",
+        "chance",
+    ]
+    assert accuracy.rows[0][3:] == ["0.900 [0.860, 0.940]", "0.700 [0.660, 0.740]"]
+    assert accuracy.rows[10][3:] == ["0.020", "0.030"]
+    assert [row[3] for row in drop.rows] == ["0.200 [0.160, 0.240]"] * 2 * len(PROBES)
+
+
+def test_figures_draw_every_row_once(found: LongTable) -> None:
+    nothing = LongTable([])
+    assert ood_detection_figure(nothing) is None and ood_generalization_figure(nothing) is None
+    assert not ood_detection_section(nothing).grids[0].rows
+    assert not ood_generalization_section(nothing).grids[0].rows
+    scores, probes = ood_detection_figure(found), ood_generalization_figure(found)
+    assert scores is not None and probes is not None
+    near, far = scores.axes
+    assert (near.get_title(loc="left"), far.get_title(loc="left")) == ("near: novel", "far: digits")
+    # Of either SAE its own scores; those without an SAE once.
+    assert [len(each.lines[0].get_xdata()) for each in far.containers] == [4, 4, 6]
+    own, noise = probes.axes
+    assert [len(each.lines[0].get_xdata()) for each in noise.containers] == [3, 3, 2, 1, 2]
+    assert own.get_ylabel().startswith("dinov2")

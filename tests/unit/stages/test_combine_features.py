@@ -1,0 +1,136 @@
+"""Two encoders' features as one: which number lies where, and pairs that do not go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from vista.artifacts import Artifact, Job, open_artifact, publishing
+from vista.artifacts import Record as ArtifactRecord
+from vista.config.encoders import EncoderSettings, refuse_unfit_parts
+from vista.errors import UserError
+from vista.plan import load_plan
+from vista.stages import combine_features
+from vista.stages.latent_inputs import read_geometry
+from vista.store.features import FeatureReader, FeatureWriter
+
+# More than one shard.
+IDS = [f"image_{i}" for i in range(260)]
+PLACING = {"size": 16, "patch": 8, "fit": "pad"}
+
+
+def features(
+    root: Path, name: str, width: int, ids: list[str] = IDS, side: int = 2, **placing: Any
+) -> Artifact:
+    rng = np.random.default_rng(width)
+    with publishing(root, "features", name, ArtifactRecord("features", {}, {}, "", {})) as work:
+        assert work is not None
+        writer = FeatureWriter(work / "features.zarr", ids, (side, side), width)
+        for shard in range(writer.shards):
+            shape = (len(writer.shard_images(shard)), side * side, width)
+            writer.write_shard(shard, rng.normal(size=shape).astype(np.float16))
+        writer.close()
+        (work / "geometry.json").write_text(json.dumps({**PLACING, **placing}))
+    return open_artifact(root / "features" / name)
+
+
+def combine(root: Path, how: str, *parts: Artifact) -> Artifact:
+    settings = {"encoder": {"source": {"kind": "combined", "how": how}}}
+    with publishing(root, "combine_features", how, ArtifactRecord("x", {}, {}, "", {})) as work:
+        assert work is not None
+        combine_features.run(Job("x", settings, {"features": list(parts)}, work))
+    return open_artifact(root / "combine_features" / how)
+
+
+def test_channels_stand_side_by_side_and_tokens_in_turn(tmp_path: Path) -> None:
+    # The same patches of a larger input are the same parts of an image.
+    parts = [features(tmp_path, "a", 3), features(tmp_path, "b", 5, size=32, patch=16)]
+    a, b = (FeatureReader(part.store("features.zarr")).read(range(260)) for part in parts)
+    both = combine(tmp_path, "concat", *parts)
+    reader = FeatureReader(both.store("features.zarr"))
+    assert (reader.grid, reader.image_ids) == ((2, 2), IDS)
+    np.testing.assert_array_equal(reader.read(range(260)), np.concatenate([a, b], axis=2))
+    assert read_geometry(both) == {**PLACING, "per_patch": 1}
+    turns = combine(tmp_path, "interleave", *parts)
+    reader = FeatureReader(turns.store("features.zarr"))
+    x = reader.read(range(260))
+    assert (reader.grid, x.shape) == ((2, 4), (260, 8, 5))
+    np.testing.assert_array_equal(x[:, 0::2, :3], a)
+    np.testing.assert_array_equal(x[:, 1::2], b)
+    assert not x[:, 0::2, 3:].any()
+    assert read_geometry(turns) == {**PLACING, "per_patch": 2}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"ids": IDS[::-1]}, "another order"),
+        ({"side": 3, "size": 24}, "grids are 2 x 2 and 3 x 3"),
+        ({"fit": "crop"}, "16, 8, pad and 16, 8, crop"),
+        ({"size": 18}, "16, 8, pad and 18, 8, pad"),
+    ],
+)
+def test_a_pair_that_does_not_go_together_is_refused(
+    tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        combine(tmp_path, "concat", features(tmp_path, "a", 3), features(tmp_path, "b", 3, **other))
+
+
+def test_a_combined_encoder_is_one_of_the_sweep() -> None:
+    content = yaml.safe_load((Path(__file__).parents[3] / "config" / "default.yaml").read_text())
+    first, second = list(content["encoders"])[:2]
+    source = {"kind": "combined", "encoders": [first, second]}
+    content |= {"metrics": {"probe": {}}, "interventions": None, "paper_faithful": True}
+    content["encoders"] |= {
+        "both": {"source": source},
+        "turns": {"source": {**source, "how": "interleave"}},
+    }
+    plan = load_plan(content)
+    combined = [node for node in plan.nodes.values() if node.stage == "combine_features"]
+    # Each for training and for evaluation, which crops here; the parts are nodes of their own.
+    assert sorted(n.name for n in combined) == ["both", "both-crop", "turns", "turns-crop"]
+    for node in combined:
+        parts = node.inputs["features"]
+        assert isinstance(parts, tuple)
+        assert all((each.stage, each.folder) in plan.nodes for each in parts)
+        fits = {each.settings["encoder"]["fit"] for each in parts}
+        assert fits == {"crop" if node.name.endswith("-crop") else "pad"}
+    projectors = [n for n in plan.nodes.values() if n.stage == "train_projector"]
+    assert {"both", "turns"} < {n.name.split("-")[0] for n in projectors}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"both": {"kind": "combined", "encoders": ["a", "c"]}}, "names 'c'; there are a, b, both"),
+        ({"both": {"kind": "combined", "encoders": ["a", "a"]}}, "names 'a' twice"),
+        (
+            {
+                "x": {"kind": "combined", "encoders": ["a", "b"]},
+                "y": {"kind": "combined", "encoders": ["a", "x"]},
+            },
+            r"encoders\.y\.source\.encoders names 'x', which is combined itself",
+        ),
+    ],
+)
+def test_parts_are_two_other_encoders(more: dict[str, Any], message: str) -> None:
+    plain = {"kind": "standin", "family": "clip"}
+    sources = {"a": plain, "b": plain, **more}
+    encoders = {k: EncoderSettings.model_validate({"source": v}) for k, v in sources.items()}
+    with pytest.raises(ValueError, match=message):
+        refuse_unfit_parts(encoders)
+
+
+def test_what_the_parts_say_is_not_said_again() -> None:
+    source = {"kind": "combined", "encoders": ["a", "b"]}
+    both = EncoderSettings.model_validate({"source": source, "layer": 3})
+    with pytest.raises(
+        ValueError, match=r"encoders\.both\.layer has no effect: set it for a and b"
+    ):
+        refuse_unfit_parts({"both": both})

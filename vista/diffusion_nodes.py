@@ -1,0 +1,97 @@
+"""The artifacts around a text-to-image pipeline: its training, the SAE on its text encoder, and
+what is measured by steering it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vista.config.diffusion import AttributeSettings, DiffusionSettings
+from vista.config.pipeline import CheckpointPipeline
+from vista.node import Node, dump, pick
+from vista.vision_sae_nodes import VisionSaeNodes
+
+if TYPE_CHECKING:
+    from vista.nodes import Builder
+
+# The name of the pipeline's text encoder in the table, in the place of a vision SAE's.
+METHOD = "text_encoder"
+
+
+class DiffusionBuilder:
+    """Makes the nodes of a run's experiments on a text-to-image pipeline."""
+
+    def __init__(
+        self, builder: Builder, settings: DiffusionSettings, discovery: AttributeSettings | None
+    ) -> None:
+        self.builder, self.settings, self.discovery = builder, settings, discovery
+        self.judge = settings.judged_by or next(
+            name for name, each in builder.config.encoders.items() if each.source.kind != "combined"
+        )
+        self.data = builder.sets[settings.data]
+        source = settings.pipeline.source
+        self._model: dict[str, Node] = {}
+        self._pipeline = dump(settings.pipeline)
+        if not isinstance(source, CheckpointPipeline):
+            made = Node("train_diffusion", settings.data, dump(source), self.data.inputs)
+            self._model["pipeline"] = made
+            # The recipe is the training's alone.
+            self._pipeline["source"] = {"kind": "standin"}
+
+    def nodes(self) -> Iterator[Node]:
+        """Yield what is measured."""
+        settings = self.settings
+        if settings.steering is None and self.discovery is None:
+            return
+        prompts = self._prompts()
+        sae = self._sae(prompts)
+        features = self.builder.set_features(self.judge, settings.data)
+        inputs = {
+            **self._model,
+            "prompts": prompts,
+            **sae._asdict(),
+            "features": features,
+            "records": self.data.records,
+        }
+        if encoder := self.builder.encoders[self.judge]:
+            inputs["encoder"] = encoder
+        own = {
+            "pipeline": self._pipeline,
+            "layer": settings.layer,
+            "encoder": features.order["encoder"],
+            "attributes": dump(settings)["attributes"],
+            "probe": pick(settings, "regularisation", "iterations"),
+        }
+        for stage, key, part in (
+            ("diffusion_steering", "steering", settings.steering),
+            ("attribute_discovery", "discovery", self.discovery),
+        ):
+            if part is not None:
+                every = {**own, key: dump(part)}
+                yield Node(stage, settings.data, every, inputs, features.modules)
+
+    def _prompts(self) -> Node:
+        settings = self.settings
+        # What reads features asks which block of which family they are of; here of CLIP's text.
+        source: dict[str, Any] = {"kind": "standin", "family": "clip"}
+        if isinstance(settings.pipeline.source, CheckpointPipeline):
+            path = f"{settings.pipeline.source.path}/{METHOD}"
+            source = {"kind": "checkpoint", "family": "clip", "path": path}
+        own: dict[str, Any] = {
+            "encoder": {"source": source, "layer": settings.layer},
+            "pipeline": {key: self._pipeline[key] for key in ("source", "device", "batch_size")},
+            "prompts": dump(settings.prompts),
+        }
+        file = settings.prompts.file
+        inputs = {**self._model, "records": self.data.records}
+        return Node("prompt_features", settings.data, own, inputs, files=(file,) if file else ())
+
+    def _sae(self, prompts: Node) -> VisionSaeNodes:
+        entry, where = self.settings.sae, f"{self.settings.data}-{METHOD}"
+        read = {"features": prompts, "records": prompts}
+        sae = Node("train_vision_sae", where, {"sae": dump(entry.train), "name": where}, read)
+        inputs = {**read, "sae": sae}
+        check = Node("check_vision_sae", where, {"check": dump(entry.check)}, inputs)
+        gated = {**inputs, "check": check}
+        labels = Node("label_vision_latents", where, {"labels": dump(entry.labels)}, gated)
+        return VisionSaeNodes(sae, check, labels)

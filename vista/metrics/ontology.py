@@ -1,0 +1,246 @@
+"""What do latents name in WordNet, how general is it, and how much of the data's ontology is named?
+
+*Probing the Representational Power of Sparse Autoencoders in Vision Models* (arXiv 2508.11277)
+recovers a model's ontology from the lowest common hypernym of a latent's top images, and reports
+ontological coverage; details are not public, so the definitions are ours:
+
+- The tree is what the data's classes have above them in WordNet (a synset may have several
+  hypernyms). Depth: the longest way up to the root; height: the longest way down to a class.
+- A latent names the deepest synset that at least the share `purity` of its top images lie at or
+  below (of equally deep ones that with more images). An image without an object, or of classes that
+  WordNet lacks, counts and lies below nothing. The root is no name.
+- Ontological coverage: share of the inner synsets that some latent names. Inner are those below the
+  root with two classes or more below them; of several with the same classes only the deepest, for
+  no other is the lowest common hypernym of anything.
+
+Chance: the classes of all labelled top images are permuted among them, the mean over permutations.
+
+Shape letters: s latent (or neuron), k top image, e distinct set of classes, t synset of the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import DEFAULT_LEVEL, DEFAULT_RESAMPLES, bootstrap_mean
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
+_ROUNDING = 1e-6  # of shares in float32
+# The classes of each latent's top images, strongest first: by latent, by image.
+Places = Sequence[Sequence[Sequence[str]]]
+
+
+class DictionaryOntology(BaseModel):
+    """What one dictionary names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    coverage: Estimate = Field(
+        description="Ontological coverage: share of inner synsets that a latent names; n synsets."
+    )
+    height: Estimate = Field(
+        description="Mean height of the named synsets, 0: a single class; n latents with a name."
+    )
+    named: Estimate = Field(
+        description="Share of latents that name a synset; n latents with enough top images."
+    )
+    covered: list[str] = Field(description="The inner synsets that are named, from the root down.")
+
+
+class OntologyResult(MetricResult):
+    """What each dictionary names in WordNet."""
+
+    purity: float = Field(description="Share of a latent's top images below what it names.")
+    classes: int = Field(description="Classes of the data that WordNet has.")
+    unknown: list[str] = Field(description="Classes that WordNet lacks, left out, sorted.")
+    inner: dict[str, str] = Field(description="Inner synsets, each with its first word.")
+    dictionaries: dict[str, DictionaryOntology] = Field(description="By name of the dictionary.")
+
+    def rows(self) -> list[Row]:
+        """Three rows a dictionary."""
+        return [
+            figure.row(f"{metric}:{name}")
+            for name, each in sorted(self.dictionaries.items())
+            for metric, figure in (
+                ("ontological_coverage", each.coverage),
+                ("synset_height", each.height),
+                ("named_latents", each.named),
+            )
+        ]
+
+
+def ontology(
+    above: Mapping[str, Sequence[str]],
+    words: Mapping[str, str],
+    synset_of: Mapping[str, str],
+    unknown: Sequence[str],
+    dictionaries: Mapping[str, Places],
+    *,
+    purity: float,
+    min_images: int,
+    permutations: int,
+    seed: int,
+    bootstrap_seed: int = 0,
+    resamples: int = DEFAULT_RESAMPLES,
+    level: float = DEFAULT_LEVEL,
+) -> tuple[OntologyResult, dict[str, list[Any]]]:
+    """Place the latents of each dictionary in the data's tree.
+
+    Args:
+        above: Each synset of the tree and its hypernyms, every synset after its hypernyms.
+        words: The first word of each synset.
+        synset_of: Class -> its synset, for the classes that WordNet has.
+        unknown: Classes that it lacks.
+        dictionaries: Name -> the classes of each latent's top images.
+        purity: Share in 0..1 of a latent's top images below the synset that it names.
+        min_images: Top images that a latent needs.
+        permutations: Of the classes of top images.
+        seed: Of the permutations.
+        bootstrap_seed: Of the intervals, over latents (coverage: over inner synsets).
+        resamples: Bootstrap samples.
+        level: Coverage of the intervals.
+
+    Returns:
+        The result, and columns of one row a latent with enough top images: dictionary, latent,
+        synset and word (None: no name), height, share (of its top images below it), images.
+    """
+    tree = _tree(above, set(synset_of.values()))
+    draws = (bootstrap_seed, resamples, level)
+    found: dict[str, DictionaryOntology] = {}
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("dictionary", "latent", "synset", "word", "height", "share", "images")
+    }
+    for name, places in dictionaries.items():
+        latents = [latent for latent, each in enumerate(places) if len(each) >= min_images]
+        index_sk, below_et = _index([places[latent] for latent in latents], synset_of, tree)
+        images_s = np.array([len(places[latent]) for latent in latents], dtype=np.int64)
+        share_st = _shares(index_sk, below_et, images_s)
+        named_s = tree.named(share_st, purity)
+        # The names of the latents, and under each permutation of the labels.
+        names = [
+            named_s,
+            *(
+                tree.named(_shares(each, below_et, images_s), purity)
+                for each in _permuted(index_sk, permutations, seed)
+            ),
+        ]
+        covered = tree.inner[np.isin(tree.inner, named_s)]
+        found[name] = DictionaryOntology(
+            coverage=_estimate([np.isin(tree.inner, each) for each in names], draws),
+            height=_estimate([tree.height_t[each[each >= 0]] for each in names], draws),
+            named=_estimate([each >= 0 for each in names], draws),
+            covered=[tree.synsets[t] for t in covered],
+        )
+        columns["dictionary"] += [name] * len(latents)
+        columns["latent"] += latents
+        columns["images"] += images_s.tolist()
+        for row, t in enumerate(named_s.tolist()):
+            named: tuple[Any, ...] = (None,) * 4
+            if t >= 0:
+                synset = tree.synsets[t]
+                named = (synset, words[synset], int(tree.height_t[t]), float(share_st[row, t]))
+            for column, value in zip(("synset", "word", "height", "share"), named, strict=True):
+                columns[column].append(value)
+    result = OntologyResult(
+        purity=purity,
+        classes=len(synset_of),
+        unknown=sorted(unknown),
+        inner={tree.synsets[t]: words[tree.synsets[t]] for t in tree.inner},
+        dictionaries=found,
+    )
+    return result, columns
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Synsets above the data's classes: their names, depth and height, which is an inner one, and
+    which lie at or above which (at_or_above: synset -> places)."""
+
+    synsets: list[str]
+    depth_t: Integers
+    height_t: Integers
+    rooted_t: Bools
+    inner: Integers
+    at_or_above: Mapping[str, Bools]
+
+    def named(self, share_st: NDArray[np.float32], purity: float) -> Integers:
+        """The synset that each latent names [s], -1 for none."""
+        # A share is at most 1: it decides among equally deep ones alone.
+        depth_t = self.depth_t.astype(np.float32)
+        key_st = np.where(
+            (share_st >= purity - _ROUNDING) & ~self.rooted_t, 2 * depth_t + share_st, -1
+        )
+        return np.where(key_st.max(axis=1) < 0, -1, key_st.argmax(axis=1))
+
+
+def _tree(above: Mapping[str, Sequence[str]], classes: set[str]) -> _Tree:
+    synsets = list(above)
+    place = {synset: t for t, synset in enumerate(synsets)}
+    depth_t, height_t = (np.zeros(len(synsets), dtype=np.int64) for _ in range(2))
+    at_or_above: dict[str, Bools] = {}
+    for t, (synset, hypernyms) in enumerate(above.items()):
+        at_or_above[synset] = np.arange(len(synsets)) == t
+        for each in hypernyms:
+            depth_t[t] = max(depth_t[t], depth_t[place[each]] + 1)
+            at_or_above[synset] |= at_or_above[each]
+    for synset in reversed(synsets):
+        for each in above[synset]:
+            height_t[place[each]] = max(height_t[place[each]], height_t[place[synset]] + 1)
+    rooted_t = np.array([not hypernyms for hypernyms in above.values()], dtype=bool)
+    below_ct = np.stack([at_or_above[synset] for synset in sorted(classes)])
+    deepest: dict[bytes, int] = {}
+    for t in np.flatnonzero((below_ct.sum(axis=0) > 1) & ~rooted_t).tolist():
+        best = deepest.setdefault(below_ct[:, t].tobytes(), t)
+        if depth_t[t] > depth_t[best]:
+            deepest[below_ct[:, t].tobytes()] = t
+    inner = np.array(sorted(deepest.values()), dtype=np.int64)
+    return _Tree(synsets, depth_t, height_t, rooted_t, inner, at_or_above)
+
+
+def _index(places: Places, synset_of: Mapping[str, str], tree: _Tree) -> tuple[Integers, Bools]:
+    """Each top image's set of classes [s, k], 0 for none known (and no image), and which synsets
+    [e, t] each set lies at or below."""
+    sets: dict[tuple[str, ...], int] = {(): 0}
+    index_sk = np.zeros((len(places), max(map(len, places), default=0)), dtype=np.int64)
+    for row, images in enumerate(places):
+        for rank, classes in enumerate(images):
+            known = tuple(sorted({synset_of[each] for each in classes if each in synset_of}))
+            index_sk[row, rank] = sets.setdefault(known, len(sets))
+    below_et = np.zeros((len(sets), len(tree.synsets)), dtype=bool)
+    for known, e in sets.items():
+        for synset in known:
+            below_et[e] |= tree.at_or_above[synset]
+    return index_sk, below_et
+
+
+def _shares(index_sk: Integers, below_et: Bools, images_s: Integers) -> NDArray[np.float32]:
+    """Share of each latent's top images at or below each synset, [s, t]."""
+    count_st = np.zeros((len(index_sk), below_et.shape[1]), dtype=np.float32)
+    for index_s in index_sk.T:
+        count_st += below_et[index_s]
+    return np.asarray(count_st / images_s[:, None], dtype=np.float32)
+
+
+def _permuted(index_sk: Integers, permutations: int, seed: int) -> Iterator[Integers]:
+    rng = np.random.default_rng(seed)
+    labelled_sk = index_sk > 0
+    for _ in range(permutations):
+        shuffled_sk = index_sk.copy()
+        shuffled_sk[labelled_sk] = rng.permutation(index_sk[labelled_sk])
+        yield shuffled_sk
+
+
+def _estimate(values: Sequence[NDArray[Any]], draws: tuple[int, int, float]) -> Estimate:
+    """A mean with its interval, of the first values; the others' means give the chance level."""
+    means = [float(each.mean()) for each in values[1:] if len(each)]
+    chance = sum(means) / len(means) if means else None
+    return estimate(bootstrap_mean(values[0], *draws), len(values[0]), chance)

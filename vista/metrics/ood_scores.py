@@ -1,0 +1,232 @@
+"""Scores of how well an image fits the distribution that they were fitted on; larger fits better.
+
+Of an SAE's latents z (the maximum over patches), arXiv 2508.11277 being public in its abstract
+only, so that the definitions are ours:
+
+    reconstruction       - mean over patches of |SAE(x) - x|^2 / |x|^2
+    knn_latents          - distance to the k-th nearest image, of z / |z|
+    mahalanobis_latents  - Mahalanobis distance to the nearest class mean
+    profile_latents      - KL(z / sum z || nearest class activation profile)
+
+and their rivals on raw features x (the mean over patches):
+
+    knn_raw              as above (Sun et al. 2022, arXiv 2204.06507)
+    mahalanobis_raw      as above (Lee et al. 2018, arXiv 1807.03888)
+    max_softmax_raw      largest probability of a linear probe (arXiv 1610.02136)
+    energy_raw           log sum exp of its logits (Liu et al. 2020, arXiv 2010.03759)
+
+and their controls:
+
+    knn_random           knn_latents on a random dictionary of the SAE's size and sparsity
+    random               drawn uniformly
+
+What needs classes counts an image once for each class that it shows: a scene of two objects
+speaks for both, and an image of one class is what it always is.
+
+Legend: n image, d width, s latent, q (image, class) pair, c class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.metrics.logistic import fit_logistic
+
+Floats = NDArray[np.float64]
+
+SAE_SCORES = ("reconstruction", "knn_latents", "mahalanobis_latents", "profile_latents")
+RAW_SCORES = ("knn_raw", "mahalanobis_raw", "max_softmax_raw", "energy_raw")
+CONTROLS = ("knn_random", "random")
+SCORES = (*SAE_SCORES, *RAW_SCORES, *CONTROLS)
+
+# Rows whose similarities to all fitted images are held at once.
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images as the scores see them: latents [n, s], those of a random dictionary [n, s], raw
+    features [n, d], SAE errors [n]."""
+
+    latents_ns: NDArray[np.float32]
+    random_ns: NDArray[np.float32]
+    raw_nd: NDArray[np.float32]
+    error_n: NDArray[np.float32]
+
+
+_SPACES: dict[str, Callable[[Images], NDArray[np.float32]]] = {
+    "latents": lambda images: images.latents_ns,
+    "raw": lambda images: images.raw_nd,
+    "random": lambda images: images.random_ns,
+}
+
+
+def ood_scores(
+    fit: Images,
+    classes: Sequence[Sequence[str]],
+    judged: Mapping[str, Images],
+    *,
+    neighbours: int,
+    components: int,
+    smoothing: float,
+    regularisation: float,
+    iterations: int,
+    seed: int,
+) -> dict[str, dict[str, Floats]]:
+    """Fit all scores on `fit` and return those of each judged set, [n] by set and name.
+
+    Args:
+        fit: The images of the distribution.
+        classes: The classes that each of them shows; two or more in all.
+        judged: Sets of images, by name.
+        neighbours: k of the nearest-neighbour distance.
+        components: Principal components that Mahalanobis distances are measured in, at most.
+        smoothing: Share of the uniform distribution in every class profile.
+        regularisation: scikit-learn's C of the linear probe.
+        iterations: Of its solver.
+        seed: Of the control and of the components.
+
+    Raises:
+        ValueError: Fewer images than neighbours, or fewer than two classes.
+    """
+    if len(fit.error_n) < neighbours:
+        raise ValueError(f"{neighbours} neighbours of {len(fit.error_n)} images")
+    names, class_q = np.unique([name for each in classes for name in each], return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"too few classes ({len(names)}) where scores need two")
+    image_q = np.repeat(np.arange(len(classes)), [len(each) for each in classes])
+    found: dict[str, dict[str, Floats]] = {
+        name: {"reconstruction": -each.error_n.astype(np.float64)} for name, each in judged.items()
+    }
+    for space, vectors in _SPACES.items():
+        unit_nd = _unit(vectors(fit))
+        for name, each in judged.items():
+            found[name][f"knn_{space}"] = -knn_distance(unit_nd, vectors(each), neighbours)
+    for space in ("latents", "raw"):
+        vectors = _SPACES[space]
+        gaussians = ClassGaussians(vectors(fit), image_q, class_q, components, seed)
+        for name, each in judged.items():
+            found[name][f"mahalanobis_{space}"] = -gaussians.distance(vectors(each))
+    profiles_cs = class_profiles(fit.latents_ns, image_q, class_q, smoothing)
+    probe = fit_logistic(
+        fit.raw_nd[image_q], names[class_q], regularisation=regularisation, iterations=iterations
+    )
+    rng = np.random.default_rng(seed)
+    for name, each in judged.items():
+        energy_n, largest_n = _probe_scores(probe.decision_function(each.raw_nd))
+        found[name] |= {
+            "profile_latents": -profile_divergence(profiles_cs, each.latents_ns),
+            "max_softmax_raw": largest_n,
+            "energy_raw": energy_n,
+            "random": rng.random(len(each.error_n)),
+        }
+    return {name: {score: scores[score] for score in SCORES} for name, scores in found.items()}
+
+
+def knn_distance(fit_unit_nd: NDArray[Any], x_nd: NDArray[Any], neighbours: int) -> Floats:
+    """Distance [n] of each x / |x| to the `neighbours`-th nearest of the unit rows."""
+    x_nd = _unit(x_nd)
+    out_n = np.empty(len(x_nd))
+    for start in range(0, len(x_nd), _ROWS):
+        near = x_nd[start : start + _ROWS] @ fit_unit_nd.T
+        out_n[start : start + _ROWS] = np.partition(near, -neighbours, axis=1)[:, -neighbours]
+    # Rows of zeros are as far from everything as orthogonal ones.
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * out_n, 0)))
+
+
+class ClassGaussians:
+    """One Gaussian a class, of one covariance, in principal components.
+
+    The covariance is that of the (image, class) pairs around their class means, shrunk as by
+    Ledoit and Wolf (2004): a dictionary has more latents than there are images.
+    """
+
+    def __init__(
+        self,
+        x_nd: NDArray[Any],
+        image_q: NDArray[np.int64],
+        class_q: NDArray[np.int64],
+        components: int,
+        seed: int,
+    ) -> None:
+        from sklearn.covariance import ledoit_wolf
+        from sklearn.decomposition import PCA
+
+        size = min(components, *x_nd.shape)
+        solver = "randomized" if size < min(x_nd.shape) else "full"
+        self._pca = PCA(size, svd_solver=solver, random_state=seed)
+        z_nk = self._pca.fit_transform(x_nd).astype(np.float64)
+        means_ck = _class_means(z_nk, image_q, class_q)
+        covariance, _ = ledoit_wolf(z_nk[image_q] - means_ck[class_q], assume_centered=True)
+        self._cholesky = np.linalg.cholesky(covariance)
+        self._means_ck = self._whitened(means_ck)
+
+    def distance(self, x_nd: NDArray[Any]) -> Floats:
+        """Mahalanobis distance [n] to the nearest class mean."""
+        z_nk = self._whitened(self._pca.transform(x_nd).astype(np.float64))
+        square_nc = (
+            np.square(z_nk).sum(1)[:, None]
+            - 2 * z_nk @ self._means_ck.T
+            + np.square(self._means_ck).sum(1)
+        )
+        return np.asarray(np.sqrt(np.maximum(square_nc.min(axis=1), 0)))
+
+    def _whitened(self, z_nk: Floats) -> Floats:
+        from scipy.linalg import solve_triangular
+
+        return np.asarray(solve_triangular(self._cholesky, z_nk.T, lower=True).T)
+
+
+def class_profiles(
+    latents_ns: NDArray[Any], image_q: NDArray[np.int64], class_q: NDArray[np.int64], share: float
+) -> Floats:
+    """Mean over a class's images of z / sum z, with `share` of the uniform distribution, [c, s]."""
+    profiles_cs = _class_means(_distribution(latents_ns), image_q, class_q)
+    return np.asarray((1 - share) * profiles_cs + share / latents_ns.shape[1])
+
+
+def profile_divergence(profiles_cs: Floats, latents_ns: NDArray[Any]) -> Floats:
+    """KL(z / sum z || profile) in nats of the nearest profile, [n]."""
+    log_cs = np.log(profiles_cs)
+    out_n = np.empty(len(latents_ns))
+    for start in range(0, len(latents_ns), _ROWS):
+        p_ns = _distribution(latents_ns[start : start + _ROWS]).astype(np.float64)
+        own_n = (p_ns * np.log(np.where(p_ns > 0, p_ns, 1))).sum(axis=1)
+        out_n[start : start + _ROWS] = own_n - (p_ns @ log_cs.T).max(axis=1)
+    return out_n
+
+
+def _unit(x_nd: NDArray[Any]) -> NDArray[Any]:
+    """Rows of length 1; a row of zeros stays."""
+    norm_n1 = np.linalg.norm(x_nd, axis=1, keepdims=True)
+    return np.asarray(x_nd / np.where(norm_n1 > 0, norm_n1, 1))
+
+
+def _distribution(latents_ns: NDArray[Any]) -> NDArray[Any]:
+    """Rows of sum 1; an image on which no latent fires has the uniform one."""
+    sum_n1 = latents_ns.sum(axis=1, keepdims=True)
+    uniform = np.float32(1 / latents_ns.shape[1])
+    return np.where(sum_n1 > 0, latents_ns / np.where(sum_n1 > 0, sum_n1, 1), uniform)
+
+
+def _class_means(
+    x_nd: NDArray[Any], image_q: NDArray[np.int64], class_q: NDArray[np.int64]
+) -> Floats:
+    """Mean of each class's images [c, d], in float64."""
+    classes = range(int(class_q.max()) + 1)
+    return np.stack([x_nd[image_q[class_q == c]].mean(axis=0, dtype=np.float64) for c in classes])
+
+
+def _probe_scores(logits: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Energy (its negative: log sum exp) and largest probability of each image, [n]."""
+    # Of two classes scikit-learn gives one logit, the other being 0.
+    logits_nc = np.stack([np.zeros(len(logits)), logits], 1) if logits.ndim == 1 else logits
+    logits_nc = logits_nc.astype(np.float64)
+    top_n = logits_nc.max(axis=1)
+    energy_n = top_n + np.log(np.exp(logits_nc - top_n[:, None]).sum(axis=1))
+    return energy_n, np.exp(top_n - energy_n)

@@ -1,0 +1,215 @@
+"""Shared latents: which latents of a text SAE are selective for a concept in words and in images.
+
+Selective: the AUROC with which the latent's activation tells the tokens of the concept from all
+others reaches a bound. On text the tokens of the concept are those of its word, on images the
+patches that it covers. Chance is exact and without a draw: the words of one concept with the
+patches of every other one. (Definitions ours: of arXiv 2508.11277 the abstract alone is public.)
+
+Legend of shape suffixes: n entry (a latent that fires on a token), t token, c concept, s latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+class LayerShared(BaseModel):
+    """Selective latents of one layer, or (layer null) of any layer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int | None = Field(description="Residual stream after this block, counted from 0.")
+    shared: Estimate = Field(
+        description="Share of concepts with a latent that is selective for them on text and on "
+        "images. Chance: on the text of one concept and the images of another, mean over all pairs."
+    )
+    on_text: Estimate = Field(description="Share of concepts with a latent selective on text.")
+    on_images: Estimate = Field(description="Share of concepts with a latent selective on images.")
+    transfer: Estimate | None = Field(
+        description="Of each concept's best latent on text, the AUROC on images, mean over "
+        "concepts. Chance: on the images of every other concept. Null over layers."
+    )
+
+    def rows(self) -> list[Row]:
+        """Return the rows of this layer."""
+        rows = [
+            self.shared.row("shared_concepts", self.layer),
+            self.on_text.row("selective_concepts", self.layer, "control"),
+            self.on_images.row("selective_concepts", self.layer, "image"),
+        ]
+        if self.transfer is not None:
+            rows.append(self.transfer.row("transfer_auroc", self.layer, "image"))
+        return rows
+
+
+class SharedLatentsResult(MetricResult):
+    """Shared latents of all layers."""
+
+    min_auroc: float = Field(description="AUROC from which a latent is selective.")
+    n_concepts: int = Field(description="Concepts with enough images and texts.")
+    n_too_rare: int = Field(description="Concepts left out: in too few images or texts.")
+    layers: list[LayerShared] = Field(description="One entry a layer, ascending.")
+    any_layer: LayerShared = Field(description="A latent of any layer counts.")
+
+    def rows(self) -> list[Row]:
+        """Return rows per layer, then those of any layer (layer null)."""
+        return [row for part in (*self.layers, self.any_layer) for row in part.rows()]
+
+
+def mark(token_m: IntArray, concept_m: IntArray, n_tokens: int, n_concepts: int) -> Any:
+    """Return which concepts each token is of as scipy.sparse [t, c]; a pair may come twice."""
+    from scipy.sparse import csr_array
+
+    token_m, concept_m = np.unique(np.stack([token_m, concept_m]), axis=1)
+    return csr_array((np.ones(len(token_m)), (token_m, concept_m)), (n_tokens, n_concepts))
+
+
+def selectivity(
+    latent_n: NDArray[Any],
+    token_n: NDArray[Any],
+    value_n: NDArray[Any],
+    positive_tc: Any,
+    size: int,
+) -> FloatArray:
+    """AUROC of each of `size` latents for each concept over all tokens [s, c], exactly.
+
+    A latent is 0 on most tokens, so only its entries are ranked: its zeros share one rank below
+    them. Half of ties count. NaN for a concept of no token, or of all.
+
+    Args:
+        latent_n: Latent of each entry, below `size`.
+        token_n: Token of each entry.
+        value_n: Activation of each entry, above 0.
+        positive_tc: Which concepts each token is of, as `mark` gives it.
+        size: Number of latents.
+    """
+    from scipy.sparse import csr_array
+
+    n_tokens = positive_tc.shape[0]
+    order = np.lexsort((value_n, latent_n))
+    latent_n, token_n, value_n = latent_n[order], token_n[order], value_n[order]
+    place_n = np.arange(len(order))
+    starts_n = np.ones(len(order), dtype=bool)
+    starts_n[1:] = (latent_n[1:] != latent_n[:-1]) | (value_n[1:] != value_n[:-1])
+    # Equal values share the mean of their places.
+    tie_n = np.cumsum(starts_n) - 1
+    rank_n = (np.bincount(tie_n, place_n) / np.maximum(np.bincount(tie_n), 1))[tie_n]
+    fired_s = np.bincount(latent_n, minlength=size)
+    first_s = np.cumsum(fired_s) - fired_s
+    zeros_s = n_tokens - fired_s
+    rank_n += 1 + (zeros_s - first_s)[latent_n]
+
+    def sums(weight_n: FloatArray) -> FloatArray:
+        weight_st = csr_array((weight_n, (latent_n, token_n)), (size, n_tokens))
+        return np.asarray((weight_st @ positive_tc).toarray(), dtype=np.float64)
+
+    positive_c = positive_tc.sum(axis=0)
+    silent_sc = positive_c - sums(np.ones(len(order)))
+    rank_sc = sums(rank_n) + silent_sc * ((zeros_s + 1) / 2)[:, None]
+    pairs_c = positive_c * (n_tokens - positive_c)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((rank_sc - positive_c * (positive_c + 1) / 2) / pairs_c)
+
+
+def least_entries(positive_tc: Any, min_auroc: float) -> float:
+    """Tokens on which a latent must fire to reach `min_auroc` for some concept.
+
+    One that is silent on a share q of the positives wins at most half of their pairs.
+    """
+    return (2 * min_auroc - 1) * float(positive_tc.sum(axis=0).min())
+
+
+@dataclass(frozen=True)
+class LayerSelectivity:
+    """AUROC of each latent for each concept, by kind of token.
+
+    `image_sc` may be NaN for latents that cannot reach the bound on images, but not for
+    `best_c`, each concept's best latent on text (the first of equals).
+    """
+
+    text_sc: FloatArray
+    image_sc: FloatArray
+    best_c: IntArray
+
+
+def shared_latents(
+    layers: Mapping[int, LayerSelectivity],
+    *,
+    min_auroc: float,
+    n_too_rare: int,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> SharedLatentsResult:
+    """Return which concepts have a latent that is selective in words and images.
+
+    Args:
+        layers: AUROCs by layer, all over the same concepts, two or more.
+        min_auroc: AUROC from which a latent is selective.
+        n_too_rare: Concepts that were left out, for the record.
+        seed: Seed of the bootstrap over concepts.
+        resamples: Number of resamples.
+        level: Coverage of the intervals.
+
+    Raises:
+        ValueError: Fewer than two concepts: there is no other one to compare with.
+    """
+    n_concepts = next(iter(layers.values())).text_sc.shape[1]
+    if n_concepts < 2:
+        raise ValueError(f"{n_concepts} concepts: there is no other one to compare with")
+    draws = (seed, resamples, level)
+
+    def share(own_c: NDArray[Any], chance: float | None = None) -> Estimate:
+        return estimate(bootstrap_mean(own_c, *draws), n_concepts, chance)
+
+    def summary(layer: int | None, both_cc: BoolArray, kinds: Sequence[BoolArray]) -> LayerShared:
+        own_c = np.diagonal(both_cc)
+        text_c, image_c = (np.asarray(selective_sc.any(axis=0)) for selective_sc in kinds)
+        transfer = None
+        if layer is not None:
+            best_cc = layers[layer].image_sc[layers[layer].best_c]
+            transfer = share(np.diagonal(best_cc), off_diagonal(best_cc))
+        return LayerShared(
+            layer=layer,
+            shared=share(own_c, off_diagonal(both_cc)),
+            on_text=share(text_c),
+            on_images=share(image_c),
+            transfer=transfer,
+        )
+
+    parts, found = [], []
+    for layer, given in sorted(layers.items()):
+        # NaN reaches no bound.
+        kinds = [given.text_sc >= min_auroc, given.image_sc >= min_auroc]
+        both_cc = kinds[0].T.astype(np.float32) @ kinds[1].astype(np.float32) > 0
+        parts.append(summary(layer, both_cc, kinds))
+        found.append((both_cc, *kinds))
+    both, text, image = zip(*found, strict=True)
+    every = [np.concatenate(text), np.concatenate(image)]
+    return SharedLatentsResult(
+        min_auroc=min_auroc,
+        n_concepts=n_concepts,
+        n_too_rare=n_too_rare,
+        layers=parts,
+        any_layer=summary(None, np.logical_or.reduce(both), every),
+    )
+
+
+def off_diagonal(values_cc: NDArray[Any]) -> float:
+    """Mean over all pairs of two different concepts."""
+    n = len(values_cc)
+    return float((values_cc.sum(dtype=np.float64) - np.trace(values_cc)) / (n * (n - 1)))

@@ -1,0 +1,55 @@
+"""Figure of attribute discovery: how much of the world proposals find, beside random latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vista.report import style
+from vista.report.escape import mathtext
+from vista.report.table import LongTable, over_seeds
+
+_NAMES = {
+    "discovery_precision": "precision",
+    "discovery_verified": "verified",
+    "discovery_precision:verified": "precision of verified",
+    "discovery_steered": "steers images",
+}
+
+
+def attributes_figure(table: LongTable) -> Any | None:
+    """A bar for precision, verification and each attribute's recall; crosses are chance."""
+    found = table.of_stage("attribute_discovery")
+    if not found:
+        return None
+    bars = []
+    for metric in dict.fromkeys(f.metric for f in found):
+        summary = over_seeds([f for f in found if f.metric == metric])
+        if summary is not None:
+            name = _NAMES.get(metric, f"found: {metric.rpartition('@')[2]}")
+            bars.append((f"{name} (n = {summary.n})", summary))
+    # Precision first, top down.
+    bars.sort(key=lambda bar: bar[0].startswith("found"), reverse=True)
+    figure, axes = style.panels([""], ["proposed latents of the text encoder"], height=3.2)
+    axis = axes[0, 0]
+    for y, (_, summary) in enumerate(bars):
+        low = summary.mean if summary.low is None else summary.low
+        high = summary.mean if summary.high is None else summary.high
+        error = [[max(0.0, summary.mean - low)], [max(0.0, high - summary.mean)]]
+        look = style.further_style(1)
+        axis.barh(y, summary.mean, xerr=error, color=look["color"], height=0.6, alpha=0.8)
+        if summary.chance is not None:
+            axis.plot(summary.chance, y, "x", color=style.TEXT_COLOUR, label="random latents")
+    axis.set_yticks(range(len(bars)), [mathtext(name) for name, _ in bars])
+    axis.set_xlim(0, 1.02)
+    axis.set_xlabel("share")
+    axis.grid(axis="y", visible=False)
+    handles, _ = axis.get_legend_handles_labels()
+    style.legend_below(figure, handles)
+    style.heading(
+        figure,
+        "Attributes found in the text encoder",
+        "Proposals, their order and names come from prompts alone; the world's attributes judge. "
+        "Bars: 95 % intervals over proposals (found: over values). Crosses: as many random "
+        "latents; for steering a random direction.",
+    )
+    return figure

@@ -1,0 +1,88 @@
+"""Stage: the features of two encoders as those of one, shard by shard (arXiv 2406.16860).
+
+Features stay as they are: nothing is standardised.
+
+Legend of shape suffixes: b image, p patch token, d channel.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.artifacts import Job
+from vista.errors import UserError
+from vista.progress import progress
+from vista.stages.latent_inputs import GEOMETRY, read_geometry
+from vista.store.features import FeatureReader, FeatureWriter
+
+
+def run(job: Job) -> None:
+    """Read two stores of features; write features.zarr and geometry.json.
+
+    concat: the channels of both at each patch. interleave: two tokens a patch, first those of the
+    first encoder, the narrower ones padded with zeros at the end; the grid is twice as wide.
+
+    Raises UserError where the stores hold other images or another order of them, or where their
+    patches are not the same parts of an image.
+    """
+    given = job.input_list("features")
+    readers = [FeatureReader(each.store("features.zarr")) for each in given]
+    first, second = readers
+    if first.image_ids != second.image_ids:
+        raise UserError(
+            f"{given[0].path} and {given[1].path} hold other images, or another order of them; run "
+            "the workflow again so that both come from one data set"
+        )
+    places = [read_geometry(each) for each in given]
+    if first.grid != second.grid or _patches(places[0]) != _patches(places[1]):
+        grids = " and ".join(f"{rows} x {columns}" for rows, columns in (first.grid, second.grid))
+        raise UserError(
+            f"a combined encoder needs two whose patches are the same parts of an image; the grids "
+            f"are {grids} (size, patch and fit: {_told(places[0])} and {_told(places[1])}): choose "
+            "another pair"
+        )
+    interleaved = job.settings["encoder"]["source"]["how"] == "interleave"
+    widths = [reader.shape[2] for reader in readers]
+    rows, columns = first.grid
+    writer = FeatureWriter(
+        job.work / "features.zarr",
+        first.image_ids,
+        grid=(rows, columns * (1 + interleaved)),
+        d_vision=max(widths) if interleaved else sum(widths),
+    )
+    combined = _interleaved if interleaved else _concatenated
+    done = writer.done_shards()
+    for shard in progress(range(writer.shards), desc="features", unit="shard"):
+        if shard not in done:
+            images = writer.shard_images(shard)
+            writer.write_shard(shard, combined(*(reader.read(images) for reader in readers)))
+    writer.close()
+    placing = places[0] | {"per_patch": 1 + interleaved}
+    text = json.dumps(placing, sort_keys=True) + "\n"
+    (job.work / GEOMETRY).write_text(text, encoding="utf-8")
+
+
+def _concatenated(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([a_bpd, b_bpd], axis=2)
+
+
+def _interleaved(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
+    b, p, _ = a_bpd.shape
+    width = max(a_bpd.shape[2], b_bpd.shape[2])
+    out_bpd = np.zeros((b, 2 * p, width), np.result_type(a_bpd, b_bpd))
+    out_bpd[:, 0::2, : a_bpd.shape[2]] = a_bpd
+    out_bpd[:, 1::2, : b_bpd.shape[2]] = b_bpd
+    return out_bpd
+
+
+def _patches(placing: dict[str, Any]) -> tuple[float, str]:
+    """What says where the patches lie: the side of one as a share of the input's, and the fit."""
+    return placing["patch"] / placing["size"], placing["fit"]
+
+
+def _told(placing: dict[str, Any]) -> str:
+    return ", ".join(str(placing[key]) for key in ("size", "patch", "fit"))

@@ -1,0 +1,111 @@
+"""Stage: which synsets of WordNet do latents name?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vista.artifacts import Job
+from vista.config.probing import OntologySettings
+from vista.config.vision_sae import LabelVisionSettings
+from vista.data.records import read_records
+from vista.data.wordnet import load_wordnet
+from vista.errors import UserError
+from vista.metrics.ontology import ontology
+from vista.stages.label_vision_latents import TOP_FILE
+from vista.stages.results import write_result
+from vista.stages.top_classes import classes_of_patches
+from vista.stages.vision_inputs import split_images
+from vista.store.features import FeatureReader
+
+if TYPE_CHECKING:
+    from vista.sae.neutral import SparseAutoencoder
+
+_ITEMS = pa.schema(
+    [
+        ("dictionary", pa.string()),
+        ("latent", pa.int32()),
+        ("synset", pa.string()),
+        ("word", pa.string()),
+        ("height", pa.int32()),
+        ("share", pa.float32()),
+        ("images", pa.int32()),
+    ]
+)
+
+
+def run(job: Job) -> None:
+    """Read WordNet, records, features and the labels of a vision SAE; write result and names.
+
+    Dictionaries: `sae`, whose top images the labels hold, and `neurons`, the features' channels,
+    whose top images are found by the same rule. A class that WordNet lacks is left out, with a
+    word on stderr.
+
+    Raises UserError where the data has no class that WordNet has, or WordNet cannot be read.
+    """
+    import torch
+
+    from vista.sae.vision_labels import label_places, top_patches
+
+    torch.set_num_threads(job.threads)
+    settings = OntologySettings.model_validate(job.settings)
+    labels = LabelVisionSettings.model_validate(job.input("labels").settings["labels"])
+    records_path = job.input("records").file("records.parquet")
+    records = read_records(records_path)
+    wordnet = load_wordnet(settings.wordnet)
+    classes = sorted(records.categories())
+    found = {each: settings.senses.get(each) or wordnet.synset(each) for each in classes}
+    synset_of = {each: synset for each, synset in found.items() if synset is not None}
+    unknown = [each for each in classes if each not in synset_of]
+    if not synset_of:
+        raise UserError(
+            f"{records_path}: {wordnet.source} has none of its {len(classes)} classes"
+            f"{''.join(f' ({each!r}, ...)' for each in unknown[:1])}; set probing.ontology.senses, "
+            "or wordnet to a folder of WordNet's files, or probing.ontology to null"
+        )
+    if unknown:
+        print(
+            f"ontology: {wordnet.source} lacks {len(unknown)} of {len(classes)} classes, which are "
+            f"left out: {', '.join(unknown[:10])}{', ...' * (len(unknown) > 10)}",
+            file=sys.stderr,
+        )
+    top = pq.read_table(job.input("labels").file(TOP_FILE)).to_pydict()
+    by_latent: list[list[list[str]]] = [[] for _ in range(max(top["latent"], default=-1) + 1)]
+    for latent, named in zip(top["latent"], top["classes"], strict=True):
+        by_latent[latent].append(named)
+    features = FeatureReader(job.input("features").store("features.zarr"))
+    images, rows = split_images(records, features, labels.split, "label_vision_latents.split")
+    neurons = label_places(
+        top_patches(_neurons(features.shape[2]), features, images, labels.top_k),
+        classes_of_patches(records, images, rows, job.input("features"), labels),
+    )
+    draws = settings.bootstrap
+    result, columns = ontology(
+        wordnet.above(synset_of.values()),
+        wordnet.names,
+        synset_of,
+        unknown,
+        {"sae": by_latent, "neurons": neurons},
+        purity=settings.purity,
+        min_images=labels.min_images,
+        permutations=settings.permutations,
+        seed=settings.seed,
+        bootstrap_seed=draws.seed,
+        resamples=draws.resamples,
+        level=draws.level,
+    )
+    write_result(job, result, pa.table(columns).cast(_ITEMS))
+
+
+def _neurons(d: int) -> SparseAutoencoder:
+    """The features' channels as a dictionary: each fires where it is above zero."""
+    import torch
+
+    from vista.sae.neutral import SaeConfig, SparseAutoencoder
+
+    config = SaeConfig("standard", d, d, layer=0, name="neurons", subtract_decoder_bias=False)
+    weights = {"W_enc": torch.eye(d), "W_dec": torch.eye(d)}
+    return SparseAutoencoder(config, {**weights, "b_enc": torch.zeros(d), "b_dec": torch.zeros(d)})

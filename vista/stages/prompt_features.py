@@ -1,0 +1,109 @@
+"""Stage: prompts -> the text encoder's residual stream, in the form that image features have.
+
+A prompt stands where an image does and a token where a patch does, so that the stages that train,
+check and label vision SAEs read it unchanged. The begin token is the same in all prompts and left
+out; so is what comes after the longest prompt's end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vista.artifacts import Job
+from vista.config.data import SPLITS
+from vista.config.diffusion import PromptSettings
+from vista.config.pipeline import PipelineSettings
+from vista.data.records import Box, Object, Record, read_records, write_records
+from vista.diffusion.attributes import words_of
+from vista.errors import UserError
+from vista.stages.diffusion_inputs import open_pipeline
+from vista.store.features import FeatureWriter
+
+
+def run(job: Job) -> None:
+    """Read the pipeline, and records or a text file; write features.zarr, geometry.json and
+    records.parquet, whose objects are a prompt's words: what latents are named by.
+
+    Raises UserError where a split has no prompt.
+    """
+    import torch
+
+    torch.set_num_threads(job.threads)
+    settings = PromptSettings.model_validate(job.settings["prompts"])
+    layer = int(job.settings["encoder"]["layer"])
+    pipeline_settings = PipelineSettings.model_validate(job.settings["pipeline"])
+    pipeline = open_pipeline(job, pipeline_settings, layer)
+    prompts = _prompts(job, settings)
+    for split, texts in prompts.items():
+        if not texts:
+            where = settings.file or "the captions"
+            raise UserError(f"probing.diffusion.prompts: {where} hold none for split {split!r}")
+    records = prompt_records(prompts, settings.max_word_share)
+    texts = [record.captions[0] for record in records]
+    batch = pipeline_settings.batch_size
+    # Its begin, the words, its end.
+    longest = 2 + max(
+        int(pipeline.words(texts[i : i + batch]).sum(dim=1).max())
+        for i in range(0, len(texts), batch)
+    )
+    writer = FeatureWriter(
+        job.work / "features.zarr",
+        [record.image_id for record in records],
+        grid=(1, longest - 1),
+        d_vision=pipeline.width,
+    )
+    for shard in sorted(set(range(writer.shards)) - writer.done_shards()):
+        rows = writer.shard_images(shard)
+        parts = [
+            pipeline.stream(texts[i : min(i + batch, rows.stop)])[:, 1:longest].numpy()
+            for i in range(rows.start, rows.stop, batch)
+        ]
+        writer.write_shard(shard, np.concatenate(parts))
+    writer.close()
+    write_records(job.work / "records.parquet", records)
+    geometry = {"fit": "pad", "patch": 1, "size": 1}
+    (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
+
+
+def _prompts(job: Job, settings: PromptSettings) -> dict[str, list[str]]:
+    """The distinct prompts of each split, those of a later one in no earlier one."""
+    if settings.file is not None:
+        path = Path(settings.file)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"probing.diffusion.prompts.file: {path}: {error}") from error
+        every = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        stops = np.cumsum(settings.split_sizes).tolist()
+        starts = [0, *stops[:-1]]
+        parts = [every[a:b] for a, b in zip(starts, stops, strict=True)]
+        return dict(zip(SPLITS, parts, strict=True))
+    table = read_records(job.input("records").file("records.parquet"))
+    found: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for split, size in zip(SPLITS, settings.split_sizes, strict=True):
+        captions = (r.captions[0] for r in table.select(table.rows_of(split)) if r.captions)
+        own = [text for text in dict.fromkeys(captions) if text not in seen][:size]
+        seen.update(own)
+        found[split] = own
+    return found
+
+
+def prompt_records(prompts: Mapping[str, Sequence[str]], max_word_share: float) -> list[Record]:
+    """A record of each prompt: its objects are its words, but for those of most prompts."""
+    every = [text for texts in prompts.values() for text in texts]
+    counts = Counter(word for text in every for word in set(words_of(text)))
+    common = {word for word, count in counts.items() if count > max_word_share * len(every)}
+    records = []
+    for split, texts in prompts.items():
+        for number, text in enumerate(texts):
+            words = [word for word in dict.fromkeys(words_of(text)) if word not in common]
+            objects = tuple(Object(word, Box(0, 0, 1, 1)) for word in words)
+            name = f"{split}_{number:06d}"
+            records.append(Record(name, split, name, 1, 1, captions=(text,), objects=objects))
+    return records

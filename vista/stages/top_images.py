@@ -1,0 +1,66 @@
+"""The contact sheet of a vision SAE's latents: their top images, as the encoder sees them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from vista.artifacts import Job
+from vista.data.geometry import ImageGeometry, prepare_image
+from vista.data.records import RecordTable
+from vista.stages.image_files import image_files
+from vista.stages.label_vision_latents import TOP_FILE
+from vista.stages.latent_inputs import read_geometry
+
+SHEET = "top_images"
+_DPI = 150
+_MARGIN = (255, 255, 255)
+
+
+def draw_top_images(
+    job: Job,
+    records: RecordTable,
+    score_s: NDArray[np.float64],
+    fired_s: NDArray[np.int64],
+    latents: int,
+    images: int,
+) -> None:
+    """Draw the latents with the highest scores into the job's work folder.
+
+    Of the latents that fire on `images` of the judged images or more: a few images that happen to
+    be alike would come first otherwise. Their top images are those that the labels were made of.
+    """
+    from vista.report import style
+    from vista.report.monosemanticity_sheet import sheet_figure, tile
+
+    order = np.argsort(np.where(fired_s >= images, -score_s, np.inf), kind="stable")
+    chosen = order[: min(latents, int((fired_s >= images).sum()))].tolist()
+    top = pq.read_table(
+        job.input("labels").file(TOP_FILE),
+        filters=[("latent", "in", chosen), ("rank", "<", images)],
+    ).to_pylist()
+    placing, source = read_geometry(job.input("features")), image_files(job)
+    square = ImageGeometry(placing["size"], placing["size"], **placing)
+    rows = []
+    for latent in chosen:
+        found = [row for row in top if row["latent"] == latent]
+        tiles = []
+        for row, record in zip(
+            found,
+            records.select(records.rows_by_id([row["image_id"] for row in found])),
+            strict=True,
+        ):
+            pixels = prepare_image(source.open(record), square.size, square.fit, _MARGIN)
+            box = square.patch_to_box(row["patch"]) if square.n_patches > 1 else None
+            tiles.append(tile(Image.fromarray(pixels), box))
+        rows.append((f"latent {latent}: {score_s[latent]:.2f}", tiles))
+    figure = sheet_figure(
+        rows,
+        "Top images of the most monosemantic latents",
+        f"With each latent's score; chosen by it, of those that fire on {images} judged images or "
+        "more. Outlined: the patch where the latent fires most.",
+    )
+    if figure is not None:
+        style.save(figure, job.work, SHEET, _DPI)
