@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import sys
 import tempfile
@@ -26,6 +27,8 @@ PARTS = sorted(each.name for each in pkgutil.iter_modules(cases.__path__))
 
 def main() -> int:
     """Run the parts and write the results."""
+    # As a job of the workflow by default has it; read when torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__.split(":")[0] + "."
     )

@@ -23,9 +23,12 @@ def describe() -> dict[str, Any]:
         if line.startswith("model name")
     ]
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import torch
+
     return {
         "processor": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "memory_gb": round(pages / 1e9),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "zarr", "numpy")},
@@ -36,7 +39,7 @@ def describe() -> dict[str, Any]:
 
 @cache
 def peak_flops() -> float:
-    """Floating point operations a second of a large float32 matrix product on all threads."""
+    """Floating point operations a second of a large float32 matrix product."""
     import torch
 
     n = 1536
