@@ -134,7 +134,7 @@ class DiffusionSettings(_Settings):
 class AttributeSettings(_Settings):
     """Attributes that latents of the text encoder find by themselves."""
 
-    proposals: int = Field(60, ge=1, description="latents that are proposed")
+    proposals: int = Field(40, ge=1, description="latents that are proposed, each of another name")
     steered: int = Field(
         30, ge=1, description="proposals with a name that probes know, best first, that are steered"
     )

@@ -39,7 +39,7 @@ class Proposal:
 
 
 class AttributesResult(MetricResult):
-    """Precision and recall of attribute discovery; chance: as many random latents."""
+    """Precision and recall of attribute discovery; chance: as many random latents with a name."""
 
     precision: Estimate = Field(
         description="Share of the proposals whose name is a value of a true attribute. n counts "

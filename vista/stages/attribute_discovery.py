@@ -1,9 +1,9 @@
 """Stage: propose latents of a text encoder's SAE that vary as attributes, name and verify them.
 
-Proposals come from the prompts of train alone: latents that fire on some prompts and not on most,
-by the variance that they write into the stream. Their names are their labels, words of their top
-prompts. They are ranked by how well they separate the prompts of validation with their name;
-verified on those of test, and by steering.
+Proposals come from prompts alone: latents that fire on some prompts of train and not on most, and
+that have a name, their label, a word of their top prompts. They are ranked by how well they
+separate the prompts of validation with their name, the best of each name alone; verified on those
+of test, and by steering. Random latents are of other names each, too.
 
 Legend: n prompt, s latent.
 """
@@ -42,18 +42,16 @@ def run(job: Job) -> None:
     pipeline = open_pipeline(job, pipeline_settings, int(job.settings["layer"]))
     prompts, judge = read_prompts(job), Judge(job)
     labels = read_labels(job.input("labels").file(FILE)).label_s
-    chosen = proposed_latents(
-        prompts.score_ns[prompts.rows["train"]],
-        prompts.sae.W_dec.detach().norm(dim=1).numpy(),
-        settings,
-    )
-    rng = np.random.default_rng(settings.seed)
-    alive = np.flatnonzero(prompts.score_ns[prompts.rows["train"]].max(axis=0) > 0)
-    drawn = rng.permutation(alive)[: len(chosen)]
+    score_ns = prompts.score_ns[prompts.rows["train"]]
     before, after = (_aurocs(prompts, labels, split) for split in ("validation", "test"))
-    chosen = chosen[np.argsort(-np.nan_to_num(before[chosen]), kind="stable")]
+    written_ns = score_ns * prompts.sae.W_dec.detach().norm(dim=1).numpy()
+    chosen = one_a_name(ranked(written_ns, before, settings), labels, settings.proposals)
+    rng = np.random.default_rng(settings.seed)
+    drawn = one_a_name(
+        rng.permutation(np.flatnonzero(score_ns.max(axis=0) > 0)), labels, len(chosen)
+    )
     proposals, random = (
-        [Proposal(latent, labels[latent], float(after[latent])) for latent in found.tolist()]
+        [Proposal(latent, labels[latent], float(after[latent])) for latent in found]
         for found in (chosen, drawn)
     )
     proposals = _steer(proposals, pipeline, prompts, judge, settings)
@@ -76,15 +74,24 @@ def run(job: Job) -> None:
     write_result(job, result, columns)
 
 
-def proposed_latents(
-    score_ns: NDArray[np.float32], norm_s: NDArray[np.float32], settings: AttributeSettings
+def ranked(
+    written_ns: NDArray[np.float32], auroc_s: NDArray[np.float64], settings: AttributeSettings
 ) -> NDArray[np.int64]:
-    """The latents that vary most, of those that fire on some prompts and not on most."""
-    share_s = (score_ns > 0).mean(axis=0)
-    varies_s = (score_ns * norm_s).var(axis=0)
-    fit_s = (share_s >= settings.min_share) & (share_s <= settings.max_share) & (varies_s > 0)
-    order = np.argsort(-varies_s, kind="stable")
-    return np.asarray(order[fit_s[order]][: settings.proposals])
+    """The latents with a name that fire on some prompts and not on most, by AUROC; of equal ones
+    those first that vary more in what they write."""
+    share_s = (written_ns > 0).mean(axis=0)
+    fit_s = (share_s >= settings.min_share) & (share_s <= settings.max_share)
+    order = np.lexsort((-written_ns.var(axis=0), -auroc_s))
+    return np.asarray(order[(fit_s & ~np.isnan(auroc_s))[order]])
+
+
+def one_a_name(latents: NDArray[np.int64], labels: Sequence[str | None], most: int) -> list[int]:
+    """The first latent of each name, at most so many."""
+    first: dict[str, int] = {}
+    for latent in latents.tolist():
+        if (name := labels[latent]) is not None:
+            first.setdefault(name, latent)
+    return list(first.values())[:most]
 
 
 def _aurocs(prompts: Prompts, labels: Sequence[str | None], split: str) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
 from vista.diffusion.probes import pooled
 from vista.errors import UserError
 from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity
+from vista.sae.label_table import FILE, LatentLabels, write_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import (
     attribute_discovery,
@@ -35,7 +36,7 @@ from vista.stages import (
     label_vision_latents,
     prompt_features,
 )
-from vista.stages.attribute_discovery import proposed_latents
+from vista.stages.attribute_discovery import one_a_name, ranked
 from vista.stages.diffusion_inputs import read_prompts
 from vista.stages.prompt_features import prompt_records
 from vista.stages.results import read_result
@@ -52,19 +53,30 @@ CAPTIONS = [
 SETTINGS = PipelineSettings(steps=2, batch_size=2)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train(out: Path) -> Path:
     torch.set_num_threads(1)
-    out = tmp_path_factory.mktemp("pipeline") / "model"
-    small = {"image_size": 16, "autoencoder_channels": 8, "autoencoder_sizes": 2, "channels": (8,)}
     recipe = StandinPipeline(
-        **small, text_width=8, heads=2, latent_channels=2, steps=2, autoencoder_steps=2,
-        batch_size=4, autoencoder_batch=4,
-    )  # fmt: skip
+        image_size=16,
+        autoencoder_channels=8,
+        autoencoder_sizes=2,
+        latent_channels=2,
+        autoencoder_steps=2,
+        autoencoder_batch=4,
+        channels=(8,),
+        text_width=8,
+        heads=2,
+        steps=2,
+        batch_size=4,
+    )
     images = np.random.default_rng(0).integers(0, 255, (18, 16, 16, 3), dtype=np.uint8)
     curve = train_standin_pipeline(recipe, images, CAPTIONS, out)
     assert curve["part"] == ["autoencoder"] * 2 + ["denoiser"] * 2
     return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("pipeline") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +86,15 @@ def pipeline(folder: Path) -> TextToImage:
 
 def made(pipeline: TextToImage, *samples: Sample) -> Any:
     return np.concatenate(list(pipeline.images(samples)))
+
+
+def test_training_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    again = train(tmp_path / "again")
+    files = [path.relative_to(again) for path in again.rglob("*") if path.is_file()]
+    assert Path("unet/diffusion_pytorch_model.safetensors") in files
+    assert [
+        file for file in files if (again / file).read_bytes() != (folder / file).read_bytes()
+    ] == []
 
 
 def test_words_are_the_prompts_own(pipeline: TextToImage) -> None:
@@ -183,16 +204,21 @@ def test_prompts_are_named_by_words_that_not_most_have() -> None:
     assert (one.split, one.captions) == ("train", (CAPTIONS[0],))
 
 
-def test_latents_that_vary_are_proposed() -> None:
-    score = np.zeros((10, 5), np.float32)
-    score[:, 0] = np.arange(10) + 1  # fires always
-    score[:4, 1] = 1
-    score[:1, 2] = 9  # fires too seldom
-    score[:3, 3] = 2
-    settings = AttributeSettings(min_share=0.2, max_share=0.5, proposals=2)
-    norms = np.array([1, 1, 1, 0.1, 1], np.float32)
-    assert proposed_latents(score, np.ones(5, np.float32), settings).tolist() == [3, 1]
-    assert proposed_latents(score, norms, settings).tolist() == [1, 3]
+def test_latents_that_vary_are_ranked_and_named_once() -> None:
+    written = np.zeros((10, 6), np.float32)
+    written[:, 0] = np.arange(10) + 1  # fires always
+    written[:4, 1] = 1
+    written[:1, 2] = 9  # fires too seldom
+    written[:3, 3] = 2
+    written[:3, 4:] = 3
+    auroc = np.array([1, 0.9, 1, 0.9, np.nan, 0.7])
+    settings = AttributeSettings(min_share=0.2, max_share=0.5)
+    # 3 varies more than 1; 4 has no name.
+    found = ranked(written, auroc, settings)
+    assert found.tolist() == [3, 1, 5]
+    labels = ["a", "red", "c", "red", None, "blue"]
+    assert one_a_name(found, labels, 9) == [3, 5]
+    assert one_a_name(found, labels, 1) == [3]
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], Any]) -> Artifact:
@@ -310,7 +336,7 @@ def test_what_there_is_too_little_of_is_named(
 def test_steering_from_prompts_to_figures(
     root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusion_inputs, "_encoder", lambda job: Quadrants())
+    monkeypatch.setattr(diffusion_inputs, "load_vision_encoder", lambda job: Quadrants())
     steering = SteeringSettings(targets=2, coefficients=(1.0, 8.0), development=2, test=3)
     own = {**OWN, "steering": steering.model_dump()}
     done, again = (run(root, diffusion_steering, own, **inputs) for _ in range(2))
@@ -342,15 +368,22 @@ def test_steering_from_prompts_to_figures(
 def test_discovery_from_prompts_to_figures(
     root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusion_inputs, "_encoder", lambda job: Quadrants())
-    settings = AttributeSettings(proposals=8, steered=2, max_share=1.0, prompts=2)
+    monkeypatch.setattr(diffusion_inputs, "load_vision_encoder", lambda job: Quadrants())
+    names = ("red", "sand", "cat", None, "red", "blue") * 2
+    empty = np.zeros(len(names), np.float32)
+    known = LatentLabels(0, "planted", 1, names, empty, empty, ((),) * len(names))
+    labels = publish(root, "label_vision_latents", lambda w: write_labels(w / FILE, known))
+    settings = AttributeSettings(proposals=3, steered=2, max_share=1.0, prompts=2)
     own = {**OWN, "discovery": settings.model_dump()}
-    done = run(root, attribute_discovery, own, **inputs)
+    done = run(root, attribute_discovery, own, **{**inputs, "labels": labels})
     items = pq.read_table(done.file("items.parquet")).to_pylist()
-    assert [item["proposed"] for item in items] == [True] * 8 + [False] * 8
-    known = {word for words in OWN["attributes"].values() for word in words}
+    assert [item["proposed"] for item in items] == [True] * 3 + [False] * 3
+    for part in (items[:3], items[3:]):
+        assert len({item["name"] for item in part} - {None}) == 3
+        assert all(names[item["latent"]] == item["name"] for item in part)
+    told = {word for words in OWN["attributes"].values() for word in words}
     # The first two whose name a probe knows were steered.
-    asked = [i for i, item in enumerate(items) if item["proposed"] and item["name"] in known][:2]
+    asked = [i for i, item in enumerate(items) if item["proposed"] and item["name"] in told][:2]
     assert [i for i, item in enumerate(items) if not np.isnan(item["gain"])] == asked
     assert len(asked) == 2
 
