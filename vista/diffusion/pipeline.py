@@ -191,6 +191,7 @@ def load_pipeline(folder: Path, settings: PipelineSettings, layer: int) -> TextT
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
