@@ -149,6 +149,9 @@ def _accumulate(
     """
     own = share(chosen, ranks)
     size = settings.micro_batch or len(own)
+    if size < len(own):
+        # Samples of one length share a part: all of a part are padded to its longest.
+        own = own[np.argsort([_letters(data.turns[i]) for i in own], kind="stable")]
     parts = [own[i : i + size] for i in range(0, len(own), size)]
     batches = [
         llm.batch([data.turns[i] for i in part], data.n_visual, settings.max_length)
@@ -171,6 +174,10 @@ def _accumulate(
         error += error_part.item()
     entropy, error = total(ranks, entropy, error)
     return entropy, error
+
+
+def _letters(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.question) + len(turn.answer) for turn in turns)
 
 
 def _losses(

@@ -237,6 +237,23 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole_batch(
     torch.testing.assert_close(again.layers[0].weight, whole.layers[0].weight, rtol=1e-3, atol=1e-4)
 
 
+def test_samples_of_one_length_share_a_part(
+    llm: LanguageModel, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, seen = LanguageModel.batch, []
+
+    def note(self: LanguageModel, turns: Any, n_visual: int, max_length: int) -> Any:
+        seen.append([len(sample[0].answer) for sample in turns])
+        return plain(self, turns, n_visual, max_length)
+
+    monkeypatch.setattr(LanguageModel, "batch", note)
+    settings = TrainingStage(steps=1, batch_size=8, micro_batch=2)
+    train(llm, {}, data, tmp_path, sae_weight=0, settings=settings)
+    lengths = [length for part in seen for length in part]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) == 2
+
+
 def test_steps_follow_from_epochs_and_one_epoch_is_the_default() -> None:
     assert TrainingStage(batch_size=8).total_steps(24) == 3
     assert TrainingStage(batch_size=8, epochs=3).total_steps(27) == 9
