@@ -36,7 +36,10 @@ def markdown(folder: Path) -> str:
         "| case | the usual way | ours |",
         "|---|---|---|",
         *(
-            f"| {row['case']} | {row['profile']['usual']} | {row['profile']['ours']} |"
+            # Python's names of built-in functions look like HTML.
+            f"| {row['case']} | {row['profile']['usual']} | {row['profile']['ours']} |".replace(
+                "<", "&lt;"
+            )
             for row in rows
             if row["profile"]["ours"]
         ),
