@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -26,7 +27,7 @@ from typing import Any
 
 from vista.disk import force_all_to_disk, force_to_disk, write_synced
 from vista.errors import UserError
-from vista.locks import locked, record_file, work_folder
+from vista.locks import locked, locked_if_free, record_file, work_folder
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.json"
@@ -36,6 +37,8 @@ MEMO = "memo.json"
 _OWN = frozenset({MANIFEST, CHECKSUMS, MEMO})
 # What a stage keeps below its work folder only to go on after a kill: it is never published.
 CHECKPOINTS = "checkpoints"
+# Until a folder is looked at again that another process has just looked at.
+_PAUSE_S = 0.05
 
 
 def canonical_json(value: Any) -> str:
@@ -289,12 +292,16 @@ def sharing(results: Path, stage: str, node: str, record: Record) -> Iterator[Pa
             if _prepared(work, marker, wanted):
                 yield work
                 return
-        # Between the two locks another process may do the same, or publish.
-        with locked(work, out):
-            if _restore(out, record, marker):
+        # Between the two locks another process may do the same, or publish. It is not waited for:
+        # its part may take hours, and this one's can be done beside it.
+        with locked_if_free(work) as alone:
+            if alone and _restore(out, record, marker):
                 yield None
                 return
-            _prepare(work, marker, wanted)
+            if alone:
+                _prepare(work, marker, wanted)
+        if not alone:
+            time.sleep(_PAUSE_S)
 
 
 def _restore(out: Path, record: Record, beside: Path) -> bool:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 # Below the results folder.
 WORK = ".work"
@@ -59,8 +60,26 @@ def locked(work: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
                 flush=True,
             )
             fcntl.flock(file, kind)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        _sign(file)
         yield
+
+
+@contextlib.contextmanager
+def locked_if_free(work: Path) -> Iterator[bool]:
+    """Hold the lock of one artifact alone if nobody holds it; tells whether it is held."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file(work).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        _sign(file)
+        yield True
+
+
+def _sign(file: TextIO) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()

@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from vista import artifacts
 from vista.artifacts import Artifact, Job, Record, open_artifact, publishing, sharing
 from vista.cli import main
 from vista.config.data import FolderData
@@ -56,6 +57,26 @@ def test_parts_are_done_at_the_same_time_and_publishing_waits_for_them(tmp_path:
     assert set(made.checksums) == {"a", "b"}
     with sharing(tmp_path, "features", "n", RECORD) as work:
         assert work is None
+
+
+def test_a_part_that_came_too_early_does_not_wait_for_the_whole_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = artifacts._prepared
+    with sharing(tmp_path, "features", "n", RECORD) as first:
+        # As if the other had prepared the folder right after this one looked.
+        answers = iter([False])
+        monkeypatch.setattr(artifacts, "_prepared", lambda *args: next(answers, real(*args)))
+        found: list[Path | None] = []
+
+        def second() -> None:
+            with sharing(tmp_path, "features", "n", RECORD) as work:
+                found.append(work)
+
+        waiting = threading.Thread(target=second, daemon=True)
+        waiting.start()
+        waiting.join(timeout=10)
+        assert found == [first]
 
 
 def test_a_part_of_something_else_starts_afresh(tmp_path: Path) -> None:
