@@ -1,6 +1,6 @@
-"""Multinomial logistic regression: the linear probe of every experiment on whole images.
+"""Multinomial logistic regression: the linear probe of the metrics.
 
-Legend: n image, d width.
+Legend: n image or patch, d width.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_ratio
+from vista.metrics.logistic import fit_logistic
 from vista.metrics.result import Estimate, MetricResult, estimate
 from vista.metrics.rows import Row
 
@@ -56,13 +57,6 @@ def linear_probe(
     Raises:
         ValueError: no patch to fit on or to judge on.
     """
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     x_nd, y_n = fit
     test_nd, truth_n, image_n = held_out
     if not len(y_n) or not len(truth_n):
@@ -71,13 +65,8 @@ def linear_probe(
     if len(names) == 1:
         said_n = np.full(len(truth_n), names[0])
     else:
-        probe = make_pipeline(
-            StandardScaler(), LogisticRegression(C=regularisation, max_iter=iterations)
-        )
-        with warnings.catch_warnings():
-            # A probe that has not fully converged is a lower bound, which is what it reports.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            said_n = probe.fit(x_nd.astype(np.float32), y_n).predict(test_nd.astype(np.float32))
+        probe = fit_logistic(x_nd, y_n, regularisation=regularisation, iterations=iterations)
+        said_n = probe.predict(test_nd.astype(np.float32))
     _, place_n = np.unique(image_n, return_inverse=True)
     right_b = np.bincount(place_n, weights=said_n == truth_n)
     patches_b = np.bincount(place_n).astype(np.float64)
