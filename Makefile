@@ -27,7 +27,7 @@ check: $(VENV)/installed-dev  ## lint, format, types, workflow, all tests
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
-	python -m pytest
+	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 fix: $(VENV)/installed-dev  ## format the code and mend what the linter can
 	ruff check --fix .

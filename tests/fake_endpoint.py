@@ -97,7 +97,7 @@ class Endpoint:
 
 
 def labels_of(body: dict[str, Any]) -> list[str]:
-    data = json.loads(body["messages"][1]["content"][-1]["text"])
+    data = json.loads(body["messages"][1]["content"][-1].get("text", "[]"))
     return list(data["names"] if isinstance(data, dict) else data)
 
 

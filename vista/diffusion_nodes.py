@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
 from vista.config.pipeline import CheckpointPipeline
-from vista.node import Node, dump, pick
+from vista.node import Node, dump, pick, with_judge
 from vista.vision_sae_nodes import VisionSaeNodes
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class DiffusionBuilder:
         self._model: dict[str, Node] = {}
         self._pipeline = dump(settings.pipeline)
         if not isinstance(source, CheckpointPipeline):
-            made = Node("train_diffusion", settings.data, dump(source), self.data.inputs)
+            own = {"recipe": dump(source), "templates": dump(settings.prompts)["templates"]}
+            made = Node("train_diffusion", settings.data, own, self.data.inputs)
             self._model["pipeline"] = made
             # The recipe is the training's alone.
             self._pipeline["source"] = {"kind": "standin"}
@@ -67,8 +68,11 @@ class DiffusionBuilder:
             ("attribute_discovery", "discovery", self.discovery),
         ):
             if part is not None:
-                every = {**own, key: dump(part)}
-                yield Node(stage, settings.data, every, inputs, features.modules)
+                every, modules = {**own, key: dump(part)}, features.modules
+                if isinstance(part, AttributeSettings) and part.judge is not None:
+                    judged = with_judge(stage, settings.data, every, inputs, part.judge)
+                    inputs, modules = dict(judged.inputs), (*modules, *judged.modules)
+                yield Node(stage, settings.data, every, inputs, modules)
 
     def _prompts(self) -> Node:
         settings = self.settings
@@ -91,7 +95,8 @@ class DiffusionBuilder:
         read = {"features": prompts, "records": prompts}
         sae = Node("train_vision_sae", where, {"sae": dump(entry.train), "name": where}, read)
         inputs = {**read, "sae": sae}
-        check = Node("check_vision_sae", where, {"check": dump(entry.check)}, inputs)
+        on = {"sae": {"device": entry.train.device}}
+        check = Node("check_vision_sae", where, {"check": dump(entry.check), **on}, inputs)
         gated = {**inputs, "check": check}
-        labels = Node("label_vision_latents", where, {"labels": dump(entry.labels)}, gated)
+        labels = Node("label_vision_latents", where, {"labels": dump(entry.labels), **on}, gated)
         return VisionSaeNodes(sae, check, labels)

@@ -20,7 +20,7 @@ from vista.config.data import (
     records_settings,
 )
 from vista.config.drawn import DrawnData
-from vista.config.encoders import CombinedEncoder, EncoderSettings
+from vista.config.encoders import CombinedEncoder, EncoderSettings, reads_patches
 from vista.config.language import LanguageSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, PretrainedProjector, TrainingStage
@@ -290,6 +290,9 @@ class Builder:
         features = {name: self.evaluated(name) for name in self.features}
         if metrics.probe:
             for name, node in features.items():
+                # It tells what a patch shows.
+                if not reads_patches(config.encoders, name):
+                    continue
                 inputs = {"features": node, "records": self.data.records}
                 probe = Node("probe", name, dump(metrics.probe), inputs)
                 measured.append(({**nothing, "metric": "probe", "encoder": name}, probe))

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from vista.config.probing import ProbingSettings
+from vista.config.probing import OntologySettings, ProbingSettings
+from vista.config.probing_checks import judge_of
 from vista.config.run import Point
 from vista.diffusion_nodes import METHOD, DiffusionBuilder
 from vista.node import Node, dump, point_name, with_judge
@@ -23,36 +24,55 @@ class ProbingBuilder:
         self.builder, self.settings = builder, settings
 
     def of_saes(self) -> Iterator[tuple[str, str, Node]]:
-        """Yield encoder, vision SAE and metric, for each encoder and vision SAE."""
-        if not self.settings.of_saes():
-            return
-        for encoder in self.settings.encoders or self.builder.config.encoders:
-            for name in self.settings.vision_saes or self.builder.config.vision_saes:
-                for node in self._of_sae(encoder, name):
-                    yield encoder, name, node
+        """Yield encoder, vision SAE and metric, its gate first, for each encoder and vision SAE."""
+        pairs, own = self._pairs(self.settings), self.settings.ontology
+        named = self._pairs(own) if own else []
+        for encoder, name in dict.fromkeys((*pairs, *named)):
+            metrics = [
+                node
+                for node in self._of_sae(encoder, name)
+                if (encoder, name) in (named if node.stage == "ontology" else pairs)
+            ]
+            if metrics:
+                yield encoder, name, vision_sae_nodes(self.builder, encoder, name).check
+            for node in metrics:
+                yield encoder, name, node
+
+    def _pairs(self, settings: ProbingSettings | OntologySettings) -> list[tuple[str, str]]:
+        """The encoders that an experiment names, each with the vision SAEs that it names."""
+        config = self.builder.config
+        encoders = settings.encoders or self.settings.encoders or config.encoders
+        saes = settings.vision_saes or self.settings.vision_saes or config.vision_saes
+        return [(encoder, name) for encoder in encoders for name in saes]
 
     def _of_sae(self, encoder: str, name: str) -> Iterator[Node]:
         builder, settings, where = self.builder, self.settings, f"{encoder}-{name}"
         nodes = vision_sae_nodes(builder, encoder, name)
         gated = {"sae": nodes.sae, "check": nodes.check}
         read = {"features": builder.features[encoder], "records": builder.data.records, **gated}
-        # An encoder does not judge its own latents.
+        on = {"sae": {"device": builder.config.vision_saes[name].train.device}}
         mono = settings.monosemanticity
-        if mono is not None and mono.judged_by != encoder:
-            other = mono.judged_by or next(e for e in builder.config.encoders if e != encoder)
+        if mono is not None and (other := judge_of(mono, builder.config.encoders, encoder)):
             inputs = {**read, **builder.data.images, "labels": nodes.labels}
             inputs["other"] = builder.features[other]
-            yield Node("monosemanticity", where, _without(mono, "judged_by"), inputs)
+            yield Node("monosemanticity", where, _without(mono, "judged_by") | on, inputs)
         if (detection := settings.ood_detection) is not None:
-            sets = (*detection.near, *detection.far)
-            yield self._on_sets("ood_detection", where, encoder, dump(detection), read, sets)
+            own, sets = dump(detection) | on, (*detection.near, *detection.far)
+            yield self._on_sets("ood_detection", where, encoder, own, read, sets)
         if (shifts := settings.ood_generalization) is not None:
-            own = dump(shifts)
+            own = dump(shifts) | on
             yield self._on_sets("ood_generalization", where, encoder, own, read, shifts.shifts)
         if (ontology := settings.ontology) is not None:
             files = _wordnet_files(ontology.wordnet)
             inputs = {**read, "labels": nodes.labels}
-            yield Node("ontology", where, dump(ontology), inputs, files=files)
+            own = _without(ontology, "encoders", "vision_saes") | on
+            yield Node("ontology", where, own, inputs, files=files)
+        if (found := settings.image_attributes) is not None:
+            own, seen = dump(found) | on, {**read, **(builder.data.images if found.judge else {})}
+            if found.judge is None:
+                yield Node("image_attributes", where, own, seen)
+            else:
+                yield with_judge("image_attributes", where, own, seen, found.judge)
 
     def _on_sets(
         self,
@@ -101,8 +121,8 @@ class ProbingBuilder:
             yield with_judge("logit_lens", name, own, inputs, lens.judge)
 
 
-def _without(settings: Any, key: str) -> dict[str, Any]:
-    return {name: value for name, value in dump(settings).items() if name != key}
+def _without(settings: Any, *keys: str) -> dict[str, Any]:
+    return {name: value for name, value in dump(settings).items() if name not in keys}
 
 
 def _wordnet_files(folder: str | None) -> tuple[str, ...]:

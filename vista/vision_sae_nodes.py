@@ -28,7 +28,8 @@ def vision_sae_nodes(builder: Builder, encoder: str, name: str) -> VisionSaeNode
     own = {"sae": dump(entry.train), "name": where}
     sae = Node("train_vision_sae", where, own, with_model)
     inputs = {**read, "sae": sae}
-    check = Node("check_vision_sae", where, {"check": dump(entry.check)}, inputs)
+    on = {"sae": {"device": entry.train.device}}
+    check = Node("check_vision_sae", where, {"check": dump(entry.check), **on}, inputs)
     gated = {**inputs, "check": check}
-    labels = Node("label_vision_latents", where, {"labels": dump(entry.labels)}, gated)
+    labels = Node("label_vision_latents", where, {"labels": dump(entry.labels), **on}, gated)
     return VisionSaeNodes(sae, check, labels)

@@ -51,6 +51,17 @@ def test_the_prompts_sae_comes_from_the_stages_of_vision_saes(content: dict[str,
         assert given["prompts"].inputs["pipeline"] is given["pipeline"]
 
 
+def test_a_judge_names_for_discovery_alone(content: dict[str, Any]) -> None:
+    before = nodes(content)
+    judge = {"kind": "vlm", "source": {"kind": "checkpoint", "repo": "a/vlm", "revision": "0" * 40}}
+    content["probing"]["attributes"] = {"judge": judge}
+    after = nodes(content)
+    found, plain = after["attribute_discovery"], before["attribute_discovery"]
+    assert found.modules == (*plain.modules, "vista.judges.vlm")
+    assert found.inputs["judge"].stage == "fetch_model" and "judge" not in plain.inputs
+    assert after["diffusion_steering"].path == before["diffusion_steering"].path
+
+
 def test_a_knob_reruns_what_it_is_of(content: dict[str, Any]) -> None:
     before = {node.path for node in load_plan(content).nodes.values()}
 
@@ -65,6 +76,9 @@ def test_a_knob_reruns_what_it_is_of(content: dict[str, Any]) -> None:
     assert new(pipeline={"batch_size": 3}) == []
     assert new(pipeline={"steps": 3}) == [*sorted(STAGES), "report"]
     assert "train_diffusion" in new(pipeline={"source": {"kind": "standin", "steps": 3}})
+    # It learns from the texts that are its prompts; what names latents is another matter.
+    assert "train_diffusion" in new(prompts={"templates": ["{}", "see {}"]})
+    assert "train_diffusion" not in new(prompts={"max_word_share": 0.4})
 
 
 @pytest.mark.parametrize(
@@ -77,6 +91,10 @@ def test_a_knob_reruns_what_it_is_of(content: dict[str, Any]) -> None:
             "names 'style'; attributes has colour,",
         ),
         ({"diffusion": None, "data": {}}, "reads the pipeline of `diffusion`"),
+        (
+            {"diffusion": {"data": "single", "prompts": {"templates": ["a photo"]}}},
+            "template 'a photo' must have {} once",
+        ),
         (
             {"diffusion": {"data": "single", "sae": {"labels": {"by": "patch"}}}},
             "sae.labels.by must be image",

@@ -18,7 +18,8 @@ import yaml
 from vista.config.published import LLM_CONFIGS, SAE_BYTES, VISION, is_gated
 from vista.forecast import formulas
 from vista.forecast.formulas import Device, Dictionaries
-from vista.forecast.jobs import Jobs, Need
+from vista.forecast.jobs import Jobs
+from vista.forecast.need import Need
 from vista.forecast.overview import (
     Forecast,
     StageForecast,
@@ -271,7 +272,7 @@ def test_sizes_that_are_not_known_are_called_unknown(published: dict[str, Any]) 
         assert row(found, stage).disk.known == 0
         assert row(found, stage).disk.unknown == row(found, stage).todo
     line = next(line for line in render(found).splitlines() if line.startswith("latents"))
-    assert line.split() == ["latents", "1", "0", "-", "unknown", "unknown", "unknown"]
+    assert line.split() == ["latents", "1", "0", "-", "unknown", "-", "unknown", "unknown"]
     total = next(line for line in render(found).splitlines() if line.startswith("total"))
     assert "> " in total
 

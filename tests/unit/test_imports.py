@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "interventions": {*BASE, "data", "language", "sae", "store"},
     "projector": {*BASE, "data", "language", "sae", "store"},
     "standins": {*BASE, *TOOLS},
-    "diffusion": {*BASE, "data", "sae"},
+    "diffusion": {*BASE, "data", "sae", "metrics"},
     "judges": {"config", "disk", "errors"},
     "metrics": {"config", "errors", "judges"},
     "report": {*BASE, "data", "store", "metrics", "judges"},

@@ -27,6 +27,7 @@ def content() -> dict[str, Any]:
         "ood_detection": {"far": ["far"]},
         "ood_generalization": {"shifts": ["shift"]},
         "ontology": {},
+        "image_attributes": {},
         "shared_latents": {},
     }
     return whole
@@ -35,7 +36,8 @@ def content() -> dict[str, Any]:
 def test_each_sae_of_each_encoder_is_probed_once(content: dict[str, Any]) -> None:
     plan = load_plan(content)
     encoders = len(content["encoders"])
-    for stage in ("monosemanticity", "ood_detection", "ood_generalization", "ontology"):
+    sae_stages = ("monosemanticity", "ood_detection", "ood_generalization", "ontology")
+    for stage in (*sae_stages, "image_attributes"):
         assert sum(node.stage == stage for node in plan.nodes.values()) == 2 * encoders
     for node in plan.nodes.values():
         if node.stage == "ood_detection":
@@ -48,6 +50,61 @@ def test_each_sae_of_each_encoder_is_probed_once(content: dict[str, Any]) -> Non
             assert own.inputs["encoder"] is not other.inputs["encoder"]  # type: ignore[union-attr]
 
 
+def test_an_encoder_of_the_same_model_does_not_judge(content: dict[str, Any]) -> None:
+    first, second, third = content["encoders"]
+    del content["encoders"][third]
+    # Named so that these would come first.
+    content["encoders"] = {
+        "again": {**content["encoders"][first], "tokens": "class"},
+        "joined": {"source": {"kind": "combined", "encoders": [first, second]}},
+        **content["encoders"],
+    }
+    content["sweep"] = [{"encoders": [first]}]
+    content["probing"]["encoders"] = ["again", first]
+    nodes = [n for n in load_plan(content).nodes.values() if n.stage == "monosemanticity"]
+    assert len(nodes) == 4
+    for node in nodes:
+        assert node.inputs["other"].name == second  # type: ignore[union-attr]
+    # Whoever judges does not judge itself, by whatever name.
+    content["probing"]["monosemanticity"] = {"judged_by": first}
+    with pytest.raises(UserError, match="by another model than its own, and 'again' has none"):
+        parse_config(content)
+    content["probing"]["encoders"] = ["again", second]
+    nodes = [n for n in load_plan(content).nodes.values() if n.stage == "monosemanticity"]
+    assert {node.name for node in nodes} == {f"{second}-a", f"{second}-b"}
+    content["probing"] |= {"encoders": [first], "monosemanticity": {}}
+    del content["encoders"][second], content["encoders"]["joined"]
+    with pytest.raises(UserError, match=f"and '{first}' has none; add one to `encoders`"):
+        parse_config(content)
+
+
+def test_a_judge_that_names_is_shown_the_images(content: dict[str, Any]) -> None:
+    plain = next(n for n in load_plan(content).nodes.values() if n.stage == "image_attributes")
+    judge = {"kind": "api", "base_url": "http://localhost/v1", "model": "small"}
+    content["probing"]["image_attributes"] = {"judge": judge}
+    shown = next(n for n in load_plan(content).nodes.values() if n.stage == "image_attributes")
+    assert set(shown.inputs) - set(plain.inputs) == {"world"}
+    assert (plain.modules, shown.modules) == ((), ("vista.judges.api",))
+
+
+def test_gates_are_reported_and_ontology_has_pairs_of_its_own(content: dict[str, Any]) -> None:
+    first = next(iter(content["encoders"]))
+    content["encoders"]["early"] = {**content["encoders"][first], "layer": 0}
+    content["probing"] |= {"encoders": [first], "vision_saes": ["a"]}
+    content["probing"]["ontology"] = {"encoders": [first, "early"], "vision_saes": ["b"]}
+    report = next(n for n in load_plan(content).nodes.values() if n.stage == "report")
+    points = report.settings["points"]
+    found = {
+        stage: [(p["encoder"], p["method"]) for p in points if p["metric"] == stage]
+        for stage in ("check_vision_sae", "ontology", "ood_detection")
+    }
+    assert found == {
+        "check_vision_sae": [(first, "a"), (first, "b"), ("early", "b")],
+        "ontology": [(first, "b"), ("early", "b")],
+        "ood_detection": [(first, "a")],
+    }
+
+
 def test_another_set_is_new_work_for_what_reads_it_alone(content: dict[str, Any]) -> None:
     before = {node.path for node in load_plan(content).nodes.values()}
     more = copy.deepcopy(content)
@@ -57,6 +114,19 @@ def test_another_set_is_new_work_for_what_reads_it_alone(content: dict[str, Any]
     encoders = len(content["encoders"])
     expected = ["records", *["features"] * encoders, *["ood_detection"] * 2 * encoders, "report"]
     assert sorted(new) == sorted(expected)
+
+
+def test_a_device_of_an_sae_is_that_of_what_it_is_put_to_and_in_no_id(
+    content: dict[str, Any],
+) -> None:
+    before = {node.path for node in load_plan(content).nodes.values()}
+    content["vision_saes"]["a"] = {"train": {"device": "cuda"}}
+    nodes = load_plan(content).nodes.values()
+    assert {node.path for node in nodes} == before
+    probed = ("monosemanticity", "ood_detection", "ood_generalization")
+    for stage in ("train_vision_sae", *probed):
+        asked = {node.name.rpartition("-")[2]: node.gpus for node in nodes if node.stage == stage}
+        assert asked == {"a": 1, "b": 0}
 
 
 def test_vision_models_are_probed_without_a_language_model(content: dict[str, Any]) -> None:
@@ -73,11 +143,20 @@ def test_vision_models_are_probed_without_a_language_model(content: dict[str, An
             "ood_detection.far names 'sky'; probing.data has far",
         ),
         ({"ood_detection": {"far": ["far"], "near": ["far"]}}, "stands under `near` and `far`"),
+        ({"ood_detection": {"far": ["far", "far"]}}, "'far' is named twice"),
+        (
+            {"ood_generalization": {"shifts": ["shift"], "fit_split": "test"}},
+            "fit_split and split are both 'test'",
+        ),
         ({"ood_detection": None}, "probing.data.far is read by no experiment"),
         ({"encoders": ["vgg"]}, "probing.encoders names 'vgg'"),
         ({"vision_saes": ["c"]}, "probing.vision_saes names 'c'; vision_saes has a, b"),
+        ({"ontology": {"encoders": ["vgg"]}}, "probing.ontology.encoders names 'vgg'"),
         ({"monosemanticity": {"judged_by": "vgg"}}, "judged_by is 'vgg'"),
         ({"monosemanticity": {"split": "train"}}, "vision_saes.a.train.split and images that"),
+        ({"image_attributes": {"rank_split": "test"}}, "rank_split and split are both 'test'"),
+        ({"image_attributes": {"split": "train", "fit_split": "test"}}, "train.split and images"),
+        ({"image_attributes": {"min_share": 0.6}}, "min_share is above max_share"),
         (
             {"ood_detection": {"far": ["far"], "split": "validation"}},
             "ood_detection.far reads split 'validation', but probing.data.far has no such images",
@@ -90,6 +169,38 @@ def test_what_would_mislead_is_refused(
     content["probing"] |= changes
     with pytest.raises(UserError, match=expected):
         parse_config(content)
+
+
+@pytest.mark.parametrize("experiment", ["shared_latents", "logit_lens"])
+def test_a_language_model_is_needed(content: dict[str, Any], experiment: str) -> None:
+    content |= {"llms": {}, "sweep": [{}], "probing": {experiment: {}}}
+    with pytest.raises(UserError, match=f"probing.{experiment} reads language models"):
+        parse_config(content)
+
+
+def test_the_patch_probe_leaves_class_tokens_out(content: dict[str, Any]) -> None:
+    first, second = ({"source": content["encoders"][name]["source"]} for name in ("dinov2", "clip"))
+    parts = {"a": {**first, "tokens": "class"}, "b": {**second, "tokens": "class"}}
+    both = {"source": {"kind": "combined", "encoders": ["a", "b"]}}
+    content |= {"encoders": {"plain": first, **parts, "both": both}, "metrics": {"probe": {}}}
+    content |= {"probing": None, "sweep": [{"encoders": ["plain"]}]}
+    probes = [n.name for n in load_plan(content).nodes.values() if n.stage == "probe"]
+    assert probes == ["plain"]
+
+
+def test_another_batch_trains_another_pipeline(content: dict[str, Any]) -> None:
+    def made() -> str:
+        nodes = load_plan(content).nodes.values()
+        return next(node.id for node in nodes if node.stage == "train_diffusion")
+
+    diffusion: dict[str, Any] = {"data": "shift"}
+    content["probing"] = {"data": {"shift": {"kind": "drawn"}}, "diffusion": diffusion}
+    before = made()
+    # Where and in what portions images are generated is no reason to train again.
+    diffusion["pipeline"] = {"batch_size": 8}
+    assert made() == before
+    diffusion["pipeline"] = {"source": {"kind": "standin", "batch_size": 8}}
+    assert made() != before
 
 
 def test_vision_saes_are_needed(content: dict[str, Any]) -> None:

@@ -19,22 +19,24 @@ LIBRARIES = 4e9
 STEP = 4e9
 HOUR, DAY = 3600, 24 * 3600
 # What a job that has them among its inputs loads whole.
-LOADED = ("fetch_model", "fetch_sae", "import_sae")
+LOADED = ("fetch_model", "fetch_sae", "import_sae", "train_vision_sae", "train_diffusion")
 
 
 @pytest.fixture(scope="module")
 def needs() -> dict[str, tuple[float, float]]:
-    """Bytes that a job of each rule loads and twice its seconds: the most of any such config."""
+    """Bytes that a job of each rule loads and holds and twice its seconds: the most of any such
+    config."""
     found: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
-    for config in (ROOT / "config").glob("paper*.yaml"):
+    configs = ROOT / "config"
+    for config in (*configs.glob("paper*.yaml"), configs / "probing-imagenet.yaml"):
         nodes = load_plan(config).nodes.values()
         jobs = Jobs(Shapes(Path("nothing is done yet"), nodes), threads=16)
         for node in nodes:
             sizes = [jobs.need(each).disk for each in node.parents() if each.stage in LOADED]
             loaded = sum(size for size in sizes if size is not None)
             assert len(sizes) == sum(size is not None for size in sizes), node.path
-            before = found[node.stage]
-            seconds = jobs.need(node).seconds or 0.0
+            before, need = found[node.stage], jobs.need(node)
+            loaded, seconds = loaded + (need.held or 0.0), need.seconds or 0.0
             found[node.stage] = max(before[0], loaded), max(before[1], 2 * seconds)
     return {stage: each for stage, each in found.items() if not is_fetch(stage)}
 
@@ -55,3 +57,13 @@ def test_memory_and_time_are_those_of_the_published_configs(
         assert asked["runtime"] * 60 >= min(max(seconds, HOUR), DAY), (rule, seconds)
     assert own["features"] == own["features_part"]
     assert profile["retries"] == 2
+
+
+@pytest.mark.parametrize("config", ["paper", "probing-imagenet"])
+def test_what_may_run_on_a_gpu_asks_for_one(config: str) -> None:
+    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    nodes = load_plan(ROOT / "config" / f"{config}.yaml").nodes.values()
+    asking = {node.stage for node in nodes if node.gpus}
+    assert asking
+    for stage in asking:
+        assert f'gpu=lambda wildcards: plan.gpus("{stage}", wildcards.node)' in text

@@ -1,11 +1,12 @@
 """Settings of the images and texts that a run reads: `data:` and `text:` of a config.
 
-`data` is one of five kinds, told apart by its key `kind`:
+`data` is one of six kinds, told apart by its key `kind`:
 
 - `drawn`       scenes that the run draws itself (no download, exact masks);
 - `coco`        a folder of images with COCO instance and caption files;
 - `llava`       a folder of images with a LLaVA conversation file;
 - `folder`      a plain folder of images, optionally one sub-folder a class;
+- `list`        a folder of images with text files that name image and label on each line;
 - `webdataset`  tar shards that hold images with captions or classes beside them.
 """
 
@@ -231,6 +232,25 @@ class FolderData(FileData):
         return self
 
 
+class ListData(FileData):
+    """Text files of `path label` on each line, as OpenOOD's benchmarks have them.
+
+    Paths are relative to `images`. An image with a negative number for a label shows no class.
+    """
+
+    kind: Literal["list"]
+    splits: dict[Split, str] = Field(min_length=1, description="List of images per split.")
+    classes: str | None = Field(
+        None,
+        description="File of class names, one a line, the first that of label 0; none: a label is "
+        "its class's name.",
+    )
+
+    def annotation_files(self) -> list[str]:
+        """The lists and the file of names, sorted."""
+        return _sorted([self.classes, *self.splits.values()])
+
+
 class WebDatasetData(FileData):
     """Tar shards in WebDataset's form: members of one name, told apart by extension, are a sample.
 
@@ -272,7 +292,7 @@ class WebDatasetData(FileData):
         return _sorted(f"{self.images}/{name}" for name in names)
 
 
-AnyData = DrawnData | CocoData | LlavaData | FolderData | WebDatasetData
+AnyData = DrawnData | CocoData | LlavaData | FolderData | ListData | WebDatasetData
 DataSettings = Annotated[AnyData, Field(discriminator="kind")]
 DATA_SETTINGS: TypeAdapter[AnyData] = TypeAdapter(DataSettings)
 

@@ -6,10 +6,11 @@ arXiv 2508.11277 is public in its abstract only: the definitions are ours.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from vista.config.judges import ApiJudgeSettings, VlmJudgeSettings
 from vista.config.metrics import BootstrapSettings
 from vista.config.pipeline import PipelineSettings
 from vista.config.rivals import VisionSaeEntry
@@ -21,6 +22,23 @@ from vista.config.vision_sae import (
 
 # What scenes of one object in the drawn world tell.
 DRAWN_ATTRIBUTES = ("colour", "ground", "row", "column", "noun")
+# Where a template takes the caption.
+CAPTION = "{}"
+# Of each the words are its own, so that a latent can be named by them.
+TEMPLATES = (
+    "{}",
+    "a photo of {}",
+    "please draw {}",
+    "show me {}",
+    "we see {}",
+    "imagine {}",
+    "quick sketch : {}",
+    "old print : {}",
+    "{} today",
+    "{} again",
+    "{} with care",
+    "{} for fun",
+)
 
 
 class _Settings(BaseModel):
@@ -38,6 +56,13 @@ class PromptSettings(_Settings):
     split_sizes: tuple[int, int, int] = Field(
         (3000, 300, 400), description="most distinct prompts for train, validation and test"
     )
+    templates: tuple[str, ...] = Field(
+        TEMPLATES,
+        min_length=1,
+        description="prompt templates, as CLIP has them, one drawn for each caption, for a "
+        "stand-in to learn from too: words that tell nothing of the image, which discovery has to "
+        "turn down; no part of `file`",
+    )
     max_word_share: float = Field(
         0.5,
         gt=0,
@@ -49,6 +74,9 @@ class PromptSettings(_Settings):
     def _some_of_each(self) -> Self:
         if min(self.split_sizes) < 1:
             raise ValueError("each of the three split_sizes must be 1 or more")
+        for template in self.templates:
+            if template.count(CAPTION) != 1:
+                raise ValueError(f"template {template!r} must have {CAPTION} once, for the caption")
         return self
 
 
@@ -96,7 +124,7 @@ class DiffusionSettings(_Settings):
     prompts: PromptSettings = Field(PromptSettings(), description="texts")
     sae: VisionSaeEntry = Field(
         VisionSaeEntry(
-            train=TrainVisionSaeSettings(expansion=8, k=4),
+            train=TrainVisionSaeSettings(expansion=16, k=8),
             check=CheckVisionSaeSettings(),
             labels=LabelVisionSettings(by="image", top_k=64),
         ),
@@ -135,14 +163,21 @@ class AttributeSettings(_Settings):
     """Attributes that latents of the text encoder find by themselves."""
 
     proposals: int = Field(40, ge=1, description="latents that are proposed, each of another name")
-    steered: int = Field(
-        30, ge=1, description="proposals with a name that probes know, best first, that are steered"
-    )
     min_share: float = Field(
         0.01, ge=0, lt=1, description="a latent that fires on a smaller share of prompts is left"
     )
     max_share: float = Field(
         0.5, gt=0, le=1, description="a latent that fires on a larger share of prompts is left"
+    )
+    judge: Annotated[ApiJudgeSettings | VlmJudgeSettings, Field(discriminator="kind")] | None = (
+        Field(
+            None,
+            description="who names a latent by its top prompts (api or vlm); null: the labels of "
+            "`diffusion.sae`, their most frequent word",
+        )
+    )
+    judged_latents: int = Field(
+        200, ge=1, description="latents that `judge` names: those that vary most"
     )
     min_auroc: float = Field(
         0.9,
@@ -151,11 +186,18 @@ class AttributeSettings(_Settings):
         description="AUROC on held-out prompts from which a latent separates those with its word",
     )
     coefficient: float = Field(
-        2.0, gt=0, description="length of the added direction, in mean norms of the stream"
+        1.0, gt=0, description="length of the added direction, in mean norms of the stream"
     )
-    prompts: int = Field(6, ge=1, description="test prompts that each proposal is steered on")
+    prompts: int = Field(12, ge=1, description="test prompts that each proposal is steered on")
+    max_random: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="steering verifies a proposal that brings some value about, whichever, in "
+        "more images than all but this share of the random directions do",
+    )
     min_gain: float = Field(
-        0.2, gt=0, le=1, description="gain of the named value from which steering verifies it"
+        0.2, gt=0, le=1, description="gain of the named value from which it is brought about"
     )
     seed: int = Field(0, ge=0, description="seed of noise and of the random latents")
     bootstrap: BootstrapSettings = Field(

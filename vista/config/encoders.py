@@ -154,6 +154,15 @@ def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
                 raise ValueError(f"{key} names {part!r}; there are {', '.join(sorted(encoders))}")
             if isinstance(encoders[part].source, CombinedEncoder):
                 raise ValueError(f"{key} names {part!r}, which is combined itself: name its parts")
+        if len({encoders[part].tokens for part in source.encoders}) > 1:
+            raise ValueError(f"{key} names patches and a class token: name two of one kind")
+
+
+def reads_patches(encoders: Mapping[str, EncoderSettings], name: str) -> bool:
+    """Whether an encoder's tokens are patches, and no class token; of a combined one its parts'."""
+    source = encoders[name].source
+    part = source.encoders[0] if isinstance(source, CombinedEncoder) else name
+    return encoders[part].tokens == "patches"
 
 
 class ProbeSettings(_Settings):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.data import DataSettings, Split
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
-from vista.config.judges import JudgeChoice
+from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings
 from vista.config.metrics import BootstrapSettings
 from vista.config.rivals import NAME
 
@@ -22,12 +22,24 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _refuse_twice(*named: tuple[str, ...]) -> None:
+    for names in named:
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice!r} is named twice; name it once")
+
+
+def _refuse_fitted(fit_split: Split, split: Split) -> None:
+    if fit_split == split:
+        raise ValueError(f"fit_split and split are both {split!r}: choose another")
+
+
 class MonosemanticitySettings(_Settings):
     """Do a latent's images resemble each other, to another encoder's eye? (arXiv 2504.02821)"""
 
     judged_by: str | None = Field(
         None,
-        description="the encoder whose space similarity is measured in; null: the first other one",
+        description="the encoder whose space similarity is measured in, but for latents of the "
+        "same model; null: the first that reads another model",
     )
     split: Split = Field("test", description="images that are compared")
     seed: int = Field(0, ge=0, description="seed of the random dictionary")
@@ -49,7 +61,10 @@ class OodDetectionSettings(_Settings):
     far: tuple[str, ...] = Field((), description="sets of `probing.data` of another kind")
     fit_split: Split = Field("train", description="images that scores are fitted on")
     fit_images: int | None = Field(
-        None, ge=2, description="fit on so many of them, drawn at random; null: on all"
+        None,
+        ge=2,
+        description="fit on so many of them, drawn at random; null: on all. Memory holds their "
+        "latents, those of a random dictionary and copies: 16 bytes for each image and latent",
     )
     split: Split = Field("test", description="images of every set that are told apart")
     neighbours: int = Field(10, ge=1, description="k of the nearest-neighbour distance")
@@ -72,8 +87,8 @@ class OodDetectionSettings(_Settings):
             raise ValueError("name a set under `near` or `far`")
         if both := sorted(set(self.near) & set(self.far)):
             raise ValueError(f"{both[0]!r} stands under `near` and `far`")
-        if self.fit_split == self.split:
-            raise ValueError(f"fit_split and split are both {self.split!r}: choose another")
+        _refuse_twice(self.near, self.far)
+        _refuse_fitted(self.fit_split, self.split)
         return self
 
 
@@ -83,10 +98,13 @@ class OodGeneralizationSettings(_Settings):
     shifts: tuple[str, ...] = Field(min_length=1, description="sets of `probing.data`")
     fit_split: Split = Field("train", description="images that probes are fitted on")
     fit_images: int | None = Field(
-        None, ge=2, description="fit on so many of them, drawn at random; null: on all"
+        None,
+        ge=2,
+        description="fit on so many of them, drawn at random; null: on all. Memory holds their "
+        "latents, those of a random dictionary and copies: 16 bytes for each image and latent",
     )
     split: Split = Field("test", description="images of every set that probes are judged on")
-    latents: tuple[int, ...] = Field(
+    latents: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (8, 32, 128),
         min_length=1,
         description="numbers of latents that a probe may use, beside all",
@@ -97,6 +115,12 @@ class OodGeneralizationSettings(_Settings):
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="intervals over images"
     )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        _refuse_twice(self.shifts)
+        _refuse_fitted(self.fit_split, self.split)
+        return self
 
 
 class OntologySettings(_Settings):
@@ -112,17 +136,88 @@ class OntologySettings(_Settings):
         description="class -> its synset as ImageNet writes it (n02121620), where WordNet's most "
         "frequent sense is another, or it lacks the name; null `wordnet` has few synsets",
     )
+    encoders: tuple[str, ...] | None = Field(
+        None, description="names, such as one for each block; null: those of probing.encoders"
+    )
+    vision_saes: tuple[str, ...] | None = Field(
+        None, description="names, such as one an expansion; null: those of probing.vision_saes"
+    )
     purity: float = Field(
         0.8, gt=0, le=1, description="share of a latent's top images below the synset it names"
     )
     permutations: int = Field(
         20, ge=1, description="permutations of the top images' classes: the chance level"
     )
-    seed: int = Field(0, ge=0, description="seed of the permutations")
+    seed: int = Field(0, ge=0, description="seed of permutations and random dictionary")
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings,
         description="intervals over latents; of coverage, over synsets",
     )
+
+
+class ImageAttributeSettings(_Settings):
+    """Which attributes do latents find by themselves in images?"""
+
+    attributes: dict[str, tuple[str, ...]] | None = Field(
+        None,
+        description="the words of each true attribute, by name, to judge by; null: the drawn "
+        "world's colour, ground, row, column and noun (a class of the data)",
+    )
+    fit_split: Split = Field("train", description="images that latents are named by")
+    rank_split: Split = Field(
+        "validation", description="images that proposals are ranked on; may be those of fit_split"
+    )
+    split: Split = Field("test", description="images that proposals are verified on")
+    images: int | None = Field(
+        10_000, ge=2, description="most images of each split, drawn at random; null: all"
+    )
+    proposals: int = Field(80, ge=1, description="latents that are proposed, each of another name")
+    min_share: float = Field(
+        0.005, ge=0, lt=1, description="a latent that fires on a smaller share of images is left"
+    )
+    max_share: float = Field(
+        0.5, gt=0, le=1, description="a latent that fires on a larger share of images is left"
+    )
+    top_k: int = Field(16, ge=1, description="images that a latent is named by")
+    judge: Annotated[ApiJudgeSettings | VlmJudgeSettings, Field(discriminator="kind")] | None = (
+        Field(
+            None,
+            description="who names a latent by a sheet of its top images (api or vlm), without "
+            "captions; null: the word that their captions have more often than others",
+        )
+    )
+    judged_latents: int = Field(
+        200,
+        ge=1,
+        description="latents of each dictionary that `judge` names: those that vary most",
+    )
+    min_images: int = Field(
+        3,
+        ge=1,
+        description="images that a latent must fire on, and that must have its word in each "
+        "split, at least",
+    )
+    min_auroc: float = Field(
+        0.9,
+        gt=0.5,
+        le=1,
+        description="AUROC on held-out images from which a latent separates those with its word",
+    )
+    seed: int = Field(
+        0, ge=0, description="seed of draws, random latents, random dictionary and permutations"
+    )
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="intervals over proposals; recall: values"
+    )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        for key in ("fit_split", "rank_split"):
+            if getattr(self, key) == self.split:
+                raise ValueError(f"{key} and split are both {self.split!r}: choose another")
+        if self.min_share > self.max_share:
+            raise ValueError("min_share is above max_share: no latent is left")
+        return self
 
 
 class SharedLatentsSettings(_Settings):
@@ -184,6 +279,9 @@ class ProbingSettings(_Settings):
         None, description="of linear probes on latents"
     )
     ontology: OntologySettings | None = Field(None, description="in WordNet")
+    image_attributes: ImageAttributeSettings | None = Field(
+        None, description="found by vision SAEs"
+    )
     shared_latents: SharedLatentsSettings | None = Field(
         None, description="text latents selective in words and images"
     )
@@ -229,6 +327,11 @@ class ProbingSettings(_Settings):
             yield "probing.monosemanticity.split", None, self.monosemanticity.split
         if self.logit_lens is not None:
             yield "probing.logit_lens.split", None, self.logit_lens.split
+        if (found := self.image_attributes) is not None:
+            yield "probing.image_attributes.fit_split", None, found.fit_split
+            if found.rank_split != found.fit_split:
+                yield "probing.image_attributes.rank_split", None, found.rank_split
+            yield "probing.image_attributes.split", None, found.split
         for key, each in (
             ("probing.ood_detection", self.ood_detection),
             ("probing.ood_generalization", self.ood_generalization),
@@ -242,5 +345,8 @@ class ProbingSettings(_Settings):
 
     def of_saes(self) -> list[str]:
         """The experiments that each vision SAE is put to."""
-        names = ("monosemanticity", "ood_detection", "ood_generalization", "ontology")
+        names = (
+            *("monosemanticity", "ood_detection", "ood_generalization", "ontology"),
+            "image_attributes",
+        )
         return [name for name in names if getattr(self, name) is not None]

@@ -112,6 +112,7 @@ VISION: Mapping[str, VisionShape] = {
     "facebook/dinov2-large": VisionShape(304.4e6, 304.4e6, 1024, 24, 256, 1),
     "facebook/dinov2-with-registers-large": VisionShape(304.4e6, 304.4e6, 1024, 24, 256, 5),
     "facebook/ijepa_vith14_1k": VisionShape(630.8e6, 630.8e6, 1280, 32, 256, 0),
+    "google/siglip-base-patch16-224": VisionShape(92.9e6, 203.2e6, 768, 12, 196, 0),
     "google/siglip-so400m-patch14-384": VisionShape(428.2e6, 878.0e6, 1152, 27, 729, 0),
     "google/siglip2-so400m-patch14-384": VisionShape(428.2e6, 1136.0e6, 1152, 27, 729, 0),
     "facebook/dinov3-vitl16-pretrain-lvd1689m": VisionShape(303.1e6, 303.1e6, 1024, 24, 196, 5),
@@ -140,6 +141,23 @@ ANNOTATIONS: Mapping[str, Rows] = {
     "captions_val2017.json": Rows(5_000, 5_000),
     "blip_laion_cc_sbu_558k.json": Rows(558_128, 558_128),
     "llava_v1_5_mix665k.json": Rows(624_610, 378_797),
+}
+
+# Folder of images, by its name and where that says little the one above it -> images. OpenOOD's as
+# it lists them; SUN and Places as sampled by Huang and Li (2021).
+FOLDERS: Mapping[str, int] = {
+    "imagenet/train": 1_281_167,
+    "imagenet/val": 50_000,
+    "imagenet-v2": 10_000,
+    "imagenet-r": 30_000,
+    "imagenet-a": 7_500,
+    "imagenet-sketch": 50_889,
+    "images_largescale/ssb_hard": 49_000,
+    "images_largescale/ninco": 5_879,
+    "images_largescale/inaturalist": 10_000,
+    "images_largescale/sun": 10_000,
+    "images_largescale/places": 10_000,
+    "images_classic/texture": 5_640,
 }
 
 # End of a download's address -> bytes of the file.

@@ -70,8 +70,8 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 # What pydantic puts into the place of an error in a union told apart by `kind`.
 _TAGS = frozenset(
     {
-        *("standin", "checkpoint", "combined", "drawn", "coco", "llava", "folder", "webdataset"),
-        *("name", "lexical", "whole_word", "embedding", "vlm", "api"),
+        *("standin", "checkpoint", "combined", "drawn", "coco", "llava", "folder", "list"),
+        *("webdataset", "name", "lexical", "whole_word", "embedding", "vlm", "api"),
     }
 )
 

@@ -240,7 +240,9 @@ class RunConfig(_Settings):
     @model_validator(mode="after")
     def _probing_known(self) -> Self:
         if self.probing is not None:
-            refuse_unfit_probing(self.probing, self.data, self.encoders, self.vision_saes)
+            refuse_unfit_probing(
+                self.probing, self.data, self.encoders, self.vision_saes, self.llms
+            )
         return self
 
     @model_validator(mode="after")

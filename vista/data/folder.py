@@ -19,7 +19,7 @@ def folder_records(settings: FolderData, skipped: Skipped) -> Iterator[Record]:
     """Records of the images below a folder, sorted by path; the id is the path.
 
     Raises UserError for a folder without images, an image file that is no image, and, where
-    folders are classes, an image that lies in none.
+    folders are classes, an image that lies in none and a class folder without images.
     """
     source = ImageSource(Path(settings.images))
     if settings.splits is not None:
@@ -47,6 +47,10 @@ def _folder(
     )
     if not names:
         raise UserError(f"{base} holds no images ({', '.join(sorted(SUFFIXES))})")
+    if settings.classes:
+        _refuse_empty_class(
+            base, {PurePosixPath(name).relative_to(folder).parts[0] for name in names}
+        )
     for name in names:
         split = splitter.split(name)
         if split is None:
@@ -54,23 +58,45 @@ def _folder(
         size = skipped.image_size(source, name, settings, name, f"in {base}")
         if size is None:
             continue
-        width, height = size
         category = _category(name, folder, source) if settings.classes else None
         turns: tuple[Turn, ...] = ()
         if settings.answer is not None:
             answer = settings.answer.replace("{class}", category or "")
             turns = (Turn(settings.question, answer),)
-        whole = Box(0.0, 0.0, float(width), float(height))
-        yield Record(
-            image_id=name,
-            split=split,
-            path=name,
-            width=width,
-            height=height,
-            captions=tuple(turn.answer for turn in turns),
-            turns=turns,
-            objects=(Object(category, whole),) if category is not None else (),
-        )
+        yield image_record(name, split, size, category, turns)
+
+
+def _refuse_empty_class(base: Path, filled: set[str]) -> None:
+    folders = (path for path in base.iterdir() if path.is_dir() and path.name[0] != ".")
+    if empty := min((each.name for each in folders if each.name not in filled), default=None):
+        raise UserError(f"class folder {base / empty} holds no image: fill it or remove it")
+
+
+def image_record(
+    name: str,
+    split: Split,
+    size: tuple[int, int],
+    category: str | None,
+    turns: tuple[Turn, ...] = (),
+) -> Record:
+    """The record of an image file, by its path, that a class, if any, fills."""
+    width, height = size
+    whole = Box(0.0, 0.0, float(width), float(height))
+    return Record(
+        image_id=name,
+        split=split,
+        path=name,
+        width=width,
+        height=height,
+        captions=tuple(turn.answer for turn in turns),
+        turns=turns,
+        objects=(Object(category, whole),) if category is not None else (),
+    )
+
+
+def class_name(name: str) -> str:
+    """The class that a folder or a label names, as records have it."""
+    return name.replace("_", " ")
 
 
 def _category(name: str, folder: str, source: ImageSource) -> str:
@@ -80,4 +106,4 @@ def _category(name: str, folder: str, source: ImageSource) -> str:
             f"{source.root / name} lies in no class folder: move it into one, or set "
             "`classes: false`"
         )
-    return parts[0].replace("_", " ")
+    return class_name(parts[0])

@@ -14,20 +14,23 @@ from vista.config.data import (
     CocoFiles,
     FolderData,
     LinesText,
+    ListData,
     LlavaData,
     WebDatasetData,
 )
 from vista.config.drawn import DrawnData
 from vista.data.coco import coco_records
 from vista.data.folder import folder_records
+from vista.data.image_list import list_records
 from vista.data.images import ImageSource
+from vista.data.lines import read_lines
 from vista.data.llava import llava_records
 from vista.data.records import Record, RecordTable
 from vista.data.skipped import Skipped
 from vista.data.webdataset import webdataset_records
 from vista.errors import UserError
 
-AnyFiles = CocoData | LlavaData | FolderData | WebDatasetData
+AnyFiles = CocoData | LlavaData | FolderData | ListData | WebDatasetData
 
 
 def iterate_records(
@@ -63,6 +66,8 @@ def _records(settings: AnyFiles, skipped: Skipped) -> Iterator[Record]:
         return llava_records(settings, skipped)
     if isinstance(settings, FolderData):
         return folder_records(settings, skipped)
+    if isinstance(settings, ListData):
+        return list_records(settings, skipped)
     return webdataset_records(settings, skipped)
 
 
@@ -92,6 +97,9 @@ def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:
         named = settings.splits
         update["splits"] = named and {key: whole(each) for key, each in named.items()}
         update["file"] = whole(settings.file)
+    elif isinstance(settings, ListData):
+        update["splits"] = {key: whole(each) for key, each in settings.splits.items()}
+        update["classes"] = whole(settings.classes)
     return settings.model_copy(update=update)
 
 
@@ -128,20 +136,6 @@ def images_root(
     if fetched is None:
         raise ValueError("images that were fetched need the folder of their files")
     return fetched / str(records_settings["images"])
-
-
-def read_lines(path: Path, limit: int | None = None) -> list[str]:
-    """The non-empty lines of a text file; UserError if it cannot be read or has none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at {error.start})") from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if not lines:
-        raise UserError(f"{path} holds no text: one document a line is expected")
-    return lines[:limit]
 
 
 def line_texts(settings: LinesText) -> dict[str, list[str]]:

@@ -1,4 +1,5 @@
-"""Attributes of a scene as its text tells them: which value of each, by the words alone."""
+"""Attributes of a scene as its text tells them: which value of each, by the words alone; and the
+templates around a text."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from vista.config.diffusion import DRAWN_ATTRIBUTES
+import numpy as np
+
+from vista.config.data import SPLITS, Split
+from vista.config.diffusion import CAPTION, DRAWN_ATTRIBUTES
 from vista.data.scenes import COLOURS, GROUNDS
 
 # Values of each attribute, by name.
@@ -47,3 +51,15 @@ def with_value(text: str, values: Iterable[str], target: str) -> str:
     article = "an " if target[0] in "aeiou" else "a "
     place = re.compile(rf"\b(an? )?{re.escape(old)}\b", re.IGNORECASE)
     return place.sub(lambda found: (article if found[1] else "") + target, text, count=1)
+
+
+def in_templates(captions: Sequence[str], templates: Sequence[str], split: Split) -> list[str]:
+    """Each caption of a split in a template drawn for it, its full stop behind all."""
+    rng = np.random.default_rng(SPLITS.index(split))
+    drawn = rng.integers(len(templates), size=len(captions)).tolist()
+    return [_in_template(text, templates[k]) for text, k in zip(captions, drawn, strict=True)]
+
+
+def _in_template(caption: str, template: str) -> str:
+    told = caption.rstrip(" .")
+    return template.replace(CAPTION, told) + caption[len(told) :] if told else caption

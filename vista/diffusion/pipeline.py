@@ -199,6 +199,12 @@ def load_pipeline(folder: Path, settings: PipelineSettings, layer: int) -> TextT
             f"{folder}: could not be loaded as a Stable Diffusion pipeline ({reason}); expected a "
             "save_pretrained folder with safetensors weights"
         ) from error
+    reads, has = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
+    if reads != has:
+        raise UserError(
+            f"{folder}: the denoiser reads {reads} channels of images with {has}, as one for "
+            "inpainting does; choose a text-to-image pipeline"
+        )
     pipeline.set_progress_bar_config(disable=True)
     return TextToImage(pipeline.to(device), settings, layer)
 
@@ -228,3 +234,6 @@ def _refuse_others(folder: Path) -> None:
             f"{folder}: the pipeline has several text encoders; choose one with a single one, "
             "such as Stable Diffusion 1 or 2"
         )
+    for part in PARTS:
+        if not (folder / part).is_dir():
+            raise UserError(f"{folder / part} is missing; give the whole pipeline")

@@ -6,7 +6,6 @@ their maximum. Legend: n image, p patch, r and c rows and columns of patches, d 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.errors import UserError
+from vista.metrics.logistic import fit_logistic
 
 Said = dict[str, NDArray[np.str_]]
 
@@ -46,11 +46,6 @@ class AttributeProbes:
         regularisation: float,
         iterations: int,
     ) -> None:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
         self._probes: dict[str, Any] = {}
         for name, found in values.items():
             known = [i for i, value in enumerate(found) if value is not None]
@@ -60,13 +55,9 @@ class AttributeProbes:
                     f"probing.diffusion.attributes.{name}: the captions of the images name fewer "
                     "than two of its values; correct the words, or leave the attribute out"
                 )
-            probe = make_pipeline(
-                StandardScaler(), LogisticRegression(C=regularisation, max_iter=iterations)
+            self._probes[name] = fit_logistic(
+                vectors_nd[known], told, regularisation=regularisation, iterations=iterations
             )
-            with warnings.catch_warnings():
-                # A probe that has not fully converged shows it in its held-out accuracy.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                self._probes[name] = probe.fit(vectors_nd[known], told)
 
     def say(self, vectors_nd: NDArray[np.float32]) -> Said:
         """The value of each attribute that each image shows, by name [n]."""

@@ -27,6 +27,7 @@ START = 6.0  # s until a job has loaded its libraries, likewise
 CPU_BANDWIDTH = 10e9  # bytes/s
 _LAUNCH = 1e-3  # s a block and decoding step on a GPU, however little is computed
 _CONTEXT = 1e9  # bytes that CUDA takes for itself
+_DENSE = 256e6  # bytes of the dense activations that a neutral SAE makes at once
 _ENCODED_ROWS = 4096  # tokens that an SAE encodes densely at once when its latents are stored
 
 
@@ -185,3 +186,44 @@ def caption_memory(
     cache = 2.0 * shape.blocks * shape.kv_heads * shape.head_dim * device.item
     block = block_bytes(shape, length, device.item)
     return _CONTEXT + shape.loaded * device.item + tokens * (block + cache) + logits
+
+
+def vision_sae_memory(d: int, s: int, batch: int) -> float:
+    """Weights, gradients and AdamW's moments in float32, and a batch's latents four times."""
+    return _CONTEXT + 16 * 2.0 * d * s + 4 * 4.0 * batch * s
+
+
+def dictionaries_memory(d: int, s: int) -> float:
+    """Two dictionaries in float32, and the dense activations of a batch four times."""
+    return _CONTEXT + 2 * sae_bytes(d, s) + 4 * _DENSE
+
+
+def autoencoder_flops(own: Mapping[str, Any]) -> float:
+    """A pass of a stand-in's autoencoder: 3 x 3 convolutions, one way and back, at each size."""
+    sides = [own["image_size"] / 2**i for i in range(own["autoencoder_sizes"])]
+    return float(2 * 9 * own["autoencoder_channels"] ** 2 * sum(side**2 for side in sides))
+
+
+def denoiser_parameters(own: Mapping[str, Any]) -> float:
+    """Parameters of a stand-in's denoiser; see `_denoiser_levels`."""
+    return sum(parameters for parameters, _ in _denoiser_levels(own))
+
+
+def denoiser_flops(own: Mapping[str, Any]) -> float:
+    """A pass of a stand-in's denoiser: 2 x the parameters of each size at each of its places."""
+    return sum(2 * parameters * places for parameters, places in _denoiser_levels(own))
+
+
+def _denoiser_levels(own: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Parameters and places of each size of the denoiser.
+
+    On the way down a residual block (18 c^2) and a transformer (20 c^2), on the way up two with
+    twice the channels coming in (54 and 40 c^2), a convolution (9 c^2) from and to the next size;
+    at the last, two blocks and a transformer (56 c^2) in its place.
+    """
+    side = own["image_size"] / 2 ** (own["autoencoder_sizes"] - 1)
+    last = len(own["channels"]) - 1
+    return [
+        ((132.0 + (56 if i == last else 18)) * c**2, max(1.0, side / 2**i) ** 2)
+        for i, c in enumerate(own["channels"])
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,12 @@ from vista.config.projector import TrainingStage
 from vista.config.published import DOWNLOADS, SAE_BYTES, STORED_FLOAT32, VisionShape
 from vista.forecast import formulas
 from vista.forecast.formulas import START, TEXT_TOKENS, Device, Dictionaries
+from vista.forecast.need import ROW, SMALL, UNKNOWN, Need
+from vista.forecast.probing_jobs import ProbingJobs
 from vista.forecast.shapes import Shapes, many, one
 from vista.node import Node
 
-# Bytes of an artifact that holds figures or a small table, and of a row of a larger one. Both
-# bound what the default run's artifacts take.
-SMALL = 1e5
-_ROW = 400.0
 _REPORT = 1e7
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a job takes: bytes on disk, bytes on a GPU (0: none is used), seconds (0: not
-    computed, since other things than arithmetic decide). None: not known."""
-
-    disk: float | None = SMALL
-    memory: float | None = 0.0
-    seconds: float | None = 0.0
-
-
-UNKNOWN = Need(None, None, None)
 
 
 def job_count(node: Node) -> int:
@@ -67,7 +52,9 @@ class Jobs:
             "latents": self._latents,
             "caption": self._caption,
             "logit_lens": self._logit_lens,
+            "shared_latents": self._shared_latents,
             "report": lambda _: Need(disk=_REPORT),
+            **ProbingJobs(shapes, threads).by_stage,
         }
 
     def need(self, node: Node) -> Need:
@@ -106,13 +93,13 @@ class Jobs:
 
     def _records(self, node: Node) -> Need:
         images = self.shapes.images(node)
-        return Need(disk=None if images is None else SMALL + _ROW * images.total)
+        return Need(disk=None if images is None else SMALL + ROW * images.total)
 
     def _text(self, node: Node) -> Need:
         """Drawn documents or captions by their number, the user's text files by their size."""
         world, records = one(node, "world"), one(node, "records")
         if world is not None:
-            return Need(disk=_ROW * sum(world.settings["documents"].values()))
+            return Need(disk=ROW * sum(world.settings["documents"].values()))
         if records is not None:
             return self._records(records)
         files = [Path(name) for name in node.files]
@@ -155,13 +142,13 @@ class Jobs:
 
     def _import_labels(self, node: Node) -> Need:
         d_sae = self.shapes.d_sae(node.parents()[0])
-        return Need(disk=None if d_sae is None else _ROW * d_sae)
+        return Need(disk=None if d_sae is None else ROW * d_sae)
 
     def _on_text(self, node: Node, key: str, decoded: bool) -> Need:
         """One pass over so many tokens up to the SAE's layer, in batches of documents."""
         shape, saes, own = self.shapes.llm(node), self._saes(node, "sae"), node.order[key]
         rows = None if saes is None else saes.latents
-        disk = SMALL if decoded else None if rows is None else SMALL + _ROW * rows
+        disk = SMALL if decoded else None if rows is None else SMALL + ROW * rows
         if shape is None or saes is None:
             return Need(disk, None, None)
         device, text = self._device(node), own["text"]
@@ -263,19 +250,32 @@ class Jobs:
         return Need(SMALL, memory if device.gpu else 0.0, seconds)
 
     def _logit_lens(self, node: Node) -> Need:
-        """A pass over the visual tokens alone, and the head at every layer."""
+        """A pass over the visual tokens alone, and the head at every layer. Disk: a word and its
+        probability, 8 bytes, of each token and layer."""
         shape, vision = self.shapes.llm(node), self._vision(node)
         own, device, layers = node.order["logit_lens"], self._device(node), node.settings["layers"]
         if shape is None or vision is None:
             return Need(SMALL, None, None)
         read = Dictionaries(layers, [], [])
         memory = formulas.reading_memory(shape, device, read, own["batch_size"], vision.patches)
-        rows, seconds = self._rows(node, own["split"]), None
-        if rows is not None:
-            tokens = rows * vision.patches
-            flops = formulas.forward_flops(shape, tokens, tokens * len(layers))
-            seconds = device.seconds(flops)
-        return Need(SMALL, memory if device.gpu else 0.0, seconds)
+        rows = self._rows(node, own["split"])
+        if rows is None:
+            return Need(None, memory if device.gpu else 0.0, None)
+        tokens = rows * vision.patches
+        seconds = device.seconds(formulas.forward_flops(shape, tokens, tokens * len(layers)))
+        disk = SMALL + 8.0 * tokens * len(layers)
+        return Need(disk, memory if device.gpu else 0.0, seconds)
+
+    def _shared_latents(self, node: Node) -> Need:
+        """Held: what is ranked of the texts' latents at one layer, about 110 bytes each."""
+        latents = one(node, "latents")
+        assert latents is not None
+        rows = self._rows(node, latents.order["latents"]["split"])
+        saes, vision = self._saes(latents, "saes"), self._vision(node)
+        if rows is None or saes is None or vision is None:
+            return Need(held=None)
+        text = _text_tokens(latents.order["latents"]["max_length"], vision.patches)
+        return Need(held=110.0 * rows * text * max(saes.active))
 
     @property
     def _cpu(self) -> Device:

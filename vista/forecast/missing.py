@@ -44,7 +44,11 @@ def _folders(node: Node) -> Iterator[tuple[str, str | None]]:
     own: Any = node.settings
     if node.stage == "records" and not own.get("fetch"):
         yield "folder of images", own.get("images")
-    for key, what in (("llm", "language model"), ("encoder", "vision encoder")):
+        if own.get("kind") == "folder" and Path(own["images"]).is_dir():
+            for below in (own["splits"] or {}).values():
+                yield "folder of images", f"{own['images']}/{below}"
+    models = {"llm": "language model", "encoder": "vision encoder", "pipeline": "pipeline"}
+    for key, what in models.items():
         if isinstance(own.get(key), dict):
             yield f"folder of the {what}", own[key]["source"].get("path")
     if node.stage == "import_sae":

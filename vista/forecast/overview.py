@@ -27,14 +27,16 @@ class Amount:
 
 @dataclass(frozen=True)
 class StageForecast:
-    """One stage: jobs to do, artifacts done, bytes on disk of both, bytes on a GPU (of the largest
-    job, on each of its GPUs), seconds (one job after the other)."""
+    """One stage: jobs to do, artifacts done, bytes on disk of both, bytes of main memory that are
+    held and bytes on a GPU (of the largest job, on each of its GPUs), seconds (one job after the
+    other)."""
 
     stage: str
     todo: int
     done: int
     disk_done: float
     disk: Amount
+    held: Amount
     memory: Amount
     seconds: Amount
 
@@ -69,6 +71,7 @@ def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
         sum(each.done for each in stages),
         sum(each.disk_done for each in stages),
         _sum(each.disk for each in stages),
+        _largest(each.held for each in stages),
         _largest(each.memory for each in stages),
         _sum(each.seconds for each in stages),
     )
@@ -91,6 +94,7 @@ def _stage(name: str, nodes: Sequence[Node], shapes: Shapes, jobs: Jobs) -> Stag
         len(done),
         sum(_size_of(shapes.results / node.path) for node in done),
         _sum(_amount(need.disk) for need in needs),
+        _largest(_amount(need.held) for need in needs),
         _largest(_amount(need.memory) for need in needs),
         _sum(_amount(need.seconds) for need in needs),
     )
@@ -134,7 +138,7 @@ def listing(plan: Plan) -> str:
     return "\n".join([*lines, f"{len(shapes.nodes)} artifacts, {todo} to make."])
 
 
-HEADER = ("stage", "to do", "done", "disk done", "disk to come", "GPU memory", "time")
+HEADER = ("stage", "to do", "done", "disk done", "disk to come", "memory", "GPU memory", "time")
 
 
 def render(forecast: Forecast) -> str:
@@ -162,6 +166,7 @@ def _row(stage: StageForecast) -> tuple[str, ...]:
         str(stage.done),
         size(stage.disk_done) if stage.done else "-",
         _shown(stage.disk, size),
+        _shown(stage.held, size),
         _shown(stage.memory, size),
         _shown(stage.seconds, duration),
     )
@@ -184,8 +189,10 @@ def _assumed() -> list[str]:
         f"{formulas.PEAK['float32'] / 1e12:g} in float32, in which SAEs run); "
         f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread; {formulas.START:g} s to start a job; "
         "n processes of one training n times as fast, jobs one after the other, without downloads "
-        "and metrics. GPU memory is an upper estimate of the largest job, with samples of full "
-        'length; whether this machine has a GPU is not checked. "unknown", and ">" before a '
+        "and most metrics. Memory: what the largest job holds beside libraries, models and a "
+        "batch, where that is much. GPU memory is an upper estimate of the largest job, with "
+        "samples of full length; whether this machine has a GPU is not checked. "
+        '"unknown", and ">" before a '
         "figure: the size of some model, SAE, text or data set is not known before it is there."
     )
     return textwrap.wrap(text, 100)

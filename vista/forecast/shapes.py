@@ -13,11 +13,20 @@ from typing import Any
 
 from vista.artifacts import MANIFEST
 from vista.config.data import SPLITS
-from vista.config.published import ANNOTATIONS, LLM_CONFIGS, VISION, VisionShape
+from vista.config.published import (
+    ANNOTATIONS,
+    FOLDERS,
+    LLM_CONFIGS,
+    VISION,
+    Rows,
+    VisionShape,
+)
 from vista.node import Node
 
 # Words of the drawn world's corpus, all lower case: what a stand-in's vocabulary comes to.
 STANDIN_VOCABULARY = 100
+# Tokens of a drawn scene's longest caption of one object, and its end.
+STANDIN_PROMPT = 16
 
 
 @dataclass(frozen=True)
@@ -218,9 +227,18 @@ class Shapes:
 
     def vision(self, node: Node) -> VisionShape | None:
         """The encoder of `features`, of `fetch_model` or of `train_encoder`; of
-        `combine_features` one whose features are as large."""
+        `combine_features` and `prompt_features` one whose features are as large. Of a store of
+        class tokens the patches are one, the others stand before it."""
         if node.stage == "combine_features":
             return self._combined(node)
+        if node.stage == "prompt_features":
+            return self._prompts(node)
+        shape = self._encoder(node)
+        if shape is None or node.settings.get("encoder", {}).get("tokens") != "class":
+            return shape
+        return replace(shape, patches=1, prefix=shape.prefix + shape.patches - 1)
+
+    def _encoder(self, node: Node) -> VisionShape | None:
         source = one(node, "encoder")
         if source is None and "encoder" in node.settings:
             path = node.order["encoder"]["source"].get("path")
@@ -239,6 +257,26 @@ class Shapes:
         if node.settings["encoder"]["source"]["how"] == "concat":
             return replace(known[0], d_vision=sum(widths))
         return replace(known[0], d_vision=max(widths), patches=2 * known[0].patches)
+
+    def _prompts(self, node: Node) -> VisionShape | None:
+        """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
+        made, source = one(node, "pipeline"), node.settings["pipeline"]["source"]
+        if made is None:
+            text = _json(Path(source["path"]) / "text_encoder" / "config.json")
+        else:
+            width = made.settings["recipe"]["text_width"]
+            text = {
+                "hidden_size": width,
+                "intermediate_size": 2 * width,
+                "num_hidden_layers": made.settings["recipe"]["text_blocks"],
+                "max_position_embeddings": STANDIN_PROMPT,
+            }
+        keys = ("hidden_size", "num_hidden_layers", "max_position_embeddings")
+        d, blocks, tokens = (_int(text.get(key)) for key in keys)
+        if not (d and blocks and tokens):
+            return None
+        parameters = _vit_parameters(d, blocks, _int(text.get("intermediate_size")))
+        return VisionShape(parameters, parameters, d, blocks, tokens, 1)
 
     def _vision_from(self, source: Node) -> VisionShape | None:
         own = source.settings
@@ -319,11 +357,14 @@ def _expected(records: Node) -> Images | None:
         scenes: dict[str, int] = world.settings["scenes"]
         return Images(dict(scenes), sum(scenes.values()))
     own = records.settings
+    if "prompts" in own:
+        sizes = own["prompts"]["split_sizes"]
+        return Images(dict(zip(SPLITS, sizes, strict=True)), sum(sizes))
     every, limit = own.get("every") or 1, own.get("limit")
     rows: dict[str, int] = {}
     known = 0
     for split, (name, share) in _sources(own).items():
-        listed = ANNOTATIONS.get(Path(name).name)
+        listed = _listed(own, Path(name))
         if listed is not None:
             count = math.ceil(listed.rows * share / every)
             rows[split] = min(count, limit or count)
@@ -334,6 +375,21 @@ def _expected(records: Node) -> Images | None:
         else:
             return None
     return Images(rows, min(sum(rows.values()), known))
+
+
+def _listed(own: Mapping[str, Any], source: Path) -> Rows | None:
+    """What a text file lists if it is there, or what is known of an annotation file by its name, of
+    a folder by its name or by the name of the one above it too."""
+    if own["kind"] == "list":
+        if not source.is_file():
+            return None
+        count = sum(1 for line in source.read_bytes().splitlines() if line.strip())
+        return Rows(count, count)
+    if listed := ANNOTATIONS.get(source.name):
+        return listed
+    place = Path(own["images"]) / source
+    known = FOLDERS.get(f"{place.parent.name}/{place.name}") or FOLDERS.get(place.name)
+    return Rows(known, known) if known else None
 
 
 def _sources(own: Mapping[str, Any]) -> dict[str, tuple[str, float]]:

@@ -11,7 +11,8 @@ from vista.errors import UserError
 from vista.judges import Resources
 from vista.judges.asking import Answer, AskingJudge, Question
 from vista.judges.backends.chat import ChatEndpoint, Malformed, loads
-from vista.judges.prompts import PROMPTS, Prompt, quoted, quoted_list
+from vista.judges.naming import Evidence, Namer, clean_name
+from vista.judges.prompts import NAMING, PROMPTS, NamingPrompt, Prompt, quoted, quoted_list
 
 # What endpoints read, by the first bytes of a file.
 _MEDIA = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"))
@@ -32,9 +33,20 @@ def create(settings: ApiJudgeSettings, resources: Resources) -> AskingJudge:
         resources,
         max_labels=settings.labels_per_question,
         max_unanswered=settings.max_unanswered,
-        # Two endpoints may call two models by one name.
-        served={"base_url": settings.base_url, "temperature": settings.temperature},
+        served=_served(settings),
     )
+
+
+def create_namer(settings: ApiJudgeSettings, resources: Resources) -> Namer:
+    """Return who names. Raises UserError as `create`."""
+    prompt = NAMING[settings.prompt]
+    asker = ApiNameAsker(settings, prompt)
+    return Namer("api", settings.model, prompt.identity, asker, resources, _served(settings))
+
+
+def _served(settings: ApiJudgeSettings) -> dict[str, str | float | None]:
+    # Two endpoints may call two models by one name.
+    return {"base_url": settings.base_url, "temperature": settings.temperature}
 
 
 class ApiAsker:
@@ -60,6 +72,42 @@ class ApiAsker:
         return parse_answer(text, len(self._questions[number].labels))
 
 
+class ApiNameAsker:
+    """Turns evidence into chat messages."""
+
+    def __init__(self, settings: ApiJudgeSettings, prompt: NamingPrompt) -> None:
+        self._prompt = prompt
+        self._endpoint = ChatEndpoint(settings, parse_name)
+
+    def __call__(self, items: Sequence[Evidence]) -> Iterator[tuple[int, str | None, str | None]]:
+        """Yield the number of an item, its name and why there is none, as they come."""
+        return self._endpoint.ask([self._asked(item) for item in items])
+
+    def _asked(self, item: Evidence) -> Callable[[], list[dict[str, Any]]]:
+        def messages() -> list[dict[str, Any]]:
+            question, data = self._prompt.texts, [{"type": "text", "text": item.subject}]
+            if item.image is not None:
+                question, data = self._prompt.images, [_image_part(item.image())]
+            instruction = f"{question} {self._prompt.as_json}"
+            return _messages(instruction, data)
+
+        return messages
+
+
+def parse_name(number: int, text: str) -> str:
+    """Return the name of an answer: {"name": a word or a few} and nothing else.
+
+    Raises:
+        Malformed: It is anything else.
+    """
+    answer = loads(text)
+    said = answer.get("name") if isinstance(answer, dict) and len(answer) == 1 else None
+    name = clean_name(said) if isinstance(said, str) else None
+    if name is None:
+        raise Malformed('no object with a short "name" alone')
+    return name
+
+
 def chat_messages(question: Question, prompt: Prompt) -> list[dict[str, Any]]:
     """Return the messages of one question: instruction, then the data alone.
 
@@ -72,11 +120,18 @@ def chat_messages(question: Question, prompt: Prompt) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = [{"type": "text", "text": data}]
     else:
         content = [
-            {"type": "image_url", "image_url": {"url": data_url(question.image())}},
+            _image_part(question.image()),
             {"type": "text", "text": labels},
         ]
-    instruction = prompt.text if question.image is None else prompt.image
+    return _messages(prompt.text if question.image is None else prompt.image, content)
+
+
+def _messages(instruction: str, content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": "system", "content": instruction}, {"role": "user", "content": content}]
+
+
+def _image_part(image: bytes) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}
 
 
 def data_url(image: bytes) -> str:

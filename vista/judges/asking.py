@@ -108,7 +108,7 @@ class AskingJudge:
         self._progress = resources.progress
         self._max_labels = max_labels
         self._max_unanswered = max_unanswered
-        self._kept = Judgements(
+        self._kept: Judgements[bool] = Judgements(
             resources.cache, judge=kind, model=model, prompt=prompt, **(served or {})
         )
 

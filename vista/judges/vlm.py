@@ -8,7 +8,8 @@ from vista.config.judges import VlmJudgeSettings, short_name
 from vista.judges import Resources
 from vista.judges.asking import Answer, AskingJudge, Question
 from vista.judges.backends.image_text import ImageTextModel, model_digest
-from vista.judges.prompts import PROMPTS, Prompt, quoted
+from vista.judges.naming import Evidence, Namer
+from vista.judges.prompts import NAMING, PROMPTS, NamingPrompt, Prompt, quoted
 
 
 def create(settings: VlmJudgeSettings, resources: Resources) -> AskingJudge:
@@ -17,11 +18,8 @@ def create(settings: VlmJudgeSettings, resources: Resources) -> AskingJudge:
     Raises:
         UserError: Its model cannot be loaded or used.
     """
-    source, prompt = settings.source, PROMPTS[settings.prompt]
-    location = resources.model or str(source.path)
-    model = ImageTextModel(location, device=settings.device, dtype=settings.dtype)
-    # The number format can change an answer, so it names the model too.
-    name = f"{short_name(source)}-{model_digest(location)}-{settings.dtype}"
+    prompt = PROMPTS[settings.prompt]
+    name, model = _load(settings, resources)
     return AskingJudge(
         "vlm",
         name,
@@ -31,6 +29,38 @@ def create(settings: VlmJudgeSettings, resources: Resources) -> AskingJudge:
         max_labels=settings.labels_per_question,
         max_unanswered=settings.max_unanswered,
     )
+
+
+def create_namer(settings: VlmJudgeSettings, resources: Resources) -> Namer:
+    """Return who names. Raises UserError as `create`."""
+    prompt = NAMING[settings.prompt]
+    name, model = _load(settings, resources)
+    return Namer("vlm", name, prompt.identity, VlmNameAsker(model, prompt), resources)
+
+
+def _load(settings: VlmJudgeSettings, resources: Resources) -> tuple[str, ImageTextModel]:
+    location = resources.model or str(settings.source.path)
+    model = ImageTextModel(location, device=settings.device, dtype=settings.dtype)
+    # The number format can change an answer, so it names the model too.
+    name = f"{short_name(settings.source)}-{model_digest(location)}-{settings.dtype}"
+    return name, model
+
+
+class VlmNameAsker:
+    """Lets the model write a few tokens on each item."""
+
+    def __init__(self, model: ImageTextModel, prompt: NamingPrompt) -> None:
+        self._model = model
+        self._prompt = prompt
+
+    def __call__(self, items: Sequence[Evidence]) -> Iterator[tuple[int, str | None, str | None]]:
+        """Yield the number of an item and what was said, in their order."""
+        for number, item in enumerate(items):
+            if item.image is None:
+                text, image = f"{self._prompt.texts} {item.subject}", None
+            else:
+                text, image = self._prompt.images, item.image()
+            yield number, self._model.say(f"{text} {self._prompt.alone}", image), None
 
 
 class VlmAsker:

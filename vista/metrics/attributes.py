@@ -7,7 +7,7 @@ here, to judge. The definitions are ours: of arXiv 2508.11277 the abstract alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,16 +26,24 @@ class Proposal:
         latent: number of the latent.
         name: its name; None where it has none.
         auroc: of its activation for held-out prompts with its name; NaN without a name.
-        gain: share of images that show its name, steered less unedited; NaN where it was not
-            steered, as no probe knows the name.
+        change: when it is added to prompts without its name, the share of images that show a value,
+            less that of unedited ones; the largest of all values that probes know. NaN where it
+            was not added.
+        random_change: the same with a random direction.
+        gain: the same share of its name; NaN where no probe knows the name.
         random_gain: the same with a random direction.
     """
 
     latent: int
     name: str | None
     auroc: float
+    change: float = float("nan")
+    random_change: float = float("nan")
     gain: float = float("nan")
     random_gain: float = float("nan")
+
+
+Kept = tuple[list[Proposal], list[Proposal]]
 
 
 class AttributesResult(MetricResult):
@@ -49,24 +57,34 @@ class AttributesResult(MetricResult):
         description="Share of the proposals that separate held-out prompts with their name."
     )
     verified_precision: Estimate = Field(description="Precision among the verified.")
-    steered: Estimate = Field(
+    correct: Estimate = Field(description="Share of the proposals that are verified and precise.")
+    changing: Estimate | None = Field(
+        description="Share of the proposals that, added to prompts, bring any value about in more "
+        "images than random directions do; None where none was added."
+    )
+    changing_precision: Estimate | None = Field(description="Precision among the changing.")
+    steered: Estimate | None = Field(
         description="Share of the proposals with a name that probes know which bring it about "
         "when they are added; chance: a random direction instead."
     )
     recall: dict[str, Estimate] = Field(
-        description='Share of the values of each attribute (and of "all") that a verified '
-        "proposal names. n counts values."
+        description='Share of the values of each attribute (and of "all") that a changing '
+        "proposal names, or a verified one where none was added. n counts values."
     )
 
     def rows(self) -> list[Row]:
         """Return the figures as rows of the long table, recall by attribute."""
-        return [
-            self.precision.row("discovery_precision"),
-            self.verified.row("discovery_verified"),
-            self.verified_precision.row("discovery_precision:verified"),
-            self.steered.row("discovery_steered"),
-            *(each.row(f"discovery_recall@{name}") for name, each in self.recall.items()),
-        ]
+        figures = {
+            "discovery_precision": self.precision,
+            "discovery_verified": self.verified,
+            "discovery_precision:verified": self.verified_precision,
+            "discovery_correct": self.correct,
+            "discovery_changing": self.changing,
+            "discovery_precision:changing": self.changing_precision,
+            "discovery_steered": self.steered,
+            **{f"discovery_recall@{name}": each for name, each in self.recall.items()},
+        }
+        return [each.row(name) for name, each in figures.items() if each is not None]
 
 
 def attribute_discovery(
@@ -76,6 +94,7 @@ def attribute_discovery(
     *,
     min_auroc: float,
     min_gain: float,
+    max_random: float = 0.05,
     seed: int,
     resamples: int,
     level: float,
@@ -88,6 +107,8 @@ def attribute_discovery(
         truth: values of each attribute.
         min_auroc: from which a latent separates prompts with its name.
         min_gain: from which steering brings a value about.
+        max_random: share of the random directions that may bring more about than a latent that
+            counts as changing images.
         seed: of the bootstrap.
         resamples: of the bootstrap.
         level: coverage of the intervals.
@@ -98,30 +119,43 @@ def attribute_discovery(
         interval = bootstrap_mean(np.array(hits, dtype=float), seed, resamples, level)
         return estimate(interval, len(hits), float(np.mean(chance)) if len(chance) else None)
 
-    def separating(found: Sequence[Proposal]) -> list[Proposal]:
-        return [each for each in found if each.auroc >= min_auroc]
+    def verified(by: Callable[[Proposal], bool]) -> tuple[Estimate, Estimate, Kept]:
+        """Share of what passes, precision of that, and what passes of both."""
+        kept = [each for each in proposals if by(each)], [each for each in random if by(each)]
+        passed = share([by(each) for each in proposals], [by(each) for each in random])
+        return passed, share(named(kept[0]), named(kept[1])), kept
 
     def named(found: Sequence[Proposal]) -> list[bool]:
         return [each.name in values for each in found]
 
-    kept, kept_random = separating(proposals), separating(random)
-    steered = [each for each in proposals if not np.isnan(each.gain)]
+    separating, separating_precision, kept = verified(lambda each: each.auroc >= min_auroc)
+    changing = changing_precision = steered = None
+    if changes := [each.random_change for each in proposals if not np.isnan(each.random_change)]:
+        limit = float(np.quantile(changes, 1 - max_random))
+        changing, changing_precision, kept = verified(lambda each: each.change > limit)
+        known = [each for each in proposals if not np.isnan(each.gain)]
+        steered = share(
+            [each.gain >= min_gain for each in known],
+            [each.random_gain >= min_gain for each in known],
+        )
     recall = {}
     for name, wanted in {**truth, "all": sorted(values)}.items():
         hits, chance = (
-            [value in {each.name for each in found} for value in wanted]
-            for found in (kept, kept_random)
+            [value in {each.name for each in found} for value in wanted] for found in kept
         )
         recall[name] = share(hits, chance)
     return AttributesResult(
         precision=share(named(proposals), named(random)),
-        verified=share(
-            [e.auroc >= min_auroc for e in proposals], [e.auroc >= min_auroc for e in random]
+        verified=separating,
+        verified_precision=separating_precision,
+        correct=share(
+            *(
+                [each.name in values and each.auroc >= min_auroc for each in found]
+                for found in (proposals, random)
+            )
         ),
-        verified_precision=share(named(kept), named(kept_random)),
-        steered=share(
-            [each.gain >= min_gain for each in steered],
-            [each.random_gain >= min_gain for each in steered],
-        ),
+        changing=changing,
+        changing_precision=changing_precision,
+        steered=steered,
         recall=recall,
     )

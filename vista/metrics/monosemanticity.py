@@ -6,6 +6,11 @@ product of the latent's activations on both. Activations are scaled to 0..1 over
 neurons with negative values and latents are judged alike. 1: all its images are the same to that
 encoder; the mean similarity of all pairs: the latent says nothing about it.
 
+The fewer images a latent fires on, the higher it scores, whatever it has learnt, so the mean over a
+dictionary's latents tells how rare they are as well. Hence `random_matched`: the mean of the random
+dictionary's latents, weighted so that they fire on as many images as the SAE's do (direct
+standardisation, over numbers of images to a factor of two). The source has no such control.
+
 Nothing of size images x images is made: with e of unit norm, the sum of a_i a_j <e_i, e_j> over
 i != j is |sum a_i e_i|^2 - sum a_i^2, so one pass of running sums is enough.
 
@@ -21,11 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import DEFAULT_LEVEL, DEFAULT_RESAMPLES, bootstrap_mean
+from vista.metrics.bootstrap import (
+    DEFAULT_LEVEL,
+    DEFAULT_RESAMPLES,
+    bootstrap_mean,
+    bootstrap_ratio,
+)
 from vista.metrics.result import Estimate, MetricResult, estimate
 from vista.metrics.rows import Row
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 # Below this share of one image's weight, a sum over pairs is the rounding error of a single image.
 _ONE_IMAGE = 1e-9
 
@@ -34,6 +45,7 @@ class MonosemanticityResult(MetricResult):
     """Mean score of each dictionary's latents; the chance level is that of any two images."""
 
     images: int = Field(description="Images that the activations are of.")
+    layer: int | None = Field(None, description="Block that the activations are of, from 0.")
     scores: dict[str, Estimate] = Field(
         description="Dictionary -> mean score over its latents that fire on two images or more."
     )
@@ -41,7 +53,10 @@ class MonosemanticityResult(MetricResult):
 
     def rows(self) -> list[Row]:
         """One row a dictionary; n is the number of latents with a score."""
-        return [each.row(f"monosemanticity:{name}") for name, each in sorted(self.scores.items())]
+        return [
+            each.row(f"monosemanticity:{name}", self.layer)
+            for name, each in sorted(self.scores.items())
+        ]
 
 
 def monosemanticity(
@@ -49,8 +64,10 @@ def monosemanticity(
     seed: int,
     resamples: int = DEFAULT_RESAMPLES,
     level: float = DEFAULT_LEVEL,
-) -> tuple[MonosemanticityResult, dict[str, Floats]]:
-    """Compare dictionaries by the mean score of their latents; also give each latent's score [s].
+    layer: int | None = None,
+) -> tuple[MonosemanticityResult, dict[str, Floats], dict[str, Integers]]:
+    """Compare dictionaries by the mean score of their latents; also give each latent's score [s],
+    and on how many images it is above zero [s].
 
     Args:
         batches: For consecutive images the activations [n, s] of each dictionary (an SAE's latents,
@@ -59,6 +76,7 @@ def monosemanticity(
         seed: Seed of the bootstrap over latents.
         resamples: Bootstrap samples.
         level: Coverage of the intervals.
+        layer: Block that the activations are of, for the rows.
 
     Raises:
         ValueError: There are fewer than two images, or an embedding is zero or not finite.
@@ -77,12 +95,21 @@ def monosemanticity(
         raise ValueError(f"{images} images have no pair to compare")
     chance = float(every.scores(scaled=False)[0])
     scores = {name: each.scores() for name, each in sums.items()}
+    fired = {name: each.fired() for name, each in sums.items()}
     means, silent = {}, {}
     for name, score_s in scores.items():
         seen = score_s[np.isfinite(score_s)]
         means[name] = estimate(bootstrap_mean(seen, seed, resamples, level), len(seen), chance)
         silent[name] = len(score_s) - len(seen)
-    return MonosemanticityResult(images=images, scores=means, silent=silent), scores
+    seen_of = {name: np.isfinite(scores[name]) for name in ("sae", "random") if name in scores}
+    if len(seen_of) == 2 and all(seen.any() for seen in seen_of.values()):
+        wanted, had = (fired[name][seen] for name, seen in seen_of.items())
+        weight = matching_weights(wanted, had)
+        score = scores["random"][seen_of["random"]]
+        value = bootstrap_ratio(weight * score, weight, seed, resamples, level)
+        means["random_matched"] = estimate(value, int((weight > 0).sum()), chance)
+    result = MonosemanticityResult(images=images, layer=layer, scores=means, silent=silent)
+    return result, scores, fired
 
 
 def monosemanticity_scores(activation_ns: NDArray[Any], embedding_nd: NDArray[Any]) -> Floats:
@@ -90,6 +117,20 @@ def monosemanticity_scores(activation_ns: NDArray[Any], embedding_nd: NDArray[An
     sums = _Sums()
     sums.add(activation_ns, _unit(embedding_nd))
     return sums.scores()
+
+
+def matching_weights(wanted: Integers, had: Integers) -> Floats:
+    """Weights of the latents that fire on `had` images, one or more, by which they are distributed
+    over numbers of images, to a factor of two, as those that fire on `wanted`.
+
+    Of numbers that no latent has, the nearest that one has takes the place.
+    """
+    wanted_class, had_class = (np.log2(each).astype(np.int64) for each in (wanted, had))
+    there = np.unique(had_class)
+    nearest = there[np.abs(there[:, None] - wanted_class).argmin(axis=0)]
+    size = int(there[-1]) + 1
+    share = np.bincount(nearest, minlength=size) / np.maximum(np.bincount(had_class), 1)
+    return np.asarray(share[had_class])
 
 
 def random_dictionary(d: int, s: int, seed: int) -> Floats:
@@ -107,6 +148,7 @@ class _Sums:
         self._a_s: Any = 0.0
         self._aa_s: Any = 0.0
         self._ae_sd: Any = 0.0
+        self._fired_s: Any = 0
         self._low_s: Any = np.inf
         self._high_s: Any = -np.inf
 
@@ -121,8 +163,13 @@ class _Sums:
         self._a_s = self._a_s + a_ns.sum(axis=0)
         self._aa_s = self._aa_s + np.square(a_ns).sum(axis=0)
         self._ae_sd = self._ae_sd + a_ns.T @ unit_nd
+        self._fired_s = self._fired_s + (a_ns > 0).sum(axis=0)
         self._low_s = np.minimum(self._low_s, a_ns.min(axis=0))
         self._high_s = np.maximum(self._high_s, a_ns.max(axis=0))
+
+    def fired(self) -> Integers:
+        """On how many images each is above zero [s]."""
+        return np.asarray(self._fired_s, dtype=np.int64)
 
     def scores(self, scaled: bool = True) -> Floats:
         """Score [s] with activations scaled to 0..1, or as they are."""

@@ -8,10 +8,12 @@ ontological coverage; details are not public, so the definitions are ours:
   hypernyms). Depth: the longest way up to the root; height: the longest way down to a class.
 - A latent names the deepest synset that at least the share `purity` of its top images lie at or
   below (of equally deep ones that with more images). An image without an object, or of classes that
-  WordNet lacks, counts and lies below nothing. The root is no name.
-- Ontological coverage: share of the inner synsets that some latent names. Inner are those below the
-  root with two classes or more below them; of several with the same classes only the deepest, for
-  no other is the lowest common hypernym of anything.
+  WordNet lacks, counts and lies below nothing. The root is no name, and no other synset that is
+  above all classes: any object would do.
+- Ontological coverage: share of the inner synsets that some latent names. Inner are names with two
+  classes or more below them; of several with the same classes only the deepest, for no other is the
+  lowest common hypernym of anything. A dictionary with a latent for each class alone covers none of
+  them, so the share of classes that some latent names stands beside it.
 
 Chance: the classes of all labelled top images are permuted among them, the mean over permutations.
 
@@ -47,6 +49,7 @@ class DictionaryOntology(BaseModel):
     coverage: Estimate = Field(
         description="Ontological coverage: share of inner synsets that a latent names; n synsets."
     )
+    classes: Estimate = Field(description="Share of classes that a latent names; n classes.")
     height: Estimate = Field(
         description="Mean height of the named synsets, 0: a single class; n latents with a name."
     )
@@ -59,6 +62,7 @@ class DictionaryOntology(BaseModel):
 class OntologyResult(MetricResult):
     """What each dictionary names in WordNet."""
 
+    layer: int | None = Field(None, description="Block that the latents are of, from 0.")
     purity: float = Field(description="Share of a latent's top images below what it names.")
     classes: int = Field(description="Classes of the data that WordNet has.")
     unknown: list[str] = Field(description="Classes that WordNet lacks, left out, sorted.")
@@ -66,12 +70,13 @@ class OntologyResult(MetricResult):
     dictionaries: dict[str, DictionaryOntology] = Field(description="By name of the dictionary.")
 
     def rows(self) -> list[Row]:
-        """Three rows a dictionary."""
+        """Four rows a dictionary."""
         return [
-            figure.row(f"{metric}:{name}")
+            figure.row(f"{metric}:{name}", self.layer)
             for name, each in sorted(self.dictionaries.items())
             for metric, figure in (
                 ("ontological_coverage", each.coverage),
+                ("class_coverage", each.classes),
                 ("synset_height", each.height),
                 ("named_latents", each.named),
             )
@@ -92,6 +97,7 @@ def ontology(
     bootstrap_seed: int = 0,
     resamples: int = DEFAULT_RESAMPLES,
     level: float = DEFAULT_LEVEL,
+    layer: int | None = None,
 ) -> tuple[OntologyResult, dict[str, list[Any]]]:
     """Place the latents of each dictionary in the data's tree.
 
@@ -105,9 +111,10 @@ def ontology(
         min_images: Top images that a latent needs.
         permutations: Of the classes of top images.
         seed: Of the permutations.
-        bootstrap_seed: Of the intervals, over latents (coverage: over inner synsets).
+        bootstrap_seed: Of the intervals, over latents (coverage: over synsets).
         resamples: Bootstrap samples.
         level: Coverage of the intervals.
+        layer: Block that the latents are of, for the rows.
 
     Returns:
         The result, and columns of one row a latent with enough top images: dictionary, latent,
@@ -136,6 +143,7 @@ def ontology(
         covered = tree.inner[np.isin(tree.inner, named_s)]
         found[name] = DictionaryOntology(
             coverage=_estimate([np.isin(tree.inner, each) for each in names], draws),
+            classes=_estimate([np.isin(tree.classes, each) for each in names], draws),
             height=_estimate([tree.height_t[each[each >= 0]] for each in names], draws),
             named=_estimate([each >= 0 for each in names], draws),
             covered=[tree.synsets[t] for t in covered],
@@ -151,6 +159,7 @@ def ontology(
             for column, value in zip(("synset", "word", "height", "share"), named, strict=True):
                 columns[column].append(value)
     result = OntologyResult(
+        layer=layer,
         purity=purity,
         classes=len(synset_of),
         unknown=sorted(unknown),
@@ -162,14 +171,15 @@ def ontology(
 
 @dataclass(frozen=True)
 class _Tree:
-    """Synsets above the data's classes: their names, depth and height, which is an inner one, and
-    which lie at or above which (at_or_above: synset -> places)."""
+    """Synsets above the data's classes: their names, depth and height, which are inner ones and
+    which classes, and which lie at or above which (at_or_above: synset -> places)."""
 
     synsets: list[str]
     depth_t: Integers
     height_t: Integers
     rooted_t: Bools
     inner: Integers
+    classes: Integers
     at_or_above: Mapping[str, Bools]
 
     def named(self, share_st: NDArray[np.float32], purity: float) -> Integers:
@@ -195,15 +205,17 @@ def _tree(above: Mapping[str, Sequence[str]], classes: set[str]) -> _Tree:
     for synset in reversed(synsets):
         for each in above[synset]:
             height_t[place[each]] = max(height_t[place[each]], height_t[place[synset]] + 1)
-    rooted_t = np.array([not hypernyms for hypernyms in above.values()], dtype=bool)
-    below_ct = np.stack([at_or_above[synset] for synset in sorted(classes)])
+    leaves = np.array(sorted(place[synset] for synset in classes), dtype=np.int64)
+    below_ct = np.stack([at_or_above[synsets[t]] for t in leaves])
+    above_all_t = below_ct.all(axis=0) & ~np.isin(np.arange(len(synsets)), leaves)
+    rooted_t = np.array([not hypernyms for hypernyms in above.values()], dtype=bool) | above_all_t
     deepest: dict[bytes, int] = {}
     for t in np.flatnonzero((below_ct.sum(axis=0) > 1) & ~rooted_t).tolist():
         best = deepest.setdefault(below_ct[:, t].tobytes(), t)
         if depth_t[t] > depth_t[best]:
             deepest[below_ct[:, t].tobytes()] = t
     inner = np.array(sorted(deepest.values()), dtype=np.int64)
-    return _Tree(synsets, depth_t, height_t, rooted_t, inner, at_or_above)
+    return _Tree(synsets, depth_t, height_t, rooted_t, inner, leaves, at_or_above)
 
 
 def _index(places: Places, synset_of: Mapping[str, str], tree: _Tree) -> tuple[Integers, Bools]:

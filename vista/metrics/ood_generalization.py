@@ -14,7 +14,8 @@ probes are fitted on the same images. Legend: n image, d width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +34,15 @@ OURS, RIVALS = "latents", ("raw", "random")
 _COLUMNS = 1024
 
 Bools = NDArray[np.bool_]
+# Vectors [n, width] -> those of a representation.
+_Reading = Callable[[NDArray[Any]], NDArray[Any]]
 
 
-class ClassImages(NamedTuple):
-    """Images of one class each: vectors [n, width] by space, and classes [n]."""
+class Judged(NamedTuple):
+    """Images of one class each: classes [n], and whether each probe names them [n]."""
 
-    vectors: Mapping[str, NDArray[np.float32]]
     class_n: NDArray[np.str_]
+    right: Mapping[str, Bools]
 
 
 class _Frozen(BaseModel):
@@ -52,7 +55,8 @@ class Probed(_Frozen):
     n_classes: int = Field(description="Classes among the images.")
     accuracy: dict[str, Estimate] = Field(
         description="Share of the images whose class the probe names among all that it was fitted "
-        "on, by representation; chance: always the class that is most frequent in fitting."
+        "on, by representation; chance: always the class that most of these images have, which "
+        "no guess without a look does better than."
     )
     gain: dict[str, Estimate] = Field(
         description="Accuracy on all latents less that on all of each rival's numbers, on the same "
@@ -93,53 +97,73 @@ def _rows(probed: Probed, where: str) -> list[Row]:
     return accuracies + gains
 
 
+class Probes:
+    """A probe on every representation of the images that it was fitted on."""
+
+    def __init__(
+        self,
+        vectors: Mapping[str, NDArray[Any]],
+        class_n: NDArray[np.str_],
+        *,
+        sizes: Sequence[int],
+        regularisation: float,
+        iterations: int,
+    ) -> None:
+        """Fit them on vectors [n, width] of all `SPACES` and the classes [n] of their images.
+
+        `sizes` are the Ks, `regularisation` is scikit-learn's C, `iterations` are of its solver.
+        Raises ValueError for fewer than two classes.
+        """
+        if (classes := len(np.unique(class_n))) < 2:
+            raise ValueError(f"too few classes ({classes}) where a probe needs two")
+        self._probes: dict[str, tuple[str, _Reading, Any]] = {}
+        for name, space, read in _representations(vectors, class_n, sorted(set(sizes))):
+            x_nd = read(vectors[space])
+            fitted = fit_logistic(
+                x_nd, class_n, regularisation=regularisation, iterations=iterations
+            )
+            self._probes[name] = space, read, fitted
+
+    def right(
+        self, vectors: Mapping[str, NDArray[Any]], class_n: NDArray[np.str_]
+    ) -> dict[str, Bools]:
+        """Whether each probe names the class of further images, [n] by representation."""
+        return {
+            name: fitted.predict(read(vectors[space])) == class_n
+            for name, (space, read, fitted) in self._probes.items()
+        }
+
+
 def ood_generalization(
-    fit: ClassImages,
-    inside: ClassImages,
-    sets: Mapping[str, ClassImages],
+    fit_class_n: NDArray[np.str_],
+    inside: Judged,
+    sets: Mapping[str, Judged],
     *,
-    sizes: Sequence[int],
-    regularisation: float,
-    iterations: int,
     seed: int,
     resamples: int,
     level: float,
 ) -> OodGeneralizationResult:
-    """Fit a probe on every representation of `fit` and judge it on all other images.
+    """Return the accuracies of probes.
 
     Args:
-        fit: Images with vectors of all `SPACES`; of two classes or more.
+        fit_class_n: Classes of the images that they were fitted on.
         inside: Held-out images of the same distribution.
         sets: Shifted images, by name.
-        sizes: The Ks.
-        regularisation: scikit-learn's C of every probe.
-        iterations: Of its solver.
         seed: Of the bootstrap over images.
         resamples: Of the bootstrap.
         level: Coverage of the intervals.
 
     Raises:
-        ValueError: No image to judge, or fewer than two classes to fit on.
+        ValueError: No image to judge.
     """
-    names, counts = np.unique(fit.class_n, return_counts=True)
-    if len(names) < 2:
-        raise ValueError(f"too few classes ({len(names)}) where a probe needs two")
-    right: list[dict[str, Bools]] = [{} for _ in range(1 + len(sets))]
-    for of, vectors in _representations(fit, inside, sets, sorted(set(sizes))):
-        first = next(vectors)
-        probe = fit_logistic(
-            first, fit.class_n, regularisation=regularisation, iterations=iterations
-        )
-        for judged, found, x_nd in zip((inside, *sets.values()), right, vectors, strict=True):
-            found[of] = probe.predict(x_nd) == judged.class_n
 
-    common = str(names[counts.argmax()])
-
-    def probed(judged: ClassImages, right: Mapping[str, Bools]) -> dict[str, Any]:
-        chance, n = float(np.mean(judged.class_n == common)), len(judged.class_n)
+    def probed(judged: Judged) -> dict[str, Any]:
+        n, right = len(judged.class_n), judged.right
+        names, counts = np.unique(judged.class_n, return_counts=True)
+        chance = float(counts.max() / n)
         more = {of: right[OURS].astype(float) - right[of] for of in RIVALS}
         return {
-            "n_classes": len(np.unique(judged.class_n)),
+            "n_classes": len(names),
             "accuracy": {
                 of: estimate(bootstrap_mean(hit_n, seed, resamples, level), n, chance)
                 for of, hit_n in right.items()
@@ -150,10 +174,10 @@ def ood_generalization(
             },
         }
 
-    def drop(judged: ClassImages, right_out: Mapping[str, Bools]) -> dict[str, Estimate]:
+    def drop(judged: Judged) -> dict[str, Estimate]:
         same = np.isin(inside.class_n, judged.class_n)
-        before = np.stack([hit_n[same] for hit_n in right[0].values()], axis=1)
-        after = np.stack(list(right_out.values()), axis=1)
+        before = np.stack([hit_n[same] for hit_n in inside.right.values()], axis=1)
+        after = np.stack(list(judged.right.values()), axis=1)
         value_c = before.mean(axis=0) - after.mean(axis=0)
         drawn_rc = resample_means(before, seed, resamples)
         drawn_rc = drawn_rc - resample_means(after, seed + 1, resamples)
@@ -161,39 +185,37 @@ def ood_generalization(
         ends = np.quantile(drawn_rc, [tail, 1 - tail], axis=0, method="nearest")
         return {
             of: estimate((value, low, high), len(after), 0.0)
-            for of, value, low, high in zip(right_out, value_c, *ends, strict=True)
+            for of, value, low, high in zip(judged.right, value_c, *ends, strict=True)
         }
 
     return OodGeneralizationResult(
-        n_fitted=len(fit.class_n),
-        n_classes=len(names),
-        inside=Probed(**probed(inside, right[0])),
-        sets={
-            name: Shifted(**probed(each, found), drop=drop(each, found))
-            for (name, each), found in zip(sets.items(), right[1:], strict=True)
-        },
+        n_fitted=len(fit_class_n),
+        n_classes=len(np.unique(fit_class_n)),
+        inside=Probed(**probed(inside)),
+        sets={name: Shifted(**probed(each), drop=drop(each)) for name, each in sets.items()},
     )
 
 
 def _representations(
-    fit: ClassImages, inside: ClassImages, sets: Mapping[str, ClassImages], sizes: Sequence[int]
-) -> Iterator[tuple[str, Iterator[NDArray[Any]]]]:
-    """Yield each representation's name and its vectors of all images, those of `fit` first."""
+    vectors: Mapping[str, NDArray[Any]], class_n: NDArray[np.str_], sizes: Sequence[int]
+) -> Iterator[tuple[str, str, _Reading]]:
+    """Yield each representation's name, its space, and how it is read off that."""
     from sklearn.decomposition import PCA
 
-    every = (fit, inside, *sets.values())
     for space in SPACES:
-        yield space, (each.vectors[space] for each in every)
-        width = fit.vectors[space].shape[1]
+        yield space, space, np.asarray
         # Stable: of equal ones the first stays.
-        best = np.argsort(-anova_f(fit.vectors[space], fit.class_n), kind="stable")
-        for k in (k for k in sizes if k < width):
-            yield f"{space}_{k}", (each.vectors[space][:, best[:k]] for each in every)
-    raw_nd = fit.vectors["raw"]
-    if fitting := [k for k in sizes if k < min(raw_nd.shape)]:
-        pca = PCA(fitting[-1], svd_solver="full").fit(raw_nd)
+        best = np.argsort(-anova_f(vectors[space], class_n), kind="stable")
+        for k in (k for k in sizes if k < len(best)):
+            yield f"{space}_{k}", space, partial(np.take, indices=best[:k], axis=1)
+    if fitting := [k for k in sizes if k < min(vectors["raw"].shape)]:
+        pca = PCA(fitting[-1], svd_solver="full").fit(vectors["raw"])
         for k in fitting:
-            yield f"pca_{k}", (pca.transform(each.vectors["raw"])[:, :k] for each in every)
+            yield f"pca_{k}", "raw", partial(_components, pca, k)
+
+
+def _components(pca: Any, k: int, x_nd: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(pca.transform(x_nd)[:, :k])
 
 
 def anova_f(x_nd: NDArray[Any], class_n: NDArray[np.str_]) -> NDArray[np.float64]:

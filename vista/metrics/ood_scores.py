@@ -50,93 +50,97 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Images:
-    """Images as the scores see them: latents [n, s], those of a random dictionary [n, s], raw
-    features [n, d], SAE errors [n]."""
+    """Images as the scores see them: vectors [n, width] by space (latents, raw and random, of a
+    random dictionary), and SAE errors [n]."""
 
-    latents_ns: NDArray[np.float32]
-    random_ns: NDArray[np.float32]
-    raw_nd: NDArray[np.float32]
+    vectors: Mapping[str, NDArray[np.float32]]
     error_n: NDArray[np.float32]
 
 
-_SPACES: dict[str, Callable[[Images], NDArray[np.float32]]] = {
-    "latents": lambda images: images.latents_ns,
-    "raw": lambda images: images.raw_nd,
-    "random": lambda images: images.random_ns,
-}
+class OodScores:
+    """All scores, fitted on images of the distribution, which stay in memory; principal components
+    need room for their latents twice more for a while."""
 
+    def __init__(
+        self,
+        fit: Images,
+        classes: Sequence[Sequence[str]],
+        *,
+        neighbours: int,
+        components: int,
+        smoothing: float,
+        regularisation: float,
+        iterations: int,
+        seed: int,
+    ) -> None:
+        """Fit them.
 
-def ood_scores(
-    fit: Images,
-    classes: Sequence[Sequence[str]],
-    judged: Mapping[str, Images],
-    *,
-    neighbours: int,
-    components: int,
-    smoothing: float,
-    regularisation: float,
-    iterations: int,
-    seed: int,
-) -> dict[str, dict[str, Floats]]:
-    """Fit all scores on `fit` and return those of each judged set, [n] by set and name.
+        Args:
+            fit: The images of the distribution.
+            classes: The classes that each of them shows; two or more in all.
+            neighbours: k of the nearest-neighbour distance.
+            components: Principal components that Mahalanobis distances are measured in, at most.
+            smoothing: Share of the uniform distribution in every class profile.
+            regularisation: scikit-learn's C of the linear probe.
+            iterations: Of its solver.
+            seed: Of the control and of the components.
 
-    Args:
-        fit: The images of the distribution.
-        classes: The classes that each of them shows; two or more in all.
-        judged: Sets of images, by name.
-        neighbours: k of the nearest-neighbour distance.
-        components: Principal components that Mahalanobis distances are measured in, at most.
-        smoothing: Share of the uniform distribution in every class profile.
-        regularisation: scikit-learn's C of the linear probe.
-        iterations: Of its solver.
-        seed: Of the control and of the components.
+        Raises:
+            ValueError: Fewer images than neighbours, or fewer than two classes.
+        """
+        if len(fit.error_n) < neighbours:
+            raise ValueError(f"{neighbours} neighbours of {len(fit.error_n)} images")
+        names, class_q = np.unique([name for each in classes for name in each], return_inverse=True)
+        if len(names) < 2:
+            raise ValueError(f"too few classes ({len(names)}) where scores need two")
+        image_q = np.repeat(np.arange(len(classes)), [len(each) for each in classes])
+        self._neighbours = {of: Neighbours(x, neighbours) for of, x in fit.vectors.items()}
+        self._gaussians = {
+            of: ClassGaussians(fit.vectors[of], image_q, class_q, components, seed)
+            for of in ("latents", "raw")
+        }
+        self._profiles_cs = class_profiles(fit.vectors["latents"], image_q, class_q, smoothing)
+        self._probe = fit_logistic(
+            fit.vectors["raw"][image_q],
+            names[class_q],
+            regularisation=regularisation,
+            iterations=iterations,
+        )
+        self._rng = np.random.default_rng(seed)
 
-    Raises:
-        ValueError: Fewer images than neighbours, or fewer than two classes.
-    """
-    if len(fit.error_n) < neighbours:
-        raise ValueError(f"{neighbours} neighbours of {len(fit.error_n)} images")
-    names, class_q = np.unique([name for each in classes for name in each], return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"too few classes ({len(names)}) where scores need two")
-    image_q = np.repeat(np.arange(len(classes)), [len(each) for each in classes])
-    found: dict[str, dict[str, Floats]] = {
-        name: {"reconstruction": -each.error_n.astype(np.float64)} for name, each in judged.items()
-    }
-    for space, vectors in _SPACES.items():
-        unit_nd = _unit(vectors(fit))
-        for name, each in judged.items():
-            found[name][f"knn_{space}"] = -knn_distance(unit_nd, vectors(each), neighbours)
-    for space in ("latents", "raw"):
-        vectors = _SPACES[space]
-        gaussians = ClassGaussians(vectors(fit), image_q, class_q, components, seed)
-        for name, each in judged.items():
-            found[name][f"mahalanobis_{space}"] = -gaussians.distance(vectors(each))
-    profiles_cs = class_profiles(fit.latents_ns, image_q, class_q, smoothing)
-    probe = fit_logistic(
-        fit.raw_nd[image_q], names[class_q], regularisation=regularisation, iterations=iterations
-    )
-    rng = np.random.default_rng(seed)
-    for name, each in judged.items():
-        energy_n, largest_n = _probe_scores(probe.decision_function(each.raw_nd))
-        found[name] |= {
-            "profile_latents": -profile_divergence(profiles_cs, each.latents_ns),
+    def of(self, judged: Images) -> dict[str, Floats]:
+        """Scores [n] of further images, by name; the random one goes on where it stopped."""
+        found: dict[str, Floats] = {"reconstruction": -judged.error_n.astype(np.float64)}
+        for space, x_nd in judged.vectors.items():
+            found[f"knn_{space}"] = -self._neighbours[space].distance(x_nd)
+        for space, gaussians in self._gaussians.items():
+            found[f"mahalanobis_{space}"] = -gaussians.distance(judged.vectors[space])
+        energy_n, largest_n = _probe_scores(self._probe.decision_function(judged.vectors["raw"]))
+        found |= {
+            "profile_latents": -profile_divergence(self._profiles_cs, judged.vectors["latents"]),
             "max_softmax_raw": largest_n,
             "energy_raw": energy_n,
-            "random": rng.random(len(each.error_n)),
+            "random": self._rng.random(len(judged.error_n)),
         }
-    return {name: {score: scores[score] for score in SCORES} for name, scores in found.items()}
+        return {score: found[score] for score in SCORES}
 
 
-def knn_distance(fit_unit_nd: NDArray[Any], x_nd: NDArray[Any], neighbours: int) -> Floats:
-    """Distance [n] of each x / |x| to the `neighbours`-th nearest of the unit rows."""
-    x_nd = _unit(x_nd)
-    out_n = np.empty(len(x_nd))
-    for start in range(0, len(x_nd), _ROWS):
-        near = x_nd[start : start + _ROWS] @ fit_unit_nd.T
-        out_n[start : start + _ROWS] = np.partition(near, -neighbours, axis=1)[:, -neighbours]
-    # Rows of zeros are as far from everything as orthogonal ones.
-    return np.asarray(np.sqrt(np.maximum(2 - 2 * out_n, 0)))
+class Neighbours:
+    """Rows whose directions x / |x| other rows are compared with."""
+
+    def __init__(self, x_nd: NDArray[Any], neighbours: int) -> None:
+        self._x_nd, self._neighbours = x_nd, neighbours
+        self._norm_n = _norms(x_nd)
+
+    def distance(self, x_nd: NDArray[Any]) -> Floats:
+        """Distance [n] of each x / |x| to the nearest but `neighbours` - 1 of the rows."""
+        norm_n, out_n = _norms(x_nd), np.empty(len(x_nd))
+        for start in range(0, len(x_nd), _ROWS):
+            part = slice(start, start + _ROWS)
+            near = x_nd[part] @ self._x_nd.T / self._norm_n / norm_n[part, None]
+            out_n[part] = np.partition(near, -self._neighbours, axis=1)[:, -self._neighbours]
+        # Rows of zeros are as far from everything as orthogonal ones.
+        return np.asarray(np.sqrt(np.maximum(2 - 2 * out_n, 0)))
 
 
 class ClassGaussians:
@@ -186,7 +190,7 @@ def class_profiles(
     latents_ns: NDArray[Any], image_q: NDArray[np.int64], class_q: NDArray[np.int64], share: float
 ) -> Floats:
     """Mean over a class's images of z / sum z, with `share` of the uniform distribution, [c, s]."""
-    profiles_cs = _class_means(_distribution(latents_ns), image_q, class_q)
+    profiles_cs = _class_means(latents_ns, image_q, class_q, _distribution)
     return np.asarray((1 - share) * profiles_cs + share / latents_ns.shape[1])
 
 
@@ -201,10 +205,10 @@ def profile_divergence(profiles_cs: Floats, latents_ns: NDArray[Any]) -> Floats:
     return out_n
 
 
-def _unit(x_nd: NDArray[Any]) -> NDArray[Any]:
-    """Rows of length 1; a row of zeros stays."""
-    norm_n1 = np.linalg.norm(x_nd, axis=1, keepdims=True)
-    return np.asarray(x_nd / np.where(norm_n1 > 0, norm_n1, 1))
+def _norms(x_nd: NDArray[Any]) -> NDArray[Any]:
+    """Length of each row, in its own type; 1 of a row of zeros."""
+    norm_n = np.sqrt(np.einsum("nd,nd->n", x_nd, x_nd, dtype=np.float64))
+    return np.where(norm_n > 0, norm_n, 1).astype(x_nd.dtype)
 
 
 def _distribution(latents_ns: NDArray[Any]) -> NDArray[Any]:
@@ -215,17 +219,21 @@ def _distribution(latents_ns: NDArray[Any]) -> NDArray[Any]:
 
 
 def _class_means(
-    x_nd: NDArray[Any], image_q: NDArray[np.int64], class_q: NDArray[np.int64]
+    x_nd: NDArray[Any],
+    image_q: NDArray[np.int64],
+    class_q: NDArray[np.int64],
+    of: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
 ) -> Floats:
-    """Mean of each class's images [c, d], in float64."""
+    """Mean of each class's images [c, d], in float64, `of` making something else of them before."""
     classes = range(int(class_q.max()) + 1)
-    return np.stack([x_nd[image_q[class_q == c]].mean(axis=0, dtype=np.float64) for c in classes])
+    rows_c = (image_q[class_q == c] for c in classes)
+    return np.stack([of(x_nd[rows]).mean(axis=0, dtype=np.float64) for rows in rows_c])
 
 
 def _probe_scores(logits: NDArray[Any]) -> tuple[Floats, Floats]:
     """Energy (its negative: log sum exp) and largest probability of each image, [n]."""
-    # Of two classes scikit-learn gives one logit, the other being 0.
-    logits_nc = np.stack([np.zeros(len(logits)), logits], 1) if logits.ndim == 1 else logits
+    # Of two classes scikit-learn gives the difference; as of more, logits sum to 0 here.
+    logits_nc = np.stack([-logits / 2, logits / 2], 1) if logits.ndim == 1 else logits
     logits_nc = logits_nc.astype(np.float64)
     top_n = logits_nc.max(axis=1)
     energy_n = top_n + np.log(np.exp(logits_nc - top_n[:, None]).sum(axis=1))

@@ -37,8 +37,13 @@ class LayerShared(BaseModel):
         description="Share of concepts with a latent that is selective for them on text and on "
         "images. Chance: on the text of one concept and the images of another, mean over all pairs."
     )
-    on_text: Estimate = Field(description="Share of concepts with a latent selective on text.")
-    on_images: Estimate = Field(description="Share of concepts with a latent selective on images.")
+    on_text: Estimate = Field(
+        description="Share of concepts with a latent selective on text. Chance: that is so for the "
+        "texts of another concept too, mean over all pairs: one that fires on every noun."
+    )
+    on_images: Estimate = Field(
+        description="Share of concepts with a latent selective on images; chance alike."
+    )
     transfer: Estimate | None = Field(
         description="Of each concept's best latent on text, the AUROC on images, mean over "
         "concepts. Chance: on the images of every other concept. Null over layers."
@@ -173,40 +178,39 @@ def shared_latents(
         raise ValueError(f"{n_concepts} concepts: there is no other one to compare with")
     draws = (seed, resamples, level)
 
-    def share(own_c: NDArray[Any], chance: float | None = None) -> Estimate:
-        return estimate(bootstrap_mean(own_c, *draws), n_concepts, chance)
+    def share(values_cc: NDArray[Any]) -> Estimate:
+        own = bootstrap_mean(np.diagonal(values_cc), *draws)
+        return estimate(own, n_concepts, off_diagonal(values_cc))
 
-    def summary(layer: int | None, both_cc: BoolArray, kinds: Sequence[BoolArray]) -> LayerShared:
-        own_c = np.diagonal(both_cc)
-        text_c, image_c = (np.asarray(selective_sc.any(axis=0)) for selective_sc in kinds)
+    def summary(layer: int | None, both: Sequence[BoolArray]) -> LayerShared:
+        shared, on_text, on_images = map(share, both)
         transfer = None
         if layer is not None:
-            best_cc = layers[layer].image_sc[layers[layer].best_c]
-            transfer = share(np.diagonal(best_cc), off_diagonal(best_cc))
+            transfer = share(layers[layer].image_sc[layers[layer].best_c])
         return LayerShared(
-            layer=layer,
-            shared=share(own_c, off_diagonal(both_cc)),
-            on_text=share(text_c),
-            on_images=share(image_c),
-            transfer=transfer,
+            layer=layer, shared=shared, on_text=on_text, on_images=on_images, transfer=transfer
         )
 
-    parts, found = [], []
+    found: dict[int, list[BoolArray]] = {}
     for layer, given in sorted(layers.items()):
         # NaN reaches no bound.
-        kinds = [given.text_sc >= min_auroc, given.image_sc >= min_auroc]
-        both_cc = kinds[0].T.astype(np.float32) @ kinds[1].astype(np.float32) > 0
-        parts.append(summary(layer, both_cc, kinds))
-        found.append((both_cc, *kinds))
-    both, text, image = zip(*found, strict=True)
-    every = [np.concatenate(text), np.concatenate(image)]
+        text, image = given.text_sc >= min_auroc, given.image_sc >= min_auroc
+        found[layer] = [_common(*pair) for pair in ((text, image), (text, text), (image, image))]
+    any_layer = [np.logical_or.reduce(both) for both in zip(*found.values(), strict=True)]
     return SharedLatentsResult(
         min_auroc=min_auroc,
         n_concepts=n_concepts,
         n_too_rare=n_too_rare,
-        layers=parts,
-        any_layer=summary(None, np.logical_or.reduce(both), every),
+        layers=[summary(layer, both) for layer, both in found.items()],
+        any_layer=summary(None, any_layer),
     )
+
+
+def _common(one_sc: BoolArray, other_sc: BoolArray) -> BoolArray:
+    """Which two concepts have a latent that is selective for the first in one kind of tokens and
+    for the second in the other [c, c]."""
+    common_cc: BoolArray = one_sc.T.astype(np.float32) @ other_sc.astype(np.float32) > 0
+    return common_cc
 
 
 def off_diagonal(values_cc: NDArray[Any]) -> float:

@@ -30,6 +30,7 @@ FloatArray = NDArray[np.float64]
 LATENT, RANDOM, RANDOM_LATENT, PROMPT = "latent", "random_direction", "random_latent", "prompt"
 # AUROCs that differ by less are equal.
 _SAME = 1e-9
+_UNDEFINED = (float("nan"),) * 3
 METHODS = (LATENT, RANDOM, RANDOM_LATENT, PROMPT)
 
 
@@ -67,7 +68,8 @@ class Steered:
         return np.asarray(now - was if self.kind == "add" else was - now)
 
     def drift_b(self, readable: Collection[str]) -> FloatArray:
-        """Share of the other attributes, of those that can be read, whose value changed."""
+        """Share of the other attributes, of those that can be read, whose value changed; 0 where
+        there is none."""
         others = [name for name in sorted(readable) if name != self.attribute]
         changed = [self.before[name] != self.after[name] for name in others]
         return np.mean(changed, axis=0) if changed else np.zeros(len(self.prompt_b))
@@ -90,7 +92,7 @@ class MethodFigures(BaseModel):
     )
     drift: Estimate = Field(
         description="Share of the other readable attributes that probes say anew; chance: a "
-        "random direction's."
+        "random direction's. Undefined where no other is readable."
     )
 
 
@@ -230,6 +232,8 @@ def steering(
             gain, drift = (
                 bootstrap_ratio(own_b3[:, i], own_b3[:, 2], seed, resamples, level) for i in (0, 1)
             )
+            if not set(readable) - {attribute}:
+                drift = _UNDEFINED
             over = bootstrap(
                 paired, lambda m: m[:, 0] / m[:, 2] - m[:, 3] / m[:, 5], seed, resamples, level
             )

@@ -12,7 +12,10 @@ _NAMES = {
     "discovery_precision": "precision",
     "discovery_verified": "verified",
     "discovery_precision:verified": "precision of verified",
-    "discovery_steered": "steers images",
+    "discovery_changing": "changes images",
+    "discovery_precision:changing": "precision of changing",
+    "discovery_correct": "verified and precise",
+    "discovery_steered": "brings its value about",
 }
 
 
@@ -27,9 +30,10 @@ def attributes_figure(table: LongTable) -> Any | None:
         if summary is not None:
             name = _NAMES.get(metric, f"found: {metric.rpartition('@')[2]}")
             bars.append((f"{name} (n = {summary.n})", summary))
-    # Precision first, top down.
-    bars.sort(key=lambda bar: bar[0].startswith("found"), reverse=True)
-    figure, axes = style.panels([""], ["proposed latents of the text encoder"], height=3.2)
+    bars.reverse()  # precision first, top down
+    figure, axes = style.panels(
+        [""], ["proposed latents of the text encoder"], height=1.2 + 0.17 * len(bars)
+    )
     axis = axes[0, 0]
     for y, (_, summary) in enumerate(bars):
         low = summary.mean if summary.low is None else summary.low
@@ -50,6 +54,6 @@ def attributes_figure(table: LongTable) -> Any | None:
         "Attributes found in the text encoder",
         "Proposals, their order and names come from prompts alone; the world's attributes judge. "
         "Bars: 95 % intervals over proposals (found: over values). Crosses: as many random "
-        "latents; for steering a random direction.",
+        "latents; for bringing a value about a random direction.",
     )
     return figure

@@ -10,6 +10,9 @@ _FIGURES = (
     ("discovery_precision", "proposals that are named by a true value"),
     ("discovery_verified", "proposals that separate held-out prompts with their name"),
     ("discovery_precision:verified", "of these, named by a true value"),
+    ("discovery_changing", "proposals that bring any value about, more than random directions"),
+    ("discovery_precision:changing", "of these, named by a true value"),
+    ("discovery_correct", "proposals that are both: verified, and named by a true value"),
     ("discovery_steered", "named proposals that bring their value about in images"),
 )
 
@@ -31,7 +34,9 @@ def attributes_section(table: LongTable) -> Section:
     return Section(
         "Attributes found in the text encoder",
         "Latents that vary over prompts are proposed and named by words of their top prompts, "
-        "without the world's labels; these judge. Chance: as many random latents (of steering: a "
-        "random direction).",
+        "without the world's labels; these judge. Words of the prompts' templates tell nothing of "
+        "the image: a latent that is named by one is a false proposal. Chance: as many random "
+        "latents (of bringing a value about: a random direction). Found are values that a proposal "
+        "names which changes images.",
         [Grid(("share of", "value", "95 %", "chance", "n"), rows)],
     )

@@ -2,118 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from vista.report import grid
-from vista.report.compare import pairs
-from vista.report.grid import Grid, Section, number, spread
-from vista.report.table import Figure, LongTable, OverSeeds, groups, over_seeds
+from vista.report.grid import Grid, Name, Section, number
+from vista.report.table import Figure, LongTable
 
-# Stages whose figures are an encoder's own.
-_OF_ENCODERS = ("probe", "monosemanticity", "ood_detection")
+
+class Line(NamedTuple):
+    """A row: what it shows and by what control, and the figures of both.
+
+    `value` and `control` say of which figures the mean is shown; without `control` it is the mean
+    of the values' own chance levels.
+    """
+
+    what: str
+    value: Callable[[Figure], bool]
+    control: Callable[[Figure], bool] | None = None
+
+
+class Compared(NamedTuple):
+    """A row of the table: a line of one LLM and weight of the term (None: the encoder's own), with
+    value and control of each encoder that has one."""
+
+    what: str
+    llm: str | None
+    weight: float | None
+    of: dict[str, tuple[float, float | None]]
+
+
+def compared(table: LongTable, top_k: int) -> tuple[list[str], list[Compared]]:
+    """All encoders, and all metrics that some of them has."""
+    shown: dict[tuple[str, str | None, float | None], list[Figure]] = {}
+    for figure in table.figures:
+        if figure.encoder is not None:
+            key = (figure.encoder, figure.llm, figure.sae_weight)
+            shown.setdefault(key, []).append(figure)
+    encoders = sorted({encoder for encoder, _, _ in shown})
+    models = sorted(
+        {(llm, weight) for _, llm, weight in shown}, key=lambda key: (key[0] or "", key[1] or 0.0)
+    )
+    rows = []
+    for llm, weight in models:
+        for line in (*_own(), *_through_models(top_k)):
+            found = {name: _measured(line, shown.get((name, llm, weight), ())) for name in encoders}
+            known = {name: pair for name, pair in found.items() if pair is not None}
+            if known:
+                rows.append(Compared(line.what, llm, weight, known))
+    return encoders, rows
 
 
 def encoders_section(table: LongTable, top_k: int = 3) -> Section:
-    """All metrics by encoder, combined ones too: a row for each, LLM and weight of the term."""
-    points = [f for f in table.figures if f.encoder is not None and f.sae_weight is not None]
-    measured = {(f.encoder, f.llm, f.sae_weight) for f in points}
-    with_point = {encoder for encoder, _, _ in measured}
-    alone = {f.encoder for stage in _OF_ENCODERS for f in table.of_stage(stage)} - with_point
-    measured |= {(encoder, None, None) for encoder in alone}
-    changes: dict[Any, list[float]] = {}
-    for pair in pairs(table):
-        if pair.cross_entropy_increase is not None:
-            key = (pair.encoder, pair.llm, pair.sae_weight)
-            changes.setdefault(key, []).append(pair.cross_entropy_increase)
-    rows = []
-    for encoder, llm, weight in sorted(
-        measured, key=lambda key: (key[1] or "", key[2] or 0.0, key[0] or "")
-    ):
-        point = {"encoder": encoder, "llm": llm, "sae_weight": weight}
-        change = changes.get((encoder, llm, weight))
-        rows.append(
-            [
-                grid.name(encoder),
-                grid.name(llm),
-                grid.weight(weight),
-                _value(table.select("patch_accuracy", encoder=encoder)),
-                _value(table.select("caption_cross_entropy", **point)),
-                grid.percent(sum(change) / len(change) if change else None),
-                *_with_chance(
-                    over_seeds(table.select(f"matching_rate@{top_k}", layer=None, **point))
-                ),
-                *_with_chance(over_seeds(table.select("pointing_game", layer=None, **point))),
-                _over_layers(table.select("fvu", token_kind="image", **point)),
-                _monosemanticity(table, encoder),
-                _best_ood(table, encoder),
-            ]
-        )
+    """All metrics by encoder, combined ones too: a column for each, and for each LLM and weight of
+    the term the rows of what was read through it."""
+    encoders, found = compared(table, top_k)
+    rows = [
+        [Name(row.what), grid.name(row.llm), grid.weight(row.weight)]
+        + [_cell(row.of.get(name)) for name in encoders]
+        for row in found
+    ]
     return Section(
         "Encoders compared",
-        "One row an encoder, LLM and weight of the SAE term; mean over seeds (smallest–largest). "
-        "Probe accuracy, monosemanticity and OOD detection are the encoder's own. Change: of the "
-        "caption cross-entropy with the term. FVU of visual tokens: mean over layers. "
-        "Monosemanticity of the best vision SAE's latents, its raw neurons in brackets. OOD: "
-        "AUROC, mean over the sets, of the score that is best in it, chosen with these figures.",
-        [
-            Grid(
-                (
-                    *("encoder", "LLM", "λ", "probe", "caption CE", "change"),
-                    *(f"match@{top_k}", "shuffled", "pointing", "chance", "FVU"),
-                    *("monosemanticity", "best OOD AUROC"),
-                ),
-                rows,
-            )
-        ],
+        "One column an encoder; in brackets the control that the row names. First what is the "
+        "encoder's own, then what was read through a language model, by weight of the SAE term. "
+        "Means over seeds, layers, vision SAEs and sets of images, as far as the row does not name "
+        "one; intervals and n stand with each metric.",
+        [Grid(("figure (control)", "LLM", "λ", *(grid.name(each) for each in encoders)), rows)],
     )
 
 
-def _value(figures: Sequence[Figure]) -> str:
-    return spread(over_seeds(figures))
-
-
-def _with_chance(summary: OverSeeds | None) -> list[str]:
-    return [spread(summary), number(summary.chance if summary else None)]
-
-
-def _over_layers(figures: Sequence[Figure]) -> str:
-    """Mean over layers, seed by seed."""
-    means: list[Any] = [_mean(found) for _, found in groups(figures, "seed")]
-    known = [mean for mean in means if mean is not None]
-    if not known:
-        return "–"
-    low, high = min(known), max(known)
-    middle = number(sum(known) / len(known))
-    return middle if len(known) == 1 else f"{middle} ({number(low)}–{number(high)})"
-
-
-def _monosemanticity(table: LongTable, encoder: str | None) -> str:
-    latents = [
-        f.value for f in table.select("monosemanticity:sae", encoder=encoder) if f.value is not None
+def _own() -> list[Line]:
+    return [
+        Line("patch probe accuracy (most frequent class)", _named("patch_accuracy")),
+        Line(
+            "monosemanticity of vision latents (raw neurons)",
+            _named("monosemanticity:sae"),
+            _named("monosemanticity:neurons"),
+        ),
+        *(
+            Line(
+                f"AUROC of {kind} images, kNN on latents (on raw features)",
+                _starts(f"ood_auroc:knn_latents@{kind}:"),
+                _starts(f"ood_auroc:knn_raw@{kind}:"),
+            )
+            for kind in ("near", "far")
+        ),
+        *(
+            Line(
+                f"probe accuracy, {images}, on latents (on raw features)",
+                start(f"probe_accuracy:latents{where}"),
+                start(f"probe_accuracy:raw{where}"),
+            )
+            for images, start, where in (("held out", _named, ""), ("shifted", _starts, "@"))
+        ),
+        Line(
+            "ontological coverage of vision latents (raw neurons)",
+            _named("ontological_coverage:sae"),
+            _named("ontological_coverage:neurons"),
+        ),
+        Line(
+            "attributes that vision latents found (permuted words)",
+            _named("image_discovery_recall@all:sae"),
+        ),
     ]
-    neurons = _mean(table.select("monosemanticity:neurons", encoder=encoder))
-    return f"{number(max(latents))} ({number(neurons)})" if latents else "–"
 
 
-def _best_ood(table: LongTable, encoder: str | None) -> str:
-    """The best score's mean AUROC over the sets, and its name."""
-    found = [
-        f
-        for f in table.of_stage("ood_detection")
-        if f.encoder == encoder and f.metric.startswith("ood_auroc:")
+def _through_models(top_k: int) -> list[Line]:
+    return [
+        Line("caption cross-entropy (shuffled images)", _named("caption_cross_entropy")),
+        Line("caption names the object (shuffled images)", _named("caption_names_object")),
+        Line(f"matching rate@{top_k} (shuffled images)", _named(f"matching_rate@{top_k}", True)),
+        Line("pointing game (covered share)", _named("pointing_game", True)),
+        Line(
+            "FVU of visual tokens (of text)",
+            lambda f: f.metric == "fvu" and f.token_kind == "image",
+            lambda f: f.metric == "fvu" and f.token_kind == "control",
+        ),
+        Line("concepts with a shared latent (permuted)", _named("shared_concepts", True)),
+        Line(
+            f"logit lens: matching rate@{top_k} (shuffled images)",
+            _named(f"lens_matching_rate@{top_k}", True),
+        ),
     ]
-    by_score: dict[tuple[str, str | None], list[Figure]] = {}
-    for f in found:
-        score = f.metric.removeprefix("ood_auroc:").partition("@")[0]
-        by_score.setdefault((score, f.method), []).append(f)
-    means = {key: mean for key, each in by_score.items() if (mean := _mean(each)) is not None}
-    if not means:
-        return "–"
-    best = max(sorted(means, key=str), key=lambda key: means[key])
-    return f"{number(means[best])} ({best[0]})"
 
 
-def _mean(figures: Sequence[Figure]) -> float | None:
-    values = [f.value for f in figures if f.value is not None]
-    return sum(values) / len(values) if values else None
+def _named(metric: str, over_layers: bool = False) -> Callable[[Figure], bool]:
+    """Figures of one name; `over_layers`: of those that have it by layer, the one over all."""
+    return lambda f: f.metric == metric and not (over_layers and f.layer is not None)
+
+
+def _starts(metric: str) -> Callable[[Figure], bool]:
+    return lambda f: f.metric.startswith(metric)
+
+
+def _measured(line: Line, figures: Sequence[Figure]) -> tuple[float, float | None] | None:
+    """Value and control; None where there is no value."""
+    found = [f for f in figures if line.value(f)]
+    value = _mean(f.value for f in found)
+    if value is None:
+        return None
+    if line.control is None:
+        return value, _mean(f.chance for f in found)
+    return value, _mean(f.value for f in figures if line.control(f))
+
+
+def _cell(pair: tuple[float, float | None] | None) -> str:
+    return "–" if pair is None else f"{number(pair[0])} ({number(pair[1])})"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -11,7 +11,13 @@ from vista.report.escape import mathtext
 from vista.report.table import Figure, LongTable
 
 # What a figure of a dictionary is of, after the metric's name; the SAE first, then its controls.
-DICTIONARIES = {"sae": "SAE", "neurons": "neurons", "random": "random dictionary"}
+DICTIONARIES = {
+    "sae": "SAE",
+    "neurons": "neurons",
+    "random": "random dictionary",
+    "random_matched": "random, matched",
+    "random_latents": "random latents",
+}
 
 
 def monosemanticity_figure(table: LongTable) -> Any | None:
@@ -22,7 +28,8 @@ def monosemanticity_figure(table: LongTable) -> Any | None:
             figure,
             "Monosemanticity: are a latent's images alike to another encoder?",
             "Activation-weighted mean cosine of image pairs in the other encoder's space, centred. "
-            "Ticks: any two images. Error bars: bootstrap intervals over latents.",
+            "Matched: random latents that fire on as many images as the SAE's. Ticks: any two "
+            "images. Error bars: bootstrap intervals over latents.",
         )
     return figure
 
@@ -38,11 +45,17 @@ def by_dictionary(table: LongTable, metrics: Mapping[str, str]) -> Any | None:
     }
     if not found:
         return None
-    encoders, saes = (
-        sorted({str(getattr(f, column)) for known in found.values() for f in known})
-        for column in ("encoder", "method")
-    )
-    figure, axes = style.panels(list(metrics), encoders, width=3.2, height=1.9)
+    every = [f for known in found.values() for f in known]
+    blocks = {str(f.encoder): f.layer for f in every}
+    encoders = sorted(blocks)
+    sizes = {(f.method, f.encoder): f.value or 0 for f in table.select("vision_sae_expansion")}
+    smallest = {sae: size for (sae, _), size in sorted(sizes.items(), key=lambda item: -item[1])}
+    saes = sorted({str(f.method) for f in every}, key=lambda sae: (smallest.get(sae, 0), sae))
+    titles = [
+        encoder if blocks[encoder] is None else f"{encoder}, block {blocks[encoder]}"
+        for encoder in encoders
+    ]
+    figure, axes = style.panels(list(metrics), titles, width=3.2, height=1.9)
     names = [name for name in DICTIONARIES if any(of == name for _, of in found)]
     handles: list[Any] = []
     for r, (metric, label) in enumerate(metrics.items()):
@@ -50,10 +63,15 @@ def by_dictionary(table: LongTable, metrics: Mapping[str, str]) -> Any | None:
             axis = axes[r, c]
             for place, name in enumerate(names):
                 here = [f for f in found.get((metric, name), []) if f.encoder == encoder]
-                shift = 0.22 * (place - (len(names) - 1) / 2)
+                shift = 0.2 * (place - (len(names) - 1) / 2)
                 xs = [saes.index(str(f.method)) + shift for f in here]
                 handles += _dots(axis, xs, here, name, place)
-            axis.set_xticks(range(len(saes)), [mathtext(sae, 20) for sae in saes])
+            labels = [
+                mathtext(sae, 20)
+                + (f"\n{size:.3g}×" if (size := sizes.get((sae, encoder))) else "")
+                for sae in saes
+            ]
+            axis.set_xticks(range(len(saes)), labels)
             axis.set_xlim(-0.5, len(saes) - 0.5)
         axes[r, 0].set_ylabel(label)
         axes[r, 0].set_ylim(bottom=min(0, axes[r, 0].get_ylim()[0]))
@@ -66,8 +84,13 @@ def _dots(axis: Any, xs: list[float], figures: list[Figure], name: str, place: i
         return []
     look = style.grey(place) if place else style.further_style(1)
     values = [f.value or 0.0 for f in figures]
-    below = [max(0.0, v - (f.ci_low or v)) for v, f in zip(values, figures, strict=True)]
-    above = [max(0.0, (f.ci_high or v) - v) for v, f in zip(values, figures, strict=True)]
+    below, above = (
+        [
+            0.0 if end is None else max(0.0, sign * (end - v))
+            for v, end in zip(values, ends, strict=True)
+        ]
+        for sign, ends in ((-1, [f.ci_low for f in figures]), (1, [f.ci_high for f in figures]))
+    )
     handles = [
         axis.errorbar(
             xs,

@@ -79,7 +79,7 @@ def ood_generalization_section(table: LongTable) -> Section:
         "Images that show one class, with 95 % intervals over images. latents_K, raw_K and "
         "random_K: the K numbers that tell most of the class where probes are fitted; pca_K: as "
         "many principal components; random: a random dictionary of the SAE's size and sparsity. "
-        "Chance: always the class that is most frequent in fitting. Drop: accuracy on held-out "
+        "Chance: always the class that most images of the set have. Drop: accuracy on held-out "
         "images of the classes that the set has, less that on the set.",
         [
             Grid(("encoder", "SAE", "accuracy of a probe on", *head), rows),

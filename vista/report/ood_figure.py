@@ -50,7 +50,8 @@ def ood_detection_figure(table: LongTable) -> Any | None:
         "AUROC",
         draw,
         "Out of distribution: images of other sets told from held-out ones",
-        f"n = {_span(figures)} images of both; error bars: bootstrap intervals over images.",
+        f"n = {_span(figures)} images of both; error bars: bootstrap intervals over images. The "
+        "random dictionary has the size and sparsity of the first SAE.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vista.report import grid
-from vista.report.grid import Grid, Section, spread
+from vista.report.grid import Grid, Section, number, spread
 from vista.report.table import LongTable, groups, over_seeds
 
 
@@ -19,21 +19,23 @@ def shared_latents_section(table: LongTable) -> Section:
         cells = [grid.name(llm), grid.layer(layer), grid.name(encoder), grid.weight(weight)]
         cells += [spread(shared), *grid.interval_chance_n(shared)]
         for kind in ("control", "image"):
-            kinds = table.select("selective_concepts", token_kind=kind, **point)
-            cells.append(spread(over_seeds(kinds)))
+            kinds = over_seeds(table.select("selective_concepts", token_kind=kind, **point))
+            cells += [spread(kinds), number(kinds.chance if kinds else None)]
         rows.append([*cells, spread(transfer), *grid.interval_chance_n(transfer)[:2]])
     return Section(
         "Shared latents: the same latent in words and in images",
         "Share of concepts with a text latent whose AUROC tells the concept's word from all other "
         "words and its patches from all other patches; chance: the word of one concept with the "
-        "patches of another, all pairs. Then the shares with one on words and with one on images, "
-        "and the AUROC on patches of each concept's best latent on words (chance: on the patches "
-        "of other concepts). Layer all: a latent of any layer. Mean over seeds (smallest–largest).",
+        "patches of another, all pairs. Then the shares with one on words and with one on images "
+        "(chance: it is selective for another concept there, too), and the AUROC on patches of "
+        "each concept's best latent on words (chance: on the patches of other "
+        "concepts). Layer all: a latent of any layer. Mean over seeds (smallest–largest).",
         [
             Grid(
                 (
                     *("LLM", "layer", "encoder", "λ", "shared", "95 %", "chance", "n"),
-                    *("on words", "on images", "AUROC on patches", "95 %", "chance"),
+                    *("on words", "chance", "on images", "chance"),
+                    *("AUROC on patches", "95 %", "chance"),
                 ),
                 rows,
             )

@@ -59,7 +59,7 @@ def measure_on(sae: SparseAutoencoder, batches: Iterable[torch.Tensor]) -> SaeCh
     tokens = 0
     for batch_nd in progress(batches, desc="check", unit="batch"):
         for start in range(0, len(batch_nd), sae.dense_rows):
-            x_nd = batch_nd[start : start + sae.dense_rows]
+            x_nd = batch_nd[start : start + sae.dense_rows].to(sae.b_dec.device)
             with torch.no_grad():
                 z_ns = sae.encode(x_nd)
                 error_nd = (sae.decode(z_ns, like=x_nd) - x_nd).cpu().double()

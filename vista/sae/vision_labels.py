@@ -48,21 +48,21 @@ def top_patches(
 ) -> TopPatches:
     """Read the features of `images` once; of equal activations the earlier image and patch stay."""
     _, n_patches, d_in = features.shape
-    d_sae = sae.config.d_sae
-    value_ks = torch.zeros(top_k, d_sae)
-    place_ks2 = torch.full((top_k, d_sae, 2), -1, dtype=torch.int64)
-    fired_s = torch.zeros(d_sae, dtype=torch.int64)
-    images_s = torch.zeros(d_sae, dtype=torch.int64)
+    d_sae, device = sae.config.d_sae, sae.b_dec.device
+    value_ks = torch.zeros(top_k, d_sae, device=device)
+    place_ks2 = torch.full((top_k, d_sae, 2), -1, dtype=torch.int64, device=device)
+    fired_s = torch.zeros(d_sae, dtype=torch.int64, device=device)
+    images_s = torch.zeros(d_sae, dtype=torch.int64, device=device)
     step = max(1, sae.dense_rows // n_patches)
     for start in progress(range(0, len(images), step), desc="labels", unit="batch"):
         rows = images[start : start + step]
         x_nd = torch.from_numpy(np.asarray(features.read(rows), np.float32).reshape(-1, d_in))
         with torch.no_grad():
-            z_bps = sae.encode(x_nd).reshape(len(rows), n_patches, d_sae)
+            z_bps = sae.encode(x_nd.to(device)).reshape(len(rows), n_patches, d_sae)
         fired_s += (z_bps > 0).sum(dim=(0, 1))
         best_bs, patch_bs = z_bps.max(dim=1)
         images_s += (best_bs > 0).sum(dim=0)
-        image_bs = torch.from_numpy(rows)[:, None].expand_as(patch_bs)
+        image_bs = torch.from_numpy(rows).to(device)[:, None].expand_as(patch_bs)
         values = torch.cat([value_ks, best_bs])
         places = torch.cat([place_ks2, torch.stack([image_bs, patch_bs], dim=-1)])
         # Stable: of equal activations the earlier image stays, in every run.
@@ -72,12 +72,12 @@ def top_patches(
     silent_ks = value_ks <= 0
     place_ks2[silent_ks] = -1
     return TopPatches(
-        image_sk=place_ks2[..., 0].T.numpy(),
-        patch_sk=place_ks2[..., 1].T.numpy(),
-        value_sk=value_ks.T.numpy(),
+        image_sk=place_ks2[..., 0].T.cpu().numpy(),
+        patch_sk=place_ks2[..., 1].T.cpu().numpy(),
+        value_sk=value_ks.T.cpu().numpy(),
         patches=len(images) * n_patches,
-        fired_s=fired_s.numpy(),
-        images_s=images_s.numpy(),
+        fired_s=fired_s.cpu().numpy(),
+        images_s=images_s.cpu().numpy(),
     )
 
 

@@ -3,7 +3,9 @@
 Proposals come from prompts alone: latents that fire on some prompts of train and not on most, and
 that have a name, their label, a word of their top prompts. They are ranked by how well they
 separate the prompts of validation with their name, the best of each name alone; verified on those
-of test, and by steering. Random latents are of other names each, too.
+of test, and by steering: whatever its name, a latent whose word tells nothing of the image brings
+no value of any attribute about, but what a random direction does. Random latents are of other
+names each, too.
 
 Legend: n prompt, s latent.
 """
@@ -19,15 +21,21 @@ from numpy.typing import NDArray
 
 from vista.artifacts import Job
 from vista.config.diffusion import AttributeSettings
+from vista.config.judges import ApiJudgeSettings, VlmJudgeSettings
 from vista.config.pipeline import PipelineSettings
-from vista.diffusion.attributes import value_in, words_of
+from vista.diffusion.attributes import words_of
 from vista.metrics.attributes import Proposal, attribute_discovery
+from vista.metrics.image_attributes import most_varying, word_matrix
 from vista.metrics.steering import selectivity
 from vista.sae.label_table import FILE, read_labels
 from vista.stages.diffusion_inputs import Judge, Prompts, mean_norm, open_pipeline, read_prompts
+from vista.stages.judged_names import names_by_texts
+from vista.stages.judging import stage_namer, write_tally
 from vista.stages.results import write_result
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vista.diffusion.pipeline import TextToImage
 
 
@@ -41,7 +49,9 @@ def run(job: Job) -> None:
     pipeline_settings = PipelineSettings.model_validate(job.settings["pipeline"])
     pipeline = open_pipeline(job, pipeline_settings, int(job.settings["layer"]))
     prompts, judge = read_prompts(job), Judge(job)
-    labels = read_labels(job.input("labels").file(FILE)).label_s
+    labels: Sequence[str | None] = read_labels(job.input("labels").file(FILE)).label_s
+    if settings.judge is not None:
+        labels = judged_labels(job, settings, settings.judge, prompts)
     score_ns = prompts.score_ns[prompts.rows["train"]]
     before, after = (_aurocs(prompts, labels, split) for split in ("validation", "test"))
     written_ns = score_ns * prompts.sae.W_dec.detach().norm(dim=1).numpy()
@@ -54,7 +64,7 @@ def run(job: Job) -> None:
         [Proposal(latent, labels[latent], float(after[latent])) for latent in found]
         for found in (chosen, drawn)
     )
-    proposals = _steer(proposals, pipeline, prompts, judge, settings)
+    proposals, random = steer_all(proposals, random, pipeline, prompts, judge, settings)
     bootstrap = settings.bootstrap
     result = attribute_discovery(
         proposals,
@@ -62,6 +72,7 @@ def run(job: Job) -> None:
         judge.attributes,
         min_auroc=settings.min_auroc,
         min_gain=settings.min_gain,
+        max_random=settings.max_random,
         seed=bootstrap.seed,
         resamples=bootstrap.resamples,
         level=bootstrap.level,
@@ -85,6 +96,26 @@ def ranked(
     return np.asarray(order[(fit_s & ~np.isnan(auroc_s))[order]])
 
 
+def judged_labels(
+    job: Job,
+    settings: AttributeSettings,
+    judge: ApiJudgeSettings | VlmJudgeSettings,
+    prompts: Prompts,
+) -> list[str | None]:
+    """What a judge calls the latents that vary most over the prompts of train, by the prompts that
+    they fire on most; None of the others. What it failed to name stands in judge.json."""
+    score_ns = prompts.score_ns[prompts.rows["train"]]
+    shares = settings.min_share, settings.max_share
+    chosen = most_varying(score_ns, shares, 1, settings.judged_latents)
+    namer = stage_namer(job, judge)
+    labels: list[str | None] = [None] * score_ns.shape[1]
+    names = names_by_texts(namer, prompts.of("train"), score_ns, chosen)
+    for latent, name in zip(chosen.tolist(), names, strict=True):
+        labels[latent] = name
+    write_tally(job, namer)
+    return labels
+
+
 def one_a_name(latents: NDArray[np.int64], labels: Sequence[str | None], most: int) -> list[int]:
     """The first latent of each name, at most so many."""
     first: dict[str, int] = {}
@@ -100,58 +131,70 @@ def _aurocs(prompts: Prompts, labels: Sequence[str | None], split: str) -> NDArr
     names = sorted({name for name in labels if name is not None})
     place = {name: c for c, name in enumerate(names)}
     said_n = [set(words_of(text)) for text in prompts.of(split)]
-    positive_nc = np.array([[name in said for name in names] for said in said_n], dtype=bool)
+    positive_nc = word_matrix(said_n, names)
     auroc_sc = selectivity(score_ns, positive_nc)
     return np.array(
         [np.nan if name is None else auroc_sc[s, place[name]] for s, name in enumerate(labels)]
     )
 
 
-def _steer(
+def steer_all(
     proposals: Sequence[Proposal],
+    random: Sequence[Proposal],
     pipeline: TextToImage,
     prompts: Prompts,
     judge: Judge,
     settings: AttributeSettings,
-) -> list[Proposal]:
-    """Add the best proposals whose name a probe knows to test prompts without it, and a random
-    direction in their place."""
+) -> tuple[list[Proposal], list[Proposal]]:
+    """Add each to test prompts without its name, and for the proposals a random direction too."""
     from vista.diffusion.edits import add_direction, random_direction
     from vista.diffusion.pipeline import Sample
 
-    attribute_of = {value: name for name, values in judge.attributes.items() for value in values}
-    rows = prompts.rows["test"]
     length = settings.coefficient * mean_norm(pipeline, prompts.of("test")[: settings.prompts])
-    plan: list[tuple[int, str, str, list[int]]] = []
-    for i, proposal in enumerate(proposals):
-        if proposal.name in attribute_of and len(plan) < settings.steered:
-            attribute = attribute_of[proposal.name]
-            values = judge.attributes[attribute]
-            others = (
-                row
-                for row in rows.tolist()
-                if value_in(prompts.text[row], values) not in (None, proposal.name)
-            )
-            plan.append((i, proposal.name, attribute, list(others)[: settings.prompts]))
-    samples = []
-    for i, _, _, chosen in plan:
-        rng = np.random.default_rng([settings.seed, i])
-        direction_d = prompts.sae.decoder_row(proposals[i].latent).detach()
-        control_d = random_direction(len(direction_d), rng)
-        edits = (None, add_direction(direction_d, length), add_direction(control_d, length))
-        samples += [
-            Sample(prompts.text[row], settings.seed + row, edit) for edit in edits for row in chosen
-        ]
-    steered = list(proposals)
-    if not samples:
-        return steered
-    _, said = judge.look(pipeline, samples)
-    start = 0
-    for i, name, attribute, chosen in plan:
-        shown = said[attribute][start : start + 3 * len(chosen)].reshape(3, -1) == name
-        start += 3 * len(chosen)
-        plain, gain, random_gain = shown.mean(axis=1)
-        steered[i] = dataclasses.replace(
-            proposals[i], gain=float(gain - plain), random_gain=float(random_gain - plain)
+    every = [*proposals, *random]
+    asked: list[tuple[int, bool, list[int], Tensor]] = []
+    for i, each in enumerate(every):
+        rows = _rows_without(prompts, each.name)[: settings.prompts]
+        if not rows:
+            continue
+        direction_d = prompts.sae.decoder_row(each.latent).detach()
+        asked.append((i, False, rows, direction_d))
+        if i < len(proposals):
+            rng = np.random.default_rng([settings.seed, i])
+            asked.append((i, True, rows, random_direction(len(direction_d), rng)))
+    plain = {row: b for b, row in enumerate(sorted({row for _, _, own, _ in asked for row in own}))}
+    if not plain:
+        return list(proposals), list(random)
+    _, said = judge.look(
+        pipeline,
+        [
+            *(Sample(prompts.text[row], settings.seed + row) for row in plain),
+            *(
+                Sample(prompts.text[row], settings.seed + row, add_direction(direction_d, length))
+                for _, _, rows, direction_d in asked
+                for row in rows
+            ),
+        ],
+    )
+    start = len(plain)
+    attribute_of = {value: name for name, values in judge.attributes.items() for value in values}
+    for i, control, rows, _ in asked:
+        before, after = [plain[row] for row in rows], slice(start, start + len(rows))
+        start += len(rows)
+        gain = {
+            value: float(np.mean(said[name][after] == value) - np.mean(said[name][before] == value))
+            for value, name in attribute_of.items()
+        }
+        change, own = max(gain.values()), gain.get(every[i].name or "", float("nan"))
+        every[i] = (
+            dataclasses.replace(every[i], random_change=change, random_gain=own)
+            if control
+            else dataclasses.replace(every[i], change=change, gain=own)
         )
-    return steered
+    return every[: len(proposals)], every[len(proposals) :]
+
+
+def _rows_without(prompts: Prompts, name: str | None) -> list[int]:
+    """The test prompts that do not have a word."""
+    rows = prompts.rows["test"].tolist()
+    return [row for row in rows if name not in words_of(prompts.text[row])]

@@ -9,12 +9,15 @@ import numpy as np
 from vista.artifacts import Job
 from vista.config.vision_sae import CheckVisionSaeSettings
 from vista.data.records import read_records
+from vista.metrics.rows import NO_TOKENS, Row
+from vista.metrics.sae_check import check_rows
 from vista.stages.vision_inputs import split_images
 from vista.store.features import FeatureReader
 
 
 def run(job: Job) -> None:
-    """Read vision SAE, features and records; write result.json (see vista.sae.check.SaeCheck).
+    """Read vision SAE, features and records; write result.json (see vista.sae.check.SaeCheck) and
+    its rows.
 
     Raises UserError naming SAE and figure where a bound is broken, where the split has no image,
     and where the SAE reads features of another width.
@@ -23,19 +26,29 @@ def run(job: Job) -> None:
 
     from vista.sae.check import enforce_bounds, measure_on
     from vista.sae.patches import read_patches
-    from vista.stages.vision_inputs import load_vision_sae
+    from vista.stages.results import rows_table, write_parquet
+    from vista.stages.vision_inputs import load_vision_sae, sae_block, sae_device
 
     torch.set_num_threads(job.threads)
     settings = CheckVisionSaeSettings.model_validate(job.settings["check"])
     records = read_records(job.input("records").file("records.parquet"))
     features = FeatureReader(job.input("features").store("features.zarr"))
-    sae = load_vision_sae(job.input("sae"), features)
-    images, _ = split_images(records, features, settings.split, "check_vision_sae.split")
+    sae = load_vision_sae(job.input("sae"), features, sae_device(job))
+    images, _ = split_images(
+        records, features, settings.split, f"SAE {sae.config.name}, check.split"
+    )
     chosen = np.random.default_rng(settings.seed).permutation(images)
     chosen = np.sort(chosen[: -(-settings.patches // features.shape[1])])
     check = measure_on(sae, read_patches(features, chosen, sae.dense_rows))
     source = job.input("features").settings["encoder"]["source"]
     encoder = source.get("family", source["kind"])
-    enforce_bounds(check, settings, encoder, key="check_vision_sae", tokens="patches")
+    enforce_bounds(check, settings, encoder, key="check", tokens="patches")
+    layer = sae_block(sae, job.input("features"))
+    expansion = check.d_sae / sae.config.d_in
+    rows = [
+        *check_rows(check.model_dump(), "vision_sae", layer),
+        Row("vision_sae_expansion", layer, NO_TOKENS, expansion, n=check.d_sae),
+    ]
+    write_parquet(job.work / "rows.parquet", rows_table(rows))
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")

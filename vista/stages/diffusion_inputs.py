@@ -101,7 +101,8 @@ class Judge:
     def __init__(self, job: Job) -> None:
         """Read the inputs `records` and `features`, and the encoder of the features.
 
-        Raises UserError where captions name fewer than two values of an attribute.
+        Raises UserError where captions of train name fewer than two values of an attribute, or
+        those of test none.
         """
         from vista.diffusion.probes import AttributeProbes, pooled
 
@@ -136,6 +137,12 @@ class Judge:
             for name, found in known.items()
         }
         held_nd, truth = of("test")
+        for name, found in truth.items():
+            if set(found) == {None}:
+                raise UserError(
+                    f"probing.diffusion.attributes.{name}: no caption of split 'test' names one of "
+                    "its values; correct the words, or leave the attribute out"
+                )
         said = self._probes.say(held_nd)
         self.accuracy = {
             name: agreement(said[name], found, most_frequent(known[name]))

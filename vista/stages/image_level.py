@@ -32,7 +32,7 @@ def image_latents(
 ) -> NDArray[np.float32]:
     """Largest activation of each latent over an image's patches, [n, s]."""
     out_ns = np.empty((len(images), sae.config.d_sae), np.float32)
-    for rows, x_bpd in _batches(features, images, sae.dense_rows):
+    for rows, x_bpd in _batches(features, images, sae.dense_rows, sae.b_dec.device):
         out_ns[rows] = _strongest(sae.encode(x_bpd.flatten(0, 1)), len(x_bpd))
     return out_ns
 
@@ -51,13 +51,13 @@ def image_codes(
     """`image_latents` [n, s], and the mean over patches of |SAE(x) - x|^2 / |x|^2 [n]."""
     out_ns = np.empty((len(images), sae.config.d_sae), np.float32)
     error_n = np.empty(len(images), np.float32)
-    for rows, x_bpd in _batches(features, images, sae.dense_rows):
+    for rows, x_bpd in _batches(features, images, sae.dense_rows, sae.b_dec.device):
         x_nd = x_bpd.flatten(0, 1)
         z_ns = sae.encode(x_nd)
         out_ns[rows] = _strongest(z_ns, len(x_bpd))
         left_n = (sae.decode(z_ns, like=x_nd) - x_nd).square().sum(dim=-1)
         left_n /= x_nd.square().sum(dim=-1).clamp_min(_SMALLEST)
-        error_n[rows] = left_n.reshape(len(x_bpd), -1).mean(dim=1).numpy()
+        error_n[rows] = left_n.reshape(len(x_bpd), -1).mean(dim=1).cpu().numpy()
     return out_ns, error_n
 
 
@@ -77,29 +77,43 @@ def random_sae(sae: SparseAutoencoder, k: int, seed: int) -> SparseAutoencoder:
         "W_enc": rows_sd.T,
         "W_dec": rows_sd,
         "b_enc": torch.zeros(d_sae),
-        "b_dec": sae.b_dec,
+        "b_dec": sae.b_dec.cpu(),
     }
     # Always around the SAE's own centre: the mean feature would make the same few fire everywhere.
     config = replace(
         sae.config, architecture="topk", k=min(max(k, 1), d_sae), subtract_decoder_bias=True
     )
-    return SparseAutoencoder(config, weights)
+    return SparseAutoencoder(config, weights).to(sae.b_dec.device)
+
+
+def neurons(d: int) -> SparseAutoencoder:
+    """The features' channels as a dictionary: each fires where it is above zero."""
+    import torch
+
+    from vista.sae.neutral import SaeConfig, SparseAutoencoder
+
+    config = SaeConfig("standard", d, d, layer=0, name="neurons", subtract_decoder_bias=False)
+    weights = {"W_enc": torch.eye(d), "W_dec": torch.eye(d)}
+    return SparseAutoencoder(config, {**weights, "b_enc": torch.zeros(d), "b_dec": torch.zeros(d)})
 
 
 def _strongest(z_ns: torch.Tensor, images: int) -> NDArray[np.float32]:
     """Maximum over each image's patches, [images, s]."""
-    found: NDArray[np.float32] = z_ns.reshape(images, -1, z_ns.shape[-1]).amax(dim=1).numpy()
+    found: NDArray[np.float32] = z_ns.reshape(images, -1, z_ns.shape[-1]).amax(dim=1).cpu().numpy()
     return found
 
 
 def _batches(
-    features: Features, images: NDArray[np.int64], patches: int
+    features: Features,
+    images: NDArray[np.int64],
+    patches: int,
+    device: torch.device | str = "cpu",
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield places in `images` and their features, float32 [b, p, d], `patches` at a time."""
     from vista.sae.patches import read_patches
 
     n_patches, start = features.shape[1], 0
     for x_nd in read_patches(features, images, patches):
-        x_bpd = x_nd.reshape(-1, n_patches, features.shape[2])
+        x_bpd = x_nd.to(device).reshape(-1, n_patches, features.shape[2])
         yield slice(start, start + len(x_bpd)), x_bpd
         start += len(x_bpd)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vista.artifacts import Job
-from vista.config.judges import EmbeddingJudgeSettings, JudgeSettings, judge_source
+from vista.config.judges import (
+    ApiJudgeSettings,
+    EmbeddingJudgeSettings,
+    JudgeSettings,
+    VlmJudgeSettings,
+    judge_source,
+)
 from vista.data.records import Record, RecordTable, read_records
 from vista.errors import UserError
 from vista.judges import Judge, Resources, load_judge
 from vista.progress import progress
 from vista.stages.model_folder import model_folder
+
+if TYPE_CHECKING:
+    from vista.judges.naming import Namer
 
 # Beside the artifacts in the results folder: it outlives each of them.
 JUDGEMENTS = "judgements"
@@ -31,22 +40,23 @@ def stage_judge(job: Job, settings: str | JudgeSettings, role: str = "judge") ->
     """
     if isinstance(settings, str):
         return load_judge(settings)
-    source = judge_source(settings)
-    judge = load_judge(
-        settings,
-        Resources(
-            model=None if source is None else str(model_folder(job, role, source)),
-            cache=str(job.work.parents[2] / JUDGEMENTS),
-            progress=_watched,
-        ),
-    )
+    judge = load_judge(settings, _resources(job, role, settings))
     if isinstance(settings, EmbeddingJudgeSettings) and settings.threshold is None:
         records = read_records(job.input("records").file("records.parquet"))
         return _fitted(job, role, judge, records, settings.fit_split)
     return judge
 
 
-def write_tally(job: Job, judge: Judge, role: str = "judge") -> None:
+def stage_namer(
+    job: Job, settings: ApiJudgeSettings | VlmJudgeSettings, role: str = "judge"
+) -> Namer:
+    """Return who names for a stage. Raises UserError as `stage_judge`."""
+    from vista.judges.naming import load_namer
+
+    return load_namer(settings, _resources(job, role, settings))
+
+
+def write_tally(job: Job, judge: Judge | Namer, role: str = "judge") -> None:
     """Write `role`.json where a judge had to ask a model: how many verdicts it failed to give."""
     tally = getattr(judge, "tally", None)
     if tally is not None:
@@ -63,6 +73,15 @@ def reference_captions(record: Record) -> tuple[str, ...]:
 def reference(record: Record) -> str:
     """Return the first reference caption of an image, "" where it has none."""
     return next(iter(reference_captions(record)), "")
+
+
+def _resources(job: Job, role: str, settings: JudgeSettings) -> Resources:
+    source = judge_source(settings)
+    return Resources(
+        model=None if source is None else str(model_folder(job, role, source)),
+        cache=str(job.work.parents[2] / JUDGEMENTS),
+        progress=_watched,
+    )
 
 
 def _fitted(job: Job, role: str, judge: Any, records: RecordTable, split: str) -> Judge:

@@ -6,7 +6,7 @@ from vista.artifacts import Job
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
 from vista.stages.top_classes import classes_of_patches
-from vista.stages.vision_inputs import load_vision_sae, split_images
+from vista.stages.vision_inputs import load_vision_sae, sae_device, split_images
 from vista.store.features import FeatureReader
 
 TOP_FILE = "top.parquet"
@@ -30,8 +30,10 @@ def run(job: Job) -> None:
     settings = LabelVisionSettings.model_validate(job.settings["labels"])
     records = read_records(job.input("records").file("records.parquet"))
     features = FeatureReader(job.input("features").store("features.zarr"))
-    sae = load_vision_sae(job.input("sae"), features)
-    images, rows = split_images(records, features, settings.split, "label_vision_latents.split")
+    sae = load_vision_sae(job.input("sae"), features, sae_device(job))
+    images, rows = split_images(
+        records, features, settings.split, f"SAE {sae.config.name}, labels.split"
+    )
     classes_at = classes_of_patches(records, images, rows, job.input("features"), settings)
     top = top_patches(sae, features, images, settings.top_k)
     classes = label_places(top, classes_at)

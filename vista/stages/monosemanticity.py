@@ -28,8 +28,9 @@ def run(job: Job) -> None:
     Dictionaries: `sae`; `neurons`, the features' channels; `random`, directions as many as the SAE
     has latents, of which as many fire on a patch as of the SAE's (its check's L0).
 
-    An image's embedding is its mean over patches, less the mean over all images: what all images
-    share says nothing of how alike two of them are, and would press every similarity towards 1.
+    An image's embedding is its mean over patches, less the mean over all images (which the source
+    does not take off): what all images share says nothing of how alike two of them are, and would
+    press every similarity towards 1.
 
     Raises UserError where the split has fewer than two images, an image has no features of the
     other encoder, or an image's embedding is zero.
@@ -37,36 +38,41 @@ def run(job: Job) -> None:
     import torch
 
     from vista.stages.image_level import image_latents, image_means, random_sae
-    from vista.stages.vision_inputs import load_vision_sae
+    from vista.stages.vision_inputs import load_vision_sae, probing_settings, sae_block
 
     torch.set_num_threads(job.threads)
-    settings = MonosemanticitySettings.model_validate(job.settings)
+    settings, device = probing_settings(job, MonosemanticitySettings)
     records = read_records(job.input("records").file("records.parquet"))
     features, other = (
         FeatureReader(job.input(role).store("features.zarr")) for role in ("features", "other")
     )
-    sae = load_vision_sae(job.input("sae"), features)
+    sae = load_vision_sae(job.input("sae"), features, device)
     images, _ = split_images(records, features, settings.split, "probing.monosemanticity.split")
     embedding_nd = image_means(other, _same_images(features, other, images))
     embedding_nd -= embedding_nd.mean(axis=0)
     random = random_sae(sae, round(read_result(job.input("check"))["l0"]), settings.seed)
 
-    fired_s = np.zeros(sae.config.d_sae, dtype=np.int64)
-
     def batches() -> Iterator[tuple[dict[str, NDArray[Any]], NDArray[Any]]]:
         for start in range(0, len(images), _IMAGES):
             part = slice(start, start + _IMAGES)
-            activations = {
-                "sae": image_latents(sae, features, images[part]),
-                "neurons": image_means(features, images[part]),
-                "random": image_latents(random, features, images[part]),
-            }
-            fired_s[:] += (activations["sae"] > 0).sum(axis=0)
-            yield activations, embedding_nd[part]
+            yield (
+                {
+                    "sae": image_latents(sae, features, images[part]),
+                    "neurons": image_means(features, images[part]),
+                    "random": image_latents(random, features, images[part]),
+                },
+                embedding_nd[part],
+            )
 
     draws = settings.bootstrap
     try:
-        result, scores = monosemanticity(batches(), draws.seed, draws.resamples, draws.level)
+        result, scores, fired = monosemanticity(
+            batches(),
+            draws.seed,
+            draws.resamples,
+            draws.level,
+            sae_block(sae, job.input("features")),
+        )
     except ValueError as error:
         raise UserError(f"probing.monosemanticity: {error}; choose other images") from error
     write_result(
@@ -76,11 +82,12 @@ def run(job: Job) -> None:
             "dictionary": np.repeat(list(scores), [len(each) for each in scores.values()]),
             "latent": np.concatenate([np.arange(len(each)) for each in scores.values()]),
             "score": np.concatenate(list(scores.values())),
+            "images": np.concatenate(list(fired.values())),
         },
     )
     if settings.sheet_latents:
         size = (settings.sheet_latents, settings.sheet_images)
-        draw_top_images(job, records, scores["sae"], fired_s, *size)
+        draw_top_images(job, records, scores["sae"], fired["sae"], *size)
 
 
 def _same_images(

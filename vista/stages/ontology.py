@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,13 +15,10 @@ from vista.data.wordnet import load_wordnet
 from vista.errors import UserError
 from vista.metrics.ontology import ontology
 from vista.stages.label_vision_latents import TOP_FILE
-from vista.stages.results import write_result
+from vista.stages.results import read_result, write_result
 from vista.stages.top_classes import classes_of_patches
 from vista.stages.vision_inputs import split_images
 from vista.store.features import FeatureReader
-
-if TYPE_CHECKING:
-    from vista.sae.neutral import SparseAutoencoder
 
 _ITEMS = pa.schema(
     [
@@ -38,25 +34,34 @@ _ITEMS = pa.schema(
 
 
 def run(job: Job) -> None:
-    """Read WordNet, records, features and the labels of a vision SAE; write result and names.
+    """Read WordNet, records, features, a vision SAE and its labels; write result and names.
 
-    Dictionaries: `sae`, whose top images the labels hold, and `neurons`, the features' channels,
-    whose top images are found by the same rule. A class that WordNet lacks is left out, with a
-    word on stderr.
+    Dictionaries: `sae`, whose top images the labels hold; `neurons`, the features' channels, and
+    `random`, directions as many as the SAE has latents, of which as many fire on a patch as of the
+    SAE's (its check's L0), whose top images are found by the same rule. A class that WordNet lacks
+    is left out, with a word on stderr.
 
-    Raises UserError where the data has no class that WordNet has, or WordNet cannot be read.
+    Raises UserError where the data has no class that WordNet has, `senses` names what is no class,
+    or WordNet cannot be read.
     """
     import torch
 
     from vista.sae.vision_labels import label_places, top_patches
+    from vista.stages.image_level import neurons, random_sae
+    from vista.stages.vision_inputs import load_vision_sae, probing_settings, sae_block
 
     torch.set_num_threads(job.threads)
-    settings = OntologySettings.model_validate(job.settings)
+    settings, device = probing_settings(job, OntologySettings)
     labels = LabelVisionSettings.model_validate(job.input("labels").settings["labels"])
     records_path = job.input("records").file("records.parquet")
     records = read_records(records_path)
     wordnet = load_wordnet(settings.wordnet)
     classes = sorted(records.categories())
+    if strange := sorted(set(settings.senses) - set(classes)):
+        raise UserError(
+            f"probing.ontology.senses names {strange[0]!r}, which is no class of the data; remove "
+            "it, or write it as the data does"
+        )
     found = {each: settings.senses.get(each) or wordnet.synset(each) for each in classes}
     synset_of = {each: synset for each, synset in found.items() if synset is not None}
     unknown = [each for each in classes if each not in synset_of]
@@ -77,18 +82,26 @@ def run(job: Job) -> None:
     for latent, named in zip(top["latent"], top["classes"], strict=True):
         by_latent[latent].append(named)
     features = FeatureReader(job.input("features").store("features.zarr"))
-    images, rows = split_images(records, features, labels.split, "label_vision_latents.split")
-    neurons = label_places(
-        top_patches(_neurons(features.shape[2]), features, images, labels.top_k),
-        classes_of_patches(records, images, rows, job.input("features"), labels),
+    sae = load_vision_sae(job.input("sae"), features, device)
+    images, rows = split_images(
+        records, features, labels.split, f"SAE {sae.config.name}, labels.split"
     )
+    random = random_sae(sae, round(read_result(job.input("check"))["l0"]), settings.seed)
+    classes_at = classes_of_patches(records, images, rows, job.input("features"), labels)
+    controls = {
+        name: label_places(top_patches(each, features, images, labels.top_k), classes_at)
+        for name, each in (
+            ("neurons", neurons(features.shape[2]).to(sae.b_dec.device)),
+            ("random", random),
+        )
+    }
     draws = settings.bootstrap
     result, columns = ontology(
         wordnet.above(synset_of.values()),
         wordnet.names,
         synset_of,
         unknown,
-        {"sae": by_latent, "neurons": neurons},
+        {"sae": by_latent, **controls},
         purity=settings.purity,
         min_images=labels.min_images,
         permutations=settings.permutations,
@@ -96,16 +109,6 @@ def run(job: Job) -> None:
         bootstrap_seed=draws.seed,
         resamples=draws.resamples,
         level=draws.level,
+        layer=sae_block(sae, job.input("features")),
     )
     write_result(job, result, pa.table(columns).cast(_ITEMS))
-
-
-def _neurons(d: int) -> SparseAutoencoder:
-    """The features' channels as a dictionary: each fires where it is above zero."""
-    import torch
-
-    from vista.sae.neutral import SaeConfig, SparseAutoencoder
-
-    config = SaeConfig("standard", d, d, layer=0, name="neurons", subtract_decoder_bias=False)
-    weights = {"W_enc": torch.eye(d), "W_dec": torch.eye(d)}
-    return SparseAutoencoder(config, {**weights, "b_enc": torch.zeros(d), "b_dec": torch.zeros(d)})

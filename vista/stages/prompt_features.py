@@ -1,16 +1,17 @@
 """Stage: prompts -> the text encoder's residual stream, in the form that image features have.
 
-A prompt stands where an image does and a token where a patch does, so that the stages that train,
-check and label vision SAEs read it unchanged. The begin token is the same in all prompts and left
-out; so is what comes after the longest prompt's end.
+A prompt stands where an image does and a word's token where a patch does, so that the stages that
+train, check and label vision SAEs read it unchanged. Begin, end and padding are left out, as edits
+do not reach them; a prompt shorter than the longest begins anew, so that every place has a word.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +20,15 @@ from vista.config.data import SPLITS
 from vista.config.diffusion import PromptSettings
 from vista.config.pipeline import PipelineSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
-from vista.diffusion.attributes import words_of
+from vista.diffusion.attributes import in_templates, words_of
 from vista.errors import UserError
 from vista.stages.diffusion_inputs import open_pipeline
 from vista.store.features import FeatureWriter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vista.diffusion.pipeline import TextToImage
 
 
 def run(job: Job) -> None:
@@ -46,28 +52,33 @@ def run(job: Job) -> None:
     records = prompt_records(prompts, settings.max_word_share)
     texts = [record.captions[0] for record in records]
     batch = pipeline_settings.batch_size
-    # Its begin, the words, its end.
-    longest = 2 + max(
+    longest = max(
         int(pipeline.words(texts[i : i + batch]).sum(dim=1).max())
         for i in range(0, len(texts), batch)
     )
     writer = FeatureWriter(
         job.work / "features.zarr",
         [record.image_id for record in records],
-        grid=(1, longest - 1),
+        grid=(1, longest),
         d_vision=pipeline.width,
     )
     for shard in sorted(set(range(writer.shards)) - writer.done_shards()):
         rows = writer.shard_images(shard)
         parts = [
-            pipeline.stream(texts[i : min(i + batch, rows.stop)])[:, 1:longest].numpy()
+            np.resize(x_td[words_t].numpy(), (longest, pipeline.width))
             for i in range(rows.start, rows.stop, batch)
+            for x_td, words_t in _streams(pipeline, texts[i : min(i + batch, rows.stop)])
         ]
-        writer.write_shard(shard, np.concatenate(parts))
+        writer.write_shard(shard, np.stack(parts))
     writer.close()
     write_records(job.work / "records.parquet", records)
     geometry = {"fit": "pad", "patch": 1, "size": 1}
     (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
+
+
+def _streams(pipeline: TextToImage, texts: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The stream [t, d] of each prompt, and which of its tokens are words."""
+    return zip(pipeline.stream(texts), pipeline.words(texts), strict=True)
 
 
 def _prompts(job: Job, settings: PromptSettings) -> dict[str, list[str]]:
@@ -87,8 +98,9 @@ def _prompts(job: Job, settings: PromptSettings) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     seen: set[str] = set()
     for split, size in zip(SPLITS, settings.split_sizes, strict=True):
-        captions = (r.captions[0] for r in table.select(table.rows_of(split)) if r.captions)
-        own = [text for text in dict.fromkeys(captions) if text not in seen][:size]
+        captions = [r.captions[0] for r in table.select(table.rows_of(split)) if r.captions]
+        texts = in_templates(captions, settings.templates, split)
+        own = [text for text in dict.fromkeys(texts) if text not in seen][:size]
         seen.update(own)
         found[split] = own
     return found

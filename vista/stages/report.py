@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
 from vista.metrics.intervention import InterventionResult
+from vista.metrics.sae_check import check_rows
 from vista.progress import progress
 from vista.report.figures import Curve
 from vista.report.interventions import STAGES, Intervention
@@ -95,21 +97,8 @@ def _figures(job: Job) -> list[Figure]:
 
 def _check_figures(entry: dict[str, Any], check: dict[str, Any]) -> list[Figure]:
     """Turn the gate's figures on held-out text into rows."""
-    names = ("mse", "fvu", "explained_variance", "l0", "dead_share")
-    rows = [
-        {
-            "metric": f"sae_text_{name}",
-            "layer": check["layer"],
-            "token_kind": "text",
-            "value": check[name],
-            "ci_low": None,
-            "ci_high": None,
-            "chance": {"fvu": 1.0, "explained_variance": 0.0}.get(name),
-            "n": check["d_sae"] if name == "dead_share" else check["tokens"],
-        }
-        for name in names
-    ]
-    return figures_of({"metric": "check_sae", "llm": entry["llm"]}, rows)
+    rows = check_rows(check, "sae_text", check["layer"], "text")
+    return figures_of({"metric": "check_sae", "llm": entry["llm"]}, map(asdict, rows))
 
 
 def _interventions(job: Job) -> list[Intervention]:
@@ -233,6 +222,12 @@ def _notes(job: Job) -> list[str]:
             notes.append(f"Judges that were measured: {named}.")
         if point["metric"] == "ontology" and (lacking := read_result(artifact)["unknown"]):
             notes.append(f"Ontology: WordNet lacks {', '.join(lacking)}, which are left out.")
+        if point["metric"] == "logit_lens":
+            found = read_result(artifact)
+            notes.append(
+                f"Logit lens: {found['n_one_token']} of {found['n_categories']} object names are "
+                f"one token of {point['llm']}; of the others no single word can be read."
+            )
         if point["metric"] == "localization":
             found = read_result(artifact)
             notes.append(

@@ -119,8 +119,8 @@ class Bench:
         return self._plain[row][0]
 
     def adherence(self) -> dict[str, tuple[NDArray[np.bool_], float]]:
-        """By attribute, whether each unedited image shows its prompt's value, and how often it
-        shows another prompt's."""
+        """By attribute that some prompt tells, whether each unedited image shows its prompt's
+        value, and how often it shows another prompt's."""
         found = {}
         for name in self.judge.attributes:
             pairs = [
@@ -128,6 +128,8 @@ class Bench:
                 for row, (_, said) in sorted(self._plain.items())
                 if (value := self.value(row, name)) is not None
             ]
+            if not pairs:
+                continue
             said_n, told_n = (np.array(column) for column in zip(*pairs, strict=True))
             same_nn = said_n[:, None] == told_n
             n = len(pairs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from vista.artifacts import Job
 from vista.config.data import TEXT_SETTINGS, CaptionsText, LinesText
+from vista.data.lines import read_lines
 from vista.data.records import read_records, write_text
-from vista.data.source import caption_texts, line_texts, read_lines
+from vista.data.source import caption_texts, line_texts
 
 
 def run(job: Job) -> None:

@@ -20,14 +20,16 @@ def run(job: Job) -> None:
     import pyarrow as pa
     import torch
 
+    from vista.diffusion.attributes import in_templates
     from vista.stages.results import write_parquet
     from vista.standins.diffusion import train_standin_pipeline
 
     torch.set_num_threads(job.threads)
-    settings = StandinPipeline.model_validate(job.settings)
+    settings = StandinPipeline.model_validate(job.settings["recipe"])
     table = read_records(job.input("records").file("records.parquet"))
     records = table.select(table.rows_of(settings.split))
     pixels = read_images(image_files(job), records, settings.image_size, "pad", FILL)
     captions = [record.captions[0] if record.captions else "" for record in records]
-    curve = train_standin_pipeline(settings, pixels, captions, job.work / "model")
+    told = in_templates(captions, job.settings["templates"], settings.split)
+    curve = train_standin_pipeline(settings, pixels, told, job.work / "model")
     write_parquet(job.work / "curve.parquet", pa.table(curve))

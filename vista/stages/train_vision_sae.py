@@ -27,7 +27,7 @@ def run(job: Job) -> None:
     name = str(job.settings["name"])
     records = read_records(job.input("records").file("records.parquet"))
     features = FeatureReader(job.input("features").store("features.zarr"))
-    images, _ = split_images(records, features, settings.split, "train_vision_sae.split")
+    images, _ = split_images(records, features, settings.split, f"SAE {name}, train.split")
     curve = train_vision_sae(features, images, settings, name, job.work / "sae")
     save_sae(job.work, from_folder(job.work / "sae", encoder_block(job), name=name))
     write_parquet(job.work / "curve.parquet", pa.table(curve))

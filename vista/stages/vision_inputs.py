@@ -3,10 +3,11 @@ that the store holds, the SAE."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from vista.artifacts import Artifact, Job
 from vista.config.encoders import EncoderSettings
@@ -17,6 +18,9 @@ from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def split_images(
@@ -59,8 +63,31 @@ def encoder_block(job: Job) -> int:
     return blocks + settings.layer
 
 
-def load_vision_sae(artifact: Artifact, features: FeatureReader) -> SparseAutoencoder:
-    """Load a vision SAE. Raises UserError where it reads features of another width."""
+def sae_block(sae: SparseAutoencoder, features: Artifact) -> int | None:
+    """The block, counted from 0, that an SAE of these features reads; None of combined features."""
+    combined = features.settings["encoder"]["source"]["kind"] == "combined"
+    return None if combined else sae.config.layer
+
+
+def probing_settings(job: Job, kind: type[Settings]) -> tuple[Settings, str]:
+    """An experiment's own settings, and the device that its vision SAE runs on."""
+    own = {key: value for key, value in job.settings.items() if key != "sae"}
+    return kind.model_validate(own), sae_device(job)
+
+
+def sae_device(job: Job) -> str:
+    """The device that a job's vision SAE runs on."""
+    return str(job.settings.get("sae", {}).get("device", "cpu"))
+
+
+def load_vision_sae(
+    artifact: Artifact, features: FeatureReader, device: str = "cpu"
+) -> SparseAutoencoder:
+    """Load a vision SAE onto a device.
+
+    Raises UserError where it reads features of another width, or the machine lacks the device.
+    """
+    from vista.device import find_device
     from vista.sae.neutral import load_sae
 
     artifact.verify()
@@ -70,4 +97,4 @@ def load_vision_sae(artifact: Artifact, features: FeatureReader) -> SparseAutoen
             f"SAE {sae.config.name} has d_in {sae.config.d_in}, but the features have "
             f"{features.shape[2]} channels; choose the SAE that was trained on this encoder"
         )
-    return sae
+    return sae.to(find_device(device))

@@ -34,6 +34,8 @@ rule check_vision_sae:
     benchmark:
         f"{plan.results}/benchmarks/check_vision_sae/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("check_vision_sae", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("check_vision_sae", wildcards.node),
         code=lambda wildcards: plan.code("check_vision_sae", wildcards.node),
@@ -54,6 +56,8 @@ rule label_vision_latents:
     benchmark:
         f"{plan.results}/benchmarks/label_vision_latents/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("label_vision_latents", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("label_vision_latents", wildcards.node),
         code=lambda wildcards: plan.code("label_vision_latents", wildcards.node),

@@ -11,6 +11,8 @@ rule monosemanticity:
     benchmark:
         f"{plan.results}/benchmarks/monosemanticity/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("monosemanticity", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("monosemanticity", wildcards.node),
         code=lambda wildcards: plan.code("monosemanticity", wildcards.node),
@@ -31,6 +33,8 @@ rule ood_detection:
     benchmark:
         f"{plan.results}/benchmarks/ood_detection/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("ood_detection", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("ood_detection", wildcards.node),
         code=lambda wildcards: plan.code("ood_detection", wildcards.node),
@@ -51,6 +55,8 @@ rule ood_generalization:
     benchmark:
         f"{plan.results}/benchmarks/ood_generalization/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("ood_generalization", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("ood_generalization", wildcards.node),
         code=lambda wildcards: plan.code("ood_generalization", wildcards.node),
@@ -71,6 +77,8 @@ rule ontology:
     benchmark:
         f"{plan.results}/benchmarks/ontology/{{node}}.tsv"
     threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("ontology", wildcards.node),
     params:
         spec=lambda wildcards: plan.spec("ontology", wildcards.node),
         code=lambda wildcards: plan.code("ontology", wildcards.node),
@@ -78,6 +86,28 @@ rule ontology:
         "placing latents in WordNet in {wildcards.node}"
     shell:
         "vista ontology --spec {params.spec:q} --manifest {output:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule image_attributes:
+    input:
+        lambda wildcards: plan.inputs("image_attributes", wildcards.node),
+    output:
+        f"{plan.results}/image_attributes/{{node}}/manifest.json",
+    log:
+        f"{plan.results}/logs/image_attributes/{{node}}.log",
+    benchmark:
+        f"{plan.results}/benchmarks/image_attributes/{{node}}.tsv"
+    threads: plan.config.threads
+    resources:
+        gpu=lambda wildcards: plan.gpus("image_attributes", wildcards.node),
+    params:
+        spec=lambda wildcards: plan.spec("image_attributes", wildcards.node),
+        code=lambda wildcards: plan.code("image_attributes", wildcards.node),
+    message:
+        "looking for attributes in images in {wildcards.node}"
+    shell:
+        "vista image_attributes --spec {params.spec:q} --manifest {output:q}"
         " --threads {threads} --log {log:q}"
 
 

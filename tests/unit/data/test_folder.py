@@ -71,6 +71,17 @@ def test_what_is_wrong_is_told(root: Path) -> None:
     assert skipped.rows == [("test/stray.png", "test/stray.png", "image unreadable")]
 
 
+def test_a_class_folder_without_images_is_named(root: Path) -> None:
+    (root / "train" / "dog" / "deeper").mkdir(parents=True)
+    (root / "train" / ".thumbnails").mkdir()
+    assert len(read(root, splits={"train": "train"})) == 2
+    with pytest.raises(UserError, match=r"class folder .*train/dog holds no image: fill it or"):
+        read(root, splits={"train": "train"}, classes=True)
+    (root / "train" / "dog" / "deeper").rmdir()
+    (root / "train" / "dog").rmdir()
+    assert len(read(root, splits={"train": "train"}, classes=True)) == 2
+
+
 def test_every_and_limit_count_within_a_split(root: Path) -> None:
     for i in range(7):
         Image.new("RGB", (6, 4)).save(root / "test" / f"{i}.png")

@@ -63,6 +63,7 @@ def test_what_is_drawn_does_not_change_how_records_are_read() -> None:
             {"kind": "llava", "images": "i", "file": "../f", "fetch": [{"url": "https://x/y"}]},
             "relative",
         ),
+        ({"kind": "list", "images": "i", "splits": {}}, "at least 1 item"),
         ({"kind": "webdataset", "images": "i", "splits": {}}, "empty"),
         ({"kind": "webdataset", "images": "i", "image_keys": []}, "image_keys"),
     ],

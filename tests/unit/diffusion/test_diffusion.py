@@ -7,25 +7,36 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file
 
 from vista.artifacts import Artifact, Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
-from vista.config.diffusion import AttributeSettings, PromptSettings, SteeringSettings
+from vista.config.diffusion import TEMPLATES, AttributeSettings, PromptSettings, SteeringSettings
 from vista.config.pipeline import PipelineSettings, StandinPipeline
 from vista.config.vision_sae import LabelVisionSettings
+from vista.data.glyphs import GlyphLibrary
 from vista.data.records import Record, read_records, write_records
-from vista.diffusion.attributes import value_in, with_value
+from vista.diffusion.attributes import (
+    drawn_attributes,
+    in_templates,
+    value_in,
+    with_value,
+    words_of,
+)
 from vista.diffusion.edits import ablate_latent, add_direction
 from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
 from vista.diffusion.probes import pooled
 from vista.errors import UserError
+from vista.metrics.attributes import Proposal
 from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity
 from vista.sae.label_table import FILE, LatentLabels, write_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
@@ -35,11 +46,13 @@ from vista.stages import (
     diffusion_steering,
     label_vision_latents,
     prompt_features,
+    train_diffusion,
 )
-from vista.stages.attribute_discovery import one_a_name, ranked
-from vista.stages.diffusion_inputs import read_prompts
+from vista.stages.attribute_discovery import one_a_name, ranked, steer_all
+from vista.stages.diffusion_inputs import Prompts, read_prompts
 from vista.stages.prompt_features import prompt_records
 from vista.stages.results import read_result
+from vista.stages.steering_bench import Bench
 from vista.standins.diffusion import train_standin_pipeline
 from vista.store.features import FeatureReader, FeatureWriter
 
@@ -180,10 +193,24 @@ def test_other_pipelines_are_refused(
 def test_pickles_and_missing_blocks_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"layer 2 does not exist; .* 0\.\.1"):
         load_pipeline(folder, SETTINGS, 2)
+    for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")):
+        copy = shutil.copytree(folder, tmp_path / part)
+        (weights,) = (copy / part).glob("*.safetensors")
+        torch.save(load_file(weights), copy / part / f"{name}.bin")
+        weights.unlink()
+        with pytest.raises(UserError, match="safetensors weights"):
+            load_pipeline(copy, SETTINGS, 0)
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(UserError, match="tokenizer is missing; give the whole pipeline"):
+        load_pipeline(copy, SETTINGS, 0)
+
+
+def test_a_pipeline_that_edits_images_is_refused(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
-    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(UserError, match="safetensors weights"):
+    config = json.loads((copy / "unet" / "config.json").read_text()) | {"in_channels": 5}
+    unet = UNet2DConditionModel.from_config(config)
+    unet.save_pretrained(copy / "unet")
+    with pytest.raises(UserError, match="reads 5 channels of images with 2"):
         load_pipeline(copy, SETTINGS, 0)
 
 
@@ -273,7 +300,10 @@ def inputs(root: Path, folder: Path) -> dict[str, Artifact]:
     }
     planted = SparseAutoencoder(SaeConfig("standard", 8, size, layer=0, name="planted"), weights)
     sae = publish(root, "train_vision_sae", lambda work: save_sae(work, planted))
-    by_image = {"labels": LabelVisionSettings(by="image", min_share=0.1).model_dump()}
+    by_image = {
+        "labels": LabelVisionSettings(by="image", min_share=0.1).model_dump(),
+        "sae": {"device": "cpu"},
+    }
     labels = run(root, label_vision_latents, by_image, features=prompts, records=prompts, sae=sae)
 
     def write_features(work: Path) -> None:
@@ -310,9 +340,9 @@ def test_prompts_stand_where_images_do(inputs: dict[str, Artifact], pipeline: Te
     features = FeatureReader(inputs["prompts"].store("features.zarr"))
     records = read_records(inputs["prompts"].file("records.parquet"))
     texts = [record.captions[0] for record in records]
-    # Without the begin token; the longest prompt's end is the last.
-    assert features.shape == (18, 7, 8)
-    expected = pipeline.stream(texts)[:, 1:]
+    # The begin token is no word, and neither is the end.
+    assert features.shape == (18, 6, 8)
+    expected = pipeline.stream(texts)[:, 1:7]
     np.testing.assert_allclose(features.read(range(18)), expected, atol=2e-3)
     assert sorted(texts) == sorted(CAPTIONS)
     assert [len(records.rows_of(split)) for split in ("train", "validation", "test")] == [6] * 3
@@ -331,6 +361,64 @@ def test_what_there_is_too_little_of_is_named(
         train_standin_pipeline(StandinPipeline(), images, ["a cat", ""], tmp_path)
     with pytest.raises(UserError, match="2 images are fewer than the batch of 32"):
         train_standin_pipeline(StandinPipeline(), images, ["a cat", "a cat"], tmp_path)
+
+
+def test_a_short_prompt_is_its_words_again(
+    root: Path, inputs: dict[str, Artifact], pipeline: TextToImage, tmp_path: Path
+) -> None:
+    (lines := tmp_path / "lines.txt").write_text("a red cat on sand .\na red cat\na blue cat\n")
+    own = PromptSettings(file=str(lines), split_sizes=(1, 1, 1)).model_dump()
+    settings = {"encoder": {"layer": 0}, "pipeline": SETTINGS.model_dump(), "prompts": own}
+    short = run(root, prompt_features, settings, pipeline=inputs["pipeline"])
+    found = FeatureReader(short.store("features.zarr")).read([1])[0]
+    words = pipeline.stream(["a red cat"])[0, 1:4]
+    np.testing.assert_allclose(found, np.concatenate([words, words]), atol=2e-3)
+
+
+def test_pipeline_and_prompts_are_of_one_text(
+    root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[str] = []
+
+    def learn(_settings: Any, _pixels: Any, captions: list[str], _out: Path) -> dict[str, Any]:
+        learnt.extend(captions)
+        return {}
+
+    monkeypatch.setattr("vista.standins.diffusion.train_standin_pipeline", learn)
+    monkeypatch.setattr(train_diffusion, "read_images", lambda *_: None)
+    monkeypatch.setattr(train_diffusion, "image_files", lambda _: None)
+    splits = ("train", "validation", "test")
+    told = [
+        Record(f"{split}{i}", split, "", 16, 16, captions=(caption,))
+        for split in splits
+        for i, caption in enumerate(CAPTIONS)
+    ]
+    records = publish(root, "records", lambda w: write_records(w / "records.parquet", told))
+    templates = ["{}", "show me {}", "{} today", "we see {}"]
+    settings = {"recipe": StandinPipeline().model_dump(), "templates": templates}
+    run(root, train_diffusion, settings, records=records)
+    own = PromptSettings(templates=tuple(templates)).model_dump()
+    settings = {"encoder": {"layer": 0}, "pipeline": SETTINGS.model_dump(), "prompts": own}
+    prompts = run(root, prompt_features, settings, pipeline=inputs["pipeline"], records=records)
+    found = read_records(prompts.file("records.parquet"))
+    texts = {s: [r.captions[0] for r in found.select(found.rows_of(s))] for s in splits}
+    assert texts["train"] == learnt == in_templates(CAPTIONS, templates, "train")
+    assert learnt != CAPTIONS
+    assert not set(texts["test"]) & {*texts["train"], *texts["validation"]}
+
+
+def test_an_attribute_without_a_word_in_held_out_captions_is_named(
+    root: Path, inputs: dict[str, Artifact]
+) -> None:
+    own = {**OWN, "attributes": {"colour": ["red", "blue"], "noun": ["cat", "cup"]}}
+    told = ["a red cat", "a blue cup"] * 9 + ["a red sun"] * 18
+    records = [
+        Record(str(i), "train" if i < 18 else "test", str(i), 16, 16, captions=(text,))
+        for i, text in enumerate(told)
+    ]
+    other = publish(root, "records", lambda w: write_records(w / "records.parquet", records))
+    with pytest.raises(UserError, match=r"attributes\.noun: no caption of split 'test'"):
+        diffusion_inputs.Judge(Job("", own, {**inputs, "records": other}, root))
 
 
 def test_steering_from_prompts_to_figures(
@@ -373,7 +461,7 @@ def test_discovery_from_prompts_to_figures(
     empty = np.zeros(len(names), np.float32)
     known = LatentLabels(0, "planted", 1, names, empty, empty, ((),) * len(names))
     labels = publish(root, "label_vision_latents", lambda w: write_labels(w / FILE, known))
-    settings = AttributeSettings(proposals=3, steered=2, max_share=1.0, prompts=2)
+    settings = AttributeSettings(proposals=3, max_share=1.0, prompts=2)
     own = {**OWN, "discovery": settings.model_dump()}
     done = run(root, attribute_discovery, own, **{**inputs, "labels": labels})
     items = pq.read_table(done.file("items.parquet")).to_pylist()
@@ -382,10 +470,80 @@ def test_discovery_from_prompts_to_figures(
         assert len({item["name"] for item in part} - {None}) == 3
         assert all(names[item["latent"]] == item["name"] for item in part)
     told = {word for words in OWN["attributes"].values() for word in words}
-    # The first two whose name a probe knows were steered.
-    asked = [i for i, item in enumerate(items) if item["proposed"] and item["name"] in told][:2]
-    assert [i for i, item in enumerate(items) if not np.isnan(item["gain"])] == asked
-    assert len(asked) == 2
+    # All were added to prompts, the proposals beside a random direction; what a probe knows has a
+    # gain.
+    assert not any(np.isnan(item["change"]) for item in items)
+    assert [np.isnan(item["random_change"]) for item in items] == [False] * 3 + [True] * 3
+    assert [not np.isnan(item["gain"]) for item in items] == [i["name"] in told for i in items]
+    assert {item["name"] in told for item in items} == {True, False}
+
+
+def test_whatever_value_an_added_latent_brings_about_is_its_change() -> None:
+    class Look:
+        """Edits along the first axis make images red, along the second every other one bottom."""
+
+        attributes = MappingProxyType({"colour": ("blue", "red"), "row": ("bottom", "top")})
+
+        def look(self, _: Any, samples: list[Sample]) -> tuple[list[Any], dict[str, Any]]:
+            zero = torch.zeros(1, 2)
+            edits = [each.edit(zero)[0].tolist() if each.edit else (0, 0) for each in samples]
+            low = [
+                y > 1 and int(each.prompt[-1]) % 2
+                for (_, y), each in zip(edits, samples, strict=True)
+            ]
+            return [], {
+                "colour": np.array(["red" if x > 1 else "blue" for x, _ in edits]),
+                "row": np.array(["bottom" if each else "top" for each in low]),
+            }
+
+    weights = {"W_enc": torch.eye(2), "W_dec": 3 * torch.eye(2)} | {
+        name: torch.zeros(2) for name in ("b_dec", "b_enc")
+    }
+    sae = SparseAutoencoder(SaeConfig("standard", 2, 2, layer=0, name="planted"), weights)
+    text = ["a red 1", "a blue 2", "show a blue 3", "show a red 4"]
+    prompts = Prompts(text, {"test": np.arange(4)}, np.zeros((4, 2), np.float32), sae)
+    pipeline: Any = SimpleNamespace(
+        stream=lambda texts: torch.full((len(texts), 1, 2), 2.0),
+        words=lambda texts: torch.ones(len(texts), 1, dtype=torch.bool),
+    )
+    found, random = steer_all(
+        [Proposal(0, "red", 1.0), Proposal(1, "show", 1.0), Proposal(1, "a", 1.0)],
+        [Proposal(1, "blue", 1.0)],
+        pipeline,
+        prompts,
+        Look(),  # type: ignore[arg-type]
+        AttributeSettings(coefficient=1.0, prompts=2),
+    )
+    # Of the first two prompts without the name: 2 and 3, 1 and 2, none; 1 and 4.
+    assert [each.change for each in (*found[:2], *random)] == [1, 0.5, 0.5]
+    assert (found[0].gain, random[0].gain) == (1, 0)
+    assert found[0].random_change in (0, 0.5, 1)
+    assert np.isnan([found[1].gain, random[0].random_change, found[2].change]).all()
+
+
+def test_templates_are_around_a_caption_and_before_its_full_stop() -> None:
+    captions = [*CAPTIONS, "a star", ""] * 5
+    told = in_templates(captions, TEMPLATES, "train")
+    assert told == in_templates(captions, TEMPLATES, "train")
+    assert told != in_templates(captions, TEMPLATES, "test")
+    assert {"we see a star", "a star for fun"} <= {
+        *in_templates(["a star"] * 99, TEMPLATES, "test")
+    }
+    for caption, text in zip(captions, told, strict=True):
+        assert caption.removesuffix(" .") in text
+        assert text.endswith(" .") == caption.endswith(" .")
+        assert bool(text) == bool(caption)
+    # Else a probe that knows a word of theirs would judge them.
+    drawn = drawn_attributes(GlyphLibrary().nouns).values()
+    assert not {word for words in drawn for word in words} & set(words_of(" ".join(TEMPLATES)))
+
+
+def test_adherence_leaves_out_what_no_prompt_tells() -> None:
+    judge: Any = SimpleNamespace(attributes={"colour": ("blue", "red"), "row": ("bottom", "top")})
+    prompts = Prompts(["a red cat"], {}, np.zeros((1, 1), np.float32), None)  # type: ignore[arg-type]
+    bench = Bench(None, prompts, judge, 0)  # type: ignore[arg-type]
+    bench._plain[0] = (np.zeros(1, np.uint8), {"colour": "red", "row": "top"})
+    assert list(bench.adherence()) == ["colour"]
 
 
 def test_quarters_tell_places_and_the_maximum_what_is_small() -> None:

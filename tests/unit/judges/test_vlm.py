@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from vista.config.judges import VlmJudgeSettings
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Resources, Shown, load_judge
 from vista.judges.asking import AskingJudge
-from vista.judges.prompts import PROMPTS, quoted
+from vista.judges.naming import Evidence, clean_name, load_namer
+from vista.judges.prompts import NAMING, PROMPTS, quoted
 
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", "<image>", "yes", "no", "cat", "dog", "text", "Label"]
 TEMPLATE = (
@@ -136,17 +138,63 @@ def test_texts_without_an_image(model: Path) -> None:
     assert not found[3].any() and not found[:, 5].any()
 
 
-def test_no_number_is_unanswered(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("image", [None, png("red")], ids=["texts", "image"])
+def test_a_name_is_the_likeliest_answer(model: Path, tmp_path: Path, image: bytes | None) -> None:
+    import io
+
+    import torch
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    def speak(weights: dict[str, Any], head: str) -> None:
+        weights[head][:5] = 0  # words alone, no control tokens
+
+    model = changed(model, tmp_path / "speaking", speak)
+    source = {"kind": "checkpoint", "path": str(model)}
+    settings = VlmJudgeSettings.model_validate({"source": source})
+    namer = load_namer(settings, Resources(cache=str(tmp_path)))
+    item = Evidence.of_texts(["cat", "dog"]) if image is None else Evidence.of_image(lambda: image)
+    asked = NAMING["1"].texts + ' ["cat", "dog"]' if image is None else NAMING["1"].images
+    prompt = f"user {'' if image is None else '<image> '}{asked} {NAMING['1'].alone}"
+    processor: Any = AutoProcessor.from_pretrained(model)
+    llava = AutoModelForImageTextToText.from_pretrained(model)
+    shown = None if image is None else Image.open(io.BytesIO(image))
+    inputs = processor(images=shown, text=prompt, return_tensors="pt")
+    ids, said = inputs.pop("input_ids"), []
+    for other in set(inputs) - {"pixel_values"}:
+        inputs.pop(other)
+    with torch.no_grad():
+        for _ in range(12):
+            said.append(int(llava(input_ids=ids, **inputs).logits[0, -1].argmax()))
+            if said[-1] == WORDS.index("</s>"):
+                break
+            ids = torch.cat([ids, torch.tensor([said[-1:]])], dim=1)
+    spoken = " ".join(WORDS[token] for token in said if token > 4)
+    found = namer._asker([item])  # type: ignore[attr-defined]
+    assert spoken and list(found) == [(0, spoken, None)]
+    assert namer.names([item]) == [clean_name(spoken)]
+    assert namer.tally.unanswered == (clean_name(spoken) is None)
+
+
+def changed(model: Path, folder: Path, change: Callable[[dict[str, Any], str], None]) -> Path:
+    """A copy of the model whose weights, and the name of its head's, were given to `change`."""
     from safetensors.torch import load_file, save_file
 
-    broken = tmp_path / "broken"
-    broken.mkdir()
+    folder.mkdir()
     for file in model.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    weights = load_file(broken / "model.safetensors")
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "model.safetensors")
     [head] = [name for name in weights if name.endswith("lm_head.weight")]
-    weights[head][WORDS.index("yes")] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    change(weights, head)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_no_number_is_unanswered(model: Path, tmp_path: Path) -> None:
+    def spoil(weights: dict[str, Any], head: str) -> None:
+        weights[head][WORDS.index("yes")] = float("nan")
+
+    broken = changed(model, tmp_path / "broken", spoil)
     image = png("red")
     judge = judge_of(broken)
     assert judge.judge_images([Shown(lambda: image, ["cat"])]).tolist() == [[UNANSWERED]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vista.metrics.monosemanticity import (
+    matching_weights,
     monosemanticity,
     monosemanticity_scores,
     random_dictionary,
@@ -48,13 +49,14 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     embedding = np.eye(8)[kind] + 0.1 * RNG.normal(size=(400, 8))
     random = np.maximum(mixed @ random_dictionary(6, 20, seed=1).T, 0)
     parts = [slice(0, 150), slice(150, 400)]
-    result, scores = monosemanticity(
+    result, scores, fired = monosemanticity(
         (
             ({"sae": latents[p], "neurons": mixed[p], "random": random[p]}, embedding[p])
             for p in parts
         ),
         seed=0,
         resamples=50,
+        layer=3,
     )
     whole = monosemanticity_scores(latents, embedding)
     sae, neurons, other = (result.scores[name] for name in ("sae", "neurons", "random"))
@@ -64,13 +66,39 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     assert neurons.value is not None and neurons.value < 0.4
     assert other.value is not None and other.value < 0.6
     assert sae.chance == pytest.approx(1 / 8, abs=0.05)
-    assert [row.metric for row in result.rows()] == [
-        "monosemanticity:neurons",
-        "monosemanticity:random",
-        "monosemanticity:sae",
+    assert [(row.metric, row.layer) for row in result.rows()] == [
+        ("monosemanticity:neurons", 3),
+        ("monosemanticity:random", 3),
+        ("monosemanticity:random_matched", 3),
+        ("monosemanticity:sae", 3),
     ]
+    assert fired["sae"].tolist() == np.bincount(kind).tolist()
     assert result.images == 400
     assert result.silent == {"sae": 0, "neurons": 0, "random": 0}
+
+
+def test_the_matched_control_fires_on_as_many_images() -> None:
+    weights = matching_weights(np.array([2, 4, 5, 7]), np.array([2, 3, 3, 4, 60]))
+    np.testing.assert_allclose(weights, [1 / 3, 1 / 3, 1 / 3, 3, 0])
+    # Nothing as rare is there: the nearest stands in.
+    np.testing.assert_allclose(
+        matching_weights(np.array([2, 900]), np.array([9, 8, 70])), [0.5, 0.5, 1]
+    )
+
+
+def test_rare_latents_that_know_nothing_seem_to_know() -> None:
+    # Two images a kind; random latents fire on one kind each or, as the SAE's do, on all of two.
+    embedding = np.repeat(np.eye(8), 2, axis=0)
+    rare = np.repeat(np.eye(8), 2, axis=0)
+    pairs = rare[:, :4] + rare[:, 4:]
+    batch = {"sae": pairs, "random": np.hstack([rare, pairs[:, :1]])}
+    result, *_ = monosemanticity([(batch, embedding)], seed=0, resamples=20)
+    sae, random, matched = (result.scores[name] for name in ("sae", "random", "random_matched"))
+    assert sae.value == matched.value == pytest.approx(1 / 3)
+    assert random.value is not None and random.value > 0.9
+    assert (random.n, matched.n) == (9, 1)
+    silent = {"sae": 0 * pairs, "random": rare}
+    assert "random_matched" not in monosemanticity([(silent, embedding)], seed=0)[0].scores
 
 
 def test_refusals() -> None:

@@ -1,4 +1,4 @@
-"""Ontology on a tree of eleven synsets: names, heights and coverage by hand, and the controls."""
+"""Ontology on a tree of twelve synsets: names, heights and coverage by hand, and the controls."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ ABOVE: dict[str, tuple[str, ...]] = {
     "cat": ("mammal",),
     "dog": ("mammal",),
     "bird": ("vertebrate",),
+    "idea": ("entity",),
 }
-CLASSES = ("cat", "dog", "bird", "hammer", "saw")
+CLASSES = ("cat", "dog", "bird", "hammer", "saw", "idea")
 
 
 def place(
@@ -69,11 +70,13 @@ def test_names_heights_and_coverage() -> None:
     found = result.dictionaries["sae"]
     assert sorted(found.covered) == ["mammal", "object", "vertebrate"]
     assert (found.coverage.value, found.coverage.n) == (0.75, 4)
+    assert (found.classes.value, found.classes.n) == (pytest.approx(1 / 6), 6)  # cat
     assert (found.height.value, found.height.n) == (pytest.approx(7 / 5), 5)
     assert (found.named.value, found.named.n) == (pytest.approx(5 / 7), 7)
-    assert (result.classes, result.unknown) == (5, ["ankh"])
+    assert (result.classes, result.unknown) == (6, ["ankh"])
     assert [row.metric for row in result.rows()] == [
         "ontological_coverage:sae",
+        "class_coverage:sae",
         "synset_height:sae",
         "named_latents:sae",
     ]
@@ -83,6 +86,8 @@ def test_permuted_labels_lose_meaning_and_keep_what_is_labelled() -> None:
     result, _ = place([images(each, each, each, each) for each in CLASSES] * 4)
     found = result.dictionaries["sae"]
     assert found.height.value == 0 and found.coverage.value == 0
+    assert found.classes.value == 1
+    assert found.classes.chance is not None and found.classes.chance < 0.6
     assert found.height.chance is not None and found.height.chance > 2
     assert found.coverage.chance is not None and found.coverage.chance > 0.2
     # An image without an object stays one: as many latents have a name by chance.
@@ -93,8 +98,9 @@ def test_permuted_labels_lose_meaning_and_keep_what_is_labelled() -> None:
 
 def test_a_synset_with_two_hypernyms() -> None:
     above = {"e": (), "a": ("e",), "b": ("a",), "m": ("e",), "x": ("b", "m"), "y": ("m",)}
+    above["z"] = ("e",)
     both, only = images("x", "y", "x", "y"), images("x", "x", "x")
-    result, columns = place([both, only], above, ("x", "y"))
+    result, columns = place([both, only], above, ("x", "y", "z"))
     assert list(result.inner) == ["m"]
     assert (columns["synset"], columns["height"]) == (["m", "x"], [1, 0])
 
@@ -103,3 +109,14 @@ def test_one_class_has_no_inner_synset() -> None:
     result, _ = place([images("cat", "cat", "cat")], classes=("cat",))
     coverage = result.dictionaries["sae"].coverage
     assert (coverage.value, coverage.n) == (None, 0)
+
+
+def test_what_lies_above_all_classes_is_no_name() -> None:
+    tools = images("hammer", "saw", "hammer", "saw")
+    mixed = images("cat", "saw", "saw", "cat")
+    result, columns = place([tools, mixed], classes=("cat", "hammer", "saw"))
+    assert columns["synset"] == ["tool", None]
+    assert list(result.inner) == ["tool"]
+    # A class is a name, wherever it stands.
+    _, columns = place([mixed], classes=("cat", "saw", "object"))
+    assert columns["synset"] == ["object"]

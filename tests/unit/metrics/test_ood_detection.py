@@ -10,9 +10,9 @@ from vista.metrics.ood_scores import (
     SCORES,
     ClassGaussians,
     Images,
+    Neighbours,
+    OodScores,
     class_profiles,
-    knn_distance,
-    ood_scores,
     profile_divergence,
 )
 
@@ -73,13 +73,13 @@ def test_resamples_are_paired_and_rows_say_of_what() -> None:
 
 
 def test_neighbours_are_of_unit_vectors() -> None:
-    fit = np.array([[1.0, 0], [0, 1], [-1, 0]])
+    fit = np.array([[2.0, 0], [0, 1], [-1, 0]])
     judged = np.array([[5.0, 0], [3, 3], [0, 0]])
     for k, wanted in (
         (1, [0, np.sqrt(2 - np.sqrt(2)), np.sqrt(2)]),
         (2, [np.sqrt(2), np.sqrt(2 - np.sqrt(2)), np.sqrt(2)]),
     ):
-        np.testing.assert_allclose(knn_distance(fit, judged, k), wanted, atol=1e-7)
+        np.testing.assert_allclose(Neighbours(fit, k).distance(judged), wanted, atol=1e-7)
 
 
 def test_gaussians_share_the_covariance_of_their_classes() -> None:
@@ -108,7 +108,8 @@ def images(centres: np.ndarray, n: int, rng: np.random.Generator) -> Images:
     noisy = (at + rng.normal(0, 0.3, (n, at.shape[1]))).astype(np.float32)
     error = rng.random(n) + (0 if len(centres) > 1 else 2)
     latents = np.maximum(noisy, 0)
-    return Images(latents, latents[:, ::-1], noisy, error.astype(np.float32))
+    vectors = {"latents": latents, "raw": noisy, "random": latents[:, ::-1]}
+    return Images(vectors, error.astype(np.float32))
 
 
 def test_every_score_but_the_random_one_tells_what_is_far() -> None:
@@ -117,13 +118,22 @@ def test_every_score_but_the_random_one_tells_what_is_far() -> None:
     fit, same = images(centres[:6], 120, rng), images(centres[:6], 60, rng)
     far = images(centres[8:9], 60, rng)
     classes = [(f"class{n % 6}",) for n in range(120)]
-    scores = ood_scores(fit, classes, {"same": same, "far": far}, **SETTINGS)
+    scores_of = OodScores(fit, classes, **SETTINGS)
+    scores = {"same": scores_of.of(same), "far": scores_of.of(far)}
     assert list(scores["far"]) == list(SCORES)
     for name in SCORES:
         auroc = told_apart(scores["same"][name], scores["far"][name], 0, 0)[0][0]
         assert auroc > 0.95 if name != "random" else 0.3 < auroc < 0.7, name
     assert np.all(scores["same"]["max_softmax_raw"] <= 1)
     with pytest.raises(ValueError, match=r"classes \(1\)"):
-        ood_scores(fit, [("one",)] * 120, {}, **SETTINGS)
+        OodScores(fit, [("one",)] * 120, **SETTINGS)
     with pytest.raises(ValueError, match="200 neighbours of 120"):
-        ood_scores(fit, classes, {}, **{**SETTINGS, "neighbours": 200})
+        OodScores(fit, classes, **{**SETTINGS, "neighbours": 200})
+
+
+def test_of_two_classes_neither_has_the_more_energy() -> None:
+    rng = np.random.default_rng(0)
+    fit = images(4 * np.eye(12)[:2], 120, rng)
+    scores = OodScores(fit, [(f"class{n % 2}",) for n in range(120)], **SETTINGS).of(fit)
+    first, second = scores["energy_raw"][::2].mean(), scores["energy_raw"][1::2].mean()
+    assert first > 1 and first == pytest.approx(second, rel=0.1)

@@ -66,6 +66,7 @@ def test_a_shared_latent_is_selective_for_one_concept_in_both() -> None:
     # The text of concept 1 with the images of concept 2: one of six pairs.
     assert second.shared.chance == pytest.approx(1 / 6)
     assert (second.on_text.value, second.on_images.value) == (1, pytest.approx(2 / 3))
+    assert (second.on_text.chance, second.on_images.chance) == (0, 0)
     assert second.transfer is not None
     assert second.transfer.value == pytest.approx((high + low + 0.89) / 3)
     assert second.transfer.chance == pytest.approx((5 * low + high) / 6)
@@ -76,6 +77,12 @@ def test_a_shared_latent_is_selective_for_one_concept_in_both() -> None:
     assert result.any_layer.on_images.value == 1
     names = {(row.metric, row.layer, row.token_kind) for row in result.rows()}
     assert len(names) == len(result.rows()) == 11
+    # A latent that fires on the words of every concept is selective for none of them alone.
+    text_sc[0] = high
+    layers[3] = LayerSelectivity(text_sc, image_sc, text_sc.argmax(axis=0))
+    broad = shared_latents(layers, min_auroc=0.9, n_too_rare=4, **draws).layers[1]
+    assert (broad.on_text.value, broad.on_text.chance, broad.on_images.chance) == (1, 1, 0)
+    assert broad.shared.chance == pytest.approx(3 / 6)
     with pytest.raises(ValueError, match="no other one"):
         shared_latents(
             {0: LayerSelectivity(text_sc[:, :1], image_sc[:, :1], np.array([0]))},

@@ -87,6 +87,14 @@ def test_a_method_is_paired_with_the_random_direction() -> None:
     assert rows["latent_auroc@colour"].value == pytest.approx(0.8)
 
 
+def test_drift_is_undefined_where_nothing_else_can_be_read() -> None:
+    random = steered("bb", "bb", "ss", RANDOM)
+    shown = {"colour": (np.array([True] * 10), 0.25), "row": (np.array([True, False] * 5), 0.5)}
+    ours, _ = steering([steered("bb", "rb", "ss"), random], {}, shown, {}, **BOOTSTRAP).methods
+    assert ours.drift.value is None
+    assert ours.gain.value == 0.5
+
+
 def test_auroc_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     score = np.maximum(rng.standard_normal((60, 5)).round(1), 0).astype(np.float32)

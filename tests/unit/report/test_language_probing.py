@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from vista.report import style
+from vista.report.encoders_figure import encoders_figure
 from vista.report.encoders_section import encoders_section
 from vista.report.logit_lens_figure import logit_lens_figure
 from vista.report.logit_lens_section import logit_lens_section
@@ -44,10 +46,13 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
                         lens.append(make_row(name, 0.1 * k, layer, "image", chance=0.02, n=77))
             more += figures_of(point | {"metric": "shared_latents"}, shared)
             more += figures_of(point | {"metric": "logit_lens"}, lens)
-    own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": "topk"}
-    mono = [make_row("monosemanticity:sae", 0.4), make_row("monosemanticity:neurons", 0.15)]
-    more += figures_of(own | {"metric": "monosemanticity"}, mono)
-    scores = [("knn_raw", (0.9, 0.5)), ("energy_raw", (0.8, 0.75))]
+    for sae, score in (("topk", 0.4), ("relu", 0.3)):
+        own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
+        mono = [make_row("monosemanticity:sae", score), make_row("monosemanticity:neurons", 0.15)]
+        more += figures_of(own | {"metric": "monosemanticity"}, mono)
+    words = [make_row("image_discovery_recall@all:sae", 0.6, chance=0.2)]
+    more += figures_of(own | {"metric": "image_attributes"}, words)
+    scores = [("knn_raw", (0.9, 0.5)), ("knn_latents", (0.6, 0.7)), ("energy_raw", (0.95, 0.95))]
     ood = [
         make_row(f"ood_auroc:{name}@{where}", value)
         for name, values in scores
@@ -87,25 +92,30 @@ def test_each_section_shows_its_figures_with_their_controls(probed: LongTable) -
     assert with_term["shuffled n patches"] == "77"
 
 
-def test_encoders_stand_in_one_table_also_where_no_projector_was_trained(
-    probed: LongTable,
-) -> None:
-    found = rows_of(encoders_section(probed))
-    assert len(found) == 3 * 2 * 2 + 1
-    alone = found[0]
-    assert (alone[" encoder"], alone["encoder LLM"]) == ("both", "–")
-    # The best score by its mean over the sets (.775), not by its best set (.9).
-    assert alone["monosemanticity best OOD AUROC"] == "0.775 (energy_raw)"
-    assert alone["FVU monosemanticity"] == "0.400 (0.150)"
-    clip = next(row for row in found[1:] if row["LLM λ"] == "1")
-    assert clip["λ probe"] == "0.910"
-    assert clip["caption CE change"] == "+3.0 %"
-    values = [
-        f.value or 0
-        for f in probed.select("fvu", encoder="clip", llm="gemma", sae_weight=1.0, seed=0)
-        if f.token_kind == "image"
-    ]
-    assert f"{sum(values) / 3:.3f}" in clip["chance FVU"]
+def test_all_metrics_stand_by_encoder_with_their_controls(probed: LongTable) -> None:
+    (table,) = encoders_section(probed).grids
+    assert table.header[3:] == ("both", "clip", "dinov2", "siglip")
+    cells = {(row[0].partition(" (")[0], *row[1:3]): row[3:] for row in table.rows}
+    # An encoder's own figures need no language model; a mean over SAEs, not the best of them.
+    assert cells["monosemanticity of vision latents", "–", "–"] == ["0.350 (0.150)", *"–––"]
+    assert cells["patch probe accuracy", "–", "–"] == ["–", *["0.910 (0.300)"] * 3]
+    assert cells["attributes that vision latents found", "–", "–"][0] == "0.600 (0.200)"
+    # One score for all encoders: the best of all on these images would flatter.
+    for kind, expected in (("near", "0.600 (0.900)"), ("far", "0.700 (0.500)")):
+        assert cells[f"AUROC of {kind} images, kNN on latents", "–", "–"][0] == expected
+    assert cells["concepts with a shared latent", "llama", "1"][1] == "0.700 (0.030)"
+    assert cells["logit lens: matching rate@3", "llama", "0"][1:] == [*["0.200 (0.100)"] * 2, "–"]
+    (match,) = probed.select(
+        "matching_rate@3", encoder="siglip", llm="gemma", sae_weight=1.0, seed=0, layer=None
+    )
+    (again,) = probed.select(
+        "matching_rate@3", encoder="siglip", llm="gemma", sae_weight=1.0, seed=1, layer=None
+    )
+    mean = ((match.value or 0) + (again.value or 0)) / 2
+    assert cells["matching rate@3", "gemma", "1"][3] == f"{mean:.3f} (0.100)"
+    # Where nothing was measured there is no row.
+    assert ("concepts with a shared latent", "gemma", "1") not in cells
+    assert not any("shift" in row[0] for row in table.rows)
 
 
 def test_figures_are_drawn_where_there_are_figures(probed: LongTable, table: LongTable) -> None:
@@ -122,3 +132,27 @@ def test_figures_are_drawn_where_there_are_figures(probed: LongTable, table: Lon
         assert ([0.03, 0.03] in heights) == (draw is shared_latents_figure)
         assert [pytest.approx(0.7 if draw is shared_latents_figure else 0.6)] * 2 in heights
         pyplot.close(figure)
+
+
+def test_each_encoder_is_beside_its_control_in_every_panel(probed: LongTable) -> None:
+    from matplotlib import pyplot
+
+    figure = encoders_figure(probed)
+    assert figure is not None
+    panels = {
+        axis.get_title(loc="left").replace("\n", " "): axis for axis in figure.axes if axis.axison
+    }
+    assert len(panels) == len({row[0] for row in encoders_section(probed).grids[0].rows})
+    axis = panels["monosemanticity of vision latents (raw neurons)"]
+    (value, control) = [list(line.get_ydata()) for line in axis.lines]
+    assert (value, control) == ([pytest.approx(0.35)], [pytest.approx(0.15)])
+    shared = panels["concepts with a shared latent (permuted)"]
+    heights = [list(line.get_ydata()) for line in shared.lines]
+    # clip and dinov2, without the term and with it.
+    assert [[pytest.approx(0.2)] * 2, [0.03] * 2, [pytest.approx(0.7)] * 2, [0.03] * 2] == heights
+    # The colours that the weights have in every figure.
+    of_weights = [style.series_style((0.0, 1.0), weight)["color"] for weight in (0.0, 1.0)]
+    assert [line.get_color() for line in shared.lines[::2]] == of_weights
+    assert [tick.get_text() for tick in shared.get_xticklabels()][1:3] == ["clip", "dinov2"]
+    pyplot.close(figure)
+    assert encoders_figure(LongTable([])) is None

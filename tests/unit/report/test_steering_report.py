@@ -61,7 +61,7 @@ def test_every_method_has_a_row_of_its_own(steered: LongTable) -> None:
 
 
 def test_discovery_stands_beside_random_latents() -> None:
-    proposals = [Proposal(0, "red", 0.99, 0.8, 0.0), Proposal(1, "red", 0.3)]
+    proposals = [Proposal(0, "red", 0.99, 3.0, 2.0), Proposal(1, "red", 0.3)]
     result = attribute_discovery(
         proposals, proposals[1:], {"colour": ("blue", "red")}, min_auroc=0.9, min_gain=0.2,
         seed=0, resamples=10, level=0.9,

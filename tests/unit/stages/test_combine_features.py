@@ -127,6 +127,16 @@ def test_parts_are_two_other_encoders(more: dict[str, Any], message: str) -> Non
         refuse_unfit_parts(encoders)
 
 
+def test_patches_and_a_class_token_are_not_combined() -> None:
+    source = {"kind": "standin", "family": "clip"}
+    both = {"kind": "combined", "encoders": ["a", "b"]}
+    given = {"a": {"source": source}, "b": {"source": source, "tokens": "class"}}
+    given["both"] = {"source": both}
+    encoders = {name: EncoderSettings.model_validate(each) for name, each in given.items()}
+    with pytest.raises(ValueError, match=r"both\.source\.encoders names patches and a class token"):
+        refuse_unfit_parts(encoders)
+
+
 def test_what_the_parts_say_is_not_said_again() -> None:
     source = {"kind": "combined", "encoders": ["a", "b"]}
     both = EncoderSettings.model_validate({"source": source, "layer": 3})

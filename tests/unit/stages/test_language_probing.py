@@ -21,7 +21,7 @@ from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.probing import LogitLensSettings, SharedLatentsSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.errors import UserError
-from vista.stages import logit_lens, shared_latents
+from vista.stages import logit_lens, report, shared_latents
 from vista.stages.results import read_result, read_rows
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
@@ -215,6 +215,9 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
         assert value["lens_matching_rate@1", layer]["value"] == pytest.approx(12 / 13)
     result = read_result(artifact)
     assert (result["n_categories"], result["n_one_token"]) == (4, 4)
+    point: dict[str, Any] = {"metric": "logit_lens", "llm": "small"}
+    (note,) = report._notes(Job("n", {"points": [point]}, {"metrics": [artifact]}, tmp_path))
+    assert note.startswith("Logit lens: 4 of 4 object names are one token of small;")
     items = pq.read_table(artifact.file("items.parquet")).to_pylist()
     for row in items:
         image = int(row["image_id"][1:])

@@ -88,7 +88,7 @@ def run(stage: Any, settings: Any, inputs: dict[str, Any], names: list[str], out
     read = {name: inputs[name] for name in ("features", "records", "sae", "check")}
     read |= {f"set_{role}": [inputs[n][role] for n in names] for role in ("features", "records")}
     name = stage.__name__.rsplit(".", 1)[1]
-    own = settings.model_dump(mode="json")
+    own = settings.model_dump(mode="json") | {"sae": {"device": inputs.get("device", "cpu")}}
     return publish(out, name, lambda work: stage.run(Job(name, own, read, work)))
 
 
@@ -105,6 +105,20 @@ def test_scores_tell_the_set_that_lies_elsewhere(inputs: dict[str, Any], tmp_pat
     assert [items["set"].count(name) for name in ("", "same", "other")] == [60, 45, 45]
     # The run's own judged images are those of its test split.
     assert items["image_id"][0] == "i90"
+
+
+def test_parts_of_a_set_are_not_to_be_seen(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = OodDetectionSettings(far=("other",), neighbours=3)
+    whole, parts = [], []
+    for size, found in ((1024, whole), (7, parts)):
+        monkeypatch.setattr("vista.stages.ood_inputs._IMAGES", size)
+        made = run(ood_detection, settings, inputs, ["other"], tmp_path)
+        found.append(pq.read_table(made.file("items.parquet")).to_pydict())
+    for name, values in whole[0].items():
+        same = parts[0][name]
+        assert same == (values if isinstance(values[0], str) else pytest.approx(values, abs=1e-5))
 
 
 def test_probes_read_images_of_one_class(inputs: dict[str, Any], tmp_path: Path) -> None:
@@ -128,8 +142,12 @@ def test_mistakes_are_named(inputs: dict[str, Any], tmp_path: Path) -> None:
             run(stage, kind(**own, **changes), inputs, [set_name], tmp_path)
 
     fails(ood_generalization, "unknown shows the class 'yak'", "unknown")
+    fails(ood_generalization, "same shows the class .* no image shows alone", "same", fit_images=2)
     fails(ood_generalization, "other: no image of split 'test' shows one class alone", "other")
     fails(ood_generalization, "fit_split: the data has no image", "same", fit_split="validation")
     fails(ood_detection, "far: same: the data has no image of split 'train'", "same",
           fit_split="test", split="train")  # fmt: skip
     fails(ood_detection, "90 images", "same", neighbours=91)
+    with pytest.raises(UserError, match="device: mps is not on this machine"):
+        settings = OodDetectionSettings(far=("same",))
+        run(ood_detection, settings, {**inputs, "device": "mps"}, ["same"], tmp_path)

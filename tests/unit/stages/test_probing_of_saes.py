@@ -21,7 +21,7 @@ from vista.errors import UserError
 from vista.report import monosemanticity_sheet
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import label_vision_latents, monosemanticity, ontology
-from vista.stages.results import read_result
+from vista.stages.results import read_result, read_rows
 from vista.stages.top_images import draw_top_images
 from vista.store.features import FeatureWriter
 
@@ -82,7 +82,7 @@ def inputs(root: Path) -> dict[str, Artifact]:
         "b_dec": torch.zeros(D),
         "b_enc": torch.full((D,), -0.5),
     }
-    sae = SparseAutoencoder(SaeConfig("standard", D, D, layer=0, name="planted"), weights)
+    sae = SparseAutoencoder(SaeConfig("standard", D, D, layer=2, name="planted"), weights)
     records = [
         Record(f"i{b}", "test", f"{b}.png", 16, 16, objects=(Object(kind, Box(8, 0, 8, 8)),))
         for b, kind in enumerate(np.array(CLASSES)[KIND].tolist())
@@ -106,7 +106,8 @@ def inputs(root: Path) -> dict[str, Artifact]:
         writer.close()
         (work / "geometry.json").write_text('{"fit": "pad", "patch": 8, "size": 16}')
 
-    found["features"] = publish(root, "features", write_grid)
+    block = {"encoder": {"source": {"kind": "standin"}}}
+    found["features"] = publish(root, "features", write_grid, block)
     settings = {"labels": LabelVisionSettings(split="test").model_dump()}
     labels = run(root, label_vision_latents, settings, **found)
 
@@ -134,10 +135,13 @@ def test_latents_of_one_class_are_monosemantic(root: Path, inputs: dict[str, Art
     # The embeddings' common part is gone: the figure of any two images is near 0.
     assert scores["sae"] == pytest.approx(1, abs=1e-6)
     assert result["scores"]["sae"]["chance"] == pytest.approx(-1 / (IMAGES - 1), abs=1e-6)
-    assert scores["neurons"] < 0.9 and scores["random"] < 0.6
+    assert scores["neurons"] < 0.9 and scores["random"] < 0.6 and "random_matched" in scores
+    assert {row["layer"] for row in read_rows(found)} == {2}
     assert result["silent"]["sae"] == D - len(CLASSES) - 1 and result["images"] == IMAGES
     items = pq.read_table(found.file("items.parquet")).to_pylist()
-    assert [row["latent"] for row in items if row["dictionary"] == "sae"] == list(range(D))
+    sae = [row for row in items if row["dictionary"] == "sae"]
+    assert [row["latent"] for row in sae] == list(range(D))
+    assert [row["images"] for row in sae] == [20, 20, 20, 20, 20, 0]
     assert found.file("top_images.png").stat().st_size
     assert judged(root, inputs, order).digest == found.digest
     with pytest.raises(UserError, match="lack image 'i0'"):
@@ -181,12 +185,20 @@ def test_latents_name_their_class_and_neurons_too(
     assert set(neurons) == set(range(D))
     sae = result["dictionaries"]["sae"]
     assert (sae["named"]["value"], sae["height"]["value"]) == (0.6, 0.0)
+    # Of random directions, one a patch, at the patches beside the object: they name less.
+    random = result["dictionaries"]["random"]["named"]
+    assert 0 < random["n"] <= D and random["value"] < 0.6
+    assert {row["layer"] for row in read_rows(found)} == {2}
 
 
 def test_senses_and_unknown_classes(root: Path, inputs: dict[str, Artifact]) -> None:
     senses = {"ankh": "n03135532"}  # a cross
     settings = OntologySettings(senses=senses).model_dump()
     assert read_result(run(root, ontology, settings, **inputs))["unknown"] == []
+    typo = OntologySettings(senses={"Ankh": "n03135532"}).model_dump()
+    with pytest.raises(UserError, match="senses names 'Ankh', which is no class of the data"):
+        run(root, ontology, typo, **inputs)
+    settings = OntologySettings().model_dump()
     strange = [
         Record(f"i{b}", "test", f"{b}.png", 16, 16, objects=(Object("qzx", Box(0, 0, 8, 8)),))
         for b in range(2)

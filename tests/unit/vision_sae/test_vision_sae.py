@@ -32,6 +32,7 @@ from vista.sae.label_table import read_labels
 from vista.sae.neutral import load_sae
 from vista.sae.patches import read_patches, shuffled_patches
 from vista.stages import check_vision_sae, label_vision_latents, train_vision_sae
+from vista.stages.results import read_rows
 from vista.stages.vision_inputs import encoder_block
 from vista.store.features import FeatureWriter
 
@@ -191,9 +192,17 @@ def test_check_and_its_bounds(
     assert figures["tokens"] == 40 * GRID * GRID
     assert figures["fvu"] == pytest.approx(fvu(planted, sae), rel=1e-3)
     assert 1 <= figures["l0"] <= 2
+    rows = {row["metric"]: row for row in read_rows(found)}
+    assert {row["layer"] for row in rows.values()} == {3}
+    size = rows["vision_sae_expansion"]
+    assert (size["value"], size["n"]) == (figures["d_sae"] / D, figures["d_sae"])
+    dead, explained = rows["vision_sae_dead_share"], rows["vision_sae_explained_variance"]
+    assert (dead["value"], dead["n"]) == (figures["dead_share"], figures["d_sae"])
+    assert (explained["value"], explained["chance"]) == (1 - figures["fvu"], 0)
+    assert rows["vision_sae_l0"]["n"] == figures["tokens"]
     part = run(root, check_vision_sae, {"check": {**settings, "patches": 33}}, sae=sae, **inputs)
     assert json.loads(part.file("result.json").read_text())["tokens"] == 3 * GRID * GRID
-    with pytest.raises(UserError, match=r"clip: on 640 held-out patches, FVU .*max_fvu"):
+    with pytest.raises(UserError, match=r"clip: on 640 held-out patches, FVU .*key check.max_fvu"):
         run(root, check_vision_sae, {"check": {**settings, "max_fvu": 1e-9}}, sae=sae, **inputs)
 
 
@@ -288,7 +297,7 @@ def test_the_encoder_says_which_block(root: Path, inputs: dict[str, Artifact]) -
 
 
 def test_mistakes_are_named(root: Path, inputs: dict[str, Artifact], sae: Artifact) -> None:
-    with pytest.raises(UserError, match=r"train_vision_sae.split: .*'test'"):
+    with pytest.raises(UserError, match=r"SAE clip-topk, train.split: .*'test'"):
         train(root, inputs, split="test")
     with pytest.raises(UserError, match="lower `k`"):
         train(root, inputs, k=17)

@@ -90,6 +90,36 @@ class ImageTextModel:
         """
         import torch
 
+        inputs = self._inputs(asked)
+        with torch.inference_mode():
+            logits_bv = self._model(**inputs, **self._last_only).logits[:, -1].float()
+            yes_b = torch.logsumexp(logits_bv[:, self._tokens[True]], dim=1)
+            no_b = torch.logsumexp(logits_bv[:, self._tokens[False]], dim=1)
+        finite = torch.isfinite(yes_b) & torch.isfinite(no_b)
+        return [
+            bool(yes) if known else None
+            for yes, known in zip((yes_b > no_b).tolist(), finite.tolist(), strict=True)
+        ]
+
+    def say(self, text: str, image: bytes | None, most: int = 12) -> str:
+        """Return the likeliest answer, token by token, of at most `most` tokens; its first line.
+
+        Raises:
+            UserError: The file is no image.
+        """
+        import torch
+
+        tokenizer = self._processor.tokenizer
+        inputs = self._inputs([(text, image)])
+        with torch.inference_mode():
+            said_bt = self._model.generate(
+                **inputs, max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            )
+        new_t = said_bt[0, inputs["input_ids"].shape[1] :]
+        said: str = tokenizer.decode(new_t, skip_special_tokens=True)
+        return said.strip().partition("\n")[0]
+
+    def _inputs(self, asked: Sequence[tuple[str, bytes | None]]) -> Any:
         chats = []
         images = []
         for text, image in asked:
@@ -105,22 +135,13 @@ class ImageTextModel:
         # The chat template has written the beginning-of-text token itself, if there is one.
         start = self._processor.tokenizer.bos_token
         own_start = bool(start) and prompts[0].startswith(start)
-        inputs = self._processor(
+        return self._processor(
             images=images or None,
             text=prompts,
             return_tensors="pt",
             padding=True,
             add_special_tokens=not own_start,
         ).to(self._device, self._model.dtype)
-        with torch.inference_mode():
-            logits_bv = self._model(**inputs, **self._last_only).logits[:, -1].float()
-            yes_b = torch.logsumexp(logits_bv[:, self._tokens[True]], dim=1)
-            no_b = torch.logsumexp(logits_bv[:, self._tokens[False]], dim=1)
-        finite = torch.isfinite(yes_b) & torch.isfinite(no_b)
-        return [
-            bool(yes) if known else None
-            for yes, known in zip((yes_b > no_b).tolist(), finite.tolist(), strict=True)
-        ]
 
     def _single_tokens(self, words: Sequence[str]) -> list[int]:
         tokenizer = self._processor.tokenizer

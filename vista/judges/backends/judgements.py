@@ -4,7 +4,8 @@ One file of JSON lines for each (judge, model, prompt, endpoint). A line is appe
 and an fsync, so a killed process loses at most the line that it was writing; a line that is torn or
 altered is passed over, and its question asked again. Several processes may append to one file.
 
-    {"verdicts": [true | false, ..] or null with "reason", "labels": [..], "subject": a text, or
+    {"verdicts": [true | false, ..] (of who names: [name]) or null with "reason", "labels": [..]
+     (of who names: none), "subject": a text, or
      where "seen" is true the SHA-256 of an image's file, "judge", "model", "prompt", for an
      endpoint "base_url" and "temperature", "key": SHA-256 over all the others}
 """
@@ -17,18 +18,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vista.disk import force_to_disk
 from vista.errors import UserError
 
 Verdicts = tuple[bool, ...]
+A = TypeVar("A", bool, str)
 _Key = tuple[bool, str, tuple[str, ...]]
 # More than any line of ours; what is longer was not written here.
 _LONGEST_LINE = 1 << 20
 
 
-class Judgements:
+class Judgements(Generic[A]):
     """The judgements of one model under one prompt.
 
     Args:
@@ -52,13 +54,13 @@ class Judgements:
         **served: str | float | None,
     ) -> None:
         self._source = {"judge": judge, "model": model, "prompt": prompt, **served}
-        self._known: dict[_Key, Verdicts] = {}
+        self._known: dict[_Key, tuple[A, ...]] = {}
         self._path: Path | None = None
         if folder is not None:
             self._path = Path(folder) / f"{judge}-{_digest(self._source)[:10]}.jsonl"
             self._read(self._path)
 
-    def find(self, seen: bool, subject: str, labels: tuple[str, ...]) -> Verdicts | None:
+    def find(self, seen: bool, subject: str, labels: tuple[str, ...]) -> tuple[A, ...] | None:
         """Return the verdicts on `labels`, None where nobody answered that question yet."""
         return self._known.get((seen, subject, labels))
 
@@ -67,7 +69,7 @@ class Judgements:
         seen: bool,
         subject: str,
         labels: tuple[str, ...],
-        verdicts: Verdicts | None,
+        verdicts: tuple[A, ...] | None,
         reason: str | None = None,
     ) -> None:
         """Keep the answer to a question, on disk before this returns.
