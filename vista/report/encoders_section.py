@@ -76,15 +76,15 @@ def _own() -> list[Line]:
     return [
         Line("patch probe accuracy (most frequent class)", _named("patch_accuracy")),
         Line(
-            "monosemanticity of vision latents (raw neurons)",
+            "monosemanticity of vision latents (random ones as rare)",
             _named("monosemanticity:sae"),
-            _named("monosemanticity:neurons"),
+            _named("monosemanticity:random_matched"),
         ),
         *(
             Line(
-                f"AUROC of {kind} images, kNN on latents (on raw features)",
+                f"AUROC of {kind} images, kNN on latents (on a random dictionary's)",
                 _starts(f"ood_auroc:knn_latents@{kind}:"),
-                _starts(f"ood_auroc:knn_raw@{kind}:"),
+                _starts(f"ood_auroc:knn_random@{kind}:"),
             )
             for kind in ("near", "far")
         ),

@@ -48,11 +48,14 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
             more += figures_of(point | {"metric": "logit_lens"}, lens)
     for sae, score in (("topk", 0.4), ("relu", 0.3)):
         own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
-        mono = [make_row("monosemanticity:sae", score), make_row("monosemanticity:neurons", 0.15)]
+        mono = [
+            make_row("monosemanticity:sae", score),
+            make_row("monosemanticity:random_matched", 0.15),
+        ]
         more += figures_of(own | {"metric": "monosemanticity"}, mono)
     words = [make_row("image_discovery_recall@all:sae", 0.6, chance=0.2)]
     more += figures_of(own | {"metric": "image_attributes"}, words)
-    scores = [("knn_raw", (0.9, 0.5)), ("knn_latents", (0.6, 0.7)), ("energy_raw", (0.95, 0.95))]
+    scores = [("knn_random", (0.9, 0.5)), ("knn_latents", (0.6, 0.7)), ("energy_raw", (0.95, 0.95))]
     ood = [
         make_row(f"ood_auroc:{name}@{where}", value)
         for name, values in scores
@@ -143,7 +146,7 @@ def test_each_encoder_is_beside_its_control_in_every_panel(probed: LongTable) ->
         axis.get_title(loc="left").replace("\n", " "): axis for axis in figure.axes if axis.axison
     }
     assert len(panels) == len({row[0] for row in encoders_section(probed).grids[0].rows})
-    axis = panels["monosemanticity of vision latents (raw neurons)"]
+    axis = panels["monosemanticity of vision latents (random ones as rare)"]
     (value, control) = [list(line.get_ydata()) for line in axis.lines]
     assert (value, control) == ([pytest.approx(0.35)], [pytest.approx(0.15)])
     shared = panels["concepts with a shared latent (permuted)"]
