@@ -11,6 +11,8 @@ rule train_diffusion:
     benchmark:
         f"{plan.results}/benchmarks/train_diffusion/{{node}}.tsv"
     threads: plan.config.threads
+    # Often the longest job, with others in a row behind it: the last one standing if it waits.
+    priority: 1
     params:
         spec=lambda wildcards: plan.spec("train_diffusion", wildcards.node),
         code=lambda wildcards: plan.code("train_diffusion", wildcards.node),
