@@ -9,28 +9,28 @@ from vista.report.escape import mathtext
 from vista.report.table import LongTable, over_seeds
 
 _NAMES = {
-    "discovery_precision": "precision",
-    "discovery_verified": "verified",
-    "discovery_precision:verified": "precision of verified",
+    "discovery_precision": "true name",
+    "discovery_verified": "separates held-out prompts",
+    "discovery_precision:verified": "of these: true name",
+    "discovery_correct": "both",
     "discovery_changing": "changes images",
-    "discovery_precision:changing": "precision of changing",
-    "discovery_correct": "verified and precise",
+    "discovery_precision:changing": "of these: true name",
     "discovery_steered": "brings its value about",
 }
 
 
 def attributes_figure(table: LongTable) -> Any | None:
-    """A bar for precision, verification and each attribute's recall; crosses are chance."""
+    """A bar for each share of the proposals and for each attribute's recall; crosses are chance."""
     found = table.of_stage("attribute_discovery")
     if not found:
         return None
     bars = []
-    for metric in dict.fromkeys(f.metric for f in found):
+    for metric in dict.fromkeys((*_NAMES, *(f.metric for f in found))):
         summary = over_seeds([f for f in found if f.metric == metric])
         if summary is not None:
             name = _NAMES.get(metric, f"found: {metric.rpartition('@')[2]}")
             bars.append((f"{name} (n = {summary.n})", summary))
-    bars.reverse()  # precision first, top down
+    bars.reverse()  # the first on top
     figure, axes = style.panels(
         [""], ["proposed latents of the text encoder"], height=1.2 + 0.17 * len(bars)
     )

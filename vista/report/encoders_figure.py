@@ -29,8 +29,10 @@ def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
     handles: list[Any] = []
     for axis, what in zip(axes.flat, metrics, strict=False):
         axis.set_title(textwrap.fill(what, 34), fontsize=8)
-        axis.set_xticks(range(len(encoders)), [mathtext(name, 14) for name in encoders])
-        axis.tick_params(axis="x", labelrotation=30)
+        names = [mathtext(name, 14) for name in encoders]
+        axis.set_xticks(
+            range(len(encoders)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=7
+        )
         axis.set_xlim(-0.6, len(encoders) - 0.4)
         for row in (row for row in rows if row.what == what):
             place = models.index((row.llm, row.weight))

@@ -10,9 +10,9 @@ rule train_diffusion:
         f"{plan.results}/logs/train_diffusion/{{node}}.log",
     benchmark:
         f"{plan.results}/benchmarks/train_diffusion/{{node}}.tsv"
-    threads: plan.config.threads
     # Often the longest job, with others in a row behind it: the last one standing if it waits.
     priority: 1
+    threads: plan.config.threads
     params:
         spec=lambda wildcards: plan.spec("train_diffusion", wildcards.node),
         code=lambda wildcards: plan.code("train_diffusion", wildcards.node),
