@@ -140,8 +140,8 @@ def test_steering_makes_an_image_for_each_edit(drawn: dict[str, Any]) -> None:
     assert denoiser_parameters(own) == sum(levels)
     assert denoiser_flops(own) == 2 * (36 * levels[0] + 9 * levels[1])
     found = need(drawn, "diffusion_steering", "one_object")
-    # Of each of 2 x 8 targets; 20 steps, each with and without the prompt.
-    images = 16 * (6 * (3 * 4 + 1) + 4 * (16 + 4)) + 6 + 16
+    # Of each of 3 x 8 targets; 20 steps, each with and without the prompt.
+    images = 24 * (6 * (3 * 4 + 1) + 4 * (16 + 4)) + 6 + 16
     assert found.seconds == pytest.approx(images * 40 * denoiser_flops(own) / 40e9 + 6)
     drawn["probing"]["diffusion"]["pipeline"] = {"guidance": 1}
     alone = need(drawn, "diffusion_steering", "one_object").seconds
@@ -154,7 +154,8 @@ def test_of_a_checkpoint_pipeline_the_text_encoder_is_known_once_it_is_there(
     folder = tmp_path / "pipeline"
     source = {"kind": "checkpoint", "path": str(folder)}
     drawn["probing"]["diffusion"] |= {"pipeline": {"source": source, "device": "cuda"}}
-    drawn["probing"]["diffusion"]["attributes"] = {"colour": ["red", "blue"], "ground": ["sand"]}
+    own = {"colour": ["red", "blue"], "ground": ["sand"], "noun": ["cat"]}
+    drawn["probing"]["diffusion"]["attributes"] = own
     assert need(drawn, "prompt_features", "one_object") == UNKNOWN
     lines = lacking(load_plan(drawn))
     assert any(line.startswith(f"folder of the pipeline {folder} is not there") for line in lines)
