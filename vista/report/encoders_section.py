@@ -97,9 +97,9 @@ def _own() -> list[Line]:
             for images, start, where in (("held out", _named, ""), ("shifted", _starts, "@"))
         ),
         Line(
-            "ontological coverage of vision latents (raw neurons)",
+            "ontological coverage of vision latents (of a random dictionary)",
             _named("ontological_coverage:sae"),
-            _named("ontological_coverage:neurons"),
+            _named("ontological_coverage:random"),
         ),
         Line(
             "attributes that vision latents found (permuted words)",
