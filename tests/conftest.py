@@ -28,3 +28,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     endpoint = Endpoint()
     yield endpoint
     endpoint.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole workflows first: of several processes none is left with the longest file at the end."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
