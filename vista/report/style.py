@@ -112,14 +112,16 @@ def panels(
 def heading(figure: Any, title: str, note: str) -> None:
     """Put a title above the panels and below it, smaller, what n is and what the bars are."""
     width, height = figure.get_size_inches()
+    titles = textwrap.wrap(clean(title), int(width * 9.5))
     lines = textwrap.wrap(clean(note, 400), int(width * 17))
-    top = 0.42 + 0.16 * len(lines)
+    below = 0.14 + 0.2 * len(titles)
+    top = below + 0.08 + 0.16 * len(lines)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height))
     figure.text(
-        0.1 / width, 1 - 0.1 / height, clean(title), va="top", fontsize=12, fontweight="bold"
+        0.1 / width, 1 - 0.1 / height, "\n".join(titles), va="top", fontsize=12, fontweight="bold"
     ).set_parse_math(False)
     figure.text(
-        0.1 / width, 1 - 0.34 / height, "\n".join(lines), va="top", fontsize=8, color="#555555"
+        0.1 / width, 1 - below / height, "\n".join(lines), va="top", fontsize=8, color="#555555"
     ).set_parse_math(False)
 
 
