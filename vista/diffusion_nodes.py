@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
 from vista.config.pipeline import CheckpointPipeline
-from vista.node import Node, dump, pick, with_judge
-from vista.vision_sae_nodes import VisionSaeNodes
+from vista.node import Node, dump, pick, with_judges
+from vista.vision_sae_nodes import VisionSaeNodes, sae_nodes
 
 if TYPE_CHECKING:
     from vista.nodes import Builder
@@ -68,11 +68,15 @@ class DiffusionBuilder:
             ("attribute_discovery", "discovery", self.discovery),
         ):
             if part is not None:
-                every, modules = {**own, key: dump(part)}, features.modules
-                if isinstance(part, AttributeSettings) and part.judge is not None:
-                    judged = with_judge(stage, settings.data, every, inputs, part.judge)
-                    inputs, modules = dict(judged.inputs), (*modules, *judged.modules)
-                yield Node(stage, settings.data, every, inputs, modules)
+                judge = part.judge if isinstance(part, AttributeSettings) else None
+                yield with_judges(
+                    stage,
+                    settings.data,
+                    {**own, key: dump(part)},
+                    inputs,
+                    {"judge": judge} if judge else {},
+                    modules=features.modules,
+                )
 
     def _prompts(self) -> Node:
         settings = self.settings
@@ -91,12 +95,5 @@ class DiffusionBuilder:
         return Node("prompt_features", settings.data, own, inputs, files=(file,) if file else ())
 
     def _sae(self, prompts: Node) -> VisionSaeNodes:
-        entry, where = self.settings.sae, f"{self.settings.data}-{METHOD}"
-        read = {"features": prompts, "records": prompts}
-        sae = Node("train_vision_sae", where, {"sae": dump(entry.train), "name": where}, read)
-        inputs = {**read, "sae": sae}
-        on = {"sae": {"device": entry.train.device}}
-        check = Node("check_vision_sae", where, {"check": dump(entry.check), **on}, inputs)
-        gated = {**inputs, "check": check}
-        labels = Node("label_vision_latents", where, {"labels": dump(entry.labels), **on}, gated)
-        return VisionSaeNodes(sae, check, labels)
+        where = f"{self.settings.data}-{METHOD}"
+        return sae_nodes(where, self.settings.sae, {"features": prompts, "records": prompts})

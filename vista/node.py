@@ -163,17 +163,21 @@ def with_judges(
     inputs: Inputs,
     judges: Mapping[str, str | JudgeSettings],
     files: tuple[str, ...] = (),
+    modules: tuple[str, ...] = (),
 ) -> Node:
-    """Return a node whose stage asks several judges, given by the role of each one's model."""
+    """Return a node whose stage asks judges, or none, given by the role of each one's model.
+
+    `files` and `modules` are those that it has besides.
+    """
     models: dict[str, Node] = {}
-    modules: dict[str, None] = {}
+    asked: dict[str, None] = dict.fromkeys(modules)
     for role, judge in judges.items():
         source = judge_source(judge)
         if source is not None and source.repo is not None:
             models[role] = fetched_model(source.repo.rpartition("/")[2], source)
-        modules[judge_module(judge if isinstance(judge, str) else dump(judge))] = None
+        asked[judge_module(judge if isinstance(judge, str) else dump(judge))] = None
         files = (*files, *judge_files(judge))
-    return Node(stage, name, settings, {**inputs, **models}, tuple(modules), files)
+    return Node(stage, name, settings, {**inputs, **models}, tuple(asked), files)
 
 
 def fetched_model(name: str, source: Checkpoint) -> Node:

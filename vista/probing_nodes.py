@@ -10,7 +10,7 @@ from vista.config.probing import OntologySettings, ProbingSettings
 from vista.config.probing_checks import judge_of
 from vista.config.run import Point
 from vista.diffusion_nodes import METHOD, DiffusionBuilder
-from vista.node import Node, dump, point_name, with_judge
+from vista.node import Node, dump, point_name, with_judge, with_judges
 from vista.vision_sae_nodes import vision_sae_nodes
 
 if TYPE_CHECKING:
@@ -68,11 +68,9 @@ class ProbingBuilder:
             own = _without(ontology, "encoders", "vision_saes") | on
             yield Node("ontology", where, own, inputs, files=files)
         if (found := settings.image_attributes) is not None:
-            own, seen = dump(found) | on, {**read, **(builder.data.images if found.judge else {})}
-            if found.judge is None:
-                yield Node("image_attributes", where, own, seen)
-            else:
-                yield with_judge("image_attributes", where, own, seen, found.judge)
+            seen = {**read, **(builder.data.images if found.judge else {})}
+            judges = {"judge": found.judge} if found.judge else {}
+            yield with_judges("image_attributes", where, dump(found) | on, seen, judges)
 
     def _on_sets(
         self,

@@ -3,7 +3,10 @@ by all that read them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel
 
 from vista.node import Node, dump
 
@@ -21,15 +24,25 @@ class VisionSaeNodes(NamedTuple):
 
 def vision_sae_nodes(builder: Builder, encoder: str, name: str) -> VisionSaeNodes:
     """Return the nodes of the config's vision SAE `name` on the features of `encoder`."""
-    entry, where = builder.config.vision_saes[name], f"{encoder}-{name}"
     read = {"features": builder.features[encoder], "records": builder.data.records}
-    trained = builder.encoders[encoder]
-    with_model = {**read, "encoder": trained} if trained else read
-    own = {"sae": dump(entry.train), "name": where}
-    sae = Node("train_vision_sae", where, own, with_model)
+    entry = builder.config.vision_saes[name]
+    return sae_nodes(f"{encoder}-{name}", entry, read, builder.encoders[encoder])
+
+
+def sae_nodes(
+    where: str, entry: BaseModel, read: Mapping[str, Node], model: Node | None = None
+) -> VisionSaeNodes:
+    """Return the nodes of an SAE, an entry of `vision_saes`, on what `read` holds: features, and
+    the records that tell of them.
+
+    `model` is what the features came from, where it is an artifact: training asks it for its block.
+    """
+    own = dump(entry)
+    trained = {"sae": own["train"], "name": where}
+    sae = Node("train_vision_sae", where, trained, {**read, "encoder": model} if model else read)
     inputs = {**read, "sae": sae}
-    on = {"sae": {"device": entry.train.device}}
-    check = Node("check_vision_sae", where, {"check": dump(entry.check), **on}, inputs)
+    on = {"sae": {"device": own["train"]["device"]}}
+    check = Node("check_vision_sae", where, {"check": own["check"], **on}, inputs)
     gated = {**inputs, "check": check}
-    labels = Node("label_vision_latents", where, {"labels": dump(entry.labels), **on}, gated)
+    labels = Node("label_vision_latents", where, {"labels": own["labels"], **on}, gated)
     return VisionSaeNodes(sae, check, labels)

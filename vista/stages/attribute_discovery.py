@@ -25,7 +25,7 @@ from vista.config.judges import ApiJudgeSettings, VlmJudgeSettings
 from vista.config.pipeline import PipelineSettings
 from vista.diffusion.attributes import words_of
 from vista.metrics.attributes import Proposal, attribute_discovery
-from vista.metrics.image_attributes import most_varying, word_matrix
+from vista.metrics.image_attributes import most_varying, varying, word_matrix
 from vista.metrics.steering import selectivity
 from vista.sae.label_table import FILE, read_labels
 from vista.stages.diffusion_inputs import Judge, Prompts, mean_norm, open_pipeline, read_prompts
@@ -90,8 +90,7 @@ def ranked(
 ) -> NDArray[np.int64]:
     """The latents with a name that fire on some prompts and not on most, by AUROC; of equal ones
     those first that vary more in what they write."""
-    share_s = (written_ns > 0).mean(axis=0)
-    fit_s = (share_s >= settings.min_share) & (share_s <= settings.max_share)
+    fit_s = varying(written_ns, (settings.min_share, settings.max_share))
     order = np.lexsort((-written_ns.var(axis=0), -auroc_s))
     return np.asarray(order[(fit_s & ~np.isnan(auroc_s))[order]])
 
