@@ -12,10 +12,11 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "vista"
 
 # A room may import from rooms to its right only.
-BASE = {"config", "artifacts", "errors", "progress", "device", "disk"}
+BASE = {"config", "artifacts", "errors", "foreign", "progress", "device", "disk"}
 TOOLS = {"data", "store", "encoders", "language", "sae", "fetch"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "foreign": {"errors"},
     "progress": set(),
     "device": {"errors"},
     "disk": set(),
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "projector": {*BASE, "data", "language", "sae", "store"},
     "standins": {*BASE, *TOOLS},
     "diffusion": {*BASE, "data", "sae", "metrics"},
-    "judges": {"config", "disk", "errors"},
+    "judges": {"config", "disk", "errors", "foreign"},
     "metrics": {"config", "errors", "judges"},
     "report": {*BASE, "data", "store", "metrics", "judges"},
     "stages": {

@@ -1,0 +1,1 @@
+"""What readers of other programs' files have in common: their text, their values, their weights."""

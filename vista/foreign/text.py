@@ -1,0 +1,51 @@
+"""Text files and small JSON files that other programs wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vista.errors import UserError, reason_of
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark, its lines ended by newlines alone.
+
+    Raises UserError where it cannot be read or has another encoding.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, where: str) -> str:
+    """The text of UTF-8 bytes, as `read_text` gives it; `where` names them in an error."""
+    if content.startswith(_UTF_16):
+        raise UserError(f"{where} is UTF-16 text: save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The content of a small JSON file whose top is an object.
+
+    Raises UserError where it cannot be read, is no JSON, or has another top.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {reason_of(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold an object at its top, not {type(content).__name__}")
+    return content

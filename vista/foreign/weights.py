@@ -1,0 +1,101 @@
+"""Files in the place of weights that are none, and weights that ask for another package.
+
+Cheap enough for a plan: only the first bytes of a file and a checkpoint's config.json are read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vista.errors import UserError, reason_of
+from vista.foreign.text import read_json_object
+
+SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
+_POINTERS = {
+    b"version https://git-lfs": ("a Git LFS pointer", "run `git lfs pull` in its repository"),
+    b"/annex/objects/": ("a git-annex pointer", "run `git annex get` in its repository"),
+}
+_PAGE = (b"<!doctype html", b"<html", b"<?xml")
+# Method in a config's quantization_config -> modules that transformers imports for it.
+_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "aqlm": ("aqlm",),
+    "auto-round": ("auto_round",),
+    "awq": ("gptqmodel",),
+    "bitsandbytes": ("bitsandbytes",),
+    "compressed-tensors": ("compressed_tensors",),
+    "eetq": ("kernels",),
+    "fbgemm_fp8": ("fbgemm_gpu",),
+    "gptq": ("optimum", "gptqmodel"),
+    "higgs": ("flute", "fast_hadamard_transform"),
+    "hqq": ("hqq",),
+    "mxfp4": ("kernels",),
+    "quanto": ("optimum.quanto",),
+    "spqr": ("spqr_quant",),
+    "torchao": ("torchao",),
+    "vptq": ("vptq",),
+}
+
+
+def refuse_no_weights(path: Path) -> None:
+    """Raise UserError where a file of weights is a pointer, a web page, or empty."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512).lstrip()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
+    if not start:
+        raise UserError(f"{path} is empty: fetch it again")
+    for mark, (what, remedy) in _POINTERS.items():
+        if start.startswith(mark):
+            raise UserError(f"{path} is {what}, not the weights: {remedy}")
+    if start.lower().startswith(_PAGE):
+        raise UserError(
+            f"{path} is a web page, not the weights: fetch it again, by its own address"
+        )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise UserError where a `save_pretrained` folder cannot be loaded on this machine: its
+    config is damaged, a file of weights is none, or its quantisation needs a missing package.
+
+    What else is wrong with a folder is told by the library that loads it.
+    """
+    for path in sorted(folder.glob("*")):
+        if path.suffix in SUFFIXES and path.is_file():
+            refuse_no_weights(path)
+    if (folder / "config.json").is_file():
+        config = read_json_object(folder / "config.json")
+        missing = [name for name in quantisation_packages(config) if not _is_installed(name)]
+        if missing:
+            raise UserError(
+                f"{folder} is a checkpoint quantised with {_method(config)}, which needs "
+                f"{' and '.join(missing)}: install that, or take the checkpoint in full precision"
+            )
+
+
+def quantisation_packages(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules that loading a checkpoint with this config.json needs beside transformers."""
+    return _PACKAGES.get(_method(config), ())
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    parts = [config, config.get("text_config")]
+    for part in parts:
+        entry = part.get("quantization_config") if isinstance(part, dict) else None
+        if isinstance(entry, dict):
+            named = entry.get("quant_method")
+            if isinstance(named, str):
+                return named.lower().removesuffix("_4bit").removesuffix("_8bit")
+            if entry.get("load_in_4bit") or entry.get("load_in_8bit"):
+                return "bitsandbytes"  # older files name no method
+    return ""
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
