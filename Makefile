@@ -6,11 +6,14 @@ CONFIG ?= config/default.yaml
 # Where torch comes from, e.g. the CPU or CUDA index that pytorch.org names; see the README.
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
+# Warnings of pip (a mirror without some package, a newer pip) bury what matters; errors stay.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --quiet
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
-export PATH := $(abspath $(BIN)):$(PATH)
+# Not $(abspath): it splits a path at spaces.
+export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: help demo test check fix bench faults clean
+.PHONY: help demo test check fix bench faults bare clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -40,15 +43,25 @@ bench: $(VENV)/installed  ## our stages side by side with the usual way; benchma
 faults: $(VENV)/installed-dev  ## break a small run in a hundred ways; benchmarks/faults.json
 	python -m tests.faults
 
+bare:  ## make test on a copy as bare as a new machine: WordNet, Slurm and Node hidden, read-only
+	tests/bare.sh $(MAKE) test
+
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-$(VENV)/installed: constraints.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(PIP) install --quiet --constraint constraints.txt --editable .
-	touch $@
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "$(PYTHON) is not supported: this project runs on Python 3.11, 3.12 and 3.13;" \
+	  "name one, e.g. make $(or $(MAKECMDGOALS),demo) PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV): some minutes, and gigabytes if torch brings CUDA (see README)."
+	@$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@$(INSTALL) --constraint constraints.txt --editable .
+	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@echo "Installing what tests need."
+	@$(INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@touch $@

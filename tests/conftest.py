@@ -1,8 +1,10 @@
-"""What all tests share: the same hypothesis examples everywhere, and one core a test."""
+"""What all tests share: the same hypothesis examples everywhere, one core a test, and at the end
+what was skipped for want of a program."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -33,3 +35,11 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole workflows first: of several processes none is left with the longest file at the end."""
     items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each reason of skipped tests, so that nobody takes them for passed."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    for reason, n in sorted(reasons.items()):
+        terminalreporter.write_line(f"{reason}, so {n} {'tests' if n > 1 else 'test'} skipped")

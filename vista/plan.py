@@ -1,12 +1,13 @@
 """The plan: a config expanded into the artifacts that it asks for, looked up as the workflow does.
 
-Fast, and without effects but for orders that are too long for a command line, which go into files:
-every cluster job parses the workflow again.
+Fast, since every cluster job parses the workflow again. Its only effects are files for orders that
+are too long for a command line, and links to files whose names Snakemake would misread.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vista.nodes import Builder
 # metrics has a longer order.
 LONGEST_ORDER = 100_000
 ORDERS = "orders"
+LINKS = "links"
 
 
 class Plan:
@@ -50,7 +52,7 @@ class Plan:
     def inputs(self, stage: str, folder: str) -> list[str]:
         """Return the files that a job waits for: its inputs' manifests and the user's files."""
         node = self.nodes[stage, folder]
-        return [*map(self._manifest, node.parents()), *node.files]
+        return [*map(self._manifest, node.parents()), *map(self._user_file, node.files)]
 
     def spec(self, stage: str, folder: str) -> str:
         """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
@@ -100,6 +102,23 @@ class Plan:
     def report(self) -> str:
         """The manifest of the run's report."""
         return next(self._manifest(n) for n in self.nodes.values() if n.stage == "report")
+
+    def _user_file(self, name: str) -> str:
+        """A path that Snakemake takes as it is: the file's own, or that of a link to it.
+
+        Snakemake reads braces as wildcards, also in the paths that an input function returns, and
+        knows no escape.
+        """
+        if not {"{", "}"} & set(name):
+            return name
+        link = Path(self.results) / WORK / LINKS / digest_text(name)[:16]
+        link = link.with_name(f"{link.name}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', Path(name).name)}")
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = link.with_name(f"{link.name}.{os.getpid()}")
+            unfinished.symlink_to(Path(name).absolute())
+            unfinished.replace(link)
+        return str(link)
 
     def _manifest(self, node: Node) -> str:
         return f"{self.results}/{node.path}/{MANIFEST}"

@@ -154,7 +154,7 @@ def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
     assert second.stderr and second.stdout
     assert str(first.pid) in second.stderr.readline()
     first.communicate("go\n")
-    assert second.communicate(timeout=30)[0] == "kept\n"
+    assert second.communicate(timeout=120)[0] == "kept\n"
 
 
 def test_settings_have_one_text() -> None:

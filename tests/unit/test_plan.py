@@ -168,6 +168,14 @@ def test_a_wrong_key_or_value_is_named(
         parse_config(content)
 
 
+def test_a_results_folder_that_snakemake_would_misread_is_refused(
+    content: dict[str, Any],
+) -> None:
+    content["results"] = "out {x}"
+    with pytest.raises(UserError, match=r"results: .*braces.*name another folder"):
+        load_plan(content)
+
+
 def test_a_missing_key_and_a_missing_file_are_named(
     content: dict[str, Any], tmp_path: Path
 ) -> None:

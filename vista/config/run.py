@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vista.config.agreement import JudgeAgreementSettings
 from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
@@ -206,6 +206,13 @@ class RunConfig(_Settings):
         "projectors learnt from. For comparison with published figures only: crops then differ "
         "between training and evaluation, and nothing is held out",
     )
+
+    @field_validator("results")
+    @classmethod
+    def _no_wildcards(cls, results: str) -> str:
+        if {"{", "}"} & set(results):
+            raise ValueError("Snakemake reads braces in a path as wildcards; name another folder")
+        return results
 
     @model_validator(mode="after")
     def _names_known(self) -> Self:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 import zipfile
@@ -25,17 +27,23 @@ MakeJob = Callable[..., Job]
 PHOTO = bytes(range(250)) * 600
 
 
+# Archives have the same bytes at any time: a ZipInfo without a date is of 1980, and gzip's header
+# and tarfile's members would hold the clock.
 def zipped(files: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)
     return out.getvalue()
 
 
-def tarred(files: dict[str, bytes | tarfile.TarInfo], mode: str = "w:gz") -> bytes:
+def gzipped(files: dict[str, bytes | tarfile.TarInfo]) -> bytes:
+    return gzip.compress(tarred(files), mtime=0)
+
+
+def tarred(files: dict[str, bytes | tarfile.TarInfo]) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as archive:
+    with tarfile.open(fileobj=out, mode="w:") as archive:
         for name, content in files.items():
             if isinstance(content, tarfile.TarInfo):
                 content.name = name
@@ -73,10 +81,10 @@ def refusal(job: Job) -> str:
 def test_files_and_archives_come_into_their_folders(
     hub: FakeHub, put: Put, job: MakeJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images, notes = zipped({"images/a.jpg": PHOTO}), tarred({"n/b.json": b"[]", "c.txt": b"c"})
+    images, notes = zipped({"images/a.jpg": PHOTO}), gzipped({"n/b.json": b"[]", "c.txt": b"c"})
     put("files/images.zip", images)
     put("files/notes.tar.gz", notes)
-    put("files/plain.tar", tarred({"d.txt": b"d"}, "w"))
+    put("files/plain.tar", tarred({"d.txt": b"d"}))
     put("files/captions.json", b"{}")
     put("files/kept.zip", images)
     files = [
@@ -193,16 +201,17 @@ def test_says_what_to_do_where_a_file_cannot_be_had(
         ("a.zip", zipped({"../evil": b""}), "leads out"),
         ("a.zip", zipped({"/evil": b""}), "leads out"),
         ("a.zip", zipped({"a\\..\\evil": b""}), "leads out"),
-        ("a.tar", tarred({"ok/../../evil": b""}, "w"), "leads out"),
-        ("a.tgz", tarred({"evil": special(tarfile.SYMTYPE, "/etc")}), "a link or a device"),
-        ("a.tgz", tarred({"evil": special(tarfile.LNKTYPE, "x")}), "a link or a device"),
-        ("a.tgz", tarred({"evil": special(tarfile.FIFOTYPE)}), "a link or a device"),
-        ("a.tgz", tarred({"evil": special(tarfile.CHRTYPE)}), "a link or a device"),
+        ("a.tar", tarred({"ok/../../evil": b""}), "leads out"),
+        ("a.tgz", gzipped({"evil": special(tarfile.SYMTYPE, "/etc")}), "a link or a device"),
+        ("a.tgz", gzipped({"evil": special(tarfile.LNKTYPE, "x")}), "a link or a device"),
+        ("a.tgz", gzipped({"evil": special(tarfile.FIFOTYPE)}), "a link or a device"),
+        ("a.tgz", gzipped({"evil": special(tarfile.CHRTYPE)}), "a link or a device"),
         ("a.zip", b"no archive at all", "damaged"),
-        ("a.tar.gz", tarred({"a": PHOTO})[:-40], "damaged"),
+        ("a.tar.gz", gzipped({"a": PHOTO})[:-40], "damaged"),
         ("a.zip", zipped({"a": PHOTO}).replace(PHOTO[:9], b"123456789", 1), "damaged"),
-        ("a.tar", tarred({"a": b"", "a/b": b""}, "w"), "same place"),
+        ("a.tar", tarred({"a": b"", "a/b": b""}), "same place"),
     ],
+    ids=itertools.count(),
 )
 def test_an_archive_that_is_not_safe_or_not_whole_is_refused(
     hub: FakeHub,

@@ -22,7 +22,7 @@ def settings(endpoint: Endpoint) -> Callable[..., ApiJudgeSettings]:
             "model": "small",
             "first_pause_s": 0.01,
             "longest_pause_s": 0.3,
-            "timeout_s": 5.0,
+            "timeout_s": 120.0,
         }
         return ApiJudgeSettings.model_validate({**given, **changes})
 

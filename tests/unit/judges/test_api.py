@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import email.utils
 import json
@@ -91,23 +92,29 @@ def test_a_passing_failure_is_tried_again(
 
 
 def test_waits_as_long_as_the_server_asks_for_but_not_for_ever(
-    endpoint: Endpoint, settings: Settings
+    endpoint: Endpoint, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(pause_s: float) -> None:
+        pauses.append(pause_s)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
     endpoint.script = [(429, {"Retry-After": "0.2"})]
-    start = time.monotonic()
     judge_of(settings()).judge(["text"], ["cat"])
-    assert time.monotonic() - start >= 0.2
     date = email.utils.formatdate(time.time() + 3600, usegmt=True)
     endpoint.script = [(429, {"Retry-After": date})]
-    start = time.monotonic()
     judge_of(settings()).judge(["text"], ["cat"])
-    assert 0.3 <= time.monotonic() - start < 3
+    assert pauses == [0.2, settings().longest_pause_s]
 
 
 def test_a_late_answer_is_asked_for_again(endpoint: Endpoint, settings: Settings) -> None:
-    endpoint.true, endpoint.script = {"cat"}, [1.0]
-    assert judge_of(settings(timeout_s=0.4)).judge(["text"], ["cat"]).all()
-    assert len(endpoint.requests) == 2
+    endpoint.true, endpoint.script = {"cat"}, [120.0]
+    # On a loaded machine the second answer may be late, too.
+    assert judge_of(settings(timeout_s=1.0, retries=10)).judge(["text"], ["cat"]).all()
+    assert len(endpoint.requests) >= 2
 
 
 def test_who_stays_busy_is_an_error_and_what_was_judged_is_kept(

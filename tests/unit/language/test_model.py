@@ -79,11 +79,15 @@ def test_visual_tokens_are_not_scaled_after_they_are_written(any_lm: LanguageMod
     torch.testing.assert_close(seen[-1][:, 1 + N_VISUAL :], text[:, 1 + N_VISUAL :])
 
 
-def test_the_embedded_stream_carries_gemmas_scale_once(any_lm: LanguageModel) -> None:
-    if not any_lm.model.config.model_type.startswith("gemma"):
-        pytest.skip("only Gemma scales its embeddings")
-    table = any_lm.model.get_input_embeddings().weight
-    torch.testing.assert_close(any_lm.embed(IDS), table[IDS] * any_lm.d_model**0.5)
+def test_the_embedded_stream_carries_gemmas_scale_once_and_no_other_models(
+    any_lm: LanguageModel,
+) -> None:
+    scale = any_lm.d_model**0.5 if any_lm.model.config.model_type.startswith("gemma") else 1.0
+    expected = any_lm.model.get_input_embeddings().weight[IDS] * scale
+    positions = getattr(any_lm.model.base_model, "wpe", None)  # GPT-2 adds learnt positions
+    if positions is not None:
+        expected = expected + positions.weight[: IDS.shape[-1]]
+    torch.testing.assert_close(any_lm.embed(IDS), expected)
 
 
 def test_layer_l_is_the_stream_after_block_l(any_lm: LanguageModel) -> None:

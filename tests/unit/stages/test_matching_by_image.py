@@ -258,7 +258,7 @@ def test_what_was_judged_before_a_kill_is_not_asked_again(run: Run, eyes: Eyes) 
             *("--spec", json.dumps(spec), "--manifest", str(manifest)),
         ]
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(eyes.requests) < 5 and time.monotonic() < deadline and killed.poll() is None:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)

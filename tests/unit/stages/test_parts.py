@@ -31,7 +31,7 @@ IMAGES, SHARD = 7, 2
 
 
 def test_parts_are_done_at_the_same_time_and_publishing_waits_for_them(tmp_path: Path) -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=120)
     published = threading.Event()
     left: list[str] = []
 
@@ -75,7 +75,7 @@ def test_a_part_that_came_too_early_does_not_wait_for_the_whole_of_another(
 
         waiting = threading.Thread(target=second, daemon=True)
         waiting.start()
-        waiting.join(timeout=10)
+        waiting.join(timeout=120)
         assert found == [first]
 
 

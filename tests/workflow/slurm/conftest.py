@@ -19,7 +19,7 @@ def cluster() -> Iterator[Cluster]:
     pytest.importorskip("snakemake_executor_plugin_slurm")
     missing = [name for name in PROGRAMS if program(name) is None]
     if missing:
-        pytest.skip(f"no {', '.join(missing)} here; on Debian: apt-get install slurm-wlm munge")
+        pytest.skip(f"Slurm ({', '.join(missing)}; Debian: slurm-wlm, munge) is not here")
     # A short path: a socket's name has at most 108 bytes.
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, started(Path(folder)) as found:
         yield found

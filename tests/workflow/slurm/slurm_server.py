@@ -122,7 +122,7 @@ def started(folder: Path) -> Iterator[Cluster]:
 
 
 def _wait_for(ready: Callable[[], bool], folder: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not ready():
         logs = {path.name: path.read_text()[-2000:] for path in folder.glob("*.log")}
         assert time.monotonic() < deadline, f"Slurm does not start: {logs}"
@@ -132,7 +132,7 @@ def _wait_for(ready: Callable[[], bool], folder: Path) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
