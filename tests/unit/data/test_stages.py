@@ -227,7 +227,7 @@ def test_text_files(tmp_path: Path) -> None:
     corpus = make(tmp_path, text, settings)
     assert read_text(corpus.file("text.parquet"), "train") == ["first train", "second"]
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"train\.txt is not UTF-8"):
+    with pytest.raises(UserError, match=r"train\.txt is UTF-16 text: save it as UTF-8"):
         make(tmp_path / "x", text, settings)
     (tmp_path / "train.txt").write_text("\n \n")
     with pytest.raises(UserError, match=r"train\.txt holds no text"):
