@@ -202,12 +202,14 @@ def _mask(value: Any, label: str, size: tuple[int, int], path: Path) -> Rle | No
         if isinstance(value, list):
             polygons = outlines(value)
             return encode_mask(polygons_to_mask(polygons, height, width)) if polygons else None
-        if not isinstance(value, dict):
-            raise ValueError(f"{str(value)[:80]!r} is neither a list of polygons nor runs")
-        if [integer(side) for side in value["size"]] != [height, width]:
-            raise ValueError(f"its size is {value['size']}, its image's [{height}, {width}]")
-        return encode_mask(decode_mask({"size": [height, width], "counts": value["counts"]}))
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        runs = value if isinstance(value, dict) else {}
+        sides, counts = runs.get("size"), runs.get("counts")
+        if not isinstance(sides, list) or not isinstance(counts, list | str):
+            raise ValueError(f"{str(value)[:80]!r} is neither polygons nor runs (size, counts)")
+        if [integer(side) for side in sides] != [height, width]:
+            raise ValueError(f"its size is {sides}, its image's [{height}, {width}]")
+        return encode_mask(decode_mask({"size": [height, width], "counts": counts}))
+    except ValueError as error:
         raise UserError(
             f"{path}: segmentation of {label} cannot be read: {reason_of(error)}"
         ) from error

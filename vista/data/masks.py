@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.foreign.values import number
+from vista.foreign.values import integer, number
 
 Mask = NDArray[np.bool_]
 Rle = dict[str, Any]  # {"size": [h, w], "counts": str (compressed) or list of runs}
@@ -39,15 +39,21 @@ def decode_mask(rle: Rle) -> Mask:
     """
     height, width = (int(n) for n in rle["size"])
     counts = rle["counts"]
-    runs = decompress_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
-    if not isinstance(counts, str) and runs != list(counts):
-        raise ValueError("a run is no whole number")
+    runs = decompress_runs(counts) if isinstance(counts, str) else _whole_runs(counts)
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(
             f"runs sum to {sum(runs)}, a mask of {height}x{width} has {height * width}"
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
+
+
+def _whole_runs(counts: Any) -> list[int]:
+    runs = [None if isinstance(run, str) else integer(run) for run in counts]
+    whole = [run for run in runs if run is not None]
+    if len(whole) != len(runs):
+        raise ValueError("a run is no whole number")
+    return whole
 
 
 def mask_runs(mask_hw: Mask) -> list[int]:

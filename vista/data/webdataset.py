@@ -23,6 +23,7 @@ from vista.foreign.text import decode_text, escaped, one_line
 from vista.foreign.values import integer
 
 _BLOCK = 512
+_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,14 @@ def webdataset_records(settings: WebDatasetData, skipped: Skipped) -> Iterator[R
     """
     source = ImageSource(Path(settings.images))
     if settings.splits is None:
-        shards = _find(source, settings.shards)
+        shards = _find(source, settings.shards, skipped)
         labels = _labels(shards)
         yield from in_split_order(
             _records(settings, source, shards, labels, settings.fractions, skipped)
         )
     else:
         splits = {
-            split: _find(source, settings.splits[split])
+            split: _find(source, settings.splits[split], skipped)
             for split in SPLITS
             if split in settings.splits
         }
@@ -111,6 +112,7 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
             # A damaged header ends tarfile's walk as the end mark does, an empty block.
             file.seek(tar.offset)
             end = file.read(_BLOCK)
+            more = any(any(block) for block in iter(lambda: file.read(_CHUNK), b""))
     except (tarfile.TarError, ValueError, OverflowError, MemoryError, EOFError) as error:
         after = f" after member {one_line(last)!r}" if last else ""
         hint = "" if last else ": it must be a tar that is not compressed"
@@ -120,6 +122,11 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
     if len(end) < _BLOCK or any(end):
         what = "is damaged" if len(end) == _BLOCK else "is cut off"
         raise UserError(f"{shard} {what} after member {one_line(last)!r}: fetch or pack it again")
+    if more:
+        raise UserError(
+            f"{shard} goes on after its end, at member {one_line(last)!r}: join tars with "
+            "`tar --concatenate`, not with `cat`"
+        )
 
 
 def _labels(shards: list[Path]) -> dict[Path, str]:
@@ -174,16 +181,16 @@ def _records(
             )
 
 
-def _find(source: ImageSource, shards: str | tuple[str, ...]) -> list[Path]:
+def _find(source: ImageSource, shards: str | tuple[str, ...], skipped: Skipped) -> list[Path]:
     """The shards of a pattern, sorted, or of a list of names, relative to the root."""
-    names = shards if not isinstance(shards, str) else _matching(source.root, shards)
+    names = shards if not isinstance(shards, str) else _matching(source.root, shards, skipped)
     for name in names:
         if not name.endswith(".tar"):
             raise UserError(f"shard {source.root / name} must be a .tar that is not compressed")
     return [source.locate(name).relative_to(source.root) for name in names]
 
 
-def _matching(root: Path, pattern: str) -> list[str]:
+def _matching(root: Path, pattern: str, skipped: Skipped) -> list[str]:
     if Path(pattern).is_absolute():
         raise UserError(f"`shards` {pattern!r} must be relative to `images`, {root}")
     try:
@@ -192,9 +199,12 @@ def _matching(root: Path, pattern: str) -> list[str]:
         raise UserError(
             f"`shards` {pattern!r} is no pattern ({reason_of(error)}); try *.tar"
         ) from error
-    if not names:
+    shown = [name for name in names if not is_hidden(name)]
+    for name in sorted(set(names) - set(shown)):
+        skipped.add(name, name, HIDDEN)
+    if not shown:
         raise UserError(f"{root} holds no shard that matches {pattern!r}")
-    return names
+    return shown
 
 
 def _captions(shard: Path, sample: Sample, caption_key: str | None) -> tuple[str, ...]:

@@ -280,3 +280,18 @@ def test_a_member_of_negative_size_ends_the_walk(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(bytes(header) + bytes(1024))
     with pytest.raises(UserError, match=r"s\.tar (cannot be read|is damaged)"):
         read(tmp_path)
+
+
+def test_two_tars_in_one_file_are_told(tmp_path: Path) -> None:
+    first = pack(tmp_path / "s.tar", [("a.png", picture(2, 2))]).read_bytes()
+    (tmp_path / "s.tar").write_bytes(first + first)
+    with pytest.raises(UserError, match=r"s\.tar goes on after its end, at member 'a\.png'"):
+        read(tmp_path)
+
+
+def test_a_hidden_shard_of_a_pattern_is_none(tmp_path: Path) -> None:
+    pack(tmp_path / "s.tar", [("a.png", picture(2, 2))])
+    (tmp_path / "._s.tar").write_bytes(b"mac")
+    skipped = Skipped()
+    assert len(read(tmp_path, skipped)) == 1
+    assert skipped.rows == [("._s.tar", "._s.tar", "hidden, no data")]
