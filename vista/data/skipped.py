@@ -105,7 +105,7 @@ class Skipped:
         except UserError as error:
             raise UserError(f"{error} ({one_line(listed_in)})") from error
         if header.ambiguous:
-            self.notes["images that EXIF turns, read as their pixels are stored"] += 1
+            self.notes["rows whose image EXIF turns, read as its pixels are stored"] += 1
         return header.size
 
     def readable(

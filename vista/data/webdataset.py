@@ -166,7 +166,7 @@ def _records(
                 continue
             captions = _captions(path, sample, settings.caption_key)
             if settings.caption_key is not None and not captions:
-                skipped.notes[f"images have no caption {settings.caption_key!r}"] += 1
+                skipped.notes[f"samples without caption {settings.caption_key!r}"] += 1
             category = _category(path, sample, settings.classes)
             whole = Box(0.0, 0.0, float(size[0]), float(size[1]))
             yield Record(

@@ -260,7 +260,7 @@ def test_a_square_photograph_is_read_as_stored_and_told(root: Path, phone: Annot
     turned(root, (64, 64))
     skipped = Skipped()
     read(root, skipped, instances=phone(64, 64))
-    assert skipped.notes == {"images that EXIF turns, read as their pixels are stored": 1}
+    assert skipped.notes == {"rows whose image EXIF turns, read as its pixels are stored": 1}
 
 
 def test_utf_16_is_named(root: Path) -> None:

@@ -259,5 +259,5 @@ def test_what_is_read_in_another_way_is_printed(
     table = make(tmp_path, records, records_settings(settings))
     printed = capsys.readouterr().err
     assert "records: 1 rows left out (hidden, no data)" in printed
-    assert "records: 1 images that EXIF turns, read as their pixels are stored" in printed
+    assert "records: 1 rows whose image EXIF turns, read as its pixels are stored" in printed
     assert pq.read_table(table.file("skipped.parquet"))["id"].to_pylist() == [".cache"]

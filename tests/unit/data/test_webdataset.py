@@ -223,7 +223,7 @@ def test_null_captions_are_none_and_a_key_without_any_is_told(tmp_path: Path) ->
     assert read(tmp_path, skipped, caption_key="alt")[0].captions == ("A cat.",)
     assert not skipped.notes
     assert read(tmp_path, skipped, caption_key="none")[0].captions == ()
-    assert skipped.notes == {"images have no caption 'none'": 1}
+    assert skipped.notes == {"samples without caption 'none'": 1}
 
 
 def test_two_shards_of_one_name_in_two_folders(tmp_path: Path) -> None:
