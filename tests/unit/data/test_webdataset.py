@@ -182,7 +182,9 @@ def test_images_that_are_none(tmp_path: Path) -> None:
         ("a.txt", b"\xff\xfe", r"member a\.txt is UTF-16 text: save it as UTF-8"),
         ("a.txt", b"caf\xe9", r"member a\.txt is not UTF-8 text"),
         ("a.cls", b"-1", r"member a\.cls is '-1', not a number below the 2 names"),
-        ("a.cls", b"9" * 5000, r"member a\.cls is '9{40}', not a number below the 2 names"),
+        pytest.param(
+            "a.cls", b"9" * 5000, r"member a\.cls is '9{40}', not a number below", id="endless"
+        ),
         ("a.cls", b"7", r"member a\.cls is '7', not a number below the 2 names"),
         ("a.cls", b"cat", r"member a\.cls is 'cat', not a number"),
         ("a.json", b"{", r"member a\.json is not JSON"),
