@@ -70,15 +70,14 @@ def _file_records(
             if file_name not in turns:
                 conversation = tuple(Turn(settings.question, text) for text in texts[:1])
             objects: list[Object] = []
-            for item in _distinct(annotations[image_id], relative, skipped):
-                thing = _object(item, categories, size, listed_in)
-                entry_id = _entry_id(item)
-                if not thing.box.width or not thing.box.height:
-                    skipped.add(entry_id, relative, "annotation without area")
-                elif min(clip_box(thing.box, *size)[2:]) == 0:
-                    skipped.outside(entry_id, relative, settings, str(listed_in))
+            for entry in _distinct(annotations[image_id], relative, skipped):
+                item = _object(entry, categories, size, listed_in)
+                if not item.box.width or not item.box.height:
+                    skipped.add(_entry_id(entry), relative, "annotation without area")
+                elif min(clip_box(item.box, *size)[2:]) == 0:
+                    skipped.outside(_entry_id(entry), relative, settings, str(listed_in))
                 else:
-                    objects.append(thing)
+                    objects.append(item)
             yield Record(image_id, split, relative, *size, texts, conversation, tuple(objects))
 
 
