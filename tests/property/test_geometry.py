@@ -94,7 +94,21 @@ def test_the_tokens_of_a_patch_share_its_place(data: st.DataObject, per_patch: i
 def test_a_patch_maps_to_itself(data: st.DataObject) -> None:
     geometry = data.draw(geometries)
     p = data.draw(st.integers(0, geometry.n_patches - 1))
-    assert np.flatnonzero(geometry.box_to_patches(geometry.patch_to_box(p))).tolist() == [p]
+    touched = np.flatnonzero(geometry.box_to_patches(geometry.patch_to_box(p))).tolist()
+    # A patch of padding alone is no part of the image, so that no box of it touches it.
+    whole = geometry.mask_to_patches(np.ones((geometry.height, geometry.width), dtype=bool))
+    assert touched == ([p] if whole[p] > 1e-6 else [])
+
+
+@given(st.data())
+def test_no_box_touches_padding(data: st.DataObject) -> None:
+    geometry = data.draw(geometries)
+    left, top = (data.draw(st.floats(-200, 200)) for _ in range(2))
+    width, height = (data.draw(st.floats(0, 400)) for _ in range(2))
+    whole = geometry.mask_to_patches(np.ones((geometry.height, geometry.width), dtype=bool))
+    for overlap in (0.0, 0.5):
+        touched = geometry.box_to_patches((left, top, width, height), overlap)
+        assert (whole[touched] > 1e-9).all()
 
 
 @given(st.data())

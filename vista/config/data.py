@@ -97,7 +97,7 @@ class FileData(_Settings):
         description="Images that may be there and yet unreadable (no image, damaged, cut off). 0: "
         "stop at the first. More: decode every image whole beforehand, list the unreadable in "
         "skipped.parquet and go on without (they count towards `limit`), or stop if there are "
-        "more than this.",
+        "more than this. As many annotations may lie wholly outside their image.",
     )
     fetch: tuple[FetchFile, ...] = Field(
         (),
@@ -254,7 +254,8 @@ class ListData(FileData):
 class WebDatasetData(FileData):
     """Tar shards in WebDataset's form: members of one name, told apart by extension, are a sample.
 
-    An image's id is its shard's name without `.tar`, a slash and its own name without extension.
+    An image's id is its shard's name without `.tar`, a slash and its own name without extension;
+    where two shards have one name, the shard's folders come before it.
     """
 
     kind: Literal["webdataset"]

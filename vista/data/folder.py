@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from vista.config.data import SPLITS, FolderData, Fractions, Split
-from vista.data.images import ImageSource
+from vista.data.images import ImageSource, is_hidden
 from vista.data.records import Box, Object, Record, Turn
 from vista.data.skipped import Skipped
 from vista.data.splits import Splitter, in_split_order
+from vista.data.tree import SUFFIXES, image_names
 from vista.errors import UserError
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+from vista.foreign.text import one_line
 
 
 def folder_records(settings: FolderData, skipped: Skipped) -> Iterator[Record]:
     """Records of the images below a folder, sorted by path; the id is the path.
 
-    Raises UserError for a folder without images, an image file that is no image, and, where
-    folders are classes, an image that lies in none and a class folder without images.
+    Hidden images and linked folders that are not followed are noted. Raises UserError for a folder
+    without images, an image file that is no image, and, where folders are classes, an image that
+    lies in none and a class folder without images.
     """
     source = ImageSource(Path(settings.images))
     if settings.splits is not None:
@@ -37,14 +39,12 @@ def _folder(
     skipped: Skipped,
 ) -> Iterator[Record]:
     splitter = Splitter(rule, settings)
+    if os.path.isabs(folder):
+        folder = os.path.relpath(folder, source.root)
     base = source.root / folder
-    if not base.resolve().is_relative_to(source.root.resolve()):
+    if not source.holds(folder):
         raise UserError(f"split folder {folder!r} leads out of {source.root}: it is refused")
-    names = sorted(
-        path.relative_to(source.root).as_posix()
-        for path in base.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    names = image_names(source, folder, skipped) if base.is_dir() else []
     if not names:
         raise UserError(f"{base} holds no images ({', '.join(sorted(SUFFIXES))})")
     if settings.classes:
@@ -67,9 +67,13 @@ def _folder(
 
 
 def _refuse_empty_class(base: Path, filled: set[str]) -> None:
-    folders = (path for path in base.iterdir() if path.is_dir() and path.name[0] != ".")
-    if empty := min((each.name for each in folders if each.name not in filled), default=None):
-        raise UserError(f"class folder {base / empty} holds no image: fill it or remove it")
+    folders = (path for path in base.iterdir() if path.is_dir() and not is_hidden(path.name))
+    empty = min((path.name for path in folders if path.name not in filled), default=None)
+    if empty is not None:
+        link = " that can be read by this path" if (base / empty).is_symlink() else ""
+        raise UserError(
+            f"class folder {one_line(base / empty)} holds no image{link}: fill it or remove it"
+        )
 
 
 def image_record(
@@ -103,7 +107,7 @@ def _category(name: str, folder: str, source: ImageSource) -> str:
     parts = PurePosixPath(name).relative_to(PurePosixPath(folder)).parts
     if len(parts) < 2:
         raise UserError(
-            f"{source.root / name} lies in no class folder: move it into one, or set "
+            f"{one_line(source.root / name)} lies in no class folder: move it into one, or set "
             "`classes: false`"
         )
     return class_name(parts[0])

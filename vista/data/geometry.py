@@ -24,6 +24,19 @@ Value = TypeVar("Value", np.bool_, np.float64)
 _TOUCH = 1e-6
 
 
+def clip_box(
+    box_xywh: tuple[float, float, float, float], width: int, height: int
+) -> tuple[float, float, float, float]:
+    """The part of a box (x, y, width, height in px) within an image of `width` x `height` px.
+
+    A box beyond the image becomes one without area at its edge.
+    """
+    left, top, box_width, box_height = box_xywh
+    x, y = min(max(left, 0.0), width), min(max(top, 0.0), height)
+    right, bottom = min(left + box_width, width), min(top + box_height, height)
+    return x, y, max(right - x, 0.0), max(bottom - y, 0.0)
+
+
 @dataclass(frozen=True)
 class ImageGeometry:
     """How an image of `width` x `height` px lies on the patch grid of a square model input.
@@ -86,9 +99,10 @@ class ImageGeometry:
     ) -> NDArray[np.bool_]:
         """Which patches [p] a box (x, y, width, height in image px) touches.
 
-        With `min_overlap` > 0 the box must cover at least that share of the patch's area.
+        What of the box lies beyond the image touches none: that is padding. With `min_overlap` > 0
+        the box must cover at least that share of the patch's area.
         """
-        x, y, width, height = box_xywh
+        x, y, width, height = clip_box(box_xywh, self.width, self.height)
         (sx, sy), (ox, oy) = self.scale, self.offset
         cover_c = self._overlap(np.array([x * sx + ox]), np.array([(x + width) * sx + ox]))[:, 0]
         cover_r = self._overlap(np.array([y * sy + oy]), np.array([(y + height) * sy + oy]))[:, 0]

@@ -8,11 +8,12 @@ from pathlib import Path
 from vista.config.data import SPLITS, ListData
 from vista.data.folder import class_name, image_record
 from vista.data.images import ImageSource
-from vista.data.lines import read_lines
+from vista.data.lines import read_lines, read_names
 from vista.data.records import Record
 from vista.data.skipped import Skipped
 from vista.data.splits import Splitter
 from vista.errors import UserError
+from vista.foreign.values import integer
 
 
 def list_records(settings: ListData, skipped: Skipped) -> Iterator[Record]:
@@ -25,13 +26,14 @@ def list_records(settings: ListData, skipped: Skipped) -> Iterator[Record]:
     source = ImageSource(Path(settings.images))
     names = None
     if settings.classes is not None:
-        names = read_lines(Path(settings.classes), what="class name")
+        names = read_names(Path(settings.classes), what="class name")
     for split in (each for each in SPLITS if each in settings.splits):
         splitter = Splitter(split, settings)
         path = Path(settings.splits[split])
         for line in read_lines(path, what="`path label`"):
-            name, _, label = line.replace("\t", " ").rpartition(" ")
-            name = name.strip()
+            # With a tab between them both path and label may hold blanks.
+            name, _, label = line.rpartition("\t" if "\t" in line else " ")
+            name, label = name.strip(), label.strip()
             if not name:
                 raise UserError(f"{path}: {line[:80]!r} is not `path label`")
             if splitter.split(name) is None:
@@ -43,7 +45,7 @@ def list_records(settings: ListData, skipped: Skipped) -> Iterator[Record]:
 
 
 def _category(label: str, names: list[str] | None, where: str) -> str | None:
-    number = int(label) if label.removeprefix("-").isdecimal() else None
+    number = integer(label)
     if number is not None and number < 0:
         return None
     if names is None:

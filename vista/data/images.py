@@ -5,21 +5,24 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from vista.errors import UserError
+from vista.data.pixels import is_ambiguous, is_turned, refuse_unscaled, to_rgb, turned
+from vista.errors import UserError, reason_of
+from vista.foreign.text import one_line
 
 if TYPE_CHECKING:
     from vista.data.records import Record
 
 # A member of a shard: "train-000.tar#offset:size", both bytes. Never a name from within the tar.
 _MEMBER = re.compile(r"(?P<shard>.+\.tar)#(?P<offset>[0-9]{1,18}):(?P<size>[0-9]{1,18})")
-# What Pillow raises over files that are no images, or broken ones.
-_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
-
+# What macOS' archives and Synology's disks keep beside the files.
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
 
 MISSING: Final = "image missing"
 UNREADABLE: Final = "image unreadable"
@@ -31,6 +34,21 @@ class UnusableImage(UserError):
     def __init__(self, message: str, reason: Literal["image missing", "image unreadable"]) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ImageHeader(NamedTuple):
+    """Width and height in px; whether EXIF turns the image and nothing says if that is meant."""
+
+    size: tuple[int, int]
+    ambiguous: bool
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file or folder of a relative path is no data: hidden, or put there by a system."""
+    return any(
+        part in _SYSTEM_FOLDERS or (part.startswith(".") and part not in (".", ".."))
+        for part in path.split("/")
+    )
 
 
 def member_path(shard: str, offset: int, size: int) -> str:
@@ -47,6 +65,14 @@ class ImageSource:
         self.root = root
         self._real_root = root.resolve()
 
+    def holds(self, relative: str) -> bool:
+        """Whether a path below the root, its links followed, leads to a place below the root.
+
+        Raises ValueError for a path that no file can have.
+        """
+        # Not Path's own methods: they raise for links in a circle and for names that are too long.
+        return Path(os.path.realpath(self.root / relative)).is_relative_to(self._real_root)
+
     def locate(self, relative: str) -> Path:
         """The file of a path relative to the root.
 
@@ -54,40 +80,44 @@ class ImageSource:
         it leads to no file.
         """
         path = self.root / relative
-        # Not Path's own methods: they raise for links in a circle and for names that are too long.
         try:
-            real = Path(os.path.realpath(path))
+            inside = self.holds(relative)
         except ValueError as error:  # a NUL in it
             raise self._unreadable(relative, error) from error
-        if not real.is_relative_to(self._real_root):
-            raise UserError(f"image path {relative!r} leads out of {self.root}: it is refused")
+        if not inside:
+            raise UserError(
+                f"image path {one_line(repr(relative))} leads out of {self.root}: it is refused"
+            )
         if not os.path.isfile(path):
-            raise UnusableImage(f"{path} is missing", MISSING)
+            raise UnusableImage(f"{self._shown(relative)} is missing", MISSING)
         return path
 
-    def size(self, relative: str) -> tuple[int, int]:
-        """Width and height in px from the image's header; UnusableImage if it has none."""
-        try:
-            with Image.open(self._bytes(relative)) as image:
-                return image.size
-        except _ERRORS as error:
-            raise self._unreadable(relative, error) from error
+    def header(self, relative: str, annotated: tuple[int, int] | None = None) -> ImageHeader:
+        """The size of an image in px, from its header: the stored size, or the one that EXIF turns
+        it to where it was `annotated` in that.
+
+        Raises UnusableImage if it has no header, or pixels without a stated range.
+        """
+        with self._decoding(relative) as image:
+            refuse_unscaled(image)
+            size = image.size[::-1] if is_turned(image, annotated) else image.size
+            return ImageHeader(size, is_ambiguous(image, annotated))
 
     def open(self, record: Record) -> Image.Image:
         """The image of a record in RGB, its pixels as stored: boxes refer to those.
 
+        It is turned as its EXIF says only where the record has the width and height of that.
+
         Raises UnusableImage if the file is missing, is not an image or is cut off, and UserError
         if it is not of the size that the record says (its boxes would then lie elsewhere).
         """
-        try:
-            with Image.open(self._bytes(record.path)) as image:
-                image.load()
-                rgb = image.convert("RGB")
-        except _ERRORS as error:
-            raise self._unreadable(record.path, error) from error
+        with self._decoding(record.path) as image:
+            as_annotated = turned if is_turned(image, (record.width, record.height)) else None
+            image.load()
+            rgb = to_rgb(as_annotated(image) if as_annotated else image)
         if rgb.size != (record.width, record.height):
             raise UserError(
-                f"{self.root / record.path} is {rgb.width}x{rgb.height}, its annotations are for "
+                f"{self._shown(record.path)} is {rgb.width}x{rgb.height}, its annotations are for "
                 f"{record.width}x{record.height}: use the images that were annotated"
             )
         return rgb
@@ -100,16 +130,29 @@ class ImageSource:
 
         Raises UnusableImage if the file is missing or cannot be read.
         """
-        source = self._bytes(record.path)
         try:
-            return source.read_bytes() if isinstance(source, Path) else source.read()
+            with self._stream(record.path) as file:
+                return file.read()
         except OSError as error:
             raise self._unreadable(record.path, error) from error
 
-    def _bytes(self, relative: str) -> Path | BinaryIO:
+    @contextmanager
+    def _decoding(self, relative: str) -> Iterator[Image.Image]:
+        """The opened image. What decoding it inside raises is told as UnusableImage: Pillow's
+        decoders raise all sorts of errors over damaged files."""
+        try:
+            # Not by its path: Pillow maps the file then, and reads a turned TIFF as noise.
+            with self._stream(relative) as file, Image.open(file) as image:
+                yield image
+        except UserError:
+            raise
+        except Exception as error:
+            raise self._unreadable(relative, error) from error
+
+    def _stream(self, relative: str) -> BinaryIO:
         member = _MEMBER.fullmatch(relative)
         if member is None:
-            return self.locate(relative)
+            return self.locate(relative).open("rb")
         offset, size = int(member["offset"]), int(member["size"])
         with self.locate(member["shard"]).open("rb") as shard:
             if offset + size > os.fstat(shard.fileno()).st_size:
@@ -118,7 +161,13 @@ class ImageSource:
             return io.BytesIO(shard.read(size))
 
     def _unreadable(self, relative: str, error: Exception) -> UnusableImage:
-        why = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = "no known image format"  # Pillow's own text names an object of Python
+        else:
+            reason = reason_of(error)
         return UnusableImage(
-            f"{self.root / relative} cannot be read as an image ({why})", UNREADABLE
+            f"{self._shown(relative)} cannot be read as an image ({reason})", UNREADABLE
         )
+
+    def _shown(self, relative: str) -> str:
+        return one_line(self.root / relative)

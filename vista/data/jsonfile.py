@@ -14,7 +14,9 @@ from typing import Any, BinaryIO
 import ijson
 import numpy as np
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
+from vista.foreign.text import one_line, refuse_utf_16
+from vista.foreign.values import identifier
 
 _MARKS: dict[type, bytes] = {dict: b"{", list: b"["}
 # What a JSON file nests at most; COCO needs seven levels.
@@ -47,31 +49,27 @@ def _stream(path: Path, kind: type, prefix: str) -> Iterator[Any]:
     count = 0
     try:
         with path.open("rb") as file:
-            if _first_byte(file) not in (_MARKS[kind], b""):
+            if _first_byte(file, path) not in (_MARKS[kind], b""):
                 what = "an object" if kind is dict else "a list"
                 raise UserError(f"{path} must hold {what} at its top, as COCO and LLaVA files do")
             for item in ijson.items(_Shallow(file, path), prefix, use_float=True):
                 yield item
                 count += 1
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
+    except (ijson.JSONError, ValueError) as error:
         after = f" after {count} entries" if count else ""
-        raise UserError(f"{path} is not JSON{after}: {_first_line(error)}") from error
+        reason = reason_of(error) if any(error.args) else "it is cut off"
+        raise UserError(f"{path} is not JSON{after}: {reason}") from error
 
 
-def _first_byte(file: BinaryIO) -> bytes:
+def _first_byte(file: BinaryIO, path: Path) -> bytes:
     """The first byte of the content, without a byte order mark, which is left behind."""
     start = file.read(4096)
+    refuse_utf_16(start, str(path))
     at = len(_BOM) if start.startswith(_BOM) else 0
     file.seek(at)
     return start[at:].lstrip()[:1]
-
-
-def _first_line(error: Exception) -> str:
-    text = error.args[0] if error.args else ""
-    text = text.decode(errors="replace") if isinstance(text, bytes) else str(error)
-    return text.splitlines()[0] if text else "it is cut off"
 
 
 class _Shallow:
@@ -115,9 +113,21 @@ def get_key(item: Any, key: str, kind: type, path: Path) -> Any:
     value = item.get(key) if isinstance(item, dict) else None
     # A bool counts as an int in Python: `true` would be taken for the id 1.
     if not isinstance(value, kind) or isinstance(value, bool):
-        number = f" of entry {item['id']}" if isinstance(item, dict) and "id" in item else ""
-        raise UserError(f"{path}: key `{key}`{number} is missing or of a wrong type")
+        raise _wrong_type(item, key, path)
     return value
+
+
+def get_identifier(item: Any, key: str, path: Path) -> str:
+    """`item[key]` as the text of an id, equal for 2, 2.0 and "2"; UserError if it is none."""
+    value = identifier(item.get(key)) if isinstance(item, dict) else None
+    if value is None:
+        raise _wrong_type(item, key, path)
+    return value
+
+
+def _wrong_type(item: Any, key: str, path: Path) -> UserError:
+    entry = f" of entry {one_line(item['id'])}" if isinstance(item, dict) and "id" in item else ""
+    return UserError(f"{path}: key `{key}`{entry} is missing or of a wrong type")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -14,6 +14,8 @@ from vista.data.records import Record, Turn
 from vista.data.skipped import Skipped
 from vista.data.splits import Splitter, in_split_order
 from vista.errors import UserError
+from vista.foreign.text import one_line
+from vista.foreign.values import identifier
 
 PLACEHOLDER = "<image>"
 
@@ -38,27 +40,35 @@ def conversation_turns(row: dict[str, Any], path: Path) -> tuple[Turn, ...]:
     """Question and answer pairs of a row, without the image placeholder; there may be none.
 
     A first message from gpt and a last one from human make no pair and are dropped; LLaVA's own
-    training drops the first too and learns nothing from the last (llava/train/train.py). Raises
-    UserError unless human and gpt take turns.
+    training drops the first too and learns nothing from the last (llava/train/train.py). So is a
+    question with a blank answer. Raises UserError unless human and gpt take turns.
     """
-    number = row.get("id")
+    label = f"row {one_line(repr(row.get('id')))}"
     said = row.get("conversations")
     if not isinstance(said, list) or not said:
-        raise UserError(
-            f"{path}: row {number!r} needs `conversations`, human and gpt messages in turn"
-        )
+        raise UserError(f"{path}: {label} needs `conversations`, human and gpt messages in turn")
     first = int(isinstance(said[0], dict) and said[0].get("from") == "gpt")
     texts: list[str] = []
     for i, message in enumerate(said[first:], first):
         speaker = "human" if i % 2 == first else "gpt"
         value = message.get("value") if isinstance(message, dict) else None
         if not isinstance(value, str) or message.get("from") != speaker:
-            raise UserError(
-                f"{path}: message {i} of row {number!r} must be a text from {speaker!r}"
-            )
+            raise UserError(f"{path}: message {i} of {label} must be a text from {speaker!r}")
         asked = value.replace(PLACEHOLDER, " ") if speaker == "human" else value
         texts.append(asked.strip())
-    return tuple(Turn(q, a) for q, a in zip(texts[::2], texts[1::2], strict=False))
+    return tuple(Turn(q, a) for q, a in zip(texts[::2], texts[1::2], strict=False) if a)
+
+
+def _row_id(row: dict[str, Any], unnamed: str, path: Path) -> str:
+    if row.get("id") is None:
+        return unnamed
+    row_id = identifier(row["id"])
+    if row_id is None:
+        raise UserError(
+            f"{path}: `id` of a row is {one_line(repr(row['id']))}: a text or whole number is "
+            "expected"
+        )
+    return row_id
 
 
 def _file_records(
@@ -75,12 +85,14 @@ def _file_records(
         if not isinstance(row, dict):
             raise UserError(f"{path}: row {i} must be an object with `image` and `conversations`")
         relative = row.get("image")
-        row_id = str(row.get("id", i if relative is None else relative))
-        if relative is None:
+        if relative is not None and not isinstance(relative, str):
+            raise UserError(
+                f"{path}: `image` of row {one_line(repr(row.get('id', i)))} must be one file name"
+            )
+        row_id = _row_id(row, relative or str(i), path)
+        if not relative:
             skipped.add(row_id, None, "text only")
             continue
-        if not isinstance(relative, str):
-            raise UserError(f"{path}: `image` of row {row_id!r} must be one file name")
         # The split follows the image, so that conversations of one image stay together.
         split = splitter.split(relative)
         if split is None:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.foreign.values import integer, number
+
 Mask = NDArray[np.bool_]
 Rle = dict[str, Any]  # {"size": [h, w], "counts": str (compressed) or list of runs}
 _LONGEST_RUN = 60  # bits
@@ -37,15 +39,21 @@ def decode_mask(rle: Rle) -> Mask:
     """
     height, width = (int(n) for n in rle["size"])
     counts = rle["counts"]
-    runs = decompress_runs(counts) if isinstance(counts, str) else [int(n) for n in counts]
-    if not isinstance(counts, str) and runs != list(counts):
-        raise ValueError("a run is no whole number")
+    runs = decompress_runs(counts) if isinstance(counts, str) else _whole_runs(counts)
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(
             f"runs sum to {sum(runs)}, a mask of {height}x{width} has {height * width}"
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
+
+
+def _whole_runs(counts: Any) -> list[int]:
+    runs = [None if isinstance(run, str) else integer(run) for run in counts]
+    whole = [run for run in runs if run is not None]
+    if len(whole) != len(runs):
+        raise ValueError("a run is no whole number")
+    return whole
 
 
 def mask_runs(mask_hw: Mask) -> list[int]:
@@ -98,6 +106,29 @@ def decompress_runs(text: str) -> list[int]:
             value += runs[-2]
         runs.append(value)
     return runs
+
+
+def outlines(value: Any) -> list[list[float]]:
+    """The polygons [x0, y0, x1, y1, ...] of a segmentation, however it nests them.
+
+    COCO has a list of them. Other programs write one alone, lists of lists of them, or lists of
+    points [x, y]; numbers may be text. Raises ValueError for what is no list or no number.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"{str(value)[:80]!r} is no list of x, y pairs")
+    if value and not any(isinstance(entry, list) for entry in value):
+        return [[_coordinate(entry) for entry in value]]
+    polygons = [polygon for entry in value for polygon in outlines(entry)]
+    if len(polygons) == len(value) and all(len(polygon) == 2 for polygon in polygons):
+        return [[coordinate for point in polygons for coordinate in point]] if polygons else []
+    return polygons
+
+
+def _coordinate(value: Any) -> float:
+    coordinate = number(value)
+    if coordinate is None:
+        raise ValueError(f"{str(value)[:80]!r} is no finite number of pixels")
+    return coordinate
 
 
 def polygons_to_mask(polygons: Sequence[Sequence[float]], height: int, width: int) -> Mask:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vista.data.images import ImageSource
 from vista.data.masks import Rle, decode_mask, encode_mask
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 __all__ = [
     "Box",
@@ -129,7 +129,8 @@ _BATCH = 512
 def write_records(path: Path, records: Iterable[Record]) -> int:
     """Write the records in their order and return how many there were.
 
-    Raises UserError if an image id comes twice: it is the key that stores are read by.
+    Raises UserError if an image id comes twice: it is the key that stores are read by; and if an
+    id, path or text is no Unicode text, such as a file name of bytes that are no UTF-8.
     """
     seen: set[str] = set()
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
@@ -143,11 +144,32 @@ def _checked(records: Iterable[Record], seen: set[str]) -> Iterator[Record]:
     for record in records:
         if record.image_id in seen:
             raise UserError(
-                f"image id {record.image_id!r} comes twice (second file {record.path}): ids "
+                f"image id {record.image_id!r} comes twice (second file {record.path!r}): ids "
                 "must differ over all splits"
             )
+        _refuse_surrogates(record)
         seen.add(record.image_id)
         yield record
+
+
+def _refuse_surrogates(record: Record) -> None:
+    for name, texts in (
+        ("path", (record.path,)),
+        ("id", (record.image_id,)),
+        (
+            "text",
+            (*record.captions, *(text for turn in record.turns for text in vars(turn).values())),
+        ),
+        ("class", record.categories),
+    ):
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"image id {record.image_id!r}: its {name} {text[:80]!r} is no Unicode text: "
+                    "rename the file, or mend the annotations"
+                ) from error
 
 
 def _tables(records: Iterator[Record]) -> Iterator[pa.Table]:
@@ -360,8 +382,8 @@ def _open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        why = str(error).splitlines()[0][:80]
-        raise UserError(f"{path} cannot be read as a Parquet table ({why})") from error
+        reason = reason_of(error)
+        raise UserError(f"{path} cannot be read as a Parquet table ({reason})") from error
     if file.schema_arrow.names != schema.names:
         names = file.schema_arrow.names
         raise UserError(f"{path} has columns {names}, expected {schema.names}")

@@ -15,6 +15,7 @@ from vista.config.data import FileData
 from vista.data.images import MISSING, UNREADABLE, ImageSource, UnusableImage
 from vista.data.records import Record
 from vista.errors import UserError
+from vista.foreign.text import escaped, one_line
 
 SCHEMA = pa.schema(
     [
@@ -23,6 +24,7 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
     ]
 )
+HIDDEN = "hidden, no data"
 # Images that are decoded before the next are asked for, and faults that an error names.
 _BATCH = 256
 _NAMED = 3
@@ -32,11 +34,14 @@ class Skipped:
     """Collects id, path (None without an image) and reason of each row that is left out.
 
     `unreadable` says by path, once even if several rows are about it, what is wrong with an image.
+    `notes` counts what was read in a way that a user may not expect.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str | None, str]] = []
         self.unreadable: dict[str, str] = {}
+        self.notes: Counter[str] = Counter()
+        self._outside = 0
 
     def add(self, row_id: str, path: str | None, reason: str) -> None:
         """Note one row; equal reasons are counted together."""
@@ -49,19 +54,42 @@ class Skipped:
     def write(self, path: Path) -> None:
         """Write the rows as a Parquet table of id, path and reason."""
         columns = zip(*self.rows, strict=True) if self.rows else ((), (), ())
-        arrays = [pa.array(column, pa.string()) for column in columns]
+        arrays = [
+            pa.array([text and escaped(text) for text in column], pa.string()) for column in columns
+        ]
         pq.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), path, compression="zstd")
 
+    def outside(self, annotation: str, path: str, settings: FileData, listed_in: str) -> None:
+        """Note an annotation that lies wholly beyond its image.
+
+        Raises UserError where there are more than the settings allow.
+        """
+        self._outside += 1
+        if self._outside > settings.max_unreadable:
+            raise UserError(
+                f"{listed_in}: the box of annotation {annotation} lies wholly outside its image "
+                f"{one_line(path)}: mend it, or set `max_unreadable: {self._outside}` to leave out "
+                "so many"
+            )
+        self.add(annotation, path, "annotation outside its image")
+
     def image_size(
-        self, source: ImageSource, path: str, settings: FileData, row_id: str, listed_in: str
+        self,
+        source: ImageSource,
+        path: str,
+        settings: FileData,
+        row_id: str,
+        listed_in: str,
+        annotated: tuple[int, int] | None = None,
     ) -> tuple[int, int] | None:
         """Width and height of a row's image, px; None, and noted, if it is bad and may be.
 
-        Raises UserError where the image is missing, or has no readable header, and the settings
+        It is turned by its EXIF where it was `annotated` in the size that this gives. Raises
+        UserError where the image is missing, or has no readable header, and the settings
         allow none such, and always where the path leads out of the root.
         """
         try:
-            return source.size(path)
+            header = source.header(path, annotated)
         except UnusableImage as error:
             if error.reason == MISSING:
                 allowed, setting = settings.missing_images == "skip", "missing_images: skip"
@@ -69,11 +97,16 @@ class Skipped:
                 allowed, setting = settings.max_unreadable > 0, "max_unreadable: 1"
                 self.unreadable[path] = str(error)
             if not allowed:
-                raise UserError(f"{error} ({listed_in}): restore it, or set `{setting}`") from error
+                raise UserError(
+                    f"{error} ({one_line(listed_in)}): restore it, or set `{setting}`"
+                ) from error
             self.add(row_id, path, error.reason)
             return None
         except UserError as error:
-            raise UserError(f"{error} ({listed_in})") from error
+            raise UserError(f"{error} ({one_line(listed_in)})") from error
+        if header.ambiguous:
+            self.notes["rows whose image EXIF turns, read as its pixels are stored"] += 1
+        return header.size
 
     def readable(
         self, records: Iterator[Record], source: ImageSource, max_unreadable: int, threads: int

@@ -49,7 +49,8 @@ def in_split_order(records: Iterable[Record]) -> Iterator[Record]:
 
 def hash_split(key: str, fractions: Fractions) -> Split:
     """The split of an id by the first 8 bytes of its SHA-256, read as a share of the range."""
-    digest = hashlib.sha256(key.encode()).digest()
+    # Lone surrogates stand for bytes of file names that are no UTF-8.
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share < fractions.train:
         return "train"

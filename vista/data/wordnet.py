@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TypeVar
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 SHIPPED = Path(__file__).with_name("wordnet_drawn.json")
 SYNSET = re.compile(r"n\d{8}")
@@ -103,9 +103,9 @@ def load_wordnet(folder: str | None) -> WordNet:
 def _parsed(path: Path, parse: Callable[[list[str]], _T]) -> Iterator[_T]:
     """Parse the fields of each line. Lines of the licence, which opens a file, begin blank."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
-                if line.startswith(" "):
+                if line.startswith(" ") or not line.strip():
                     continue
                 try:
                     yield parse(line.split(" | ", 1)[0].split())
@@ -116,7 +116,7 @@ def _parsed(path: Path, parse: Callable[[list[str]], _T]) -> Iterator[_T]:
                     ) from error
     except OSError as error:
         raise UserError(
-            f"probing.ontology.wordnet: {path} cannot be read ({error.strerror}); name a folder "
+            f"probing.ontology.wordnet: {path} cannot be read ({reason_of(error)}); name a folder "
             "with data.noun and index.noun, such as /usr/share/wordnet of Debian's wordnet-base"
         ) from error
 

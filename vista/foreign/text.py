@@ -9,6 +9,7 @@ from typing import Any
 from vista.errors import UserError, reason_of
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_LONGEST = 300  # characters of a name that a message shows
 
 
 def read_text(path: Path) -> str:
@@ -25,8 +26,7 @@ def read_text(path: Path) -> str:
 
 def decode_text(content: bytes, where: str) -> str:
     """The text of UTF-8 bytes, as `read_text` gives it; `where` names them in an error."""
-    if content.startswith(_UTF_16):
-        raise UserError(f"{where} is UTF-16 text: save it as UTF-8")
+    refuse_utf_16(content, where)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -34,6 +34,25 @@ def decode_text(content: bytes, where: str) -> str:
             f"{where} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def refuse_utf_16(start: bytes, where: str) -> None:
+    """Raise UserError where the first bytes of a file are the byte order mark of UTF-16."""
+    if start.startswith(_UTF_16):
+        raise UserError(f"{where} is UTF-16 text: save it as UTF-8")
+
+
+def one_line(text: object) -> str:
+    """A name or text of a foreign file for a message: on one line, and not endless."""
+    line = " ".join(str(text).splitlines())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def escaped(text: str) -> str:
+    r"""The text with what Unicode does not allow (lone surrogates, which stand for bytes of names
+    that are no UTF-8) written as `\udcff`; other text is kept as it is.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -46,3 +46,14 @@ def flag(value: Any) -> bool | None:
         return _FLAGS.get(value.strip().lower())
     found = number(value)
     return bool(found) if found in (0.0, 1.0) else None
+
+
+def identifier(value: Any) -> str | None:
+    """The text of an id, equal for 2, 2.0 and "2"; None if it is neither a text nor a whole number.
+
+    A text is kept as it is: "007" is another id than 7.
+    """
+    if isinstance(value, str):
+        return value or None
+    found = integer(value)
+    return None if found is None else str(found)

@@ -35,6 +35,8 @@ def run(job: Job) -> None:
     )
     for reason, number in skipped.counts().items():
         print(f"records: {number} rows left out ({reason})", file=sys.stderr)
+    for note, number in sorted(skipped.notes.items()):
+        print(f"records: {number} {note}", file=sys.stderr)
     if count == 0:
         raise UserError("`data` gives no image at all: check its files and fractions")
     if skipped.rows:

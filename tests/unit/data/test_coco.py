@@ -228,7 +228,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "no box": (lambda c: c["annotations"][0].pop("bbox"), r"annotation 1 needs a bbox"),
     "box of text": (
-        lambda c: c["annotations"][0].update(bbox=["1", 1, 1, 1]),
+        lambda c: c["annotations"][0].update(bbox=["left", 1, 1, 1]),
         r"annotation 1 needs a bbox",
     ),
     "negative box": (

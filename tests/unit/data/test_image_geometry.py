@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vista.data.geometry import ImageGeometry, prepare_image
+from vista.data.geometry import ImageGeometry, clip_box, prepare_image
 
 
 def patches(touched: np.ndarray) -> list[int]:
@@ -22,6 +22,26 @@ def test_box_on_a_square_image() -> None:
     assert patches(geometry.box_to_patches((0, 0, 48, 48))) == list(range(36))
     assert patches(geometry.box_to_patches((8, 16, 0, 8))) == []
     assert patches(geometry.box_to_patches((50, 0, 8, 8))) == []
+
+
+@pytest.mark.parametrize(
+    ("box", "count"),
+    [
+        # It ends .01 px below the image: the row of padding there is no part of it.
+        ((100.0, 400.0, 100.0, 80.01), 6),
+        ((100.0, 400.0, 100.0, 80.0), 6),
+        ((100.0, 400.0, 100.0, 500.0), 6),
+        ((-50.0, -50.0, 60.0, 60.0), 1),
+        ((700.0, 0.0, 10.0, 10.0), 0),
+        ((0.0, -20.0, 640.0, 20.0), 0),
+    ],
+)
+def test_a_box_beyond_the_image_touches_no_padding(
+    box: tuple[float, float, float, float], count: int
+) -> None:
+    geometry = ImageGeometry(640, 480, 224, 14)
+    assert geometry.box_to_patches(box).sum() == count
+    assert clip_box((600, 470, 100, 5), 640, 480) == (600, 470, 40, 5)
 
 
 def test_min_overlap_is_a_share_of_the_patch() -> None:

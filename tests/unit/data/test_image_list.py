@@ -104,3 +104,42 @@ def test_lists_are_watched_or_lie_among_fetched_files() -> None:
         {"test": "/f/b.txt"},
         "/f/a.txt",
     )
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(root: Path) -> None:
+    plain = read(root, classes=str(root / "names.txt"))
+    for name in ("in.txt", "out.txt", "names.txt"):
+        content = (root / name).read_text().replace("\n", "\r\n")
+        (root / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert read(root, classes=str(root / "names.txt")) == plain
+    assert plain[1].categories == ("n01440764",)
+
+
+def test_a_blank_line_between_names_would_shift_those_after_it(root: Path) -> None:
+    names = root / "names.txt"
+    names.write_text("cat\n\ndog\n")
+    with pytest.raises(UserError, match=r"names\.txt: line 2 is blank, and the line is the number"):
+        read(root, classes=str(names))
+    names.write_text("cat\ndog\n\n \n")
+    assert read(root, classes=str(names))[0].categories == ("dog",)
+
+
+def test_tabs_part_path_and_label_that_hold_blanks(root: Path) -> None:
+    (root / "in.txt").write_text("imagenet_1k/val/a c.JPEG\tsea  lion\n")
+    (record, *_) = read(root)
+    assert (record.path, record.categories) == ("imagenet_1k/val/a c.JPEG", ("sea  lion",))
+
+
+@pytest.mark.parametrize(
+    ("label", "name"), [("1.0", "sea lion"), ("+1", "sea lion"), ("-1.0", None)]
+)
+def test_labels_as_other_programs_write_them(root: Path, label: str, name: str | None) -> None:
+    (root / "in.txt").write_text(f"imagenet_1k/val/b.JPEG {label}\n")
+    (record, *_) = read(root, classes=str(root / "names.txt"))
+    assert record.categories == ((name,) if name else ())
+
+
+def test_a_label_of_endless_digits_is_told(root: Path) -> None:
+    (root / "in.txt").write_text("imagenet_1k/val/b.JPEG " + "9" * 5000)
+    with pytest.raises(UserError, match="not a number below the 2 names"):
+        read(root, classes=str(root / "names.txt"))

@@ -139,6 +139,28 @@ def test_splits_by_hash_keep_the_file_order_within_a_split(images: Path) -> None
     assert {each.split for each in found} == set(order)
 
 
+def test_ids_of_other_types_and_images_without_a_name(images: Path) -> None:
+    rows = [row("", name, "What?", "It.") for name in ("b.png", "b.png", "coco/a.png")]
+    rows += [row("7", "", "What?", "It."), row("8", None, "What?", "It.")]
+    for each, number in zip(rows, (None, 5.0, "5", 7, None), strict=True):
+        each["id"] = number
+    rows[3]["image"] = ""
+    skipped = Skipped()
+    assert [each.image_id for each in read(images, rows, skipped)] == ["b.png", "5", "5#2"]
+    assert skipped.rows == [("7", None, "text only"), ("4", None, "text only")]
+    rows[0]["id"] = [1]
+    with pytest.raises(UserError, match=r"`id` of a row is \[1\]: a text or whole number"):
+        read(images, rows)
+
+
+def test_a_blank_answer_is_none(images: Path) -> None:
+    skipped = Skipped()
+    rows = [row("1", "b.png", "What?", " ", "Why?", "So."), row("2", "b.png", "What?", "")]
+    (found,) = read(images, rows, skipped)
+    assert found.turns == (Turn("Why?", "So."),)
+    assert skipped.rows == [("2", "b.png", "no question with an answer")]
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

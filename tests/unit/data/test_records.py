@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from vista.config.data import Fractions
 from vista.data.records import (
     Box,
     ImageSource,
@@ -21,7 +23,9 @@ from vista.data.records import (
     write_records,
     write_text,
 )
+from vista.data.skipped import Skipped
 from vista.data.spill import Spill
+from vista.data.splits import hash_split
 from vista.errors import UserError
 
 RECORD = Record(
@@ -131,6 +135,27 @@ def test_an_image_of_many_rows_has_features_once(
 def test_an_image_id_that_comes_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'7' comes twice"):
         write_records(tmp_path / "r.parquet", [RECORD, RECORD])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(RECORD, path="caf\udce9.png"),
+        replace(RECORD, image_id="\ud800"),
+        replace(RECORD, captions=("\ud800",)),
+        replace(RECORD, turns=(Turn("a", "\ud800"),)),
+        replace(RECORD, objects=(Object("\ud800", Box(0, 0, 1, 1)),)),
+    ],
+    ids=["path", "id", "caption", "answer", "class"],
+)
+def test_text_that_is_no_unicode_is_told(tmp_path: Path, odd: Record) -> None:
+    with pytest.raises(UserError, match="is no Unicode text: rename the file, or mend"):
+        write_records(tmp_path / "r.parquet", [odd])
+    assert hash_split("\ud800", Fractions()) in ("train", "validation", "test")
+    skipped = Skipped()
+    skipped.add("\ud800", None, "text only")
+    skipped.write(tmp_path / "s.parquet")
+    assert pq.read_table(tmp_path / "s.parquet")["id"].to_pylist() == ["\\ud800"]
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:

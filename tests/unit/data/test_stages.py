@@ -227,7 +227,7 @@ def test_text_files(tmp_path: Path) -> None:
     corpus = make(tmp_path, text, settings)
     assert read_text(corpus.file("text.parquet"), "train") == ["first train", "second"]
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"train\.txt is not UTF-8"):
+    with pytest.raises(UserError, match=r"train\.txt is UTF-16 text: save it as UTF-8"):
         make(tmp_path / "x", text, settings)
     (tmp_path / "train.txt").write_text("\n \n")
     with pytest.raises(UserError, match=r"train\.txt holds no text"):
@@ -245,3 +245,19 @@ def test_no_record_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no image at all"):
         make(tmp_path, records, settings)
     assert not (tmp_path / "records" / "it" / "manifest.json").exists()
+
+
+def test_what_is_read_in_another_way_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    (folder / ".cache").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(folder / "a.jpg", exif=exif)
+    settings = DATA_SETTINGS.validate_python({"kind": "folder", "images": str(folder)})
+    table = make(tmp_path, records, records_settings(settings))
+    printed = capsys.readouterr().err
+    assert "records: 1 rows left out (hidden, no data)" in printed
+    assert "records: 1 rows whose image EXIF turns, read as its pixels are stored" in printed
+    assert pq.read_table(table.file("skipped.parquet"))["id"].to_pylist() == [".cache"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vista.config.data import WebDatasetData
 from vista.data.images import ImageSource
-from vista.data.records import Box, Record, Turn
+from vista.data.records import Box, Record, Turn, write_records
 from vista.data.skipped import Skipped
 from vista.data.webdataset import webdataset_records
 from vista.errors import UserError
@@ -179,7 +179,12 @@ def test_images_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"\xff\xfe", r"member a\.txt is not UTF-8 text"),
+        ("a.txt", b"\xff\xfe", r"member a\.txt is UTF-16 text: save it as UTF-8"),
+        ("a.txt", b"caf\xe9", r"member a\.txt is not UTF-8 text"),
+        ("a.cls", b"-1", r"member a\.cls is '-1', not a number below the 2 names"),
+        pytest.param(
+            "a.cls", b"9" * 5000, r"member a\.cls is '9{40}', not a number below", id="endless"
+        ),
         ("a.cls", b"7", r"member a\.cls is '7', not a number below the 2 names"),
         ("a.cls", b"cat", r"member a\.cls is 'cat', not a number"),
         ("a.json", b"{", r"member a\.json is not JSON"),
@@ -192,3 +197,103 @@ def test_bad_members(tmp_path: Path, name: str, content: bytes, message: str) ->
     key = "alt" if name.endswith("json") else None
     with pytest.raises(UserError, match=rf"s\.tar: .*{message}"):
         read(tmp_path, classes=["dog", "cat"], caption_key=key)
+
+
+def test_a_sample_that_comes_again_is_told_with_the_remedy(tmp_path: Path) -> None:
+    names = ["1.png", "2.png", "1.txt", "2.txt"]
+    pack(tmp_path / "s.tar", [(n, picture(2, 2) if "png" in n else b"A cat") for n in names])
+    with pytest.raises(UserError, match=r"s\.tar: sample '1' comes again with member '1\.txt'.*"
+                       r"`tar --sort=name`"):  # fmt: skip
+        read(tmp_path)
+
+
+def test_text_members_of_windows(tmp_path: Path) -> None:
+    text = b"\xef\xbb\xbfA cat.\r\nOn a mat.\r\n"
+    members = [("a.png", picture(2, 2)), ("a.txt", text), ("a.cls", b"\xef\xbb\xbf1\r\n")]
+    pack(tmp_path / "s.tar", members)
+    (found,) = read(tmp_path, classes=["dog", "cat"])
+    assert (found.captions, found.categories) == (("A cat.\nOn a mat.",), ("cat",))
+    (found,) = read(tmp_path)
+    assert found.categories == ("1",)
+
+
+def test_null_captions_are_none_and_a_key_without_any_is_told(tmp_path: Path) -> None:
+    content = {"alt": [None, "A cat.", ""], "none": None}
+    members = [("a.png", picture(2, 2)), ("a.json", b"\xef\xbb\xbf" + json.dumps(content).encode())]
+    pack(tmp_path / "s.tar", members)
+    skipped = Skipped()
+    assert read(tmp_path, skipped, caption_key="alt")[0].captions == ("A cat.",)
+    assert not skipped.notes
+    assert read(tmp_path, skipped, caption_key="none")[0].captions == ()
+    assert skipped.notes == {"samples without caption 'none'": 1}
+
+
+def test_two_shards_of_one_name_in_two_folders(tmp_path: Path) -> None:
+    for name in ("a/0.tar", "b/0.tar", "b/1.tar"):
+        pack(tmp_path / name, [("x.png", picture(2, 2))])
+    expected = ["a/0/x", "b/0/x", "1/x"]
+    assert sorted(each.image_id for each in read(tmp_path, shards="*/*.tar")) == sorted(expected)
+    splits = {"train": ["a/0.tar"], "test": "b/*.tar"}
+    assert [each.image_id for each in read(tmp_path, splits=splits)] == expected
+
+
+def test_what_a_shard_holds_beside_its_samples_is_counted(tmp_path: Path) -> None:
+    link = tarfile.TarInfo("l.png")
+    link.type, link.linkname = tarfile.LNKTYPE, "a.png"
+    folder = tarfile.TarInfo("./.cache")
+    folder.type = tarfile.DIRTYPE
+    members: list[tuple[str, bytes | tarfile.TarInfo]] = [
+        ("./a.png", picture(2, 2)),
+        ("./._a.png", b"mac"),
+        ("__MACOSX/a.png", b"mac"),
+        (".cache/a.png", picture(2, 2)),
+        ("l.png", link),
+        (".cache", folder),
+    ]
+    pack(tmp_path / "s.tar", members)
+    skipped = Skipped()
+    assert [each.image_id for each in read(tmp_path, skipped)] == ["s/./a"]
+    assert skipped.rows == [
+        ("s/./._a.png", None, "hidden, no data"),
+        ("s/__MACOSX/a.png", None, "hidden, no data"),
+        ("s/.cache/a.png", None, "hidden, no data"),
+        ("s/l.png", None, "member of a shard that is no plain file"),
+    ]
+
+
+def test_a_member_whose_name_is_no_utf_8_is_read(tmp_path: Path) -> None:
+    with tarfile.open(
+        tmp_path / "s.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT
+    ) as tar:
+        info = tarfile.TarInfo("café.png")
+        info.size = len(picture(2, 2))
+        tar.addfile(info, io.BytesIO(picture(2, 2)))
+    (found,) = read(tmp_path)
+    assert found.image_id == r"s/caf\udce9"
+    assert write_records(tmp_path / "records.parquet", [found]) == 1
+
+
+def test_a_member_of_negative_size_ends_the_walk(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a.png")
+    header = bytearray(info.tobuf())
+    header[124:136] = (-512).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "s.tar").write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(UserError, match=r"s\.tar (cannot be read|is damaged)"):
+        read(tmp_path)
+
+
+def test_two_tars_in_one_file_are_told(tmp_path: Path) -> None:
+    first = pack(tmp_path / "s.tar", [("a.png", picture(2, 2))]).read_bytes()
+    (tmp_path / "s.tar").write_bytes(first + first)
+    with pytest.raises(UserError, match=r"s\.tar goes on after its end, at member 'a\.png'"):
+        read(tmp_path)
+
+
+def test_a_hidden_shard_of_a_pattern_is_none(tmp_path: Path) -> None:
+    pack(tmp_path / "s.tar", [("a.png", picture(2, 2))])
+    (tmp_path / "._s.tar").write_bytes(b"mac")
+    skipped = Skipped()
+    assert len(read(tmp_path, skipped)) == 1
+    assert skipped.rows == [("._s.tar", "._s.tar", "hidden, no data")]

@@ -91,3 +91,11 @@ def test_the_shipped_table_knows_the_drawn_world() -> None:
     cat, mouse = (set(wordnet.above([wordnet.senses[each]])) for each in ("cat", "mouse"))
     assert "placental" in {wordnet.names[each] for each in cat & mouse}
     assert "Princeton University" in json.loads(SHIPPED.read_text())["licence"]
+
+
+def test_blank_lines_marks_and_other_line_ends_are_no_synsets(tmp_path: Path) -> None:
+    plain = load_wordnet(write(tmp_path))
+    for name in ("data.noun", "index.noun"):
+        content = (tmp_path / name).read_text().replace("\n", "\r\n") + "\r\n"
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert load_wordnet(str(tmp_path)) == plain

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from vista.errors import UserError, reason_of
-from vista.foreign.text import decode_text, read_json_object, read_text
-from vista.foreign.values import flag, integer, number
+from vista.foreign.text import decode_text, escaped, one_line, read_json_object, read_text
+from vista.foreign.values import flag, identifier, integer, number
 from vista.foreign.weights import check_checkpoint, quantisation_packages, refuse_no_weights
 
 
@@ -52,6 +52,23 @@ def test_numbers(value: Any, expected: float | None) -> None:
 )  # fmt: skip
 def test_flags(value: Any, expected: bool | None) -> None:
     assert flag(value) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (7, "7"), (7.0, "7"), ("7", "7"), ("007", "007"), ("a b", "a b"), ("", None), (True, None),
+        (7.5, None), (None, None), ([7], None), (math.nan, None),
+    ],
+)  # fmt: skip
+def test_identifiers(value: Any, expected: str | None) -> None:
+    assert identifier(value) == expected
+
+
+def test_names_in_messages() -> None:
+    assert one_line("a\r\nb\u2028c") == "a b c"
+    assert one_line("x" * 1000) == "x" * 297 + "..."
+    assert escaped("caf\udce9 ä") == r"caf\udce9 ä"
 
 
 def test_text_without_byte_order_mark_and_carriage_returns(tmp_path: Path) -> None:
