@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safety.mutations import LONGEST_S, damaged, read_or_told
+from safety.mutations import damaged, ends, read_or_told
 
 from vista.config.reading import load_config, parse_config
 from vista.errors import UserError
@@ -69,7 +68,5 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     (tmp_path / "mine.yaml").write_text("\n".join(lines))
-    start = time.process_time()
-    with pytest.raises(UserError, match=r"mine\.yaml"):
+    with ends(), pytest.raises(UserError, match=r"mine\.yaml"):
         load_config(tmp_path / "mine.yaml")
-    assert time.process_time() - start < LONGEST_S

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safety.mutations import LONGEST_S, damaged, read_or_told
+from safety.mutations import damaged, ends, read_or_told
 
 from vista.config.data import DATA_SETTINGS
 from vista.data.masks import decode_mask, encode_mask, mask_runs
@@ -155,10 +154,8 @@ COUNTS = ("annotations", 2, "segmentation", "counts")
 def test_values_that_would_read_as_others(
     root: Path, path: tuple[Any, ...], value: Any, sentence: str
 ) -> None:
-    start = time.process_time()
-    with pytest.raises(UserError, match=sentence):
+    with ends(), pytest.raises(UserError, match=sentence):
         read(root, "instances", instances(path, value))
-    assert time.process_time() - start < LONGEST_S
 
 
 @pytest.mark.parametrize("kind", ["instances", "llava"])
@@ -166,10 +163,8 @@ def test_values_that_would_read_as_others(
 def test_brackets_without_end_take_neither_time_nor_memory(
     root: Path, kind: str, text: str
 ) -> None:
-    start = time.process_time()
-    with pytest.raises(UserError, match=r"annotations\.json (nests values|must hold)"):
+    with ends(), pytest.raises(UserError, match=r"annotations\.json (nests values|must hold)"):
         read(root, kind, text)
-    assert time.process_time() - start < LONGEST_S
 
 
 def test_brackets_in_texts_are_no_nesting(root: Path) -> None:
