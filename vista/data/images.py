@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Literal, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from vista.data.pixels import is_ambiguous, is_turned, refuse_unscaled, to_rgb, turned
 from vista.errors import UserError, reason_of
+from vista.foreign.pixels import is_ambiguous, is_turned, refuse_unscaled, to_rgb, turned
 from vista.foreign.text import one_line
 
 if TYPE_CHECKING:
