@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vista.artifacts import Record, open_artifact, publishing
-from vista.code import is_fetch, source_digests
+from vista.code import is_fetch, source_digests, stage_code
 from vista.node import Node
 from vista.plan import Plan
 
@@ -19,8 +19,8 @@ def publish(node: Node, results: Path, content: str = "", packages: Any = None) 
             return [digest(each) for each in found]
         return open_artifact(results / found.path).digest
 
-    modules = (f"vista.stages.{node.stage}", *node.modules)
-    code = {} if is_fetch(node.stage) else source_digests(modules)
+    starts = stage_code(node.stage, node.modules)
+    code = {} if is_fetch(node.stage) else source_digests(starts)
     inputs = {role: digest(found) for role, found in node.inputs.items()}
     record = Record(node.stage, node.settings, inputs, code, packages or {})
     with publishing(results, node.stage, node.folder, record) as work:

@@ -27,7 +27,7 @@ from vista.artifacts import (
     sharing,
     with_options,
 )
-from vista.code import is_fetch, source_digests, third_party
+from vista.code import is_fetch, source_digests, stage_code, third_party
 from vista.errors import UserError
 from vista.gpus import claimed
 from vista.locks import WORK
@@ -196,13 +196,13 @@ def run_stage(
     if files := [Path(name) for name in spec.get("files", ())]:
         # One that is not there is the stage's to name.
         digests["files"] = [digest_file(path) if path.is_file() else "" for path in files]
-    modules = [f"vista.stages.{stage}", *spec["modules"]]
+    code = stage_code(stage, spec["modules"])
     record = Record(
         stage=stage,
         settings=spec["settings"],
         inputs=digests,
-        code={} if is_fetch(stage) else source_digests(modules),
-        packages={} if is_fetch(stage) else package_versions(third_party(modules)),
+        code={} if is_fetch(stage) else source_digests(code),
+        packages={} if is_fetch(stage) else package_versions(third_party(code)),
     )
     place = publishing if part is None else sharing
     with place(results, stage, node, record) as work:

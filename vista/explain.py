@@ -22,7 +22,7 @@ from vista.artifacts import (
     open_artifact,
     package_versions,
 )
-from vista.code import is_fetch, source_digests, third_party
+from vista.code import is_fetch, source_digests, stage_code, third_party
 from vista.errors import UserError
 from vista.locks import lock_file, work_folder, writer
 from vista.node import Node
@@ -287,7 +287,7 @@ def _damage(artifact: Artifact) -> Iterator[str]:
 def _edits(artifact: Artifact, node: Node) -> Iterator[str]:
     """Yield the sources and the user's files that changed since an artifact was made."""
     then: Mapping[str, str] = artifact.manifest["code"]
-    now = {} if is_fetch(node.stage) else source_digests(_modules(node))
+    now = {} if is_fetch(node.stage) else source_digests(stage_code(node.stage, node.modules))
     for name in sorted(then.keys() | now.keys()):
         if name not in now:
             yield f"source {name} is used no longer"
@@ -302,10 +302,6 @@ def _file_changes(artifact: Artifact, node: Node) -> Iterator[str]:
             yield f"file {name} is not there"
         elif digest_file(Path(name)) != digest:
             yield f"file {name} changed"
-
-
-def _modules(node: Node) -> tuple[str, ...]:
-    return (f"vista.stages.{node.stage}", *node.modules)
 
 
 def _settings_changes(
@@ -332,7 +328,10 @@ def _change(old: Any, new: Any) -> str:
 
 
 def _package_changes(artifact: Artifact, node: Node) -> Iterator[str]:
-    then, now = artifact.manifest["packages"], _packages(third_party(_modules(node)))
+    then, now = (
+        artifact.manifest["packages"],
+        _packages(third_party(stage_code(node.stage, node.modules))),
+    )
     changed = [f"{name} {then[name]} -> {now[name]}" for name in sorted(then.keys() & now.keys())
                if then[name] != now[name]]  # fmt: skip
     if changed:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vista.artifacts import MANIFEST, digest_text
-from vista.code import code_digest, is_fetch
+from vista.code import code_digest, is_fetch, stage_code
 from vista.config.reading import load_config, parse_config
 from vista.config.run import RunConfig
 from vista.errors import UserError
@@ -54,6 +54,19 @@ class Plan:
         node = self.nodes[stage, folder]
         return [*map(self._manifest, node.parents()), *map(self._user_file, node.files)]
 
+    def input(self, stage: str, folder: str, role: str) -> list[str]:
+        """Return the files of one role that a job waits for: the manifests of its artifacts.
+
+        The role "files" means the user's files; one that ends in "*" means all roles that begin so.
+        A role that this job has not gives none.
+        """
+        node = self.nodes[stage, folder]
+        if role == "files":
+            return list(node.files)
+        names = [role] if role[-1] != "*" else [r for r in node.inputs if r.startswith(role[:-1])]
+        artifacts = [each for name in names for each in _listed(node.inputs.get(name, ()))]
+        return [self._manifest(each) for each in artifacts]
+
     def spec(self, stage: str, folder: str) -> str:
         """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
         spec = self.nodes[stage, folder].spec
@@ -72,7 +85,7 @@ class Plan:
         """Return the digest of the code that the job runs; none where that has no say."""
         if is_fetch(stage):
             return ""
-        return code_digest((f"vista.stages.{stage}", *self.nodes[stage, folder].modules))
+        return code_digest(stage_code(stage, self.nodes[stage, folder].modules))
 
     def gpus(self, stage: str, folder: str) -> int:
         """Return the GPUs that the job asks for."""
@@ -122,6 +135,10 @@ class Plan:
 
     def _manifest(self, node: Node) -> str:
         return f"{self.results}/{node.path}/{MANIFEST}"
+
+
+def _listed(inputs: Node | tuple[Node, ...]) -> tuple[Node, ...]:
+    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def load_plan(config: Path | Mapping[str, Any]) -> Plan:

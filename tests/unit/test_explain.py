@@ -16,7 +16,7 @@ from finished_plan import publish, publish_all
 
 import vista.explain
 from vista import cli
-from vista.code import source_digests
+from vista.code import source_digests, stage_code
 from vista.locks import lock_file, work_folder
 from vista.node import Node
 from vista.plan import Plan, load_plan
@@ -157,9 +157,10 @@ def test_another_number_of_inputs_is_told(run: Run) -> None:
     assert lines[0].startswith(latents)
 
 
-def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    def edited(modules: Iterable[str]) -> dict[str, str]:
-        return {n: "edited" if n == module else d for n, d in source_digests(modules).items()}
+def edit(monkeypatch: pytest.MonkeyPatch, definition: str) -> None:
+    def edited(starts: Iterable[str]) -> dict[str, str]:
+        digests = source_digests(starts)
+        return {name: "edited" if name == definition else d for name, d in digests.items()}
 
     monkeypatch.setattr(vista.explain, "source_digests", edited)
 
@@ -167,9 +168,9 @@ def edit(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
 def test_an_edited_source_is_named_with_whom_it_concerns(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(monkeypatch, "vista.encoders.dinov2")
+    edit(monkeypatch, "vista.encoders.dinov2:FAMILY")
     features, encoder = run.node("features", "dinov2"), run.node("train_encoder", "dinov2")
-    text = "source vista.encoders.dinov2 changed"
+    text = "source vista.encoders.dinov2:FAMILY changed"
     assert run.explain(features) == (1, [
         f"{features.path}: would be rebuilt",
         f"  {text} (itself, {encoder.path})",
@@ -192,17 +193,17 @@ def rewrite(folder: Path, **changes: Any) -> None:
 def test_new_and_unused_sources_and_other_packages_are_told_apart(run: Run) -> None:
     node = run.node("probe", "dinov2")
     folder = run.results / node.path
-    code = source_digests(["vista.stages.probe"])
-    del code["vista.metrics.probe"]
-    rewrite(folder, code={**code, "vista.metrics.gone": "00"}, packages={"numpy": "0.1"})
+    code = source_digests(stage_code("probe"))
+    del code["vista.stages.probe:run"]
+    rewrite(folder, code={**code, "vista.metrics.gone:gone": "00"}, packages={"numpy": "0.1"})
     status, lines = run.explain(node)
     assert status == 1
     assert lines[1:3] == [
-        "  source vista.metrics.gone is used no longer",
-        "  source vista.metrics.probe is new",
+        "  source vista.metrics.gone:gone is used no longer",
+        "  source vista.stages.probe:run is new",
     ]
     assert lines[3].startswith("  note: numpy 0.1 -> ")
-    rewrite(folder, code=source_digests(["vista.stages.probe"]))
+    rewrite(folder, code=source_digests(stage_code("probe")))
     status, lines = run.explain(node)
     assert (status, len(lines)) == (0, 2)  # a package alone is no reason
 

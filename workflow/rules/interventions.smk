@@ -2,151 +2,108 @@
 # they are compared with.
 
 
-rule train_vision_sae:
+use rule stage as train_vision_sae with:
     input:
-        lambda wildcards: plan.inputs("train_vision_sae", wildcards.node),
+        features=role("features"),
+        records=role("records"),
+        encoder=role("encoder"),
     output:
-        f"{plan.results}/train_vision_sae/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/train_vision_sae/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/train_vision_sae/{{node}}.tsv"
-    threads: plan.config.threads
+        made("train_vision_sae"),
     resources:
-        gpu=lambda wildcards: plan.gpus("train_vision_sae", wildcards.node),
-    params:
-        spec=lambda wildcards: plan.spec("train_vision_sae", wildcards.node),
-        code=lambda wildcards: plan.code("train_vision_sae", wildcards.node),
+        gpu=GPUS,
     message:
         "training the vision SAE {wildcards.node}"
-    shell:
-        "vista train_vision_sae --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule check_vision_sae:
+use rule stage as check_vision_sae with:
     input:
-        lambda wildcards: plan.inputs("check_vision_sae", wildcards.node),
+        features=role("features"),
+        records=role("records"),
+        sae=role("sae"),
     output:
-        f"{plan.results}/check_vision_sae/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/check_vision_sae/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/check_vision_sae/{{node}}.tsv"
-    threads: plan.config.threads
+        made("check_vision_sae"),
     resources:
-        gpu=lambda wildcards: plan.gpus("check_vision_sae", wildcards.node),
-    params:
-        spec=lambda wildcards: plan.spec("check_vision_sae", wildcards.node),
-        code=lambda wildcards: plan.code("check_vision_sae", wildcards.node),
+        gpu=GPUS,
     message:
         "checking the vision SAE on held-out images {wildcards.node}"
-    shell:
-        "vista check_vision_sae --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule label_vision_latents:
+use rule stage as label_vision_latents with:
     input:
-        lambda wildcards: plan.inputs("label_vision_latents", wildcards.node),
+        features=role("features"),
+        records=role("records"),
+        sae=role("sae"),
+        check=role("check"),
     output:
-        f"{plan.results}/label_vision_latents/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/label_vision_latents/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/label_vision_latents/{{node}}.tsv"
-    threads: plan.config.threads
+        made("label_vision_latents"),
     resources:
-        gpu=lambda wildcards: plan.gpus("label_vision_latents", wildcards.node),
-    params:
-        spec=lambda wildcards: plan.spec("label_vision_latents", wildcards.node),
-        code=lambda wildcards: plan.code("label_vision_latents", wildcards.node),
+        gpu=GPUS,
     message:
         "labelling the latents of {wildcards.node}"
-    shell:
-        "vista label_vision_latents --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule directions:
+use rule stage as directions with:
     input:
-        lambda wildcards: plan.inputs("directions", wildcards.node),
+        features=role("features"),
+        records=role("records"),
+        latents=role("latents"),
+        labels=role("labels"),
+        projector=role("projector"),
+        llm=role("llm"),
+        saes=role("saes"),
+        checks=role("checks"),
+        vision_sae=role("vision_sae"),
+        check=role("check"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/directions/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/directions/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/directions/{{node}}.tsv"
-    threads: plan.config.threads
+        made("directions"),
     resources:
-        gpu=lambda wildcards: plan.gpus("directions", wildcards.node),
-    params:
-        spec=lambda wildcards: plan.spec("directions", wildcards.node),
-        code=lambda wildcards: plan.code("directions", wildcards.node),
+        gpu=GPUS,
     message:
         "finding directions of concepts {wildcards.node}"
-    shell:
-        "vista directions --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule edit_captions:
+use rule stage as edit_captions with:
     input:
-        lambda wildcards: plan.inputs("edit_captions", wildcards.node),
+        features=role("features"),
+        records=role("records"),
+        directions=role("directions"),
+        projector=role("projector"),
+        llm=role("llm"),
+        saes=role("saes"),
+        vision_sae=role("vision_sae"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/edit_captions/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/edit_captions/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/edit_captions/{{node}}.tsv"
-    threads: plan.config.threads
+        made("edit_captions"),
     resources:
-        gpu=lambda wildcards: plan.gpus("edit_captions", wildcards.node),
-    params:
-        spec=lambda wildcards: plan.spec("edit_captions", wildcards.node),
-        code=lambda wildcards: plan.code("edit_captions", wildcards.node),
+        gpu=GPUS,
     message:
         "captioning edited images {wildcards.node}"
-    shell:
-        "vista edit_captions --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule removal:
+use rule stage as removal with:
     input:
-        lambda wildcards: plan.inputs("removal", wildcards.node),
+        development=role("development"),
+        test=role("test"),
+        records=role("records"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/removal/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/removal/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/removal/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("removal", wildcards.node),
-        code=lambda wildcards: plan.code("removal", wildcards.node),
+        made("removal"),
     message:
         "measuring removal {wildcards.node}"
-    shell:
-        "vista removal --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule replacement:
+use rule stage as replacement with:
     input:
-        lambda wildcards: plan.inputs("replacement", wildcards.node),
+        development=role("development"),
+        test=role("test"),
+        records=role("records"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/replacement/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/replacement/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/replacement/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("replacement", wildcards.node),
-        code=lambda wildcards: plan.code("replacement", wildcards.node),
+        made("replacement"),
     message:
         "measuring replacement {wildcards.node}"
-    shell:
-        "vista replacement --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"

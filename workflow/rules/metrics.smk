@@ -1,143 +1,89 @@
 # Metrics: each its own artifact, each from cached stages only.
 
 
-rule probe:
+use rule stage as probe with:
     input:
-        lambda wildcards: plan.inputs("probe", wildcards.node),
+        features=role("features"),
+        records=role("records"),
     output:
-        f"{plan.results}/probe/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/probe/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/probe/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("probe", wildcards.node),
-        code=lambda wildcards: plan.code("probe", wildcards.node),
+        made("probe"),
     message:
         "probing the features of {wildcards.node}"
-    shell:
-        "vista probe --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule naming:
+use rule stage as naming with:
     input:
-        lambda wildcards: plan.inputs("naming", wildcards.node),
+        labels=role("labels"),
+        records=role("records"),
     output:
-        f"{plan.results}/naming/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/naming/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/naming/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("naming", wildcards.node),
-        code=lambda wildcards: plan.code("naming", wildcards.node),
+        made("naming"),
     message:
         "counting classes with a latent of their own in {wildcards.node}"
-    shell:
-        "vista naming --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule judge_agreement:
+use rule stage as judge_agreement with:
     input:
-        lambda wildcards: plan.inputs("judge_agreement", wildcards.node),
+        records=role("records"),
+        labels=role("labels"),
+        world=role("world"),
+        fetched=role("fetched"),
+        judges=role("judge_*"),
+        files=role("files"),
     output:
-        f"{plan.results}/judge_agreement/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/judge_agreement/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/judge_agreement/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("judge_agreement", wildcards.node),
-        code=lambda wildcards: plan.code("judge_agreement", wildcards.node),
+        made("judge_agreement"),
     message:
         "measuring judges on {wildcards.node}"
-    shell:
-        "vista judge_agreement --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule reconstruction:
+use rule stage as reconstruction with:
     input:
-        lambda wildcards: plan.inputs("reconstruction", wildcards.node),
+        latents=role("latents"),
     output:
-        f"{plan.results}/reconstruction/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/reconstruction/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/reconstruction/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("reconstruction", wildcards.node),
-        code=lambda wildcards: plan.code("reconstruction", wildcards.node),
+        made("reconstruction"),
     message:
         "measuring reconstruction of {wildcards.node}"
-    shell:
-        "vista reconstruction --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule matching_rate:
+use rule stage as matching_rate with:
     input:
-        lambda wildcards: plan.inputs("matching_rate", wildcards.node),
+        latents=role("latents"),
+        labels=role("labels"),
+        records=role("records"),
+        world=role("world"),
+        fetched=role("fetched"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/matching_rate/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/matching_rate/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/matching_rate/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("matching_rate", wildcards.node),
-        code=lambda wildcards: plan.code("matching_rate", wildcards.node),
+        made("matching_rate"),
     message:
         "measuring the matching rate of {wildcards.node}"
-    shell:
-        "vista matching_rate --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule localization:
+use rule stage as localization with:
     input:
-        lambda wildcards: plan.inputs("localization", wildcards.node),
+        latents=role("latents"),
+        labels=role("labels"),
+        records=role("records"),
+        features=role("features"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/localization/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/localization/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/localization/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("localization", wildcards.node),
-        code=lambda wildcards: plan.code("localization", wildcards.node),
+        made("localization"),
     message:
         "measuring localization of {wildcards.node}"
-    shell:
-        "vista localization --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule caption:
+use rule stage as caption with:
     input:
-        lambda wildcards: plan.inputs("caption", wildcards.node),
+        features=role("features"),
+        records=role("records"),
+        projector=role("projector"),
+        llm=role("llm"),
+        judge=role("judge"),
+        files=role("files"),
     output:
-        f"{plan.results}/caption/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/caption/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/caption/{{node}}.tsv"
-    threads: plan.config.threads
+        made("caption"),
     resources:
-        gpu=lambda wildcards: plan.gpus("caption", wildcards.node),
-    params:
-        spec=lambda wildcards: plan.spec("caption", wildcards.node),
-        code=lambda wildcards: plan.code("caption", wildcards.node),
+        gpu=GPUS,
     message:
         "captioning with {wildcards.node}"
-    shell:
-        "vista caption --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"

@@ -1,24 +1,21 @@
 # The long table and the figures.
 
 
-rule report:
+use rule stage as report with:
     input:
-        lambda wildcards: plan.inputs("report", wildcards.node),
+        metrics=role("metrics"),
+        checks=role("checks"),
+        projectors=role("projectors"),
+        latents=role("latents"),
+        labels=role("labels"),
+        features=role("features"),
+        records=role("records"),
+        world=role("world"),
+        fetched=role("fetched"),
     output:
-        f"{plan.results}/report/{{node}}/manifest.json",
-    log:
-        f"{plan.results}/logs/report/{{node}}.log",
-    benchmark:
-        f"{plan.results}/benchmarks/report/{{node}}.tsv"
-    threads: plan.config.threads
-    params:
-        spec=lambda wildcards: plan.spec("report", wildcards.node),
-        code=lambda wildcards: plan.code("report", wildcards.node),
+        made("report"),
     message:
         "writing the report {wildcards.node}"
-    shell:
-        "vista report --spec {params.spec:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
 
 
 rule summary:

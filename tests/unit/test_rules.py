@@ -1,0 +1,78 @@
+"""Each rule names its inputs by role, and names exactly those that its stage can have."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from vista.plan import load_plan
+from vista.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(ROOT.glob("config/*.yaml"))
+# Roles that no shipped config has: of judges that look, that run a fetched model or that read
+# WordNet, of fetched or listed data, and of edits that read the latent that they change.
+_JUDGE = {"judge", "files"}
+FURTHER = {
+    "records": {"files"},
+    "text": {"files"},
+    "prompt_features": {"files"},
+    "import_projector": {"features", "llm", "files"},
+    "caption": _JUDGE,
+    "localization": _JUDGE,
+    "matching_rate": {*_JUDGE, "world", "fetched"},
+    "judge_agreement": {"judge_*", "files", "world", "fetched"},
+    "directions": _JUDGE,
+    "edit_captions": {*_JUDGE, "saes", "vision_sae"},
+    "removal": _JUDGE,
+    "replacement": _JUDGE,
+    "monosemanticity": {"fetched"},
+    "image_attributes": {"judge", "world", "fetched"},
+    "logit_lens": _JUDGE,
+    "attribute_discovery": {"judge"},
+}
+
+
+def named() -> dict[str, set[str]]:
+    """The roles in each rule's text, by rule."""
+    rules = {}
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for block in re.split(r"^(?=use rule |rule )", path.read_text(), flags=re.MULTILINE):
+            if name := re.match(r"(?:use rule stage as|rule) (\w+)", block):
+                rules[name[1]] = set(re.findall(r'role\("([\w*]+)"\)', block))
+    return rules
+
+
+@pytest.fixture(scope="module")
+def roles() -> dict[str, set[str]]:
+    """The roles that nodes of the shipped configs have, by stage."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in CONFIGS:
+        for node in load_plan(path).nodes.values():
+            found[node.stage] |= {*node.inputs, *(["files"] if node.files else [])}
+    return found
+
+
+def test_every_stage_has_a_rule_and_every_rule_a_stage() -> None:
+    extra = {"stage", "summary", "features_part"}
+    assert set(named()) - extra == set(STAGES)
+
+
+def test_a_rule_names_the_roles_that_its_nodes_can_have(roles: dict[str, set[str]]) -> None:
+    """A role that its rule does not name would let a job start before its input is there."""
+    rules = named()
+    for stage in STAGES:
+        assert rules[stage] == roles[stage] | FURTHER.get(stage, set()), stage
+
+
+def test_what_a_rule_names_is_all_that_its_job_waits_for() -> None:
+    rules = named()
+    for path in CONFIGS:
+        plan = load_plan(path)
+        for stage, folder in plan.nodes:
+            by_role = [plan.input(stage, folder, role) for role in rules[stage]]
+            files = [file for files in by_role for file in files]
+            assert sorted(files) == sorted(plan.inputs(stage, folder))
