@@ -402,7 +402,7 @@ def _combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node
 
 
 def _family(family: str) -> tuple[str, ...]:
-    return (f"vista.encoders.{family}",)
+    return (f"vista.encoders.families.{family}",)
 
 
 def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:

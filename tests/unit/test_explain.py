@@ -168,9 +168,9 @@ def edit(monkeypatch: pytest.MonkeyPatch, definition: str) -> None:
 def test_an_edited_source_is_named_with_whom_it_concerns(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(monkeypatch, "vista.encoders.dinov2:FAMILY")
+    edit(monkeypatch, "vista.encoders.families.dinov2:FAMILY")
     features, encoder = run.node("features", "dinov2"), run.node("train_encoder", "dinov2")
-    text = "source vista.encoders.dinov2:FAMILY changed"
+    text = "source vista.encoders.families.dinov2:FAMILY changed"
     assert run.explain(features) == (1, [
         f"{features.path}: would be rebuilt",
         f"  {text} (itself, {encoder.path})",

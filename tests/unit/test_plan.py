@@ -138,8 +138,8 @@ def test_an_edit_of_a_family_or_a_judge_is_code_of_what_uses_it(content: dict[st
         (node.stage, node.name.split("-")[0]): node.modules
         for node in load_plan(content).nodes.values()
     }
-    assert modules["features", "clip"] == ("vista.encoders.clip",)
-    assert modules["features", "dinov2"] == ("vista.encoders.dinov2",)
+    assert modules["features", "clip"] == ("vista.encoders.families.clip",)
+    assert modules["features", "dinov2"] == ("vista.encoders.families.dinov2",)
     assert modules["localization", "clip"] == ("vista.judges.whole_word",)
 
 

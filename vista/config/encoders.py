@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import Split
 from vista.config.metrics import BootstrapSettings
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
-Family = Literal["dinov2", "clip", "siglip", "siglip2", "ijepa", "dinov3", "vit"]
-# Families whose models have patch tokens alone.
+_FAMILIES = Path(__file__).parents[1] / "encoders" / "families"
+# Families whose models have patch tokens alone, told before anything runs.
 _CLASSLESS = ("siglip", "siglip2", "ijepa")
+
+
+def family_names() -> list[str]:
+    """Return the names of all encoder families, sorted: those of the files that hold them."""
+    return sorted(path.stem for path in _FAMILIES.glob("*.py") if path.stem != "__init__")
+
+
+def _known_family(name: str) -> str:
+    if name not in (known := family_names()):
+        raise ValueError(f"family {name!r} is unknown; choose one of {', '.join(known)}")
+    return name
 
 
 class _Settings(BaseModel):
@@ -63,7 +75,7 @@ class StandinEncoder(_Settings):
 class CheckpointEncoder(Checkpoint):
     """A pretrained vision encoder."""
 
-    family: Family = Field(
+    family: Annotated[str, AfterValidator(_known_family)] = Field(
         description='Family that the checkpoint belongs to; "vit": any other vision transformer '
         "that AutoModel loads and whose config tells the patch size."
     )

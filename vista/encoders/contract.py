@@ -155,7 +155,7 @@ def load_encoder(
 
     Args:
         folder: config, safetensors weights and preprocessor_config.json.
-        family: one of `vista.encoders.registry.MODULES`.
+        family: one of `vista.config.encoders.family_names()`.
         layer: block whose output is read, counted from 0; negative counts from the last.
         final_norm: apply the norm that the family's `last_hidden_state` has.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto".

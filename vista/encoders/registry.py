@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vista.config.encoders import family_names
 from vista.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,32 +87,20 @@ class EncoderFamily:
     blocks: Callable[[Any], Any] = only_blocks
 
 
-MODULES: dict[str, str] = {}
-
-
-def register(name: str, module: str) -> None:
-    """Add a family: `module` has a FAMILY. Raises ValueError where the name is taken."""
-    if name in MODULES:
-        raise ValueError(f"encoder family {name!r} is already registered ({MODULES[name]})")
-    MODULES[name] = module
-
-
-# A new family is one module with FAMILY, and one name here.
-for _name in ("clip", "dinov2", "dinov3", "ijepa", "siglip", "siglip2", "vit"):
-    register(_name, f"vista.encoders.{_name}")
-
-
 def load_family(name: str) -> EncoderFamily:
-    """Return the family `name`. Raises UserError that lists the known ones."""
-    if name not in MODULES:
-        known = ", ".join(sorted(MODULES))
-        raise UserError(f"encoder family {name!r} is unknown; known families: {known}")
-    family = importlib.import_module(MODULES[name]).FAMILY
+    """Return the family `name`, from the file of that name. Raises UserError that lists them.
+
+    The code of a family counts for the nodes that name it (`Node.modules`), not for all that may
+    load one: a new file concerns nobody.
+    """
+    if name not in (known := family_names()):
+        raise UserError(f"encoder family {name!r} is unknown; known families: {', '.join(known)}")
+    family = importlib.import_module(f"vista.encoders.families.{name}").FAMILY
     assert isinstance(family, EncoderFamily)
     return family
 
 
 def family_of(model_type: str) -> str:
     """Return the name of the family that a model type belongs to; "vit" where none claims it."""
-    named = (name for name in sorted(MODULES) if model_type in load_family(name).model_types)
+    named = (name for name in family_names() if model_type in load_family(name).model_types)
     return next(named, "vit")

@@ -1,0 +1,1 @@
+"""The families of vision encoders: a module each, with its `FAMILY`."""
