@@ -17,6 +17,7 @@ from vista.config.data import (
     FileData,
     Split,
     annotation_files,
+    reader_module,
     records_settings,
 )
 from vista.config.drawn import DrawnData
@@ -91,13 +92,16 @@ class Builder:
         settings = records_settings(data)
         if isinstance(data, DrawnData):
             images = {"world": Node("draw_world", data.objects, dump(data))}
-            return _Data(Node("records", data.objects, settings, dict(images)), images)
+            modules = (reader_module(data.kind),)
+            return _Data(Node("records", data.objects, settings, dict(images), modules), images)
         images, name = {}, _data_name(data)
         if data.fetch:
             files = [dump(each) for each in data.fetch]
             images = {"fetched": Node("fetch_data", name, {"files": files})}
         files_read = tuple(annotation_files(data))
-        return _Data(Node("records", name, settings, dict(images), files=files_read), images)
+        modules = (reader_module(data.kind),)
+        records = Node("records", name, settings, dict(images), modules, files_read)
+        return _Data(records, images)
 
     @cached_property
     def text(self) -> Node:

@@ -345,3 +345,8 @@ def annotation_files(settings: AnyData | AnyText) -> list[str]:
     if isinstance(settings, LinesText):
         return _sorted([settings.train, settings.heldout])
     return []
+
+
+def reader_module(kind: str) -> str:
+    """Return the module that reads data of a kind. A drawn world is read as the COCO data it is."""
+    return f"vista.data.readers.{'coco' if kind == 'drawn' else kind}"

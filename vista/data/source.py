@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,17 @@ from vista.config.data import (
     ListData,
     LlavaData,
     WebDatasetData,
+    reader_module,
 )
 from vista.config.drawn import DrawnData
-from vista.data.coco import coco_records
-from vista.data.folder import folder_records
-from vista.data.image_list import list_records
 from vista.data.images import ImageSource
 from vista.data.lines import read_lines
-from vista.data.llava import llava_records
 from vista.data.records import Record, RecordTable
 from vista.data.skipped import Skipped
-from vista.data.webdataset import webdataset_records
 from vista.errors import UserError
 
 AnyFiles = CocoData | LlavaData | FolderData | ListData | WebDatasetData
+_Reader = Callable[[Any, Skipped], Iterator[Record]]
 
 
 def iterate_records(
@@ -60,15 +58,10 @@ def iterate_records(
 
 
 def _records(settings: AnyFiles, skipped: Skipped) -> Iterator[Record]:
-    if isinstance(settings, CocoData):
-        return coco_records(settings, skipped)
-    if isinstance(settings, LlavaData):
-        return llava_records(settings, skipped)
-    if isinstance(settings, FolderData):
-        return folder_records(settings, skipped)
-    if isinstance(settings, ListData):
-        return list_records(settings, skipped)
-    return webdataset_records(settings, skipped)
+    # The node of the records names its reader's module, so that another's is no code of it.
+    module = importlib.import_module(reader_module(settings.kind))
+    reader: _Reader = getattr(module, f"{settings.kind}_records")
+    return reader(settings, skipped)
 
 
 def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:

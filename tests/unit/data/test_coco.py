@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from vista.config.data import DATA_SETTINGS, CocoData
-from vista.data.coco import coco_records
 from vista.data.images import ImageSource
+from vista.data.readers.coco import coco_records
 from vista.data.records import Box, Record, Turn, decode_mask
 from vista.data.skipped import Skipped
 from vista.errors import UserError

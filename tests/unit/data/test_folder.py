@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vista.config.data import FolderData
-from vista.data.folder import folder_records
+from vista.data.readers.folder import folder_records
 from vista.data.records import Box, Record, Turn
 from vista.data.skipped import Skipped
 from vista.errors import UserError

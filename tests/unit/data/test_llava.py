@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from vista.config.data import LlavaData
-from vista.data.llava import llava_records
+from vista.data.readers.llava import llava_records
 from vista.data.records import Record, Turn
 from vista.data.skipped import Skipped
 from vista.data.splits import hash_split
@@ -206,7 +206,7 @@ _MEASURE = """
 import json, re, sys
 from pathlib import Path
 from vista.config.data import LlavaData
-from vista.data.llava import llava_records
+from vista.data.readers.llava import llava_records
 from vista.data.records import read_records, write_records
 from vista.data.skipped import Skipped
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from vista.config.data import WebDatasetData
 from vista.data.images import ImageSource
+from vista.data.readers.webdataset import webdataset_records
 from vista.data.records import Box, Record, Turn, write_records
 from vista.data.skipped import Skipped
-from vista.data.webdataset import webdataset_records
 from vista.errors import UserError
 
 

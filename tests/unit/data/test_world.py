@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from vista.config.drawn import DrawnData
-from vista.data.coco import coco_records
 from vista.data.digits import DigitLibrary
 from vista.data.glyphs import NOUNS, GlyphLibrary
+from vista.data.readers.coco import coco_records
 from vista.data.records import ImageSource, Record, decode_mask
 from vista.data.scenes import (
     COLOURS,

@@ -10,8 +10,8 @@ from vista.config.data import SPLITS, CocoData, CocoFiles, Fractions, Split
 from vista.data.geometry import clip_box
 from vista.data.images import ImageSource
 from vista.data.jsonfile import get_identifier, get_key, stream_key, stream_list
-from vista.data.llava import conversation_turns
 from vista.data.masks import Rle, decode_mask, encode_mask, outlines, polygons_to_mask
+from vista.data.readers.llava import conversation_turns
 from vista.data.records import Box, Object, Record, Turn
 from vista.data.skipped import Skipped
 from vista.data.spill import Spill

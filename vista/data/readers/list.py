@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vista.config.data import SPLITS, ListData
-from vista.data.folder import class_name, image_record
 from vista.data.images import ImageSource
 from vista.data.lines import read_lines, read_names
+from vista.data.readers.folder import class_name, image_record
 from vista.data.records import Record
 from vista.data.skipped import Skipped
 from vista.data.splits import Splitter
