@@ -24,7 +24,7 @@ from vista.config.drawn import DrawnData
 from vista.config.encoders import CombinedEncoder, EncoderSettings, reads_patches
 from vista.config.language import LanguageSettings
 from vista.config.metrics import CaptionSettings
-from vista.config.projector import LatentsSettings, PretrainedProjector, TrainingStage
+from vista.config.projector import SAE_TERM, LatentsSettings, PretrainedProjector, TrainingStage
 from vista.config.run import Point, RunConfig
 from vista.intervention_nodes import InterventionBuilder
 from vista.node import (
@@ -260,7 +260,8 @@ class Builder:
         layers = () if point.sae_weight == 0 else recipe.layers or every
         if layers:
             settings["sae_dtype"] = recipe.sae_dtype
-        return Node("train_projector", name, settings, {**models, **self.gated(point.llm, layers)})
+        gated: Inputs = {**models, **self.gated(point.llm, layers)}
+        return Node("train_projector", name, settings, gated, (SAE_TERM,) if layers else ())
 
     def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
         """Return the latents of one point, at every layer that has an SAE; of the judged images,

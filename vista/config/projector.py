@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.data import Split
 
+# Module of the SAE term, loaded by a projector that is trained with it.
+SAE_TERM = "vista.projector.loss"
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -6,11 +6,15 @@ Legend of shape suffixes: b image, p patch token, t token, d LLM width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from vista.sae.neutral import SparseAutoencoder
+from vista.sae.through import reconstruct
+
+if TYPE_CHECKING:
+    from vista.sae.neutral import SparseAutoencoder
 
 
 def sae_term(
@@ -27,6 +31,6 @@ def sae_term(
     for layer, sae in saes.items():
         x_bpd = stream[layer][:, visual]
         # In float32 whatever the SAE's dtype: the difference is far smaller than its terms.
-        errors.append((sae(x_bpd).float() - x_bpd.float()).square().mean())
+        errors.append((reconstruct(sae, x_bpd).float() - x_bpd.float()).square().mean())
     # Layers of a model that is spread over several devices lie on different ones.
     return torch.stack([error.to(errors[0].device) for error in errors]).mean()

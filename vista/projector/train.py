@@ -12,6 +12,7 @@ Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width, 
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -29,14 +30,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vista.config.projector import TrainingStage
+from vista.config.projector import SAE_TERM, TrainingStage
 from vista.data.records import Turn
 from vista.disk import force_to_disk
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
 from vista.language.prompt import Batch
 from vista.progress import progress
-from vista.projector.loss import sae_term
 from vista.projector.module import Projector
 from vista.projector.ranks import join_ranks, share, total
 from vista.sae.neutral import SparseAutoencoder
@@ -200,6 +200,9 @@ def _losses(
     if not saes:
         return entropy, torch.tensor(float("nan"))
     visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
+    # By its name: a projector without the term does not depend on this code. The node of one with
+    # it names the module.
+    sae_term = importlib.import_module(SAE_TERM).sae_term
     return entropy, sae_term(out.taps, saes, visual).to(entropy.device)
 
 

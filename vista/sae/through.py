@@ -25,7 +25,12 @@ _FEW = 1 / 32
 _LARGE = 4096
 
 
-def through(x_nd: Tensor, sae: SparseAutoencoder) -> Tensor:
+def reconstruct(sae: SparseAutoencoder, x_nd: Tensor) -> Tensor:
+    """SAE(x) [..., d] of the residual stream x [..., d]: what `sae(x)` gives."""
+    return sae.restored(_through(sae.centred(x_nd), sae) + sae.b_dec, x_nd)
+
+
+def _through(x_nd: Tensor, sae: SparseAutoencoder) -> Tensor:
     """Return z W_dec [..., d], z the activations that `sae.activate` gives for `x_nd` [..., d]."""
     flat_nd = x_nd.flatten(0, -2)
     with torch.no_grad():
