@@ -27,9 +27,8 @@ from vista.sae.lens_folder import (
     SCALED,
     SCALER,
     WEIGHTS,
-    check_weights,
-    checked_config,
-    read_config,
+    check_architecture,
+    folder_config,
     read_scale,
 )
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
@@ -64,7 +63,7 @@ def from_folder(
     run.
     """
     name = name or str(folder)
-    cfg = _folder_config(folder, name)
+    cfg = folder_config(folder)
     from sae_lens import SAE, TrainingSAE
 
     def components(*_: Any, **__: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -89,18 +88,6 @@ def from_folder(
             "weights, else correct the second"
         )
     return from_sae_lens(sae, name, layer, beside if activation_scale is None else activation_scale)
-
-
-def _folder_config(
-    folder: Path, name: str, overrides: Mapping[str, Any] | None = None, *, listed: bool = False
-) -> dict[str, Any]:
-    """The checked config of an SAE in sae_lens' format, whose weights fit it."""
-    cfg = {**read_config(folder), **(overrides or {})}
-    if isinstance(architecture := cfg.get("architecture"), str):
-        _check_architecture(architecture, name)
-    cfg = checked_config(cfg, folder, listed=listed)
-    check_weights(folder, cfg)
-    return {**cfg, "device": "cpu", "dtype": "float32"}
 
 
 def _tensors(folder: Path, cfg: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -149,7 +136,7 @@ def from_release(
     def components(*_: Any, cfg_overrides: Mapping[str, Any], **__: Any) -> tuple[Any, ...]:
         folder = path / str(entry.folder)
         # A repository that is named by itself has no overrides, like a folder.
-        cfg = _folder_config(folder, name, cfg_overrides, listed=release != entry.repo)
+        cfg = folder_config(folder, cfg_overrides, listed=release != entry.repo)
         return cfg, _tensors(folder, cfg), None
 
     try:
@@ -191,7 +178,7 @@ def from_sae_lens(
     Raises UserError, naming the SAE, for everything that the neutral form does not run.
     """
     cfg = sae.cfg
-    _check_architecture(cfg.architecture(), name)
+    check_architecture(cfg.architecture(), name)
     if cfg.reshape_activations != "none":
         raise UserError(
             f"SAE {name} reads attention heads, not the residual stream; choose another"
@@ -300,11 +287,3 @@ def _layer(metadata: Any, name: str, layer: int | None) -> int:
             "correct one of them"
         )
     return layer if found is None else found  # type: ignore[return-value]
-
-
-def _check_architecture(architecture: str, name: str) -> None:
-    if architecture not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
-        raise UserError(
-            f"SAE {name} is a {architecture}, which is not run here; expected one of {known}"
-        )

@@ -68,27 +68,40 @@ _OPTIONAL = {"scaling_factor"}
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The object in `cfg.json` as it stands there.
+def folder_config(
+    folder: Path, overrides: Mapping[str, Any] | None = None, *, listed: bool = False
+) -> dict[str, Any]:
+    """The config of the SAE in `folder`, in the types that sae_lens takes, once its weights' names,
+    shapes and number formats fit it.
 
-    Raises UserError where the folder holds none, and says whether one above or below it does.
+    `overrides` are values of sae_lens' directory of releases. `listed`: that directory was asked
+    about this SAE, so what the config leaves out is left out on purpose. Raises UserError where the
+    folder holds no SAE (and says whether one above or below it does), for a value that nobody can
+    read, keys that contradict each other, what changes the SAE's function but is not run here, and
+    weights that do not fit.
     """
     if not folder.exists():
         raise UserError(f"folder of the SAE {folder} does not exist; correct `path`")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder / CONFIG} is missing: {_remedy(folder)}")
-    return read_json_object(folder / CONFIG)
+    cfg = {**read_json_object(folder / CONFIG), **(overrides or {})}
+    cfg = _checked(_Reader(folder / CONFIG, cfg), folder, listed)
+    _check_weights(folder, cfg)
+    return {**cfg, "device": "cpu", "dtype": "float32"}
 
 
-def checked_config(cfg: Mapping[str, Any], folder: Path, *, listed: bool = False) -> dict[str, Any]:
-    """The config `cfg` of the SAE in `folder`, in the types that sae_lens takes.
+def check_architecture(architecture: str, name: str) -> None:
+    """Raise UserError where the SAE `name` is of an architecture that is not run here."""
+    if architecture not in _TENSORS:
+        raise UserError(
+            f"SAE {name} is a {architecture}, which is not run here; expected one of "
+            f"{', '.join(_TENSORS)}"
+        )
 
-    `listed`: sae_lens' directory of releases was asked about this SAE, so what `cfg` leaves out is
-    left out on purpose. Raises UserError, naming the key, for a value that nobody can read, keys
-    that contradict each other, and what changes the SAE's function but is not run here.
-    """
-    reader = _Reader(folder / CONFIG, dict(cfg))
+
+def _checked(reader: _Reader, folder: Path, listed: bool) -> dict[str, Any]:
     reader.check_texts()
+    check_architecture(reader.cfg["architecture"], str(folder))
     reader.check_hooks()
     override = None if listed else override_of(reader.model, reader.hook, folder.name)
     reader.check_centring(listed, override)
@@ -99,10 +112,8 @@ def checked_config(cfg: Mapping[str, Any], folder: Path, *, listed: bool = False
     return reader.cfg
 
 
-def check_weights(folder: Path, cfg: Mapping[str, Any]) -> None:
-    """Raise UserError where `sae_weights.safetensors` does not hold the tensors of an SAE with the
-    config `cfg`, as `checked_config` gives it: names, shapes and number formats, from its header.
-    """
+def _check_weights(folder: Path, cfg: Mapping[str, Any]) -> None:
+    """Names, shapes and number formats in `sae_weights.safetensors`, from its header alone."""
     from safetensors import safe_open
 
     path = folder / WEIGHTS
