@@ -67,11 +67,9 @@ def full_disk(error: BaseException, output: Path) -> str | None:
     results, temporary = _existing(output), _temporary_folder()
     named = cause.filename if isinstance(cause, OSError) else None
     if isinstance(named, str | bytes | os.PathLike):
-        file = Path(os.fsdecode(named)).absolute()
-        if file.is_relative_to(results):
-            full = [results]
-        else:
-            full = [temporary if file.is_relative_to(temporary) else _existing(file)]
+        folder = _existing(Path(os.fsdecode(named)))
+        same = (other for other in (results, temporary) if _device(other) == _device(folder))
+        full = [next(same, folder)]
     elif _device(results) == _device(temporary):
         full = [results]
     else:

@@ -74,11 +74,12 @@ def test_one_disk_of_both_is_that_of_the_results(output: Path) -> None:
 def test_the_file_that_the_error_names_decides(
     name: str, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space(monkeypatch, disk=0, tmp=0)
+    (tmp_path / "elsewhere").mkdir()
+    space(monkeypatch, disk=0, tmp=0, elsewhere=0)
     places = {
         "tmp/spill": f"{tmp_path / 'tmp'}, where temporary files go",
         "disk/part": str(output),
-        "elsewhere/cache.jsonl": str(tmp_path),
+        "elsewhere/cache.jsonl": str(tmp_path / "elsewhere"),
     }
     error = OSError(errno.EDQUOT, "Disk quota exceeded", str(tmp_path / name))
     sentence = disk.full_disk(error, output)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from vista.errors import UserError, reason_of
-from vista.foreign.weights import SUFFIXES, refuse_no_weights
+from vista.foreign.weights import refuse_no_weights
 from vista.sae.hub import offline_hub, replaced, require_files, tensor_shapes
 from vista.sae.lens_folder import (
     CENTRING,
@@ -128,7 +128,7 @@ def from_release(
     entry = release_entry(release, sae_id)
     require_files(path, entry.required, f"SAE {name}")
     for file in entry.required:
-        if Path(file).suffix in SUFFIXES:
+        if Path(file).suffix != ".json":
             refuse_no_weights(path / file)
     from sae_lens import SAE
     from sae_lens.loading import pretrained_sae_loaders as loaders

@@ -34,6 +34,7 @@ _TEXTS = (
     "architecture",
     "hook_name",
     "hook_point",
+    "model_class_name",
     "model_name",
     "reshape_activations",
     "sae_lens_version",
@@ -104,8 +105,8 @@ def _checked(reader: _Reader, folder: Path, listed: bool) -> dict[str, Any]:
     check_architecture(reader.cfg["architecture"], str(folder))
     reader.check_hooks()
     override = None if listed else override_of(reader.model, reader.hook, folder.name)
-    reader.check_centring(listed, override)
     reader.check_values()
+    reader.check_centring(listed, override)
     reader.check_activation()
     if override is not None and override.is_copy:
         reader.check_override(override)
@@ -269,9 +270,10 @@ class _Reader:
     def check_centring(self, listed: bool, override: Override | None) -> None:
         """Whether the model was read with centred writing weights.
 
-        sae_lens says so in the config since September 2024 (3.18); before, it read every model as
+        sae_lens says so in the config since September 2024; before, it read every model as
         TransformerLens did by default, centred where that is possible, and only its directory of
-        releases says which SAEs are better off with that.
+        releases says which SAEs are better off with that. A stream that is layer-normalised is
+        centred by that.
         """
         stated = [part for part in self._parts if part.get(KWARGS) is not None]
         for part in stated:
@@ -283,15 +285,20 @@ class _Reader:
                 if centred is None:
                     raise self._refusal(CENTRING, kwargs[CENTRING], "true or false")
                 part[KWARGS] = {**kwargs, CENTRING: centred}
-        if not stated and not listed and self._is_old and _CENTRED.match(self.model):
-            release = "the SAE's `release` and `sae_id`"
-            if override is not None:
-                release = f"`release: {override.release}` and `sae_id: {override.sae_id}`"
-            raise UserError(
-                f"{self._path} does not say whether the activations of {self.model} were centred: "
-                f"give {release} and, as `path`, the copy of its repository, or add "
-                f'"{KWARGS}": {{"{CENTRING}": true}} (false: not centred) to {CONFIG}'
-            )
+        is_hooked = all(
+            value == "HookedTransformer" for _, value in self._values(["model_class_name"])
+        )
+        could_be = is_hooked and self._is_old and _CENTRED.match(self.model)
+        if stated or listed or not could_be or self.cfg["normalize_activations"] == "layer_norm":
+            return
+        release = "the SAE's `release` and `sae_id`"
+        if override is not None:
+            release = f"`release: {override.release}` and `sae_id: {override.sae_id}`"
+        raise UserError(
+            f"{self._path} does not say whether the activations of {self.model} were centred: "
+            f"give {release} and, as `path`, the copy of its repository, or add "
+            f'"{KWARGS}": {{"{CENTRING}": true}} (false: not centred) to {CONFIG}'
+        )
 
     def check_values(self) -> None:
         cfg = self.cfg

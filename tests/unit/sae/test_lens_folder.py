@@ -337,6 +337,31 @@ def test_old_configs_of_models_with_layer_norm_must_say_whether_they_were_centre
     assert from_folder(folder).config.normalisation == "none"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalize_activations": "layer_norm"},  # centres what it reads anyway
+        {"model_class_name": "AutoModelForCausalLM"},  # is read as it is
+    ],
+)
+def test_old_configs_that_cannot_have_been_centred_need_not_say_so(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    ours = from_folder(write(tmp_path, OLD | {"model_name": "gpt2-small"} | change))
+    assert ours.config.normalisation == change.get("normalize_activations", "none")
+
+
+def test_a_pointer_in_place_of_another_format_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "layer_0/width_16k/average_l0_105/params.npz"
+    path.parent.mkdir(parents=True)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:11\nsize 5\n")
+    assert "params.npz is a Git LFS pointer" in refusal(
+        lambda: from_release(
+            "gemma-scope-2b-pt-res-canonical", "layer_0/width_16k/canonical", path=tmp_path
+        )
+    )
+
+
 def test_what_a_release_overrides_is_not_lost_with_its_name(tmp_path: Path) -> None:
     hook = "blocks.8.hook_resid_pre"
     cfg = JB | {"model_name": "mistral-7b", "hook_point": hook, "hook_point_layer": 8}
