@@ -184,6 +184,20 @@ def test_views_of_one_storage_are_read_as_they_stand(tmp_path: Path) -> None:
     assert torch.equal(module.linears()[0].bias, state["bias"])
 
 
+def test_a_record_that_the_archive_calls_a_folder_is_not_read_as_stray_memory(
+    tmp_path: Path,
+) -> None:
+    torch.save(one(), tmp_path / "p.pth")
+    content = bytearray((tmp_path / "p.pth").read_bytes())
+    entry = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
+    while b"data/0" not in content[entry : entry + 70]:
+        entry = content.index(b"PK\1\2", entry + 4)
+    content[entry + 38] |= 0x10  # external attributes in the index: a folder
+    (tmp_path / "p.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"p\.pth is damaged"):
+        read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+
+
 def square(first: str, second: str, d_vision: int = D_MODEL) -> dict[str, torch.Tensor]:
     """Two layers under these names, the second one written first."""
     torch.manual_seed(2)
