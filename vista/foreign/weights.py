@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from vista.errors import UserError, reason_of
 from vista.foreign.text import read_json_object
@@ -18,6 +19,7 @@ _POINTERS = {
     b"version https://git-lfs": ("a Git LFS pointer", "run `git lfs pull` in its repository"),
     b"/annex/objects/": ("a git-annex pointer", "run `git annex get` in its repository"),
 }
+_ARCHIVE, _FOLDER = b"PK", 0x10  # the first bytes of a zip; an attribute in its index
 _PAGE = (b"<!doctype html", b"<html", b"<?xml")
 # Method in a config's quantization_config -> modules that transformers imports for it.
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -40,7 +42,8 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
 
 
 def refuse_no_weights(path: Path) -> None:
-    """Raise UserError where a file of weights is a pointer, a web page, or empty."""
+    """Raise UserError where a file of weights is a pointer, a web page, empty, or an archive that
+    torch would read wrongly."""
     try:
         with path.open("rb") as file:
             start = file.read(512).lstrip()
@@ -55,6 +58,23 @@ def refuse_no_weights(path: Path) -> None:
         raise UserError(
             f"{path} is a web page, not the weights: fetch it again, by its own address"
         )
+    if start.startswith(_ARCHIVE) and _has_unread_record(path):
+        raise UserError(f"{path} is damaged: fetch it again")
+
+
+def _has_unread_record(path: Path) -> bool:
+    """Whether a zip archive has content that its index calls a folder, or empty: torch.load takes
+    memory that nobody wrote for such a record, without an error.
+    """
+    try:
+        with ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception:  # told by the library that loads the file
+        return False
+    return any(
+        entry.file_size and (entry.external_attr & _FOLDER or not entry.compress_size)
+        for entry in entries
+    )
 
 
 def check_checkpoint(folder: Path) -> None:
