@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vista.errors import UserError
+from vista.foreign.pretrained import load_model, load_part, loading
 from vista.judges.backends.placement import on_device
 
 
@@ -24,29 +24,18 @@ def sentence_embedder(
         UserError: There is no such model with safetensors weights on this machine.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(location, **local)
-        model, loading = AutoModel.from_pretrained(
-            location,
-            use_safetensors=True,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            **local,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"judge.source: {location} could not be loaded as a sentence encoder "
-            f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a tokenizer "
-            "and safetensors weights"
-        ) from error
-    # A pooling head that nobody uses may be missing; transformers fills the rest with noise.
-    missing = [name for name in sorted(loading["missing_keys"]) if "pooler" not in name]
+    with loading(
+        f"judge.source: {location} could not be loaded as a sentence encoder",
+        "a save_pretrained folder with a tokenizer and safetensors weights",
+    ):
+        tokenizer = load_part(AutoTokenizer, location)
+        model, missing = load_model(AutoModel, location, dtype=getattr(torch, dtype))
+    # A pooling head that nobody uses may be missing.
+    missing = [name for name in missing if "pooler" not in name]
     if missing:
         raise UserError(
             f"judge.source: {len(missing)} weights of {location} are missing (first: "
