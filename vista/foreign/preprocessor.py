@@ -95,7 +95,7 @@ def image_steps(content: Mapping[str, Any], file: str = PREPROCESSOR) -> ImageSt
                 f"0..{255 * scale:g}; correct it, or rescale_factor"
             )
     return ImageSteps(
-        size=_input_size(content, file),
+        size=input_size(content, file),
         max_patches=_count(content.get("max_num_patches"), f"{file}: max_num_patches"),
         resample=_filter(content.get("resample"), file),
         scale=scale,
@@ -134,8 +134,9 @@ def _side(value: Any, name: str) -> int | None:
     return found
 
 
-def _input_size(content: Mapping[str, Any], file: str) -> int | None:
-    """The side of the input: what the processor crops to, else resizes to."""
+def input_size(content: Mapping[str, Any], file: str = PREPROCESSOR) -> int | None:
+    """The side of the input, px: what the processor crops to, else resizes to; None: the model's
+    own. Raises UserError where a value is none that can be meant."""
     keys = ["size"] if _flag(content, "do_resize", True, file) else []
     if _flag(content, "do_center_crop", False, file):
         keys.insert(0, "crop_size")
