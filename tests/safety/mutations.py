@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
+import os
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -45,6 +48,9 @@ JUNK = st.sampled_from([*_TEXTS, *_NUMBERS, *_ODD, *_KINDS]).map(copy.deepcopy)
 
 
 LONGEST_S = 2.0
+LONGEST_LINES = 3
+# Damaged copies of a file that a test reads: a few in CI, thousands in the long version.
+FUZZ = int(os.environ.get("VISTA_FUZZ", "50"))
 
 
 @contextlib.contextmanager
@@ -58,6 +64,7 @@ def read_or_told(*named: str) -> Iterator[None]:
         said = str(error)
     assert time.process_time() - start < LONGEST_S
     assert said is None or any(name in said for name in named), said
+    assert said is None or said.count("\n") < LONGEST_LINES, said
 
 
 def places(value: Any) -> list[tuple[Any, ...]]:
@@ -100,3 +107,85 @@ def damaged(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
                 other = other[step]
             parent[key] = copy.deepcopy(other)
     return value
+
+
+_VALUES = [None, "", "x", "1", "0.5", 0, 1, -1, 2, 0.5, -0.5, 1e-300, 1e300, 2**31, 2**70]
+_VALUES += [True, False, [], {}, [1, 2], {"x": 1}, float("nan"), float("inf")]
+
+
+def damaged_files(content: bytes, name: str) -> Iterator[bytes]:
+    """FUZZ damaged copies of a file, the same ones in every run: bytes are flipped, cut off,
+    inserted or doubled, and in JSON values, keys and elements are replaced, dropped, doubled or
+    renamed. `name` seeds the choice."""
+    chance = random.Random(name)
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    for i in range(FUZZ):
+        if isinstance(value, dict | list) and i % 3:
+            yield _damaged_json(value, chance)
+        else:
+            yield _damaged_bytes(content, chance)
+
+
+def _damaged_bytes(content: bytes, chance: random.Random) -> bytes:
+    data = bytearray(content)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        start = chance.randrange(len(data) + 1)
+        end = min(len(data), start + chance.choice([1, 1, 2, 8, 64]))
+        how = chance.choice(["flip", "flip", "cut", "insert", "double", "drop", "swap", "mark"])
+        if how == "flip" and start < len(data):
+            data[start] ^= 1 << chance.randrange(8)
+        elif how == "cut":
+            del data[start:]
+        elif how == "insert":
+            data[start:start] = bytes(chance.choice(b"\0\n\r\t \"'{}[]%,:0x\xff") for _ in range(2))
+        elif how == "double":
+            data[start:start] = data[start:end]
+        elif how == "drop":
+            del data[start:end]
+        elif how == "swap":
+            other = chance.randrange(len(data) + 1)
+            data[start:end] = data[other : other + end - start]
+        elif how == "mark":
+            data[:0] = chance.choice([b"\xef\xbb\xbf", b"\xff\xfe", b"\n"])
+    return bytes(data)
+
+
+class _Twice(str):
+    """A key that comes twice in an object: another one for Python, the same text in JSON."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _damaged_json(value: Any, chance: random.Random) -> bytes:
+    value = copy.deepcopy(value)
+    for _ in range(chance.choice([1, 1, 1, 2, 3])):
+        paths = places(value)[1:]
+        if not paths:
+            break
+        path = chance.choice(paths)
+        parent = value
+        for key in path[:-1]:
+            parent = parent[key]
+        key = path[-1]
+        how = chance.choice(["value", "value", "value", "text", "drop", "double", "rename", "wrap"])
+        if how == "value":
+            parent[key] = copy.deepcopy(chance.choice(_VALUES))
+        elif how == "text":
+            parent[key] = str(parent[key])
+        elif how == "drop":
+            del parent[key]
+        elif how == "double" and isinstance(parent, list):
+            parent.insert(key, copy.deepcopy(parent[key]))
+        elif how == "double":
+            parent[_Twice(key)] = copy.deepcopy(chance.choice([*_VALUES, parent[key]]))
+        elif how == "rename" and isinstance(parent, dict):
+            parent[f"{key}s"] = parent.pop(key)
+        elif how == "wrap":
+            parent[key] = chance.choice([[parent[key]], {"x": parent[key]}])
+    return json.dumps(value, indent=chance.choice([None, 1])).encode()

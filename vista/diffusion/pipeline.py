@@ -203,6 +203,12 @@ def load_pipeline(folder: Path, settings: PipelineSettings, layer: int) -> TextT
             f"{folder}: the denoiser reads {reads} channels of images with {has}, as one for "
             "inpainting does; choose a text-to-image pipeline"
         )
+    side = pipeline.unet.config.sample_size
+    if not isinstance(side, int) or side < 1:
+        raise UserError(
+            f"{folder / 'unet'}: config.json has sample_size {side!r}, expected the side of square "
+            "latents"
+        )
     pipeline.set_progress_bar_config(disable=True)
     return TextToImage(pipeline.to(device), settings, layer)
 

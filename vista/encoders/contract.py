@@ -134,7 +134,9 @@ class VisionEncoder:
         handle = self._block.register_forward_hook(catch)
         try:
             self.model(**self._inputs(pixels, self.patch), **self._extra)
-        except ValueError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a model of a config that cannot be meant raises anything
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model refuses images "
                 f"of {self.size} px ({reason_of(error)})"

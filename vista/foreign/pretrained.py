@@ -37,6 +37,7 @@ def load_part(auto_class: Any, folder: Path | str, **options: Any) -> Any:
     the library raises passes through.
     """
     local = _LOCAL
+    _refuse_no_folder(folder)
     return auto_class.from_pretrained(str(folder), **local, **options)
 
 
@@ -52,6 +53,7 @@ def load_model(auto_class: Any, folder: Path | str, **options: Any) -> tuple[Any
             shapes than the config says. What else the library raises passes through.
     """
     local = _LOCAL
+    _refuse_no_folder(folder)
     check_checkpoint(Path(folder))
     model, report = auto_class.from_pretrained(
         str(folder),
@@ -70,3 +72,9 @@ def load_model(auto_class: Any, folder: Path | str, **options: Any) -> tuple[Any
         )
     # Transformers fills missing weights with random numbers and only warns.
     return model, sorted(report["missing_keys"])
+
+
+def _refuse_no_folder(folder: Path | str) -> None:
+    # A name that is no folder would be looked up in the hub's cache of this machine.
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder")

@@ -53,6 +53,7 @@ def load_checkpoint(
         "a save_pretrained folder with a tokenizer and safetensors weights",
     ):
         tokenizer = load_part(AutoTokenizer, folder)
+        tokenizer(["a text"])  # settings that cannot be meant are told here, not in the middle
         # The attention implementation is left to the model: Gemma 2 picks the eager one, since
         # the fused one cannot cap the attention logits.
         model, missing = load_model(

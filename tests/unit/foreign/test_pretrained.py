@@ -145,3 +145,10 @@ def test_what_a_loader_raises_is_told_with_its_reason() -> None:
         raise UserError("as it is")
     with pytest.raises(KeyboardInterrupt), loading("x", "y"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_name_that_is_no_folder_is_not_looked_up(name: str) -> None:
+    # The hub's cache of this machine may have it.
+    with pytest.raises(UserError, match=r"maker/model is not a folder|maker/model: preprocessor_"):
+        LOADERS[name](Path("maker/model"))

@@ -20,7 +20,6 @@ from vista.foreign.chat import VARIABLES, chat_template, template_error
 from vista.foreign.pretrained import load_model, load_part, loading
 from vista.judges.backends.placement import on_device
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What a model's answers depend on.
 _FILES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 # How a model may begin its answer; each counts if it is one token of the model's own.
@@ -67,7 +66,9 @@ class ImageTextModel:
         # Logits of all tokens would take gigabytes where the vocabulary is large.
         known = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-        tokenizer = self._processor.tokenizer
+        tokenizer = getattr(self._processor, "tokenizer", None)
+        if tokenizer is None:
+            raise self._unusable("it has no processor with a tokenizer")
         # The answer is read behind the last token, so that must be the same place in each row.
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
@@ -126,13 +127,14 @@ class ImageTextModel:
         # The chat template has written the beginning-of-text token itself, if there is one.
         start = self._processor.tokenizer.bos_token
         own_start = bool(start) and prompts[0].startswith(start)
-        return self._processor(
-            images=images or None,
-            text=prompts,
-            return_tensors="pt",
-            padding=True,
-            add_special_tokens=not own_start,
-        ).to(self._device, self._model.dtype)
+        with loading(f"judge.source: {self._location} cannot take a question", _EXPECTED):
+            return self._processor(
+                images=images or None,
+                text=prompts,
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=not own_start,
+            ).to(self._device, self._model.dtype)
 
     def _prompt(self, content: list[dict[str, str]]) -> str:
         """The question of `content` as the chat template writes it, up to the answer.
@@ -184,7 +186,7 @@ def _picture(image: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(image)) as picture:
             return picture.convert("RGB")
-    except _UNREADABLE as error:
+    except Exception as error:  # a decoder that met a damaged file raises anything
         raise UserError(
             "judge: an image cannot be read; check the images of the records"
         ) from error

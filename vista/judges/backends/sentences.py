@@ -42,6 +42,8 @@ def sentence_embedder(
             f"{missing[0]}); fetch or save it again"
         )
     model = on_device(model, device)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masked: its value is never pooled
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         rows = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
@@ -64,4 +66,9 @@ def sentence_embedder(
             rows[part] = torch.nn.functional.normalize(mean_bd, dim=1).cpu().numpy()
         return rows
 
+    with loading(
+        f"judge.source: {location} cannot embed a text",
+        "a sentence encoder whose tokenizer has a padding token",
+    ):
+        embed(["a text"])
     return embed
