@@ -63,6 +63,14 @@ def test_a_whole_folder_lacks_nothing(what: str, tmp_path: Path) -> None:
         (LANGUAGE, {"config.json": None, "cfg.json": {}}, "holds an SAE, not a language model"),
         (LANGUAGE, {"config.json": b"{"}, "config.json is not JSON"),
         (LANGUAGE, {"tokenizer.json": None}, "has no tokenizer"),
+        (LANGUAGE, {"tokenizer_config.json": b"{"}, "tokenizer_config.json is not JSON"),
+        (
+            LANGUAGE,
+            {"tokenizer_config.json": {"chat_template": [{"name": "rag", "template": "x"}]}},
+            'none of rag is named "default"',
+        ),
+        (LANGUAGE, {"additional_chat_templates/rag.jinja": b"x"}, 'named "default"'),
+        (LANGUAGE, {"chat_template.jinja": b"{{ [1, 2] | random }}"}, "draws at random"),
         (VISION, {"preprocessor_config.json": None}, "preprocessor_config.json is missing"),
         (
             VISION,
@@ -95,6 +103,14 @@ def test_what_a_folder_lacks_is_one_sentence(
     (line,) = problems(what, write(tmp_path, files))
     assert re.search(sentence, line)
     assert str(tmp_path) in line and line.endswith(".") and "\n" not in line
+
+
+def test_named_templates_with_a_default_lack_nothing(tmp_path: Path) -> None:
+    listed = [{"name": name, "template": "x"} for name in ("rag", "default")]
+    write(tmp_path, {**WHOLE[LANGUAGE], "tokenizer_config.json": {"chat_template": listed}})
+    assert list(problems(LANGUAGE, tmp_path)) == []
+    files = {"chat_template.jinja": b"x", "additional_chat_templates/rag.jinja": b"x"}
+    assert list(problems(LANGUAGE, write(tmp_path, files))) == []
 
 
 def test_settings_of_transformers_5_are_enough(tmp_path: Path) -> None:

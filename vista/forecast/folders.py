@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vista.errors import UserError
+from vista.foreign.chat import chat_template
 from vista.foreign.preprocessor import image_steps, preprocessors, read_preprocessor
-from vista.foreign.text import read_json_object
+from vista.foreign.text import read_json_object, read_text
 from vista.foreign.weights import SUFFIXES, check_checkpoint, refuse_no_weights
 
 LANGUAGE, VISION, PIPELINE, SAE, MODEL = (
@@ -120,6 +121,27 @@ def _model(folder: Path, what: str) -> dict[str, Any]:
 def _tokenizer(folder: Path) -> None:
     if not any(next(folder.glob(pattern), None) for pattern in _TOKENIZERS):
         raise UserError(f"{folder} has no tokenizer: save the model's tokenizer into it")
+    try:
+        chat_template(_templates(folder))
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+
+
+def _templates(folder: Path) -> Any:
+    """The chat template of a tokenizer's folder, or several by name, as transformers finds them."""
+    whole, below = folder / "chat_template.jinja", folder / "additional_chat_templates"
+    files = {path.stem: path for path in sorted(below.glob("*.jinja"))}
+    if whole.is_file():
+        files["default"] = whole
+    if files:
+        return {name: read_text(path) for name, path in files.items()}
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    listed = read_json_object(folder / "tokenizer_config.json").get("chat_template")
+    if not isinstance(listed, list):
+        return listed
+    entries = [entry for entry in listed if isinstance(entry, Mapping)]
+    return {str(entry.get("name")): entry.get("template") for entry in entries}
 
 
 def _looks(config: Mapping[str, Any]) -> bool:

@@ -401,7 +401,8 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         values.append(tokenizer.eos_token_id)
     ids = [integer(value) for value in values if value is not None]
-    ends = frozenset(token for token in ids if token is not None and token >= 0)
+    rows = model.get_input_embeddings().weight.shape[0]
+    ends = frozenset(token for token in ids if token is not None and 0 <= token < rows)
     if len(ends) < len(set(ids)):
         raise UserError(
             f"language model: its generation_config.json has eos_token_id {declared!r}, expected "

@@ -289,7 +289,7 @@ def test_ends_of_answers_are_read_as_they_are_meant(
     assert _eos_ids(lm.model, lm.tokenizer) == expected | {lm.tokenizer.eos_token_id}
 
 
-@pytest.mark.parametrize("ends", ["x", [7, None, "y"], -1, [[7]], {"a": 1}, 0.5], ids=repr)
+@pytest.mark.parametrize("ends", ["x", [7, None, "y"], -1, [[7]], {"a": 1}, 0.5, 2**70], ids=repr)
 def test_ends_of_answers_that_are_no_tokens_are_told(
     checkpoint: Callable[..., Path], ends: Any
 ) -> None:
