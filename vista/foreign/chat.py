@@ -52,6 +52,7 @@ def chat_template(templates: Any) -> str | None:
 
 @lru_cache(maxsize=64)
 def _repeatable(template: str) -> str:
+    template = template.removeprefix("\ufeff")
     if _RANDOM.search(template):
         raise UserError(
             "chat template: it draws at random, so a prompt would differ from run to run; give a "

@@ -172,7 +172,9 @@ def _opening(tokenizer: Any, placement: Placement) -> tuple[list[int], str]:
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     rendered = render(tokenizer, [MARK])
     written = tokenizer.bos_token or ""
-    formatted = written if rendered.startswith(written) else ""
+    # White space that a template writes before BOS would stand between two of them.
+    blank = rendered[: len(rendered) - len(rendered.lstrip())]
+    formatted = next((each for each in (written, blank + written) if rendered.startswith(each)), "")
     if placement == "after_bos":
         return bos, formatted
     before, *rest = rendered.split(MARK)

@@ -165,6 +165,19 @@ def test_the_fixed_day_is_written_in_the_form_that_is_asked_for(tokenizer: Any) 
     assert render(with_template(tokenizer, odd), ["what ?"]) == "\n yes what ?\n"
 
 
+@pytest.mark.parametrize("before", ["\ufeff", "\n", " \n", "\ufeff\n"], ids=repr)
+@pytest.mark.parametrize("placement", ["after_bos", "in_question"])
+def test_what_stands_before_the_beginning_of_text_is_no_second_one(
+    tokenizer: Any, before: str, placement: Any
+) -> None:
+    plain, odd = (with_template(tokenizer, start + TEXT) for start in ("", before))
+    ids = [
+        build_batch(each, [TURNS], 2, 200, placement).input_ids.tolist() for each in (plain, odd)
+    ]
+    assert ids[0] == ids[1]
+    assert ids[0][0].count(tokenizer.bos_token_id) == 1
+
+
 @pytest.mark.parametrize("call", ["{{ ['a', 'red'] | random }}", "{{ lipsum(1) }}"])
 def test_chance_is_no_part_of_a_prompt(tokenizer: Any, call: str) -> None:
     with pytest.raises(UserError, match="draws at random"):
