@@ -181,6 +181,7 @@ def test_damaged_files_of_an_encoder(file: str, vision: Path, tmp_path: Path) ->
             read_or_told(str(folder), "vision encoder", "encoders:", "clip encoder", "family"),
         ):
             encoder = load_encoder(folder, "clip")
+            assert encoder.model.config.num_hidden_layers == 2
             if encoder.size > 256 or encoder.d_vision > 1000:
                 continue
             tokens = encoder.encode(np.zeros((1, encoder.size, encoder.size, 3), dtype=np.uint8))
@@ -239,5 +240,6 @@ def test_damaged_files_of_a_language_model(file: str, language: Path, tmp_path: 
             read_or_told(str(folder), "language model", "chat template", "tokenizer"),
         ):
             llm = LanguageModel.load(folder)
+            assert (llm.n_blocks, llm.d_model) == (2, 8)
             check_prompts(llm.tokenizer, llm.tokenizer.decode)
             assert len(llm.generate(None, [turn.question for turn in TURNS], 2)) == 2

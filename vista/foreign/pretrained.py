@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from vista.errors import UserError, reason_of
 from vista.foreign.weights import check_checkpoint
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a block in the name of a weight
 
 # Only the fetch rules may use the network. Left out, trust_remote_code would be asked for on the
 # terminal.
@@ -49,8 +52,9 @@ def load_model(auto_class: Any, folder: Path | str, **options: Any) -> tuple[Any
         options: more arguments of `from_pretrained`.
 
     Raises:
-        UserError: weights that are none, a missing package for quantised ones, or weights of other
-            shapes than the config says. What else the library raises passes through.
+        UserError: weights that are none, a missing package for quantised ones, weights of other
+            shapes or of more blocks than the config says. What else the library raises passes
+            through.
     """
     local = _LOCAL
     _refuse_no_folder(folder)
@@ -69,6 +73,13 @@ def load_model(auto_class: Any, folder: Path | str, **options: Any) -> tuple[Any
         raise UserError(
             f"{folder}: {len(unfit)} weights do not fit its config.json ({name} is {list(shape)}, "
             f"expected {list(expected)}); fetch or save the checkpoint again"
+        )
+    kinds = {_NUMBER.sub("#", name) for name in model.state_dict()}
+    surplus = [name for name in report["unexpected_keys"] if _NUMBER.sub("#", name) in kinds]
+    if surplus:
+        raise UserError(
+            f"{folder}: its files hold more blocks than its config.json says ({min(surplus)}); "
+            "correct config.json, or fetch the checkpoint again"
         )
     # Transformers fills missing weights with random numbers and only warns.
     return model, sorted(report["missing_keys"])

@@ -117,6 +117,19 @@ def test_weights_of_another_shape_are_told_with_both(saved: Any) -> None:
         load(folder)
 
 
+def test_more_blocks_than_the_config_says_are_told(saved: Any) -> None:
+    folder, load = saved
+    weights = load_file(folder / "model.safetensors")
+    more = {
+        name.replace("layers.0.", "layers.1.").replace("layer.0.", "layer.1."): value.clone()
+        for name, value in weights.items()
+    }
+    assert len(weights | more) > len(weights)
+    save_file(weights | more, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"more blocks than its config\.json says .*layer"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     "content", ["", "[1]", "{", '{"model_type": 3}', '{"model_type": "none such"}', "\0"]
 )

@@ -15,6 +15,7 @@ from transformers.utils import chat_template_utils
 
 from vista.errors import UserError
 from vista.language.prompt import IGNORED, build_batch, prompt_ids
+from vista.language.template import render
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,7 @@ def test_what_a_template_raises_is_told(tokenizer: Any, template: str, reason: s
 
 def test_the_clock_is_no_part_of_a_prompt(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     dated = with_template(tokenizer, DATED)
-    first = build_batch(dated, [TURNS], 2, 200).input_ids.tolist()
-    chat_template_utils._compile_jinja_template.cache_clear()
+    first = render(dated, ["what ?"])
 
     class Later(datetime.datetime):
         @classmethod
@@ -150,13 +150,14 @@ def test_the_clock_is_no_part_of_a_prompt(tokenizer: Any, monkeypatch: pytest.Mo
             return cls(2031, 1, 2)
 
     monkeypatch.setattr(chat_template_utils, "datetime", Later)
-    assert build_batch(dated, [TURNS], 2, 200).input_ids.tolist() == first
+    chat_template_utils._compile_jinja_template.cache_clear()
+    messages = [{"role": "user", "content": "what ?"}]
+    assert "January 02, 2031" in dated.apply_chat_template(messages, tokenize=False)
+    assert render(dated, ["what ?"]) == first
     assert learnt(dated) == [turn.answer for turn in TURNS]
 
 
 def test_the_fixed_day_is_written_in_the_form_that_is_asked_for(tokenizer: Any) -> None:
-    from vista.language.template import render
-
     assert render(with_template(tokenizer, DATED), ["what ?"]).startswith(
         "<s>July 26, 2024 at 00 26 Jul 2024 what ?"
     )
