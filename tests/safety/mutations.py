@@ -1,4 +1,4 @@
-"""Damage to JSON-like values, and what may come of it: a correct read, or one clear error, soon."""
+"""Damage to files and JSON-like values; what may come of it: a correct read or one clear error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -48,8 +48,8 @@ JUNK = st.sampled_from([*_TEXTS, *_NUMBERS, *_ODD, *_KINDS]).map(copy.deepcopy)
 
 
 LONGEST_S = 2.0
-LONGEST_LINES = 3
-# Damaged copies of a file that a test reads: a few in CI, thousands in the long version.
+MOST_LINES = 3  # of an error
+# Mutations of each format: 50 in each run of the tests, 2,000 in the long version.
 FUZZ = int(os.environ.get("VISTA_FUZZ", "50"))
 
 
@@ -64,7 +64,104 @@ def read_or_told(*named: str) -> Iterator[None]:
         said = str(error)
     assert time.process_time() - start < LONGEST_S
     assert said is None or any(name in said for name in named), said
-    assert said is None or said.count("\n") < LONGEST_LINES, said
+    assert said is None or len(said.splitlines()) <= MOST_LINES, said
+
+
+def fuzz(name: str, check: Callable[[random.Random], None]) -> None:
+    """Call `check` with a generator of numbers for each mutation of a format.
+
+    Mutation i of a name is the same in every run; a failure says which it was.
+    """
+    for number in range(FUZZ):
+        seed = f"{name} {number}"
+        try:
+            check(random.Random(seed))
+        except BaseException as error:
+            error.add_note(f"mutation random.Random({seed!r})")
+            raise
+
+
+def mutated_bytes(rng: random.Random, content: bytes) -> bytes:
+    """`content` with one to three places flipped, overwritten, cut out, doubled or filled, or cut
+    off."""
+    data = bytearray(content)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(data) + 1)
+        end = min(len(data), at + rng.choice([1, 2, 4, 16, 512]))
+        how = rng.choice(["flip", "flip", "byte", "drop", "double", "insert", "zero", "cut"])
+        if how == "flip" and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif how == "byte" and at < len(data):
+            data[at] = rng.choice([0, 1, 9, 10, 32, 127, 128, 255])
+        elif how == "drop":
+            del data[at:end]
+        elif how == "double":
+            data[at:at] = data[at:end]
+        elif how == "insert":
+            data[at:at] = rng.randbytes(end - at)
+        elif how == "zero":
+            data[at:end] = bytes(end - at)
+        elif how == "cut" and rng.random() < 0.5:
+            del data[at:]
+    return bytes(data)
+
+
+_SCALARS: list[Any] = [
+    None, "", " ", "1", "1.0", "x", "nan", "\ud800", "a\nb\nc\nd", "\ufeffcat", "é" * 400, 0, 1, -1,
+    2, 2.0, 0.5, -0.0, 1e308, 10**30, -(2**63), float("nan"), float("inf"), True, False, [], {},
+    [None], [[1]], {"id": 1},
+]  # fmt: skip
+_AGAIN = "__again__"
+
+
+def mutated_json(rng: random.Random, value: Any) -> str:
+    """The text of `value` with one to three parts replaced, made text, dropped, renamed, doubled,
+    nested or swapped; an object may have a key twice."""
+    value = json.loads(json.dumps(value))  # no part is another part, too
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        path = rng.choice(places(value)[1:] or [()])
+        if not path:
+            break
+        parent = value
+        for key in path[:-1]:
+            parent = parent[key]
+        key, part = path[-1], parent[path[-1]]
+        how = rng.choice(["scalar", "scalar", "text", "drop", "rename", "double", "nest", "swap"])
+        if how == "scalar":
+            parent[key] = copy.deepcopy(rng.choice(_SCALARS))
+        elif how == "text":
+            parent[key] = part if isinstance(part, str) else json.dumps(part)
+        elif how == "drop":
+            del parent[key]
+        elif how == "rename" and isinstance(parent, dict):
+            parent[rng.choice(["", "id", "x", f"{key} ", key.upper()])] = parent.pop(key)
+        elif how == "double" and isinstance(parent, dict):
+            parent[f"{_AGAIN}{key}"] = copy.deepcopy(rng.choice([part, *_SCALARS]))
+        elif how == "double" and isinstance(parent, list):
+            parent.insert(rng.randint(0, len(parent)), copy.deepcopy(part))
+        elif how == "nest":
+            parent[key] = rng.choice([[part], [[part]], {"x": part}])
+        elif how == "swap":
+            other = value
+            for step in rng.choice(places(value)):
+                other = other[step]
+            parent[key] = copy.deepcopy(other)
+    return json.dumps(value).replace(f'"{_AGAIN}', '"')
+
+
+def damaged_files(content: bytes, name: str) -> Iterator[bytes]:
+    """FUZZ damaged copies of a file, the same ones in every run: its bytes, or where it is JSON,
+    two times of three its values and keys."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    for number in range(FUZZ):
+        rng = random.Random(f"{name} {number}")
+        if value is not None and number % 3:
+            yield mutated_json(rng, value).encode()
+        else:
+            yield mutated_bytes(rng, content)
 
 
 def places(value: Any) -> list[tuple[Any, ...]]:
@@ -107,85 +204,3 @@ def damaged(draw: st.DrawFn, value: Any, most: int = 3) -> Any:
                 other = other[step]
             parent[key] = copy.deepcopy(other)
     return value
-
-
-_VALUES = [None, "", "x", "1", "0.5", 0, 1, -1, 2, 0.5, -0.5, 1e-300, 1e300, 2**31, 2**70]
-_VALUES += [True, False, [], {}, [1, 2], {"x": 1}, float("nan"), float("inf")]
-
-
-def damaged_files(content: bytes, name: str) -> Iterator[bytes]:
-    """FUZZ damaged copies of a file, the same ones in every run: bytes are flipped, cut off,
-    inserted or doubled, and in JSON values, keys and elements are replaced, dropped, doubled or
-    renamed. `name` seeds the choice."""
-    chance = random.Random(name)
-    try:
-        value = json.loads(content)
-    except ValueError:
-        value = None
-    for i in range(FUZZ):
-        if isinstance(value, dict | list) and i % 3:
-            yield _damaged_json(value, chance)
-        else:
-            yield _damaged_bytes(content, chance)
-
-
-def _damaged_bytes(content: bytes, chance: random.Random) -> bytes:
-    data = bytearray(content)
-    for _ in range(chance.choice([1, 1, 2, 5])):
-        start = chance.randrange(len(data) + 1)
-        end = min(len(data), start + chance.choice([1, 1, 2, 8, 64]))
-        how = chance.choice(["flip", "flip", "cut", "insert", "double", "drop", "swap", "mark"])
-        if how == "flip" and start < len(data):
-            data[start] ^= 1 << chance.randrange(8)
-        elif how == "cut":
-            del data[start:]
-        elif how == "insert":
-            data[start:start] = bytes(chance.choice(b"\0\n\r\t \"'{}[]%,:0x\xff") for _ in range(2))
-        elif how == "double":
-            data[start:start] = data[start:end]
-        elif how == "drop":
-            del data[start:end]
-        elif how == "swap":
-            other = chance.randrange(len(data) + 1)
-            data[start:end] = data[other : other + end - start]
-        elif how == "mark":
-            data[:0] = chance.choice([b"\xef\xbb\xbf", b"\xff\xfe", b"\n"])
-    return bytes(data)
-
-
-class _Twice(str):
-    """A key that comes twice in an object: another one for Python, the same text in JSON."""
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-def _damaged_json(value: Any, chance: random.Random) -> bytes:
-    value = copy.deepcopy(value)
-    for _ in range(chance.choice([1, 1, 1, 2, 3])):
-        paths = places(value)[1:]
-        if not paths:
-            break
-        path = chance.choice(paths)
-        parent = value
-        for key in path[:-1]:
-            parent = parent[key]
-        key = path[-1]
-        how = chance.choice(["value", "value", "value", "text", "drop", "double", "rename", "wrap"])
-        if how == "value":
-            parent[key] = copy.deepcopy(chance.choice(_VALUES))
-        elif how == "text":
-            parent[key] = str(parent[key])
-        elif how == "drop":
-            del parent[key]
-        elif how == "double" and isinstance(parent, list):
-            parent.insert(key, copy.deepcopy(parent[key]))
-        elif how == "double":
-            parent[_Twice(key)] = copy.deepcopy(chance.choice([*_VALUES, parent[key]]))
-        elif how == "rename" and isinstance(parent, dict):
-            parent[f"{key}s"] = parent.pop(key)
-        elif how == "wrap":
-            parent[key] = chance.choice([[parent[key]], {"x": parent[key]}])
-    return json.dumps(value, indent=chance.choice([None, 1])).encode()
