@@ -206,11 +206,11 @@ def check_prompts(tokenizer: Any, text: Callable[[Any], str]) -> None:
         if now:
             runs[-1].append(token)
         last = now
-    said = text([token for run in runs for token in run])
+    labelled = text([token for run in runs for token in run])
     place = 0
     for turn in TURNS:
-        place = said.index(turn.answer, place) + len(turn.answer)
-        assert turn.question not in said
+        place = labelled.index(turn.answer, place) + len(turn.answer)
+        assert turn.question not in labelled
     assert turn.question in text(prompt_ids(tokenizer, turn.question, 2))
 
 

@@ -99,7 +99,7 @@ def test_what_a_folder_lacks_is_one_sentence(
     what: str, changes: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("vista.foreign.weights._is_installed", lambda _: False)
-    files = {name: each for name, each in (WHOLE[what] | changes).items() if each is not None}
+    files = {name: data for name, data in (WHOLE[what] | changes).items() if data is not None}
     (line,) = problems(what, write(tmp_path, files))
     assert re.search(sentence, line)
     assert str(tmp_path) in line and line.endswith(".") and "\n" not in line

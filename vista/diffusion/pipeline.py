@@ -217,7 +217,9 @@ def _refuse_others(folder: Path) -> None:
     """Refuse a folder that holds no pipeline, and parts that only code of its own could load."""
     path = folder / INDEX
     index = read_json_object(path)
-    libraries = {name: each[0] for name, each in index.items() if isinstance(each, list) and each}
+    libraries = {
+        name: entry[0] for name, entry in index.items() if isinstance(entry, list) and entry
+    }
     for part in PARTS:
         if libraries.get(part) is None:
             what = part.replace("_", " ")

@@ -60,23 +60,23 @@ def _folder(what: str, folder: Path) -> Iterator[str]:
 
 def _folders(node: Node) -> Iterator[tuple[str, str]]:
     """The user's folders that a job reads."""
-    own: Any = node.settings
+    settings: Any = node.settings
     named: list[tuple[str, str | None]] = []
-    if node.stage == "records" and not own.get("fetch"):
-        named.append(("folder of images", own.get("images")))
-        if own.get("kind") == "folder" and Path(own["images"]).is_dir():
-            below = (own["splits"] or {}).values()
-            named += [("folder of images", f"{own['images']}/{name}") for name in below]
+    if node.stage == "records" and not settings.get("fetch"):
+        named.append(("folder of images", settings.get("images")))
+        if settings.get("kind") == "folder" and Path(settings["images"]).is_dir():
+            below = (settings["splits"] or {}).values()
+            named += [("folder of images", f"{settings['images']}/{name}") for name in below]
     for key, what in _MODELS.items():
-        if isinstance(own.get(key), dict):
-            named.append((what, own[key]["source"].get("path")))
-    named += [(MODEL, path) for path in _judges(own)]
+        if isinstance(settings.get(key), dict):
+            named.append((what, settings[key]["source"].get("path")))
+    named += [(MODEL, path) for path in _judges(settings)]
     if node.stage == "import_sae":
-        # A copy of a release has folders of its own below.
-        what = SAE if own["sae"].get("release") is None else "copy of the release"
-        named.append((what, own["sae"].get("path")))
+        # A copy of a release has folders of its settings below.
+        what = SAE if settings["sae"].get("release") is None else "copy of the release"
+        named.append((what, settings["sae"].get("path")))
     if node.stage == "import_labels":
-        named.append(("folder of labels", own["labels"].get("path")))
+        named.append(("folder of labels", settings["labels"].get("path")))
     return ((what, folder) for what, folder in named if folder is not None)
 
 

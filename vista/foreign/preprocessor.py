@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shown  # cuts long values
 from typing import Any
 
 from vista.errors import UserError
@@ -88,10 +89,12 @@ def image_steps(content: Mapping[str, Any], file: str = PREPROCESSOR) -> ImageSt
     if _flag(content, "do_normalize", True, file):
         mean, std = _colours(content, "image_mean", file), _colours(content, "image_std", file)
         if not all(_SMALLEST <= value <= _LARGEST for value in std):
-            raise UserError(f"{file}: image_std is {content['image_std']!r}, expected more than 0")
+            raise UserError(
+                f"{file}: image_std is {shown(content['image_std'])}, expected more than 0"
+            )
         if not all(0 <= value <= 255 * scale * (1 + _SMALLEST) for value in mean):
             raise UserError(
-                f"{file}: image_mean is {content['image_mean']!r}, but pixels are scaled to "
+                f"{file}: image_mean is {shown(content['image_mean'])}, but pixels are scaled to "
                 f"0..{255 * scale:g}; correct it, or rescale_factor"
             )
     return ImageSteps(
@@ -109,10 +112,10 @@ def side(value: Any, name: str) -> int:
 
     Raises UserError that begins with `name` where there is none, or the two differ.
     """
-    found = _side(value, name)
-    if found is None:
-        raise UserError(f"{name} {value!r}, expected one side, px")
-    return found
+    pixels = _side(value, name)
+    if pixels is None:
+        raise UserError(f"{name} {shown(value)}, expected one side, px")
+    return pixels
 
 
 def _side(value: Any, name: str) -> int | None:
@@ -127,11 +130,11 @@ def _side(value: Any, name: str) -> int | None:
         sides = None if value is None else [value]
     if sides is None:
         return None
-    numbers = {integer(each) for each in sides}
-    found = numbers.pop()
-    if numbers or found is None or not 1 <= found <= _LARGEST_SIDE:
-        raise UserError(f"{name} {value!r}, expected one side, px")
-    return found
+    numbers = {integer(edge) for edge in sides}
+    pixels = numbers.pop()
+    if numbers or pixels is None or not 1 <= pixels <= _LARGEST_SIDE:
+        raise UserError(f"{name} {shown(value)}, expected one side, px")
+    return pixels
 
 
 def input_size(content: Mapping[str, Any], file: str = PREPROCESSOR) -> int | None:
@@ -141,17 +144,17 @@ def input_size(content: Mapping[str, Any], file: str = PREPROCESSOR) -> int | No
     if _flag(content, "do_center_crop", False, file):
         keys.insert(0, "crop_size")
     sides = (_side(content.get(key), f"{file}: {key} is") for key in keys)
-    return next((found for found in sides if found is not None), None)
+    return next((pixels for pixels in sides if pixels is not None), None)
 
 
 def _flag(content: Mapping[str, Any], key: str, default: bool, file: str) -> bool:
     value = content.get(key)
     if value is None:
         return default
-    found = flag(value)
-    if found is None:
-        raise UserError(f"{file}: {key} is {value!r}, expected true or false")
-    return found
+    truth = flag(value)
+    if truth is None:
+        raise UserError(f"{file}: {key} is {shown(value)}, expected true or false")
+    return truth
 
 
 def _colours(content: Mapping[str, Any], key: str, file: str) -> tuple[float, float, float]:
@@ -162,28 +165,30 @@ def _colours(content: Mapping[str, Any], key: str, file: str) -> tuple[float, fl
         )
     value = content[key]
     # One number means all colours.
-    numbers = [number(each) for each in (value if isinstance(value, list | tuple) else [value] * 3)]
+    numbers = [
+        number(entry) for entry in (value if isinstance(value, list | tuple) else [value] * 3)
+    ]
     if len(numbers) == 3:
         red, green, blue = numbers
         if red is not None and green is not None and blue is not None:
             return red, green, blue
-    raise UserError(f"{file}: {key} is {value!r}, expected a number, or three, one a colour")
+    raise UserError(f"{file}: {key} is {shown(value)}, expected a number, or three, one a colour")
 
 
 def _positive(value: Any, default: float, name: str) -> float:
-    found = default if value is None else number(value)
-    if found is None or not _SMALLEST <= found <= _LARGEST:
-        raise UserError(f"{name} is {value!r}, expected a number above 0")
-    return found
+    factor = default if value is None else number(value)
+    if factor is None or not _SMALLEST <= factor <= _LARGEST:
+        raise UserError(f"{name} is {shown(value)}, expected a number above 0")
+    return factor
 
 
 def _count(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    found = integer(value)
-    if found is None or not 1 <= found <= _MOST_PATCHES:
-        raise UserError(f"{name} is {value!r}, expected a whole number above 0")
-    return found
+    count = integer(value)
+    if count is None or not 1 <= count <= _MOST_PATCHES:
+        raise UserError(f"{name} is {shown(value)}, expected a whole number above 0")
+    return count
 
 
 def _filter(value: Any, file: str) -> int | None:
@@ -191,7 +196,7 @@ def _filter(value: Any, file: str) -> int | None:
         return None
     if isinstance(value, str) and value.strip().lower() in _FILTERS:
         return _FILTERS.index(value.strip().lower())
-    found = integer(value)
-    if found is None or not 0 <= found < len(_FILTERS):
-        raise UserError(f"{file}: resample {value!r} is no filter of PIL (0..5)")
-    return found
+    index = integer(value)
+    if index is None or not 0 <= index < len(_FILTERS):
+        raise UserError(f"{file}: resample {shown(value)} is no filter of PIL (0..5)")
+    return index

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shown  # cuts long values
 from typing import Any
 
 from vista.errors import UserError, reason_of
@@ -97,7 +98,8 @@ def _refuse_endless(config: Mapping[str, Any], path: Path) -> None:
         size = integer(value)
         if size is not None and size > _LARGEST.get(key, size):
             raise UserError(
-                f"{path}: {key} is {value!r}, more than any model has; fetch the checkpoint again"
+                f"{path}: {key} is {shown(value)}, more than any model has; fetch the checkpoint "
+                "again"
             )
 
 

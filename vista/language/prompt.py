@@ -174,7 +174,7 @@ def _opening(tokenizer: Any, placement: Placement) -> tuple[list[int], str]:
     written = tokenizer.bos_token or ""
     # White space that a template writes before BOS would stand between two of them.
     blank = rendered[: len(rendered) - len(rendered.lstrip())]
-    formatted = next((each for each in (written, blank + written) if rendered.startswith(each)), "")
+    formatted = next((bos for bos in (written, blank + written) if rendered.startswith(bos)), "")
     if placement == "after_bos":
         return bos, formatted
     before, *rest = rendered.split(MARK)

@@ -70,16 +70,16 @@ def _wants_parts(template: str, special: _Special) -> bool:
     failures, silent = [], []
     for parts in (False, True):
         try:
-            asked = _written(template, special, [MARK], parts)
-            answered = _written(template, special, [MARK, _ANSWER], parts)
+            prompt = _written(template, special, [MARK], parts)
+            whole = _written(template, special, [MARK, _ANSWER], parts)
         except UserError as error:
             failures.append(error)
             continue
-        if MARK in asked and _ANSWER in answered:
-            if answered.startswith(asked):
-                check_answer(answered[len(asked) :], _ANSWER)
+        if MARK in prompt and _ANSWER in whole:
+            if whole.startswith(prompt):
+                check_answer(whole[len(prompt) :], _ANSWER)
             return parts
-        if MARK in asked:
+        if MARK in prompt:
             silent.append(parts)
     if silent:
         return silent[0]  # that it drops answers is told where there are any

@@ -143,11 +143,11 @@ def test_reasons_of_foreign_errors(error: Exception, reason: str) -> None:
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size"])
 def test_sizes_without_end_are_told(key: str, nested: bool, tmp_path: Path) -> None:
-    for value, told in ((32, False), (2**31, True), (1e12, True), ("9" * 20, True)):
+    for value, refused in ((32, False), (2**31, True), (1e12, True), ("9" * 20, True)):
         config = {key: value}
         content = {"text_config": config} if nested else config
         (tmp_path / "config.json").write_text(json.dumps(content))
-        if told:
+        if refused:
             with pytest.raises(UserError, match=rf"config\.json: {key} is .* more than any model"):
                 check_checkpoint(tmp_path)
         else:

@@ -96,10 +96,10 @@ def test_values_that_can_be_meant(changes: dict[str, Any], name: str, expected: 
     ],
 )  # fmt: skip
 def test_nonsense_is_told_by_file_and_key(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence) as told:
+    with pytest.raises(UserError, match=sentence) as caught:
         image_steps(PLAIN | changes, "model/preprocessor_config.json")
-    assert str(told.value).startswith("model/preprocessor_config.json")
-    assert "\n" not in str(told.value)
+    assert str(caught.value).startswith("model/preprocessor_config.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_values_are_read_where_transformers_5_writes_them(tmp_path: Path) -> None:

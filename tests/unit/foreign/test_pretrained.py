@@ -96,14 +96,14 @@ def test_a_package_for_quantised_weights_is_named(
     quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     file.write_text(json.dumps({**json.loads(file.read_text()), **quantised}))
     monkeypatch.setattr("vista.foreign.weights._is_installed", lambda _: False)
-    with pytest.raises(UserError, match="quantised with bitsandbytes, which needs") as told:
+    with pytest.raises(UserError, match="quantised with bitsandbytes, which needs") as caught:
         load(folder)
-    assert "full precision" in str(told.value)
+    assert "full precision" in str(caught.value)
     # Where the package seems to be there and is of no use, the loader's own reason is told.
     monkeypatch.setattr("vista.foreign.weights._is_installed", lambda _: True)
-    with pytest.raises(UserError, match="bitsandbytes") as told:
+    with pytest.raises(UserError, match="bitsandbytes") as caught:
         load(folder)
-    assert str(folder) in str(told.value) and str(told.value).count("\n") <= 2
+    assert str(folder) in str(caught.value) and str(caught.value).count("\n") <= 2
 
 
 def test_weights_of_another_shape_are_told_with_both(saved: Any) -> None:
@@ -136,9 +136,9 @@ def test_more_blocks_than_the_config_says_are_told(saved: Any) -> None:
 def test_a_damaged_config_is_told(saved: Any, content: str) -> None:
     folder, load = saved
     (folder / "config.json").write_text(content)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         load(folder)
-    assert str(folder) in str(told.value) and str(told.value).count("\n") <= 2
+    assert str(folder) in str(caught.value) and str(caught.value).count("\n") <= 2
 
 
 def test_what_a_loader_raises_is_told_with_its_reason() -> None:
@@ -149,11 +149,11 @@ def test_what_a_loader_raises_is_told_with_its_reason() -> None:
         (MemoryError(), "MemoryError"),
     ):
         with (
-            pytest.raises(UserError) as told,
+            pytest.raises(UserError) as caught,
             loading("model x: could not be loaded", "another one"),
         ):
             raise error
-        assert str(told.value) == f"model x: could not be loaded ({reason}); expected another one"
+        assert str(caught.value) == f"model x: could not be loaded ({reason}); expected another one"
     with pytest.raises(UserError, match="as it is"), loading("x", "y"):
         raise UserError("as it is")
     with pytest.raises(KeyboardInterrupt), loading("x", "y"):

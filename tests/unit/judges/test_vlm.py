@@ -238,6 +238,6 @@ def test_a_question_does_not_depend_on_the_day(model: Path, tmp_path: Path) -> N
 
     folder = shutil.copytree(model, tmp_path / "model")
     (folder / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }} " + TEMPLATE)
-    asked = ImageTextModel(str(folder), device="cpu", dtype="float32")
-    written = asked._prompt([{"type": "text", "text": "is it a cat?"}])
+    judge = ImageTextModel(str(folder), device="cpu", dtype="float32")
+    written = judge._prompt([{"type": "text", "text": "is it a cat?"}])
     assert written == "26 Jul 2024 user is it a cat?"

@@ -54,18 +54,18 @@ def with_template(tokenizer: Any, template: Any) -> Any:
 def learnt(tokenizer: Any, turns: Any = TURNS) -> list[str]:
     """The labelled tokens of one sample, decoded, cut at ends of answers."""
     batch = build_batch(tokenizer, [turns], 2, 200)
-    said = tokenizer.decode([token for token in batch.labels[0].tolist() if token != IGNORED])
-    return [answer.strip() for answer in said.split("</s>")[:-1]]
+    labelled = tokenizer.decode([token for token in batch.labels[0].tolist() if token != IGNORED])
+    return [answer.strip() for answer in labelled.split("</s>")[:-1]]
 
 
 @pytest.mark.parametrize("template", [PARTS, FIRST_PART], ids=["all-parts", "first-part"])
 def test_a_template_of_content_parts_gets_parts(tokenizer: Any, template: str) -> None:
-    parts, text = (with_template(tokenizer, each) for each in (template, TEXT))
+    parts, text = (with_template(tokenizer, entry) for entry in (template, TEXT))
     assert learnt(parts) == [turn.answer for turn in TURNS]
-    ids = [build_batch(each, [TURNS], 2, 200).input_ids.tolist() for each in (parts, text)]
+    ids = [build_batch(entry, [TURNS], 2, 200).input_ids.tolist() for entry in (parts, text)]
     assert ids[0] == ids[1]
-    asked = [prompt_ids(parts, turn.question, 2) for turn in TURNS]
-    assert asked[0] != asked[1]
+    prompts = [prompt_ids(parts, turn.question, 2) for turn in TURNS]
+    assert prompts[0] != prompts[1]
 
 
 def test_a_template_that_takes_both_gets_text(tokenizer: Any) -> None:
@@ -78,9 +78,9 @@ def test_a_template_that_takes_both_gets_text(tokenizer: Any) -> None:
 
 def test_a_template_that_drops_the_question_is_refused(tokenizer: Any) -> None:
     for template in ("{{ bos_token }}", "", "{% for m in messages %}{{ m['text'] }}{% endfor %}"):
-        with pytest.raises(UserError, match="does not write the question") as told:
+        with pytest.raises(UserError, match="does not write the question") as caught:
             prompt_ids(with_template(tokenizer, template), "what ?", 0)
-        assert str(told.value).count("\n") == 0
+        assert str(caught.value).count("\n") == 0
 
 
 def test_a_template_that_drops_or_changes_an_answer_is_refused(tokenizer: Any) -> None:
@@ -135,9 +135,9 @@ def test_text_of_the_template_between_question_and_answer_is_not_learnt(tokenize
     ],
 )
 def test_what_a_template_raises_is_told(tokenizer: Any, template: str, reason: str) -> None:
-    with pytest.raises(UserError, match=reason) as told:
+    with pytest.raises(UserError, match=reason) as caught:
         build_batch(with_template(tokenizer, template), [TURNS], 2, 200)
-    assert str(told.value).startswith("chat template") and str(told.value).count("\n") == 0
+    assert str(caught.value).startswith("chat template") and str(caught.value).count("\n") == 0
 
 
 def test_the_clock_is_no_part_of_a_prompt(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_what_stands_before_the_beginning_of_text_is_no_second_one(
 ) -> None:
     plain, odd = (with_template(tokenizer, start + TEXT) for start in ("", before))
     ids = [
-        build_batch(each, [TURNS], 2, 200, placement).input_ids.tolist() for each in (plain, odd)
+        build_batch(entry, [TURNS], 2, 200, placement).input_ids.tolist() for entry in (plain, odd)
     ]
     assert ids[0] == ids[1]
     assert ids[0][0].count(tokenizer.bos_token_id) == 1
