@@ -116,8 +116,8 @@ class VisionEncoder:
 
         Raises:
             ValueError: an image has another size.
-            UserError: the tokens are not the prefix tokens and the patches of the grid, or the
-                model refuses images of this size.
+            UserError: the tokens are not the prefix tokens and the patches of the grid, or no
+                finite numbers, or the model refuses images of this size.
         """
         if images_bhwc.shape[1:] != (self.size, self.size, 3):
             raise ValueError(
@@ -153,7 +153,13 @@ class VisionEncoder:
             )
         if self._norm is not None:
             tokens_btd = self._norm(tokens_btd)
-        return tokens_btd[:, self._kept].float()
+        tokens_bpd: Tensor = tokens_btd[:, self._kept].float()
+        if not tokens_bpd.isfinite().all():
+            raise UserError(
+                f"{self.family} encoder: the {self.model.config.model_type} model gives tokens that "
+                "are no finite numbers; set dtype: float32, or check its config.json and weights"
+            )
+        return tokens_bpd
 
 
 def load_encoder(

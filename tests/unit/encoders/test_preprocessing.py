@@ -169,6 +169,15 @@ def test_settings_that_no_model_can_have_are_told(
         load_encoder(folder, "clip")
 
 
+def test_tokens_that_are_no_numbers_are_told(save: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(save("clip_vision").folder, tmp_path / "copy")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "layer_norm_eps": float("nan")}))
+    encoder = load_encoder(folder, "clip")
+    with pytest.raises(UserError, match=r"no finite numbers; set dtype: float32"):
+        encoder.encode(np.zeros((1, 24, 24, 3), dtype=np.uint8))
+
+
 @pytest.mark.parametrize("key", ["patch_size", "image_size", "hidden_size", "num_hidden_layers"])
 @pytest.mark.parametrize("value", [None, "x", [4, 5], -1, 0.5, 0], ids=repr)
 def test_odd_values_of_a_models_config_are_told(
