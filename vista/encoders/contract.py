@@ -156,8 +156,8 @@ class VisionEncoder:
         tokens_bpd: Tensor = tokens_btd[:, self._kept].float()
         if not tokens_bpd.isfinite().all():
             raise UserError(
-                f"{self.family} encoder: the {self.model.config.model_type} model gives tokens that "
-                "are no finite numbers; set dtype: float32, or check its config.json and weights"
+                f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
+                "that are no finite numbers; set dtype: float32, or check its config.json"
             )
         return tokens_bpd
 

@@ -102,6 +102,11 @@ class LanguageModel:
         config = model.config.get_text_config()
         self.d_model = int(config.hidden_size)
         self.n_blocks = int(config.num_hidden_layers)
+        if self.n_blocks < 1:
+            raise UserError(
+                f"language model: config.json has num_hidden_layers {self.n_blocks}, expected 1 or "
+                "more; fetch the checkpoint again"
+            )
         self.blocks = find_blocks(model, self.n_blocks)
         self.eos_ids = _eos_ids(model, tokenizer)
 

@@ -299,6 +299,14 @@ def test_ends_of_answers_that_are_no_tokens_are_told(
         _eos_ids(lm.model, lm.tokenizer)
 
 
+def test_a_model_without_blocks_is_told(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("llama31"), tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 0}))
+    with pytest.raises(UserError, match="num_hidden_layers 0, expected 1 or more"):
+        LanguageModel.load(folder)
+
+
 def test_a_tokenizer_of_another_model_is_told(checkpoint: Callable[..., Path]) -> None:
     lm = LanguageModel.load(checkpoint("llama31"))
     rows = lm.model.get_input_embeddings().weight.shape[0]
