@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shown  # cuts long values
 from typing import Any
 from zipfile import ZipFile
 
 from vista.errors import UserError, reason_of
 from vista.foreign.text import read_json_object
+from vista.foreign.values import integer
 
 SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 _POINTERS = {
@@ -38,6 +40,17 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
     "spqr": ("spqr_quant",),
     "torchao": ("torchao",),
     "vptq": ("vptq",),
+}
+
+
+# More than these no model has.
+_LARGEST: Mapping[str, int] = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 10_000),
+    **dict.fromkeys(("hidden_size", "n_embd", "intermediate_size", "n_inner"), 1_000_000),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads"), 100_000),
+    **dict.fromkeys(("head_dim", "image_size", "patch_size", "projection_dim"), 100_000),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
+    "vocab_size": 100_000_000,
 }
 
 
@@ -88,11 +101,25 @@ def check_checkpoint(folder: Path) -> None:
             refuse_no_weights(path)
     if (folder / "config.json").is_file():
         config = read_json_object(folder / "config.json")
+        _refuse_endless(config, folder / "config.json")
         missing = [name for name in quantisation_packages(config) if not _is_installed(name)]
         if missing:
             raise UserError(
                 f"{folder} is a checkpoint quantised with {_method(config)}, which needs "
                 f"{' and '.join(missing)}: install that, or take the checkpoint in full precision"
+            )
+
+
+def _refuse_endless(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse sizes that no model has: a library would build layers until the memory is full."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _refuse_endless(value, path)
+        size = integer(value)
+        if size is not None and size > _LARGEST.get(key, size):
+            raise UserError(
+                f"{path}: {key} is {shown(value)}, more than any model has; fetch the checkpoint "
+                "again"
             )
 
 
