@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save
 
 from vista.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
 from vista.forecast.overview import forecast
@@ -34,11 +36,21 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
 
 WEIGHTS = b"\x10\0\0\0\0\0\0\0"
 PARTS = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
+SAE_CONFIG = {
+    "architecture": "standard",
+    "d_in": 4,
+    "d_sae": 8,
+    "normalize_activations": "none",
+    "apply_b_dec_to_input": True,
+    "metadata": {"hook_name": "blocks.0.hook_resid_post"},
+}
+SHAPES = {"W_enc": (4, 8), "W_dec": (8, 4), "b_enc": (8,), "b_dec": (4,)}
+SAE_WEIGHTS = save({name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()})
 WHOLE: dict[str, dict[str, Any]] = {
     LANGUAGE: {"config.json": LLM, "model.safetensors": WEIGHTS, "tokenizer.json": {}},
     VISION: {"config.json": VIT, "model.safetensors": WEIGHTS, "preprocessor_config.json": PLAIN},
     MODEL: {"config.json": LLM, "model.safetensors": WEIGHTS, "vocab.txt": b"a\n"},
-    SAE: {"cfg.json": {"d_in": 8}, "sae_weights.safetensors": WEIGHTS},
+    SAE: {"cfg.json": SAE_CONFIG, "sae_weights.safetensors": SAE_WEIGHTS},
     PIPELINE: {"model_index.json": {}, **{f"{part}/config.json": {} for part in PARTS}},
 }
 QUANTISED = {**LLM, "quantization_config": {"quant_method": "bitsandbytes"}}
@@ -87,9 +99,10 @@ def test_a_whole_folder_lacks_nothing(what: str, tmp_path: Path) -> None:
         (VISION, {"config.json": None, "model_index.json": {}}, "holds a pipeline of diffusers"),
         (VISION, {"model.safetensors": POINTER}, "is a Git LFS pointer"),
         (MODEL, {"model.safetensors": POINTER}, "is a Git LFS pointer"),
-        (SAE, {"cfg.json": None}, "has no cfg.json"),
+        (SAE, {"cfg.json": None}, r"cfg\.json is missing"),
         (SAE, {"cfg.json": [1]}, "must hold an object"),
         (SAE, {"sae_weights.safetensors": POINTER}, "is a Git LFS pointer"),
+        (SAE, {"cfg.json": {**SAE_CONFIG, "d_sae": 9}}, r"W_dec is \[8, 4\].*\[9, 4\]"),
         (PIPELINE, {"model_index.json": None}, "has no model_index.json"),
         (PIPELINE, {"unet/model.safetensors": POINTER}, "is a Git LFS pointer"),
         (PIPELINE, {"vae/config.json": None}, "vae is missing: give the whole pipeline"),

@@ -13,7 +13,8 @@ from vista.errors import UserError
 from vista.foreign.chat import chat_template
 from vista.foreign.preprocessor import image_steps, preprocessors, read_preprocessor
 from vista.foreign.text import read_json_object, read_text
-from vista.foreign.weights import SUFFIXES, check_checkpoint, refuse_no_weights
+from vista.foreign.weights import check_checkpoint
+from vista.sae.lens_folder import folder_config
 
 LANGUAGE, VISION, PIPELINE, SAE, MODEL = (
     "folder of the language model",
@@ -76,23 +77,11 @@ def _pipeline(folder: Path) -> None:
         check_checkpoint(folder / part)
 
 
-def _sae(folder: Path) -> None:
-    if not (folder / "cfg.json").is_file():
-        raise UserError(
-            f"{folder} has no cfg.json: give the folder that sae_lens wrote (cfg.json and "
-            "sae_weights.safetensors)"
-        )
-    read_json_object(folder / "cfg.json")
-    for path in sorted(folder.iterdir()):
-        if path.suffix in SUFFIXES and path.is_file():
-            refuse_no_weights(path)
-
-
-_CHECKS: Mapping[str, Callable[[Path], None]] = {
+_CHECKS: Mapping[str, Callable[[Path], object]] = {
     LANGUAGE: _language,
     VISION: _vision,
     PIPELINE: _pipeline,
-    SAE: _sae,
+    SAE: folder_config,
     MODEL: _judge,
 }
 

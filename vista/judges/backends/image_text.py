@@ -17,6 +17,7 @@ from PIL import Image
 
 from vista.errors import UserError
 from vista.foreign.chat import VARIABLES, chat_template, template_error
+from vista.foreign.pixels import to_rgb
 from vista.foreign.pretrained import load_model, load_part, loading
 from vista.judges.backends.placement import on_device
 
@@ -185,7 +186,7 @@ def model_digest(location: str) -> str:
 def _picture(image: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(image)) as picture:
-            return picture.convert("RGB")
+            return to_rgb(picture)
     except Exception as error:  # a decoder that met a damaged file raises anything
         raise UserError(
             "judge: an image cannot be read; check the images of the records"
