@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib
 import json
 import os
@@ -28,13 +27,13 @@ from vista.artifacts import (
     with_options,
 )
 from vista.code import is_fetch, source_digests, stage_code, third_party
+from vista.disk import full_disk
 from vista.errors import UserError
 from vista.gpus import claimed
 from vista.locks import WORK
 from vista.stages import SPLIT, STAGES
 
 USER_ERROR = 2
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,22 +135,12 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"vista {arguments.stage}: {error}", file=sys.stderr)
             return USER_ERROR
         except Exception as error:
-            if not _disk_is_full(error):
+            full = full_disk(error, arguments.manifest)
+            if full is None:
                 raise
-            print(
-                f"vista {arguments.stage}: no space left on the disk of {arguments.manifest}. "
-                "Nothing finished was lost: free some space and run snakemake again.",
-                file=sys.stderr,
-            )
+            print(f"vista {arguments.stage}: {full}", file=sys.stderr)
             return USER_ERROR
     return 0
-
-
-def _disk_is_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _FULL
-    # Rust libraries, safetensors for one, have errors of their own, with the number in the text.
-    return any(f"(os error {number})" in str(error) for number in _FULL)
 
 
 def _order(spec: str) -> str:

@@ -1,10 +1,16 @@
-"""Files that a power cut leaves whole or absent."""
+"""Files that a power cut leaves whole or absent, and disks that are full."""
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LITTLE = 2**20  # bytes; a disk with less to spare counts as full
+_NO_FOLDER = "No usable temporary directory"  # as tempfile begins its error
 
 
 def force_to_disk(path: Path) -> None:
@@ -38,3 +44,77 @@ def write_synced(path: Path, content: bytes, beside: Path) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     force_to_disk(path.parent)
+
+
+def full_disk(error: BaseException, output: Path) -> str | None:
+    """Which disk a job that writes `output` found full, and what helps; None where `error` is of
+    another kind.
+
+    A file that the error names decides. Without one, the free space of the results' disk and of the
+    disk for temporary files does, at the time of asking: the job may have cleaned up by then, so
+    where neither is full both are named, the one with less space first.
+    """
+    if isinstance(error, OSError) and str(error.strerror).startswith(_NO_FOLDER):
+        return (
+            "no folder for temporary files can be written to; set TMPDIR to a folder with free "
+            "space and run snakemake again."
+        )
+    cause = error
+    while not _is_of_full_disk(cause):
+        if cause.__cause__ is None:
+            return None
+        cause = cause.__cause__
+    results, temporary = _existing(output), _temporary_folder()
+    named = cause.filename if isinstance(cause, OSError) else None
+    if isinstance(named, str | bytes | os.PathLike):
+        folder = _existing(Path(os.fsdecode(named)))
+        same = (other for other in (results, temporary) if _device(other) == _device(folder))
+        full = [next(same, folder)]
+    elif _device(results) == _device(temporary):
+        full = [results]
+    else:
+        folders = sorted([results, temporary], key=_free_bytes)
+        full = [folder for folder in folders if _free_bytes(folder) < _LITTLE] or folders
+    names = {temporary: f"{temporary}, where temporary files go", results: str(output)}
+    places = [names.get(folder, str(folder)) for folder in full]
+    quota = " or your quota there" if getattr(cause, "errno", None) == errno.EDQUOT else ""
+    elsewhere = ", or set TMPDIR to a folder on another disk," if temporary in full else ""
+    return (
+        f"no space left on the disk of {', or on that of '.join(places)}{quota}. Nothing finished "
+        f"was lost: free some space{elsewhere} and run snakemake again."
+    )
+
+
+def _is_of_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    # Rust libraries, safetensors for one, have errors of their own, with the number in the text.
+    return any(f"(os error {number})" in str(error) for number in _FULL)
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder of `path` that is there."""
+    folder = path.absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError:  # tempfile tries to write a file there, for which it may be too full
+        return Path(os.environ.get("TMPDIR") or "/tmp").absolute()
+
+
+def _device(folder: Path) -> int:
+    return folder.stat().st_dev if folder.exists() else -1
+
+
+def _free_bytes(folder: Path) -> int:
+    """Bytes that a user may still write; none where no further file may be made."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return 0
+    return 0 if disk.f_files and not disk.f_favail else disk.f_bavail * disk.f_frsize

@@ -166,6 +166,21 @@ def mutated_json(rng: random.Random, value: Any) -> str:
     return json.dumps(value).replace(f'"{_AGAIN}', '"')
 
 
+def damaged_files(content: bytes, name: str) -> Iterator[bytes]:
+    """FUZZ damaged copies of a file, the same ones in every run: its bytes, or where it is JSON,
+    two times of three its values and keys."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    for number in range(FUZZ):
+        rng = random.Random(f"{name} {number}")
+        if value is not None and number % 3:
+            yield mutated_json(rng, value).encode()
+        else:
+            yield mutated_bytes(rng, content)
+
+
 def places(value: Any) -> list[tuple[Any, ...]]:
     """The paths of all values in `value`, its own, (), first."""
     found: list[tuple[Any, ...]] = [()]

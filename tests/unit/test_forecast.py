@@ -20,6 +20,7 @@ from vista.config.published import LLM_CONFIGS, SAE_BYTES, VISION, is_gated
 from vista.forecast import formulas
 from vista.forecast.formulas import Device, Dictionaries
 from vista.forecast.jobs import Jobs
+from vista.forecast.model_shapes import language_shape, vision_shape
 from vista.forecast.need import Need
 from vista.forecast.overview import (
     Forecast,
@@ -30,7 +31,7 @@ from vista.forecast.overview import (
     render,
     size,
 )
-from vista.forecast.shapes import Shapes, language_shape, vision_shape, width_of
+from vista.forecast.shapes import Shapes, width_of
 from vista.node import Node
 from vista.plan import Plan, load_plan
 from vista.stages import STAGES

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "gc": {"artifacts", "errors", "forecast", "locks", "plan", "stages"},
     "forecast": {*BASE, "node", "plan", "sae"},
     "cli": {
-        *("artifacts", "code", "config", "errors", "explain", "locks"),
+        *("artifacts", "code", "config", "disk", "errors", "explain", "locks"),
         *("forecast", "gc", "gpus", "plan", "report", "stages", "store"),
     },
     "fetch": BASE,

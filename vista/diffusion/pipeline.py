@@ -8,7 +8,6 @@ Legend: b prompt, t token, d width of the text encoder, h and w rows and columns
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,9 @@ from torch import Tensor
 from vista.config.pipeline import PipelineSettings
 from vista.device import find_device
 from vista.errors import UserError
+from vista.foreign.pretrained import loading
+from vista.foreign.text import read_json_object
+from vista.foreign.weights import check_checkpoint
 from vista.progress import progress
 
 PARTS = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
@@ -173,14 +175,16 @@ def load_pipeline(folder: Path, settings: PipelineSettings, layer: int) -> TextT
     _refuse_others(folder)
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging
-    from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     device = find_device(settings.device)
-    try:
+    with loading(
+        f"{folder}: could not be loaded as a Stable Diffusion pipeline",
+        "a save_pretrained folder with safetensors weights",
+    ):
         loader: Any = StableDiffusionPipeline
         pipeline = loader.from_pretrained(
             str(folder),
@@ -193,17 +197,17 @@ def load_pipeline(folder: Path, settings: PipelineSettings, layer: int) -> TextT
             local_files_only=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{folder}: could not be loaded as a Stable Diffusion pipeline ({reason}); expected a "
-            "save_pretrained folder with safetensors weights"
-        ) from error
     reads, has = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
     if reads != has:
         raise UserError(
             f"{folder}: the denoiser reads {reads} channels of images with {has}, as one for "
             "inpainting does; choose a text-to-image pipeline"
+        )
+    side = pipeline.unet.config.sample_size
+    if not isinstance(side, int) or side < 1:
+        raise UserError(
+            f"{folder / 'unet'}: config.json has sample_size {side!r}, expected the side of square "
+            "latents"
         )
     pipeline.set_progress_bar_config(disable=True)
     return TextToImage(pipeline.to(device), settings, layer)
@@ -212,11 +216,10 @@ def load_pipeline(folder: Path, settings: PipelineSettings, layer: int) -> TextT
 def _refuse_others(folder: Path) -> None:
     """Refuse a folder that holds no pipeline, and parts that only code of its own could load."""
     path = folder / INDEX
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        libraries = {name: each[0] for name, each in index.items() if isinstance(each, list)}
-    except (OSError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{path}: not the index of a diffusers pipeline ({error})") from error
+    index = read_json_object(path)
+    libraries = {
+        name: entry[0] for name, entry in index.items() if isinstance(entry, list) and entry
+    }
     for part in PARTS:
         if libraries.get(part) is None:
             what = part.replace("_", " ")
@@ -237,3 +240,4 @@ def _refuse_others(folder: Path) -> None:
     for part in PARTS:
         if not (folder / part).is_dir():
             raise UserError(f"{folder / part} is missing; give the whole pipeline")
+        check_checkpoint(folder / part)

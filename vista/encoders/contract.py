@@ -6,6 +6,7 @@ Legend of shape suffixes: b image, p patch token (row-major), t token (prefix an
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vista.device import find_device
-from vista.encoders.preprocessing import Preprocessing, read_preprocessor, square
+from vista.encoders.preprocessing import Preprocessing, square
 from vista.encoders.registry import family_of, load_family
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
+from vista.foreign.preprocessor import read_preprocessor
+from vista.foreign.pretrained import load_model, load_part, loading
 
 # What towers call the token that stands for the whole image; where there is one it comes first,
 # before registers.
@@ -60,6 +63,16 @@ class VisionEncoder:
         self.resample = self._preprocessing.resample
         self.mean_colour = self._preprocessing.mean_colour
         side = self.size // self.patch
+        if side == 0:
+            raise UserError(
+                f"vision encoder: its images of {self.size} px are smaller than a patch of "
+                f"{self.patch} px; correct size in its preprocessor_config.json"
+            )
+        if getattr(config, "num_channels", 3) != 3:
+            raise UserError(
+                f"vision encoder: config.json has num_channels {config.num_channels!r}, expected 3 "
+                "colours; take another checkpoint"
+            )
         self.grid = (side, side)
         self._patches = side * side
         self.prefix_tokens = (
@@ -103,8 +116,8 @@ class VisionEncoder:
 
         Raises:
             ValueError: an image has another size.
-            UserError: the tokens are not the prefix tokens and the patches of the grid, or the
-                model refuses images of this size.
+            UserError: the tokens are not the prefix tokens and the patches of the grid, or no
+                finite numbers, or the model refuses images of this size.
         """
         if images_bhwc.shape[1:] != (self.size, self.size, 3):
             raise ValueError(
@@ -121,10 +134,12 @@ class VisionEncoder:
         handle = self._block.register_forward_hook(catch)
         try:
             self.model(**self._inputs(pixels, self.patch), **self._extra)
-        except ValueError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a model of a config that cannot be meant raises anything
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model refuses images "
-                f"of {self.size} px ({str(error).splitlines()[0]})"
+                f"of {self.size} px ({reason_of(error)})"
             ) from error
         finally:
             handle.remove()
@@ -138,7 +153,13 @@ class VisionEncoder:
             )
         if self._norm is not None:
             tokens_btd = self._norm(tokens_btd)
-        return tokens_btd[:, self._kept].float()
+        tokens_bpd: Tensor = tokens_btd[:, self._kept].float()
+        if not tokens_bpd.isfinite().all():
+            raise UserError(
+                f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
+                "that are no finite numbers; set dtype: float32, or check its config.json"
+            )
+        return tokens_bpd
 
 
 def load_encoder(
@@ -154,7 +175,8 @@ def load_encoder(
     """Load a vision encoder from a `save_pretrained` folder.
 
     Args:
-        folder: config, safetensors weights and preprocessor_config.json.
+        folder: config, safetensors weights and preprocessor_config.json (or, as transformers 5
+            writes it, processor_config.json).
         family: one of `vista.config.encoders.family_names()`.
         layer: block whose output is read, counted from 0; negative counts from the last.
         final_norm: apply the norm that the family's `last_hidden_state` has.
@@ -164,10 +186,9 @@ def load_encoder(
         tokens: what `encode` returns: the patches, or the class token.
 
     Raises:
-        UserError: nothing there, another family, weights missing, no preprocessor file, no such
-            device, or no class token.
+        UserError: nothing there, another family, weights missing or none, no settings of an image
+            processor or nonsense in them, no such device, or no class token.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel
     from transformers.utils.logging import disable_progress_bar
 
@@ -175,10 +196,12 @@ def load_encoder(
     parts = load_family(family)
     place = find_device(device)
     preprocessor = read_preprocessor(folder)
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    with loading(
+        f"vision encoder {folder}: could not be loaded",
+        "a save_pretrained folder with safetensors weights",
+    ):
         # The config first: a wrong family is told before gigabytes are read.
-        config = AutoConfig.from_pretrained(str(folder), **local)
+        config = load_part(AutoConfig, folder)
         found = str(config.model_type)
         other = parts.model_types and found not in parts.model_types
         # "vit" takes any model type, but not a model that is called with other inputs.
@@ -187,28 +210,16 @@ def load_encoder(
                 f"vision encoder {folder}: it is a {found} model, not of {family!r}; "
                 f"set family: {family_of(found)}"
             )
-        model, report = AutoModel.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            output_loading_info=True,
-            **local,
+        model, missing = load_model(AutoModel, folder, config=config, dtype=getattr(torch, dtype))
+        _refuse_missing(folder, model, parts.tower(model), missing)
+        return VisionEncoder(
+            family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"vision encoder {folder}: could not be loaded ({str(error).splitlines()[0]}); "
-            "expected a save_pretrained folder with safetensors weights"
-        ) from error
-    _refuse_missing(folder, model, parts.tower(model), report["missing_keys"])
-    return VisionEncoder(
-        family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens
-    )
 
 
-def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Any) -> None:
-    # transformers fills what a file lacks with random numbers, and only warns. A pooler, a head or
-    # a mask token takes no part in patch tokens, and real checkpoints do lack them.
+def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Sequence[str]) -> None:
+    # A pooler, a head or a mask token takes no part in patch tokens, and real checkpoints do lack
+    # them.
     own = {id(parameter) for parameter in tower.parameters()}
     lacking = sorted(
         name

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from vista.config.published import is_gated
 from vista.errors import UserError
+from vista.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
 from vista.forecast.shapes import Shapes
+from vista.foreign.weights import SUFFIXES, refuse_no_weights
 from vista.node import Node
 from vista.sae.releases import release_entry
 
+_MODELS = {"llm": LANGUAGE, "encoder": VISION, "pipeline": PIPELINE}
+_JUDGES = ("embedding", "vlm")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -24,37 +28,66 @@ def missing(shapes: Shapes) -> list[str]:
     The token of the hub is only looked for: its value goes nowhere.
     """
     todo = [node for node in shapes.nodes if not shapes.done(node)]
+    folders = dict.fromkeys(folder for node in todo for folder in _folders(node))
     lines = [
-        line for node in todo for line in (*_files(node), *_repository(node), *_downloads(node))
+        *(
+            line
+            for name in dict.fromkeys(name for node in todo for name in node.files)
+            for line in _file(Path(name))
+        ),
+        *(line for what, folder in folders for line in _folder(what, Path(folder))),
+        *(line for node in todo for line in (*_repository(node), *_downloads(node))),
     ]
     return list(dict.fromkeys(lines))
 
 
-def _files(node: Node) -> Iterator[str]:
-    for name in node.files:
-        if not Path(name).is_file():
-            yield f"file {name} is not there: put it there, or correct its path in the config."
-    for what, folder in _folders(node):
-        if folder is not None and not Path(folder).is_dir():
-            yield f"{what} {folder} is not there: put it there, or correct its path in the config."
+def _file(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        yield f"file {path} is not there: put it there, or correct its path in the config."
+    elif path.suffix in SUFFIXES:
+        try:
+            refuse_no_weights(path)
+        except UserError as error:
+            yield f"{error}."
 
 
-def _folders(node: Node) -> Iterator[tuple[str, str | None]]:
+def _folder(what: str, folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        yield f"{what} {folder} is not there: put it there, or correct its path in the config."
+    else:
+        yield from problems(what, folder)
+
+
+def _folders(node: Node) -> Iterator[tuple[str, str]]:
     """The user's folders that a job reads."""
-    own: Any = node.settings
-    if node.stage == "records" and not own.get("fetch"):
-        yield "folder of images", own.get("images")
-        if own.get("kind") == "folder" and Path(own["images"]).is_dir():
-            for below in (own["splits"] or {}).values():
-                yield "folder of images", f"{own['images']}/{below}"
-    models = {"llm": "language model", "encoder": "vision encoder", "pipeline": "pipeline"}
-    for key, what in models.items():
-        if isinstance(own.get(key), dict):
-            yield f"folder of the {what}", own[key]["source"].get("path")
+    settings: Any = node.settings
+    named: list[tuple[str, str | None]] = []
+    if node.stage == "records" and not settings.get("fetch"):
+        named.append(("folder of images", settings.get("images")))
+        if settings.get("kind") == "folder" and Path(settings["images"]).is_dir():
+            below = (settings["splits"] or {}).values()
+            named += [("folder of images", f"{settings['images']}/{name}") for name in below]
+    for key, what in _MODELS.items():
+        if isinstance(settings.get(key), dict):
+            named.append((what, settings[key]["source"].get("path")))
+    named += [(MODEL, path) for path in _judges(settings)]
     if node.stage == "import_sae":
-        yield "folder of the SAE", own["sae"].get("path")
+        # A copy of a release has folders of its settings below.
+        what = SAE if settings["sae"].get("release") is None else "copy of the release"
+        named.append((what, settings["sae"].get("path")))
     if node.stage == "import_labels":
-        yield "folder of labels", own["labels"].get("path")
+        named.append(("folder of labels", settings["labels"].get("path")))
+    return ((what, folder) for what, folder in named if folder is not None)
+
+
+def _judges(settings: Any) -> Iterator[str]:
+    """The folders of judges' models, wherever the judges stand in a stage's settings."""
+    if isinstance(settings, Mapping):
+        source = settings.get("source")
+        if settings.get("kind") in _JUDGES and isinstance(source, Mapping) and source.get("path"):
+            yield str(source["path"])
+        for value in settings.values():
+            yield from _judges(value)
 
 
 def _repository(node: Node) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -21,119 +20,20 @@ from vista.config.published import (
     Rows,
     VisionShape,
 )
+from vista.forecast.model_shapes import (
+    LanguageShape,
+    first_size,
+    language_shape,
+    read_config,
+    vision_shape,
+    vit_parameters,
+)
 from vista.node import Node
 
 # Words of the drawn world's corpus, all lower case: what a stand-in's vocabulary comes to.
 STANDIN_VOCABULARY = 100
 # Tokens of a drawn scene's longest caption of one object, and its end.
 STANDIN_PROMPT = 16
-
-
-@dataclass(frozen=True)
-class LanguageShape:
-    """Sizes of a decoder. `loaded` counts the parameters of other parts that come with it too."""
-
-    d_model: int
-    blocks: int
-    d_mlp: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    tied: bool
-    gated_mlp: bool
-    eager: bool
-    positions: int = 0
-    other_parts: float = 0.0
-
-    @property
-    def block_parameters(self) -> float:
-        """Attention, MLP and norms of all blocks."""
-        attention = 2 * self.d_model * self.head_dim * (self.heads + self.kv_heads)
-        mlp = (3 if self.gated_mlp else 2) * self.d_model * self.d_mlp
-        return float(self.blocks * (attention + mlp + 4 * self.d_model))
-
-    @property
-    def parameters(self) -> float:
-        """The blocks, the last norm, embeddings and head."""
-        tables = self.vocabulary * (1 if self.tied else 2) + self.positions
-        return self.block_parameters + self.d_model * (tables + 1)
-
-    @property
-    def loaded(self) -> float:
-        """All parameters that are loaded."""
-        return self.parameters + self.other_parts
-
-
-def language_shape(config: Mapping[str, Any]) -> LanguageShape | None:
-    """Return the sizes that a config.json gives; None where it lacks one.
-
-    Gemma 2 computes its attention scores in full, since the fused way cannot cap them.
-    """
-    text: Mapping[str, Any] = config.get("text_config") or config
-    d_model = text.get("hidden_size") or text.get("n_embd")
-    blocks = text.get("num_hidden_layers") or text.get("n_layer")
-    heads = text.get("num_attention_heads") or text.get("n_head")
-    vocabulary = text.get("vocab_size")
-    if not (d_model and blocks and heads and vocabulary):
-        return None
-    kind = str(config.get("model_type"))
-    plain = kind in ("gpt2", "gpt_neox")
-    return LanguageShape(
-        d_model=d_model,
-        blocks=blocks,
-        d_mlp=text.get("intermediate_size") or text.get("n_inner") or 4 * d_model,
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        head_dim=text.get("head_dim") or d_model // heads,
-        vocabulary=vocabulary,
-        tied=bool(text.get("tie_word_embeddings", kind.startswith(("gpt2", "gemma")))),
-        gated_mlp=not plain,
-        eager=kind == "gemma2",
-        positions=text.get("n_positions") or 0,
-        other_parts=_vision_part(config.get("vision_config")),
-    )
-
-
-def _vision_part(config: Mapping[str, Any] | None) -> float:
-    if not config or not config.get("hidden_size"):
-        return 0.0
-    return _vit_parameters(
-        config["hidden_size"], config.get("num_hidden_layers", 0), config.get("intermediate_size")
-    )
-
-
-def _vit_parameters(d: int, blocks: int, d_mlp: int | None) -> float:
-    """Attention and MLP of a ViT's blocks; embeddings and norms are below 1 % of them."""
-    return float(blocks * (4 * d * d + 2 * d * (d_mlp or 4 * d)))
-
-
-def vision_shape(folder: Path) -> VisionShape | None:
-    """Return the sizes of a checkpoint's folder; None where its config.json lacks one."""
-    config = _json(folder / "config.json")
-    vision = config.get("vision_config") or config
-    d, blocks, patch = (vision.get(k) for k in ("hidden_size", "num_hidden_layers", "patch_size"))
-    size = _input_size(_json(folder / "preprocessor_config.json")) or vision.get("image_size")
-    if not (d and blocks and patch and size):
-        return None
-    parameters = _vit_parameters(d, blocks, vision.get("intermediate_size"))
-    text = config.get("text_config") or {}
-    beside = _vision_part(text) + text.get("vocab_size", 0) * text.get("hidden_size", 0)
-    kind = str(config.get("model_type"))
-    prefix = 0 if kind.startswith(("siglip", "ijepa")) else 1 + vision.get("num_register_tokens", 0)
-    return VisionShape(parameters, parameters + beside, d, blocks, (size // patch) ** 2, prefix)
-
-
-def _input_size(preprocessor: Mapping[str, Any]) -> int | None:
-    """The side of the square that the preprocessor crops or resizes to, as the encoders read it."""
-    keys = ("crop_size", "size") if preprocessor.get("do_center_crop") else ("size",)
-    for key in keys:
-        size = preprocessor.get(key)
-        if isinstance(size, Mapping):
-            size = size.get("height") or size.get("shortest_edge")
-        if size:
-            return int(size)
-    return None
 
 
 @dataclass(frozen=True)
@@ -223,7 +123,7 @@ class Shapes:
         )
 
     def _llm_at(self, folder: Path) -> LanguageShape | None:
-        return language_shape(_json(folder / "config.json"))
+        return language_shape(read_config(folder / "config.json"))
 
     def vision(self, node: Node) -> VisionShape | None:
         """The encoder of `features`, of `fetch_model` or of `train_encoder`; of
@@ -262,7 +162,7 @@ class Shapes:
         """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
         made, source = one(node, "pipeline"), node.settings["pipeline"]["source"]
         if made is None:
-            text = _json(Path(source["path"]) / "text_encoder" / "config.json")
+            text = read_config(Path(source["path"]) / "text_encoder" / "config.json")
         else:
             width = made.settings["recipe"]["text_width"]
             text = {
@@ -272,17 +172,17 @@ class Shapes:
                 "max_position_embeddings": STANDIN_PROMPT,
             }
         keys = ("hidden_size", "num_hidden_layers", "max_position_embeddings")
-        d, blocks, tokens = (_int(text.get(key)) for key in keys)
+        d, blocks, tokens = (first_size(text, key) for key in keys)
         if not (d and blocks and tokens):
             return None
-        parameters = _vit_parameters(d, blocks, _int(text.get("intermediate_size")))
+        parameters = vit_parameters(d, blocks, first_size(text, "intermediate_size"))
         return VisionShape(parameters, parameters, d, blocks, tokens, 1)
 
     def _vision_from(self, source: Node) -> VisionShape | None:
         own = source.settings
         if source.stage == "train_encoder":
             d, blocks = own["d_vision"], own["n_blocks"]
-            parameters = _vit_parameters(d, blocks, None)
+            parameters = vit_parameters(d, blocks, None)
             prefix = 0 if own["family"] == "siglip" else 1
             patches = (own["image_size"] // own["patch"]) ** 2
             # CLIP and SigLIP come with a text part of like size.
@@ -294,13 +194,13 @@ class Shapes:
     def d_sae(self, node: Node) -> int | None:
         """Latents of an `import_sae`: counted if it is there, else by settings or its id."""
         if self.done(node):
-            return _int(_json(self.results / node.path / "sae.json").get("d_sae"))
+            return first_size(read_config(self.results / node.path / "sae.json"), "d_sae")
         trained = one(node, "train_sae")
         if trained is not None:
-            return _int(trained.settings["sae"]["d_sae"])
+            return first_size(trained.settings["sae"], "d_sae")
         own = node.settings["sae"]
         if own.get("release") is None:
-            return _int(_json(Path(own["path"]) / "cfg.json").get("d_sae"))
+            return first_size(read_config(Path(own["path"]) / "cfg.json"), "d_sae")
         return width_of(str(own["sae_id"]), self.d_model(node))
 
     def d_model(self, node: Node) -> int | None:
@@ -405,16 +305,3 @@ def _name(source: Any) -> str:
     if isinstance(source, Mapping):
         return str(source.get("instances") or source.get("captions"))
     return str(source)
-
-
-def _int(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty where there is none to read: a forecast fails over nothing."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -8,16 +8,20 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shown  # cuts long values
 from typing import Any
+from zipfile import ZipFile
 
 from vista.errors import UserError, reason_of
 from vista.foreign.text import read_json_object
+from vista.foreign.values import integer
 
 SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 _POINTERS = {
     b"version https://git-lfs": ("a Git LFS pointer", "run `git lfs pull` in its repository"),
     b"/annex/objects/": ("a git-annex pointer", "run `git annex get` in its repository"),
 }
+_ARCHIVE, _FOLDER = b"PK", 0x10  # the first bytes of a zip; an attribute in its index
 _PAGE = (b"<!doctype html", b"<html", b"<?xml")
 # Method in a config's quantization_config -> modules that transformers imports for it.
 _PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -39,8 +43,20 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# More than these no model has.
+_LARGEST: Mapping[str, int] = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 10_000),
+    **dict.fromkeys(("hidden_size", "n_embd", "intermediate_size", "n_inner"), 1_000_000),
+    **dict.fromkeys(("num_attention_heads", "n_head", "num_key_value_heads"), 100_000),
+    **dict.fromkeys(("head_dim", "image_size", "patch_size", "projection_dim"), 100_000),
+    **dict.fromkeys(("max_position_embeddings", "n_positions"), 1_000_000_000),
+    "vocab_size": 100_000_000,
+}
+
+
 def refuse_no_weights(path: Path) -> None:
-    """Raise UserError where a file of weights is a pointer, a web page, or empty."""
+    """Raise UserError where a file of weights is a pointer, a web page, empty, or an archive that
+    torch would read wrongly."""
     try:
         with path.open("rb") as file:
             start = file.read(512).lstrip()
@@ -55,6 +71,23 @@ def refuse_no_weights(path: Path) -> None:
         raise UserError(
             f"{path} is a web page, not the weights: fetch it again, by its own address"
         )
+    if start.startswith(_ARCHIVE) and _has_unread_record(path):
+        raise UserError(f"{path} is damaged: fetch it again")
+
+
+def _has_unread_record(path: Path) -> bool:
+    """Whether a zip archive has content that its index calls a folder, or empty: torch.load takes
+    memory that nobody wrote for such a record, without an error.
+    """
+    try:
+        with ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception:  # told by the library that loads the file
+        return False
+    return any(
+        entry.file_size and (entry.external_attr & _FOLDER or not entry.compress_size)
+        for entry in entries
+    )
 
 
 def check_checkpoint(folder: Path) -> None:
@@ -68,11 +101,25 @@ def check_checkpoint(folder: Path) -> None:
             refuse_no_weights(path)
     if (folder / "config.json").is_file():
         config = read_json_object(folder / "config.json")
+        _refuse_endless(config, folder / "config.json")
         missing = [name for name in quantisation_packages(config) if not _is_installed(name)]
         if missing:
             raise UserError(
                 f"{folder} is a checkpoint quantised with {_method(config)}, which needs "
                 f"{' and '.join(missing)}: install that, or take the checkpoint in full precision"
+            )
+
+
+def _refuse_endless(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse sizes that no model has: a library would build layers until the memory is full."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _refuse_endless(value, path)
+        size = integer(value)
+        if size is not None and size > _LARGEST.get(key, size):
+            raise UserError(
+                f"{path}: {key} is {shown(value)}, more than any model has; fetch the checkpoint "
+                "again"
             )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from vista.device import find_device
 from vista.errors import UserError
+from vista.foreign.pretrained import load_model, load_part, loading
 
 # What multimodal checkpoints (Gemma 3 from 4B on) carry beside the text decoder. Visual tokens come
 # from our own projector here, so these would only fill memory.
@@ -29,10 +30,10 @@ def load_checkpoint(
     Arguments as in `LanguageModel.load`. A multimodal checkpoint gives its text decoder.
 
     Raises:
-        UserError: nothing there, no safetensors weights, some weights missing, no known causal
-            language model, a device that is not there, or too little memory on the devices.
+        UserError: nothing there, no safetensors weights, some weights missing or of another shape,
+            no known causal language model, a package for quantised weights missing, a device that
+            is not there, or too little memory on the devices.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -47,34 +48,18 @@ def load_checkpoint(
             spread["max_memory"] = {
                 int(name) if name.isdigit() else name: size for name, size in max_memory.items()
             }
-    try:
-        # Only the fetch rules may use the network. Left out, trust_remote_code would be asked for
-        # on the terminal.
-        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
+    with loading(
+        f"language model {folder}: could not be loaded as a causal language model",
+        "a save_pretrained folder with a tokenizer and safetensors weights",
+    ):
+        tokenizer = load_part(AutoTokenizer, folder)
+        tokenizer(["a text"])  # settings that cannot be meant are told here, not in the middle
         # The attention implementation is left to the model: Gemma 2 picks the eager one, since
         # the fused one cannot cap the attention logits.
-        loader: Any = AutoModelForCausalLM
-        model, loading = loader.from_pretrained(
-            str(folder),
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,  # no pickle
-            output_loading_info=True,
-            **local,
-            **spread,
+        model, missing = load_model(
+            AutoModelForCausalLM, folder, dtype=getattr(torch, dtype), **spread
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"language model {folder}: could not be loaded as a causal language model "
-            f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a "
-            "tokenizer and safetensors weights"
-        ) from error
-    # Transformers fills missing weights with random numbers and only warns.
-    missing = [
-        name
-        for name in sorted(loading["missing_keys"])
-        if not set(VISION_PARTS) & set(name.split("."))
-    ]
+    missing = [name for name in missing if not set(VISION_PARTS) & set(name.split("."))]
     if missing:
         raise UserError(
             f"language model {folder}: {len(missing)} weights are missing (first: {missing[0]}); "

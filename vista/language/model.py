@@ -30,6 +30,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vista.config.language import Placement
 from vista.errors import UserError
+from vista.foreign.values import integer
 from vista.language.checkpoint import load_checkpoint
 from vista.language.prompt import Batch, QuestionAnswer, build_batch, opening_ids, prompt_ids
 
@@ -101,6 +102,11 @@ class LanguageModel:
         config = model.config.get_text_config()
         self.d_model = int(config.hidden_size)
         self.n_blocks = int(config.num_hidden_layers)
+        if self.n_blocks < 1:
+            raise UserError(
+                f"language model: config.json has num_hidden_layers {self.n_blocks}, expected 1 or "
+                "more; fetch the checkpoint again"
+            )
         self.blocks = find_blocks(model, self.n_blocks)
         self.eos_ids = _eos_ids(model, tokenizer)
 
@@ -158,8 +164,13 @@ class LanguageModel:
         n_visual: int,
         max_length: int,
     ) -> Batch:
-        """`build_batch` with this model's tokenizer and placement; on the CPU."""
-        return build_batch(self.tokenizer, turns_per_sample, n_visual, max_length, self.placement)
+        """`build_batch` with this model's tokenizer and placement; on the CPU.
+
+        Raises UserError as that does, and where a token has no row in the model's embedding.
+        """
+        batch = build_batch(self.tokenizer, turns_per_sample, n_visual, max_length, self.placement)
+        self._check_ids(max(batch.input_ids.flatten().tolist(), default=0))
+        return batch
 
     def embed(self, input_ids_bt: Tensor) -> Tensor:
         """The residual stream entering block 0 for plain text, [b, t, d], model scale included."""
@@ -253,6 +264,7 @@ class LanguageModel:
         encoded = [
             prompt_ids(self.tokenizer, prompt, n_visual, self.placement) for prompt in prompts
         ]
+        self._check_ids(max((max(ids, default=0) for ids in encoded), default=0))
         answers = [""] * len(prompts)
         if edits and (len({len(ids) for ids in encoded}) > 1 or len(prompts) > batch_size):
             raise ValueError("edits need prompts of one length that fit into one batch")
@@ -349,6 +361,14 @@ class LanguageModel:
 
         return cast(RemovableHandle, head.register_forward_pre_hook(narrow))
 
+    def _check_ids(self, largest: int) -> None:
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if largest >= rows:
+            raise UserError(
+                f"language model: its tokenizer gives token {largest}, but its embedding has "
+                f"{rows} rows; give the tokenizer that belongs to the model"
+            )
+
     def _check_layers(self, layers: set[int], stop_after: int | None) -> None:
         wrong = sorted(layer for layer in layers if not 0 <= layer < self.n_blocks)
         if wrong:
@@ -382,7 +402,15 @@ def _removed(handles: Sequence[RemovableHandle]) -> Iterator[None]:
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every id that ends an answer: instruction-tuned models have an end of turn beside EOS."""
     declared = getattr(model.generation_config, "eos_token_id", None)
-    ids = [declared] if isinstance(declared, int) else list(declared or [])
+    values = list(declared) if isinstance(declared, list | tuple) else [declared]
     if tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
-    return frozenset(ids)
+        values.append(tokenizer.eos_token_id)
+    ids = [integer(value) for value in values if value is not None]
+    rows = model.get_input_embeddings().weight.shape[0]
+    ends = frozenset(token for token in ids if token is not None and 0 <= token < rows)
+    if len(ends) < len(set(ids)):
+        raise UserError(
+            f"language model: its generation_config.json has eos_token_id {declared!r}, expected "
+            "the id of a token or a list of them"
+        )
+    return ends

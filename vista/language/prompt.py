@@ -24,21 +24,14 @@ from torch import Tensor
 
 from vista.config.language import Placement
 from vista.errors import UserError
+from vista.language.template import MARK, check_answer, check_question, render
 
 IGNORED = -100  # torch's own default for labels that carry no loss
-
-# Stands for a message where only the template's own text around it is wanted.
-_MARK = "<<message-stands-here>>"
 
 _REWRITES = (
     "chat template of the tokenizer: a later turn rewrites an earlier one, so answers cannot be "
     "told from questions; give a template that only appends"
 )
-
-# What some templates read beside the messages. Reasoning is off, so that nothing stands between
-# the question and the answer that is learnt (Qwen 3). The date is Llama 3.1's own default: without
-# it Llama 3.2 writes today's date into the prompt, and the same run would not give the same bytes.
-_TEMPLATE_VARIABLES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
 class QuestionAnswer(Protocol):
@@ -120,8 +113,8 @@ def build_batch(
         placement: where the visual tokens stand.
 
     Raises:
-        UserError: max_length leaves no room for text, or the chat template cannot be split into
-            turns.
+        UserError: max_length leaves no room for text, or the chat template fails, cannot be split
+            into turns, or does not write every question and answer as it was given.
     """
     opening, formatted = _opening(tokenizer, placement)
     head = opening + [_filler(tokenizer)] * n_visual
@@ -160,7 +153,8 @@ def prompt_ids(
 ) -> list[int]:
     """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
     opening, formatted = _opening(tokenizer, placement)
-    asked = _without(formatted, _render(tokenizer, [question]))
+    asked = _without(formatted, render(tokenizer, [question]))
+    check_question(asked, question)
     return opening + [_filler(tokenizer)] * n_visual + _tokens(tokenizer, [asked])[0]
 
 
@@ -176,12 +170,14 @@ def opening_ids(tokenizer: Any, placement: Placement = "after_bos") -> list[int]
 def _opening(tokenizer: Any, placement: Placement) -> tuple[list[int], str]:
     """The ids before the image, and the formatted text that they stand for (with any BOS)."""
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    rendered = _render(tokenizer, [_MARK])
+    rendered = render(tokenizer, [MARK])
     written = tokenizer.bos_token or ""
-    formatted = written if rendered.startswith(written) else ""
+    # White space that a template writes before BOS would stand between two of them.
+    blank = rendered[: len(rendered) - len(rendered.lstrip())]
+    formatted = next((bos for bos in (written, blank + written) if rendered.startswith(bos)), "")
     if placement == "after_bos":
         return bos, formatted
-    before, *rest = rendered.split(_MARK)
+    before, *rest = rendered.split(MARK)
     if len(rest) != 1:
         raise UserError(
             "placement: in_question needs a chat template that writes the first question once; "
@@ -218,16 +214,18 @@ def _segments(
     dialogue: list[str] = []
     for turn in turns:
         dialogue.append(turn.question)
-        asked = _render(tokenizer, dialogue)
+        asked = render(tokenizer, dialogue)
         if asked.startswith(done):
             question = between + asked[len(done) :]
         else:
             question = _after_answer(tokenizer, dialogue)
         dialogue.append(turn.answer)
-        answered = _render(tokenizer, dialogue)
+        answered = render(tokenizer, dialogue)
         answer = _without(asked, answered)
         # Line breaks that a template puts after its end-of-turn token are not part of an answer.
         between = answer[len(answer.rstrip()) :]
+        check_question(question, turn.question)
+        check_answer(answer, turn.answer)
         segments += [(question, False), (answer.rstrip(), True)]
         done = answered
     if segments:
@@ -242,32 +240,12 @@ def _after_answer(tokenizer: Any, dialogue: Sequence[str]) -> str:
     with its reasoning: a sample keeps every answer as it was given.
     """
     *before, answer, question = dialogue
-    marked = [*before, answer.rstrip() + _MARK]
-    ended = _render(tokenizer, marked).rpartition(_MARK)
-    asked = _render(tokenizer, [*marked, question]).partition(_MARK)
+    marked = [*before, answer.rstrip() + MARK]
+    ended = render(tokenizer, marked).rpartition(MARK)
+    asked = render(tokenizer, [*marked, question]).partition(MARK)
     if not (ended[1] and asked[1]):
         raise UserError(_REWRITES)
     return _without(ended[2].rstrip(), asked[2])
-
-
-def _render(tokenizer: Any, dialogue: Sequence[str]) -> str:
-    """A dialogue (question, answer, question, ...) as text, up to where the next answer begins."""
-    asks = len(dialogue) % 2 == 1
-    if tokenizer.chat_template is None:
-        end = tokenizer.eos_token or ""
-        return "".join(
-            f"{part}{end}\n" if i % 2 else f"{part}\n" for i, part in enumerate(dialogue)
-        )
-    messages = [
-        {"role": "assistant" if i % 2 else "user", "content": part}
-        for i, part in enumerate(dialogue)
-    ]
-    return cast(
-        str,
-        tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=asks, **_TEMPLATE_VARIABLES
-        ),
-    )
 
 
 def _without(beginning: str, text: str) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vista.artifacts import canonical_json
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 WEIGHTS = "projector.safetensors"
 CONFIG = "projector.json"
@@ -92,8 +92,8 @@ def load_projector(folder: Path, *, d_vision: int, d_model: int) -> Projector:
             raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{folder / CONFIG}: not the config of a projector ({error!r}); train or import it "
-            "again"
+            f"{folder / CONFIG}: not the config of a projector ({reason_of(error)}); train or "
+            "import it again"
         ) from error
     for name, expected in (("d_vision", d_vision), ("d_model", d_model)):
         if shape[name] != expected:
@@ -107,6 +107,6 @@ def load_projector(folder: Path, *, d_vision: int, d_model: int) -> Projector:
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"{folder / WEIGHTS}: not the weights of this projector "
-            f"({str(error).splitlines()[0]}); train or import it again"
+            f"({reason_of(error)}); train or import it again"
         ) from error
     return module.requires_grad_(False).eval()

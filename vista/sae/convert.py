@@ -9,16 +9,29 @@ and activation normalisations whose statistics are not known.
 from __future__ import annotations
 
 import copy
-import json
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
+from vista.foreign.text import one_line
+from vista.foreign.weights import refuse_no_weights
 from vista.sae.hub import offline_hub, replaced, require_files, tensor_shapes
+from vista.sae.lens_folder import (
+    CENTRING,
+    CONFIG,
+    KWARGS,
+    SCALED,
+    SCALER,
+    WEIGHTS,
+    check_architecture,
+    folder_config,
+    read_scale,
+)
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 from vista.sae.releases import release_entry
 
@@ -35,8 +48,6 @@ _ARCHITECTURES = {
 _TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk")
 _BLOCK_OUTPUT = re.compile(r"(?:blocks\.(\d+)\.hook_resid_post|(?:\w+\.)*(?:layers|h)\.(\d+))")
 _BLOCK_INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre")
-_SCALED = "expected_average_only_in"
-_SCALER_FILE = "activation_scaler.json"  # beside a checkpoint that sae_lens wrote while training
 
 
 def from_folder(
@@ -49,30 +60,52 @@ def from_folder(
 
     Arguments are those of `from_sae_lens`; the scale of a checkpoint whose activations were to be
     rescaled is read from its `activation_scaler.json`. Raises UserError where the folder is no such
-    SAE or holds one that the neutral form does not run.
+    SAE, is damaged, leaves open how it was trained, or holds an SAE that the neutral form does not
+    run.
     """
-    cfg_path = folder / "cfg.json"
-    try:
-        cfg = json.loads(cfg_path.read_text(encoding="utf-8"))
-        architecture = str(cfg.get("architecture", "standard"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{cfg_path}: not the config of a sae_lens SAE ({error}); point at the folder that "
-            "holds cfg.json and sae_weights.safetensors"
-        ) from error
     name = name or str(folder)
-    _check_architecture(architecture, name)
+    cfg = folder_config(folder)
     from sae_lens import SAE, TrainingSAE
 
-    loader = TrainingSAE if architecture in _TRAINING_ONLY else SAE
+    def components(*_: Any, **__: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        return cfg, _tensors(folder, cfg)
+
+    loader = TrainingSAE if cfg["architecture"] in _TRAINING_ONLY else SAE
     try:
-        sae = loader.load_from_disk(folder, device="cpu", dtype="float32")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of centring, which is done here
+            sae = loader.load_from_disk(folder, device="cpu", dtype="float32", converter=components)
+    except UserError:
+        raise
     except Exception as error:  # sae_lens raises anything from KeyError to SafetensorError here
-        raise UserError(f"{folder}: sae_lens could not load this SAE ({_line(error)})") from error
-    if activation_scale is None and (folder / _SCALER_FILE).is_file():
-        scaler = json.loads((folder / _SCALER_FILE).read_text(encoding="utf-8"))
-        activation_scale = scaler.get("scaling_factor")
-    return from_sae_lens(sae, name, layer, activation_scale)
+        raise UserError(
+            f"{folder}: sae_lens could not load this SAE ({reason_of(error)})"
+        ) from error
+    beside = read_scale(folder)
+    if beside is not None and cfg["normalize_activations"] != SCALED:
+        raise UserError(
+            f"{folder / SCALER} rescales activations, but {CONFIG} has `normalize_activations` "
+            f"{cfg['normalize_activations']}; delete the first if the factor is folded into the "
+            "weights, else correct the second"
+        )
+    return from_sae_lens(sae, name, layer, beside if activation_scale is None else activation_scale)
+
+
+def _tensors(folder: Path, cfg: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of `sae_weights.safetensors` in float32, under the names that sae_lens takes."""
+    from safetensors.torch import load_file
+
+    tensors = {name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()}
+    factor = tensors.pop("scaling_factor", None)
+    if factor is not None and not (factor == 1).all():
+        raise UserError(
+            f"{folder / WEIGHTS}: scaling_factor {list(factor.shape)} is not 1, and no tensor of a "
+            f"{cfg['architecture']} SAE; multiply it into the rows of W_dec and save the SAE "
+            "without it"
+        )
+    if (logarithm := tensors.pop("log_threshold", None)) is not None:
+        tensors["threshold"] = logarithm.exp()
+    return tensors
 
 
 def from_release(
@@ -95,8 +128,17 @@ def from_release(
     name = f"{release}/{sae_id}"
     entry = release_entry(release, sae_id)
     require_files(path, entry.required, f"SAE {name}")
+    for file in entry.required:
+        if Path(file).suffix != ".json":
+            refuse_no_weights(path / file)
     from sae_lens import SAE
     from sae_lens.loading import pretrained_sae_loaders as loaders
+
+    def components(*_: Any, cfg_overrides: Mapping[str, Any], **__: Any) -> tuple[Any, ...]:
+        folder = path / str(entry.folder)
+        # A repository that is named by itself has no overrides, like a folder.
+        cfg = folder_config(folder, cfg_overrides, listed=release != entry.repo)
+        return cfg, _tensors(folder, cfg), None
 
     try:
         with (
@@ -106,9 +148,17 @@ def from_release(
         ):
             # What sae_lens only warns of, a factor that it does not know, is an error below.
             warnings.simplefilter("ignore", UserWarning)
-            sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
+            sae = SAE.from_pretrained(
+                release,
+                sae_id,
+                device="cpu",
+                dtype="float32",
+                converter=None if entry.folder is None else components,
+            )
+    except UserError:
+        raise
     except Exception as error:  # a loader that met foreign files raises anything
-        raise UserError(f"SAE {name}: sae_lens could not load it ({_line(error)})") from error
+        raise UserError(f"SAE {name}: sae_lens could not load it ({reason_of(error)})") from error
     return from_sae_lens(sae, name, layer, activation_scale, entry.neuronpedia)
 
 
@@ -129,18 +179,18 @@ def from_sae_lens(
     Raises UserError, naming the SAE, for everything that the neutral form does not run.
     """
     cfg = sae.cfg
-    _check_architecture(cfg.architecture(), name)
+    check_architecture(cfg.architecture(), name)
     if cfg.reshape_activations != "none":
         raise UserError(
             f"SAE {name} reads attention heads, not the residual stream; choose another"
         )
     layer = _layer(cfg.metadata, name, layer)
-    if activation_scale is not None and cfg.normalize_activations != _SCALED:
+    if activation_scale is not None and cfg.normalize_activations != SCALED:
         raise UserError(
             f"SAE {name} was trained on activations as they are ({cfg.normalize_activations}); "
             "leave out `activation_scale`"
         )
-    if cfg.normalize_activations == _SCALED:
+    if cfg.normalize_activations == SCALED:
         if activation_scale is None:
             raise UserError(
                 f"SAE {name} was trained on rescaled activations (expected_average_only_in), but "
@@ -155,29 +205,33 @@ def from_sae_lens(
         )
     architecture = _ARCHITECTURES[cfg.architecture()]
     if architecture == "jumprelu":
-        trained_as = cfg.metadata.training_architecture or "jumprelu"
+        trained_as = str(cfg.metadata.training_architecture or "jumprelu")
         architecture = _ARCHITECTURES.get(trained_as, "jumprelu")
         if architecture not in ("batchtopk", "matryoshka"):
             architecture = "jumprelu"
-    config = SaeConfig(
-        architecture=architecture,
-        d_in=cfg.d_in,
-        d_sae=cfg.d_sae,
-        layer=layer,
-        name=name,
-        k=cfg.k if architecture == "topk" else None,
-        normalisation=_normalisation(sae.cfg, name),
-        subtract_decoder_bias=bool(cfg.apply_b_dec_to_input),
-        neuronpedia=neuronpedia,
-    )
-    return SparseAutoencoder(config, _weights(sae, config)).eval()
+    normalisation = _normalisation(sae.cfg, name)
+    try:
+        config = SaeConfig(
+            architecture=architecture,
+            d_in=cfg.d_in,
+            d_sae=cfg.d_sae,
+            layer=layer,
+            name=name,
+            k=cfg.k if architecture == "topk" else None,
+            normalisation=normalisation,
+            subtract_decoder_bias=bool(cfg.apply_b_dec_to_input),
+            neuronpedia=neuronpedia,
+        )
+        return SparseAutoencoder(config, _weights(sae, config)).eval()
+    except ValueError as error:
+        raise UserError(f"SAE {name} cannot be run: {reason_of(error)}; fetch it again") from error
 
 
 def _normalisation(cfg: Any, name: str) -> str:
     """The neutral form's name for what is done to a token before it is encoded."""
     own = str(cfg.normalize_activations)  # "none" once a scale is folded
-    read_with = cfg.metadata.model_from_pretrained_kwargs or {}
-    if not read_with.get("center_writing_weights") or own == "layer_norm":  # which centres anyway
+    read_with = cfg.metadata[KWARGS] or {}
+    if not read_with.get(CENTRING) or own == "layer_norm":  # which centres anyway
         return own
     if own != "none":
         raise UserError(
@@ -204,12 +258,18 @@ def _weights(sae: Any, config: SaeConfig) -> dict[str, torch.Tensor]:
         raise UserError(
             f"SAE {config.name} has no tensor {missing[0]}, which {config.architecture} needs"
         )
+    broken = [key for key in shapes if not torch.isfinite(state[key]).all()]
+    if broken:
+        raise UserError(
+            f"SAE {config.name}: {broken[0]} holds NaN or infinity, or numbers beyond float32; "
+            "fetch the SAE again, and check its `activation_scale` if it has one"
+        )
     return {key: state[key] for key in shapes}
 
 
 def _layer(metadata: Any, name: str, layer: int | None) -> int:
     """Block after which the SAE reads, from its hook name and the user's word; they must agree."""
-    hook = metadata.hook_name
+    hook = None if metadata.hook_name is None else str(metadata.hook_name)
     found: int | None = None
     if hook:
         if match := _BLOCK_OUTPUT.fullmatch(hook):
@@ -218,7 +278,8 @@ def _layer(metadata: Any, name: str, layer: int | None) -> int:
             found = int(match[1]) - 1  # the stream that enters block l is the one after block l - 1
         if found is None or found < 0:
             raise UserError(
-                f"SAE {name} reads {hook}, not the residual stream after a block; choose another"
+                f"SAE {name} reads {one_line(hook)}, not the residual stream after a block; "
+                "choose another"
             )
     if found is None and layer is None:
         raise UserError(f"SAE {name} does not say after which block it reads; give its `layer`")
@@ -228,17 +289,3 @@ def _layer(metadata: Any, name: str, layer: int | None) -> int:
             "correct one of them"
         )
     return layer if found is None else found  # type: ignore[return-value]
-
-
-def _check_architecture(architecture: str, name: str) -> None:
-    if architecture not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
-        raise UserError(
-            f"SAE {name} is a {architecture}, which is not run here; expected one of {known}"
-        )
-
-
-def _line(error: BaseException) -> str:
-    """First line of a foreign error, for a message of one sentence."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

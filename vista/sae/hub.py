@@ -7,6 +7,7 @@ network is off.
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -39,8 +40,18 @@ def require_files(snapshot: Path, files: Sequence[str], what: str) -> None:
         if not (snapshot / name).is_file():
             raise UserError(
                 f"{snapshot / name} is missing, which belongs to {what}; `path` must be a copy of "
-                "the release's whole repository, with its folders"
+                f"the release's whole repository, with its folders{_level(snapshot, name)}"
             )
+
+
+def _level(snapshot: Path, name: str) -> str:
+    """Where the repository lies that a folder is a part of, or holds, for the end of a message."""
+    parts = Path(name).parts
+    for depth in range(1, len(parts)):
+        if snapshot.parts[-depth:] == parts[:depth] and snapshot.joinpath(*parts[depth:]).is_file():
+            return f": that is {snapshot.parents[depth - 1]}"
+    below = sorted(snapshot.glob(f"*/{glob.escape(name)}"))
+    return f": that is {snapshot / below[0].relative_to(snapshot).parts[0]}" if below else ""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 FILE = "labels.parquet"
 # Control signs, and marks that turn the reading direction or are not seen at all.
@@ -103,7 +103,7 @@ def read_labels(path: Path) -> LatentLabels:
         sae = metadata[b"sae"].decode()
     except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
         raise UserError(
-            f"{path}: not a table of latent labels ({error}); expected columns "
+            f"{path}: not a table of latent labels ({reason_of(error)}); expected columns "
             f"{', '.join(_SCHEMA.names)} as label_latents writes them"
         ) from error
     if columns["latent"].to_pylist() != list(range(table.num_rows)):

@@ -4,7 +4,7 @@ The export is two folders of gzipped JSON lines: `explanations/batch-N.jsonl.gz`
 explanation (modelId, layer = the source's id, index, description, typeName, explanationModelName),
 and `features/batch-N.jsonl.gz`, a line for each latent (modelId, layer, index, frac_nonzero =
 share of text tokens that it fires on, and kilobytes of dashboard that are not kept). Files are read
-line by line, whatever their size.
+line by line, whatever their size. Rows that say nothing or say it again are counted and printed.
 
 Explanations are text that strangers and language models wrote: it is stripped of signs that act on
 a screen, cut to a length, and otherwise left as it is; whoever shows it escapes it.
@@ -18,6 +18,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from vista.config.sae import NeuronpediaSettings
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
+from vista.foreign.values import integer
 from vista.sae.label_table import LatentLabels, plain_text
 
 EXPLANATIONS, FEATURES = "explanations", "features"
@@ -34,6 +36,7 @@ EXPLANATIONS, FEATURES = "explanations", "features"
 UNSEEN = 1.0
 _MAX_LINE = 2**24  # characters; the longest lines, with vectors, have under a million
 _MAX_ID = 100  # characters of a model's, a source's or a type's name
+_MAX_LATENT = 2**31  # what is beyond is no number of a latent
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -53,8 +56,12 @@ def read_export(
     not published: it is 1 where there is a label. `neuronpedia` is the "model/source" that the
     SAE's release names, where it does; the export must be that one.
 
-    Raises UserError that names file and line where a line is not what it should be or is of
-    another SAE, and where explanations or, without `settings.density`, features are missing.
+    Blank lines are no rows. Rows without text or density, and rows that repeat an earlier one, are
+    left out and their numbers printed.
+
+    Raises UserError that names file and line where a line is not what it should be, contradicts an
+    earlier one or is of another SAE, and where explanations or, without `settings.density`,
+    features are missing.
     """
     source = _Source(folder, settings, layer, d_sae, neuronpedia)
     found: list[list[tuple[str, str]]] = [[] for _ in range(d_sae)]
@@ -66,7 +73,11 @@ def read_export(
         kind = _set_name(row)
         sets.add(kind)
         entry = (kind, plain_text(text or "", settings.max_length))
-        if entry[1] and entry not in found[latent]:
+        if not entry[1]:
+            source.left_out["explanations without text"] += 1
+        elif entry in found[latent]:
+            source.left_out["repeated explanations"] += 1
+        else:
             found[latent].append(entry)
     for wanted in settings.explanations:
         if not any(_is_of(kind, wanted) for kind in sets):
@@ -75,6 +86,9 @@ def read_export(
                 "correct `explanations`"
             )
     density_s = _density(source, settings.density)
+    if source.left_out:
+        counts = ", ".join(f"{n} {what}" for what, n in sorted(source.left_out.items()))
+        print(f"{folder}: {source.count} rows; left out: {counts}")
     chosen = [_choose(entries, settings.explanations) for entries in found]
     labels = [
         None if at is None else entries[at][1] for entries, at in zip(found, chosen, strict=True)
@@ -106,6 +120,8 @@ class _Source:
     ) -> None:
         self.folder = folder
         self.d_sae = d_sae
+        self.count = 0  # rows that were read
+        self.left_out: Counter[str] = Counter()
         self._layer = layer
         model, source = settings.model, settings.source
         if neuronpedia is not None:
@@ -124,7 +140,7 @@ class _Source:
     def files(self, kind: str) -> list[Path]:
         """Batches of a kind, by number."""
         names = [*self.folder.glob(f"{kind}/*.jsonl.gz"), *self.folder.glob(f"{kind}/*.jsonl")]
-        return sorted(names, key=_natural)
+        return sorted((path for path in names if not path.name.startswith(".")), key=_natural)
 
     def rows(self, kind: str) -> Iterator[tuple[str, dict[str, Any], int]]:
         """Yield ("file, line n", row, latent) of every line of a kind."""
@@ -136,8 +152,14 @@ class _Source:
             )
         for path in paths:
             for number, line in enumerate(_lines(path), start=1):
+                if line.isspace():
+                    continue
                 where = f"{path}, line {number}"
+                self.count += 1
                 row = _parse(line, where)
+                if row is None:
+                    self.left_out["rows of null"] += 1
+                    continue
                 yield where, row, self._latent(row, where)
 
     def _check_layer(self, source: str, where: str) -> None:
@@ -169,10 +191,8 @@ class _Source:
                     f"{where}: labels of {value!r} where {expected!r} was asked for; give the "
                     "export of this SAE"
                 )
-        index = row.get("index")
-        if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
-            index = int(index)
-        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        index = integer(row.get("index"))
+        if index is None or not 0 <= index < _MAX_LATENT:
             raise UserError(f"{where}: `index` is not the number of a latent; fetch it again")
         if index >= self.d_sae:
             raise UserError(
@@ -191,15 +211,25 @@ def _density(source: _Source, given: float | None) -> np.ndarray[Any, np.dtype[n
             )
         return np.full(source.d_sae, given, dtype=np.float32)
     density_s = np.full(source.d_sae, UNSEEN, dtype=np.float32)
+    known_s = np.zeros(source.d_sae, dtype=bool)
     last = 0
     for where, row, latent in source.rows(FEATURES):
         last = max(last, latent)
         value = row.get("frac_nonzero")
         if value is None:
+            source.left_out["latents without density"] += 1
             continue
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
             raise UserError(f"{where}: `frac_nonzero` is not a share; fetch the export again")
+        if known_s[latent]:
+            if density_s[latent] != np.float32(value):
+                raise UserError(
+                    f"{where}: latent {latent} has two densities, {density_s[latent]:g} and "
+                    f"{value:g}; keep the line of this SAE's own export"
+                )
+            source.left_out["repeated densities"] += 1
         density_s[latent] = value
+        known_s[latent] = True
     if last < source.d_sae // 2:  # dead latents may be left out, but not the whole upper half
         raise UserError(
             f"{source.folder / FEATURES} ends at latent {last}, but the SAE has {source.d_sae} "
@@ -209,11 +239,11 @@ def _density(source: _Source, given: float | None) -> np.ndarray[Any, np.dtype[n
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, gzipped or not."""
+    """Lines of a text file, gzipped or not, without a byte order mark."""
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as file:
             while line := file.readline(_MAX_LINE):
                 number += 1
                 if len(line) == _MAX_LINE:
@@ -221,16 +251,20 @@ def _lines(path: Path) -> Iterator[str]:
                 yield line
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(
-            f"{path}, line {number + 1}: cannot be read ({error}); fetch the export again"
+            f"{path}, line {number + 1}: cannot be read ({reason_of(error)}); fetch the export "
+            "again"
         ) from error
 
 
-def _parse(line: str, where: str) -> dict[str, Any]:
+def _parse(line: str, where: str) -> dict[str, Any] | None:
+    """The object in a line; None where it is null."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); fetch the export again") from error
-    if not isinstance(row, dict):
+        raise UserError(
+            f"{where}: not JSON ({reason_of(error)}); fetch the export again"
+        ) from error
+    if row is not None and not isinstance(row, dict):
         raise UserError(f"{where}: not a JSON object; fetch the export again")
     return row
 

@@ -37,7 +37,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import embedding_bag
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "sae.json"
@@ -316,7 +316,7 @@ def load_sae(
         sae = SparseAutoencoder(config, weights)
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(
-            f"{path}: not the weights of a neutral SAE ({error}); import it again"
+            f"{path}: not the weights of a neutral SAE ({reason_of(error)}); import it again"
         ) from error
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
@@ -337,5 +337,5 @@ def _read_config(path: Path) -> SaeConfig:
         return SaeConfig(**raw)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path}: not the config of a neutral SAE ({error}); import it again"
+            f"{path}: not the config of a neutral SAE ({reason_of(error)}); import it again"
         ) from error

@@ -9,7 +9,7 @@ reads it; which files each loader opens is listed here, so that they can be fetc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -23,6 +23,8 @@ from vista.errors import UserError
 
 _TOP_KEY = re.compile(r"^(\S.*):[ \t]*$", re.MULTILINE)
 _NATIVE = "sae_lens"
+# Keys of an override that tell about an SAE without changing what it computes.
+_DESCRIPTIONS = frozenset({"dataset_path", "model_name", "hook_name"})
 # loader -> the files that it opens below (or at) the SAE's path, and those it can do without
 _FILES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     _NATIVE: (("/cfg.json", "/sae_weights.safetensors"), ("/sparsity.safetensors",)),
@@ -43,13 +45,45 @@ class ReleaseEntry:
 
     repo: "owner/name" on the Hugging Face hub; required, optional: its files there, the latter of
     which may not exist; neuronpedia: "model/source" of its labels, None where the directory gives
-    none.
+    none; folder: the SAE's folder there where it is in sae_lens' own format, else None.
     """
 
     repo: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
     neuronpedia: str | None
+    folder: str | None
+
+
+@dataclass(frozen=True)
+class Override:
+    """What the directory changes in the config of an SAE that lies in sae_lens' own format: a copy
+    named as a folder, or by its repository, would be run without it.
+
+    is_copy: a folder has the name of the SAE's folder in the release's repository.
+    """
+
+    release: str
+    sae_id: str
+    values: Mapping[str, Any]
+    is_copy: bool
+
+
+def override_of(model: str, hook: str, folder: str) -> Override | None:
+    """The override of the listed SAE that a folder in sae_lens' format is likely a copy of: one of
+    this `model`, as its config names it, with this `hook` and this name of its `folder`; of this
+    model and hook where no folder has the name.
+    """
+    close = None
+    for release, block in _overriding().items():
+        if not model or not _same_model(model, str(block["model"])):
+            continue
+        for sae in block["saes"]:
+            if str(sae["path"]).rpartition("/")[2] == folder:
+                return Override(release, str(sae["id"]), _function(block), True)
+            if hook and close is None and str(sae["id"]).startswith(hook):
+                close = Override(release, str(sae["id"]), _function(block), False)
+    return close
 
 
 def release_entry(release: str, sae_id: str) -> ReleaseEntry:
@@ -63,6 +97,12 @@ def release_entry(release: str, sae_id: str) -> ReleaseEntry:
     """
     if release not in _blocks():
         if release.count("/") == 1:
+            for name, block in _overriding().items():
+                if block["repo_id"] == release:
+                    raise UserError(
+                        f"repository {release} is the release {name} of sae_lens' directory, which "
+                        f"changes its configs; give `release: {name}`"
+                    )
             return _entry(release, sae_id, _NATIVE, None)
         raise UserError(
             f"release {release} is not in sae_lens' directory{_closest(release, _blocks())}; give "
@@ -91,6 +131,7 @@ def _entry(repo: str, path: str, loader: str, neuronpedia: str | None) -> Releas
         required=tuple(path + name for name in required),
         optional=tuple(path + name for name in optional),
         neuronpedia=neuronpedia,
+        folder=path if loader == _NATIVE else None,
     )
 
 
@@ -123,3 +164,26 @@ def _release(release: str) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     block: dict[str, dict[str, Any]] = yaml.load(_directory()[_blocks()[release]], Loader=loader)
     return block[release]
+
+
+@cache
+def _overriding() -> dict[str, dict[str, Any]]:
+    """The releases in sae_lens' own format whose override changes what their SAEs compute."""
+    names = [name for name, at in _blocks().items() if "  config_overrides:" in _directory()[at]]
+    blocks = {name: _release(name) for name in names}
+    return {
+        name: block
+        for name, block in blocks.items()
+        if not block.get("conversion_func") and _function(block)
+    }
+
+
+def _function(block: Mapping[str, Any]) -> dict[str, Any]:
+    overrides: dict[str, Any] = block.get("config_overrides") or {}
+    return {key: value for key, value in overrides.items() if key not in _DESCRIPTIONS}
+
+
+def _same_model(name: str, listed: str) -> bool:
+    """Whether a config's name of a model, with or without its owner and version, is the listed."""
+    plain = name.lower().rpartition("/")[2]
+    return plain.startswith(listed.lower()) or (len(plain) > 3 and listed.startswith(plain))

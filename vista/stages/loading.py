@@ -8,6 +8,7 @@ from vista.artifacts import Artifact, Job
 from vista.config.encoders import CheckpointEncoder, CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
 from vista.errors import UserError
+from vista.foreign.pretrained import loading
 from vista.stages.model_folder import model_config, model_folder
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def llm_width(job: Job) -> int:
     """Return the width of the job's language model from its config alone, without its weights."""
     source = LanguageSettings.model_validate(job.settings["llm"]).source
     folder = model_folder(job, "llm", source, config_only=True)
-    return int(model_config(folder).get_text_config().hidden_size)
+    with loading(f"{folder}: its config.json tells no width", "one of a language model"):
+        return int(model_config(folder).get_text_config().hidden_size)
 
 
 def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:

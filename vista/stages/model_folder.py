@@ -8,6 +8,7 @@ from typing import Any
 from vista.artifacts import Job
 from vista.config.checkpoint import Checkpoint
 from vista.errors import UserError
+from vista.foreign.pretrained import load_part, loading
 
 
 def model_folder(job: Job, role: str, source: object, *, config_only: bool = False) -> Path:
@@ -37,14 +38,8 @@ def model_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
-        # Left out, trust_remote_code would be asked for on the terminal.
-        return AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{folder}: its config.json could not be read ({reason}); expected a "
-            "save_pretrained folder of a model that transformers has"
-        ) from error
+    with loading(
+        f"{folder}: its config.json could not be read",
+        "a save_pretrained folder of a model that transformers has",
+    ):
+        return load_part(AutoConfig, folder)

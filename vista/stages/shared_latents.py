@@ -22,6 +22,7 @@ from vista.config.probing import SharedLatentsSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record
 from vista.errors import UserError
+from vista.foreign.pretrained import load_part, loading
 from vista.metrics.ranking import firing
 from vista.metrics.shared_latents import (
     FloatArray,
@@ -107,14 +108,10 @@ def _tokenizer(job: Job) -> Any:
 
     source = LanguageSettings.model_validate(job.settings["llm"]).source
     folder = model_folder(job, "llm", source, config_only=True)
-    load: Any = AutoTokenizer.from_pretrained
-    try:
-        return load(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"language model {folder}: its tokenizer could not be read "
-            f"({str(error).splitlines()[0]}); expected a save_pretrained folder"
-        ) from error
+    with loading(
+        f"language model {folder}: its tokenizer could not be read", "a save_pretrained folder"
+    ):
+        return load_part(AutoTokenizer, folder)
 
 
 def _word_tokens(

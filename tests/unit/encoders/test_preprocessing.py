@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,3 +122,70 @@ def test_steps_can_be_left_out_and_a_wrong_filter_is_told() -> None:
     assert float(read(do_rescale=False).normalise(white).max()) == pytest.approx(254.5 / 0.25)
     with pytest.raises(UserError, match="resample 9 is no filter"):
         read(resample=9)
+
+
+@pytest.mark.parametrize("name", ["clip", "dinov2", "siglip2_naflex", "vit"])
+def test_settings_that_transformers_5_wrote_give_the_same_features(
+    save: Any, tmp_path: Path, name: str
+) -> None:
+    saved = save(name)
+    newer = shutil.copytree(saved.folder, tmp_path / "newer")
+    (newer / "preprocessor_config.json").unlink()
+    nested = {"image_processor": saved.case.preprocessor, "processor_class": "CLIPProcessor"}
+    (newer / "processor_config.json").write_text(json.dumps(nested))
+    images = np.stack([np.asarray(picture(24))])
+    tokens = [load_encoder(f, saved.case.family).encode(images) for f in (saved.folder, newer)]
+    assert torch.equal(*tokens)
+
+
+def test_one_number_means_all_three_colours(save: Any, tmp_path: Path) -> None:
+    saved = save("clip")
+    images = np.stack([np.asarray(picture(24))])
+    tokens = []
+    for value in (0.5, "0.5", [0.5, 0.5, 0.5]):
+        folder = shutil.copytree(saved.folder, tmp_path / f"copy-{len(tokens)}")
+        content = {"image_mean": value, "image_std": value, "size": 24, "do_resize": True}
+        (folder / "preprocessor_config.json").write_text(json.dumps(content))
+        tokens.append(load_encoder(folder, "clip").encode(images))
+    assert torch.equal(tokens[0], tokens[2]) and torch.equal(tokens[1], tokens[2])
+    assert torch.isfinite(tokens[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"image_std": 0}, r"copy/preprocessor_config\.json: image_std is 0, expected more than 0"),
+        ({"size": 3, "do_center_crop": False}, r"images of 3 px are smaller than a patch of 4 px"),
+        ({"size": {"height": 24, "width": 28}, "do_center_crop": False}, "expected one side, px"),
+    ],
+)
+def test_settings_that_no_model_can_have_are_told(
+    save: Any, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    folder = shutil.copytree(save("clip").folder, tmp_path / "copy")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(UserError, match=sentence):
+        load_encoder(folder, "clip")
+
+
+def test_tokens_that_are_no_numbers_are_told(save: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(save("clip_vision").folder, tmp_path / "copy")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "layer_norm_eps": float("nan")}))
+    encoder = load_encoder(folder, "clip")
+    with pytest.raises(UserError, match=r"no finite numbers; set dtype: float32"):
+        encoder.encode(np.zeros((1, 24, 24, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("key", ["patch_size", "image_size", "hidden_size", "num_hidden_layers"])
+@pytest.mark.parametrize("value", [None, "x", [4, 5], -1, 0.5, 0], ids=repr)
+def test_odd_values_of_a_models_config_are_told(
+    save: Any, tmp_path: Path, key: str, value: Any
+) -> None:
+    folder = shutil.copytree(save("vit").folder, tmp_path / "copy")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(UserError, match=r"vision encoder|weights do not fit|layer -1") as told:
+        load_encoder(folder, "vit")
+    assert str(told.value).count("\n") <= 2

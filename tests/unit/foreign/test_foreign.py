@@ -155,3 +155,17 @@ def test_quantised_checkpoints_name_the_missing_package(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_reasons_of_foreign_errors(error: Exception, reason: str) -> None:
     assert reason_of(error) == reason
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size"])
+def test_sizes_without_end_are_told(key: str, nested: bool, tmp_path: Path) -> None:
+    for value, refused in ((32, False), (2**31, True), (1e12, True), ("9" * 20, True)):
+        config = {key: value}
+        content = {"text_config": config} if nested else config
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        if refused:
+            with pytest.raises(UserError, match=rf"config\.json: {key} is .* more than any model"):
+                check_checkpoint(tmp_path)
+        else:
+            check_checkpoint(tmp_path)

@@ -111,6 +111,25 @@ def test_an_altered_or_foreign_line_is_passed_over(tmp_path: Path) -> None:
     assert found.find(False, "other", ("cat",)) == (True,)
 
 
+def test_a_file_cut_off_or_damaged_in_the_middle_keeps_all_other_lines_and_tells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = opened(tmp_path)
+    for i in range(5):
+        first.add(False, f"text {i}", ("cat",), (True,))
+    [file] = tmp_path.iterdir()
+    lines = file.read_bytes().splitlines(keepends=True)
+    assert not capsys.readouterr().out
+    file.write_bytes(b"\xef\xbb\xbf" + lines[0] + lines[1][:40] + lines[2] + b"\r\n" + lines[3])
+    second = opened(tmp_path)
+    # The torn line takes the one that was written behind it with it.
+    kept = [second.find(False, f"text {i}", ("cat",)) for i in range(5)]
+    assert kept == [(True,), None, None, (True,), None]
+    assert f"{file}: 1 damaged lines passed over" in capsys.readouterr().out
+    second.add(False, "text 1", ("cat",), (True,))
+    assert opened(tmp_path).find(False, "text 1", ("cat",)) == (True,)
+
+
 def test_several_writers_do_not_mix_their_lines(tmp_path: Path) -> None:
     def write(who: int) -> None:
         mine = opened(tmp_path)

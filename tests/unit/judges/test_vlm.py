@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,30 @@ def test_what_cannot_be_used_is_told(model: Path, tmp_path: Path) -> None:
         judge_of(silent)
     with pytest.raises(UserError, match="image cannot be read"):
         judge_of(model).judge_images([Shown(lambda: b"\x89PNG", ["cat"])])
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "does not write the question"),
+        ("{{ raise_exception('no images here') }}", "no images here"),
+        ("{{ ['a', 'b'] | random }}" + TEMPLATE, "draws at random"),
+    ],
+)
+def test_a_chat_template_that_cannot_ask_is_told(
+    model: Path, tmp_path: Path, template: str, sentence: str
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=sentence):
+        judge_of(folder).judge(["a cat"], ["cat"])
+
+
+def test_a_question_does_not_depend_on_the_day(model: Path, tmp_path: Path) -> None:
+    from vista.judges.backends.image_text import ImageTextModel
+
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }} " + TEMPLATE)
+    judge = ImageTextModel(str(folder), device="cpu", dtype="float32")
+    written = judge._prompt([{"type": "text", "text": "is it a cat?"}])
+    assert written == "26 Jul 2024 user is it a cat?"

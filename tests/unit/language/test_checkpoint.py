@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from vista.artifacts import Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
 from vista.config.language import LanguageSettings
+from vista.data.records import Turn
 from vista.device import find_device
 from vista.errors import UserError
 from vista.language.checkpoint import VISION_PARTS
-from vista.language.model import LanguageModel
+from vista.language.model import LanguageModel, _eos_ids
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages.loading import llm_width, load_llm, load_saes
 
@@ -275,3 +276,43 @@ def test_a_job_loads_what_its_settings_say(
 def _weights() -> dict[str, torch.Tensor]:
     shapes = {"W_enc": (32, 8), "b_enc": (8,), "W_dec": (8, 32), "b_dec": (32,)}
     return {name: torch.ones(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"), [(7, {7}), ("7", {7}), ([7, 9.0], {7, 9}), (None, set()), ([], set())]
+)
+def test_ends_of_answers_are_read_as_they_are_meant(
+    checkpoint: Callable[..., Path], ends: Any, expected: set[int]
+) -> None:
+    lm = LanguageModel.load(checkpoint("llama31"))
+    lm.model.generation_config.eos_token_id = ends
+    assert _eos_ids(lm.model, lm.tokenizer) == expected | {lm.tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize("ends", ["x", [7, None, "y"], -1, [[7]], {"a": 1}, 0.5, 2**70], ids=repr)
+def test_ends_of_answers_that_are_no_tokens_are_told(
+    checkpoint: Callable[..., Path], ends: Any
+) -> None:
+    lm = LanguageModel.load(checkpoint("llama31"))
+    lm.model.generation_config.eos_token_id = ends
+    with pytest.raises(UserError, match=r"generation_config\.json has eos_token_id"):
+        _eos_ids(lm.model, lm.tokenizer)
+
+
+def test_a_model_without_blocks_is_told(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("llama31"), tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 0}))
+    with pytest.raises(UserError, match="num_hidden_layers 0, expected 1 or more"):
+        LanguageModel.load(folder)
+
+
+def test_a_tokenizer_of_another_model_is_told(checkpoint: Callable[..., Path]) -> None:
+    lm = LanguageModel.load(checkpoint("llama31"))
+    rows = lm.model.get_input_embeddings().weight.shape[0]
+    lm.tokenizer.add_tokens([f"token-{i}" for i in range(rows)])
+    turn = Turn(f"what is token-{rows - 1} ?", "a cat")
+    lm.generate(None, ["what ?"], 1)
+    for use in (lambda: lm.batch([[turn]], 0, 90), lambda: lm.generate(None, [turn.question], 1)):
+        with pytest.raises(UserError, match=rf"its embedding has {rows} rows"):
+            use()

@@ -114,6 +114,142 @@ def test_what_is_no_projector_is_refused_by_name(
     assert "wrong.pth" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:11\nsize 5\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b"", "is empty"),
+        (b"tensors, it says here", "not a file of plain tensors"),
+        (pickle.dumps({"weight": {1, 2}}, protocol=2), "not a file of plain tensors"),
+    ],
+    ids=["pointer", "page", "empty", "text", "pickle"],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_holds_no_weights_is_named(
+    tmp_path: Path, content: bytes, sentence: str, suffix: str
+) -> None:
+    path = tmp_path / f"projector{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_foreign(path, d_vision=D_VISION, d_model=D_MODEL)
+    assert path.name in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions_are_read_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: value.to(dtype) for name, value in one().items()}
+    torch.save(state, tmp_path / "p.pth")
+    module = read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+    assert torch.equal(module.linears()[0].weight, state["weight"].float())
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [
+        (torch.zeros(D_MODEL, D_VISION, dtype=torch.int8), "int8"),
+        (torch.zeros(D_MODEL, D_VISION, dtype=torch.bool), "bool"),
+        (torch.zeros(D_MODEL, D_VISION, dtype=torch.complex64), "complex64"),
+        (torch.zeros(D_MODEL, D_VISION, dtype=torch.float8_e4m3fn), "float8_e4m3fn"),
+        (torch.zeros(D_MODEL, D_VISION).to_sparse(), "float32 in a sparse layout"),
+        (torch.zeros(D_MODEL, D_VISION, device="meta"), "float32 without values"),
+    ],
+    ids=["int8", "bool", "complex64", "float8", "sparse", "meta"],
+)
+def test_tensors_that_are_no_plain_floats_are_named(
+    tmp_path: Path, weight: torch.Tensor, kind: str
+) -> None:
+    torch.save({"fc.weight": weight}, tmp_path / "p.pth")
+    with pytest.raises(UserError, match=f"fc.weight is a tensor of {kind}, expected float32"):
+        read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+
+
+def test_numbers_beyond_float32_are_named(tmp_path: Path) -> None:
+    state = {"weight": torch.full((D_MODEL, D_VISION), 1e300, dtype=torch.float64)}
+    torch.save(state, tmp_path / "p.pth")
+    with pytest.raises(UserError, match="weight holds NaN or infinity, or numbers beyond float32"):
+        read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+    torch.save(one(), tmp_path / "p.pth")
+    with pytest.raises(UserError, match=r"`output_scale` 1e\+39 makes numbers beyond"):
+        read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL, output_scale=1e39)
+
+
+def test_views_of_one_storage_are_read_as_they_stand(tmp_path: Path) -> None:
+    whole = torch.randn(D_VISION + 1, 2 * D_MODEL)
+    state = {"weight": whole[:D_VISION, ::2].T, "bias": whole[D_VISION, ::2]}
+    torch.save(state, tmp_path / "p.pth")
+    module = read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+    assert torch.equal(module.linears()[0].weight, state["weight"])
+    assert torch.equal(module.linears()[0].bias, state["bias"])
+
+
+def test_a_record_that_the_archive_calls_a_folder_is_not_read_as_stray_memory(
+    tmp_path: Path,
+) -> None:
+    torch.save(one(), tmp_path / "p.pth")
+    content = bytearray((tmp_path / "p.pth").read_bytes())
+    entry = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
+    while b"data/0" not in content[entry : entry + 70]:
+        entry = content.index(b"PK\1\2", entry + 4)
+    content[entry + 38] |= 0x10  # external attributes in the index: a folder
+    (tmp_path / "p.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"p\.pth is damaged"):
+        read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+
+
+def square(first: str, second: str, d_vision: int = D_MODEL) -> dict[str, torch.Tensor]:
+    """Two layers under these names, the second one written first."""
+    torch.manual_seed(2)
+    weights = {first: torch.randn(D_MODEL, d_vision), second: torch.randn(D_MODEL, D_MODEL)}
+    return {f"{name}.weight": weights[name] for name in (second, first)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("0", "2"), ("fc1", "fc2"), ("mlp.2.proj", "mlp.10.out"), ("linear_1.x", "linear_2.a")],
+)
+def test_square_layers_are_ordered_by_their_numbers(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    state = square(first, second)
+    torch.save(state, tmp_path / "p.pth")
+    linears = read_foreign(tmp_path / "p.pth", d_vision=D_MODEL, d_model=D_MODEL).linears()
+    assert torch.equal(linears[0].weight, state[f"{first}.weight"])
+    assert torch.equal(linears[1].weight, state[f"{second}.weight"])
+
+
+NOT_TOLD = [("fc_a", "fc_b"), ("proj", "out"), ("a2", "b1"), ("fc", "fc1"), ("01", "1")]
+
+
+@pytest.mark.parametrize(("first", "second"), NOT_TOLD)
+def test_layers_without_an_order_are_refused_and_told_how_to_be_named(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    torch.save(square(first, second), tmp_path / "p.pth")
+    with pytest.raises(
+        UserError, match=r"comes first is not told; name them `0\.weight`"
+    ) as caught:
+        read_foreign(tmp_path / "p.pth", d_vision=D_MODEL, d_model=D_MODEL)
+    assert f"{first}.weight [8, 8]" in str(caught.value)
+
+
+@pytest.mark.parametrize(("first", "second"), NOT_TOLD)
+def test_layers_of_unlike_shapes_are_ordered_by_them(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    state = square(first, second, D_VISION)
+    torch.save(state, tmp_path / "p.pth")
+    linears = read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL).linears()
+    assert torch.equal(linears[0].weight, state[f"{first}.weight"])
+
+
+def test_a_normalisation_beside_the_layers_is_named(tmp_path: Path) -> None:
+    torch.save({**one(), "norm.weight": torch.ones(D_MODEL)}, tmp_path / "p.pth")
+    with pytest.raises(UserError, match=r"norm\.weight \[8\] \(of a normalisation\?\) is not the"):
+        read_foreign(tmp_path / "p.pth", d_vision=D_VISION, d_model=D_MODEL)
+
+
 def test_a_file_that_is_missing_or_cut_off_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         read_foreign(tmp_path / "none.pth", d_vision=D_VISION, d_model=D_MODEL)

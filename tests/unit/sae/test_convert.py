@@ -222,7 +222,7 @@ def test_broken_folders(tmp_path: Path) -> None:
         from_folder(tmp_path)
     make("StandardSAE").save_model(tmp_path)
     (tmp_path / "sae_weights.safetensors").unlink()
-    with pytest.raises(UserError, match="could not load"):
+    with pytest.raises(UserError, match=r"sae_weights\.safetensors is missing"):
         from_folder(tmp_path)
     (tmp_path / "cfg.json").write_text(json.dumps(["not", "a", "dict"]))
     with pytest.raises(UserError, match=r"cfg.json"):

@@ -177,6 +177,75 @@ def test_a_torn_file_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl"])
+def test_blank_lines_carriage_returns_and_a_byte_order_mark_change_nothing(
+    suffix: str, tmp_path: Path
+) -> None:
+    expected = read(export(tmp_path))
+    for path in sorted(tmp_path.glob("*/*.jsonl.gz")):
+        text = gzip.decompress(path.read_bytes()).decode().replace("\n", "\r\n")
+        content = f"\ufeff{text}\r\n \n\n".encode()
+        path.unlink()
+        name = path.name.removesuffix(".jsonl.gz") + suffix
+        path.with_name(name).write_bytes(gzip.compress(content) if suffix[-1] == "z" else content)
+        path.with_name(f"._{name}").write_bytes(b"\0\5\x16\7")  # macOS' own, beside each file
+    labels = read(tmp_path)
+    assert labels.label_s == expected.label_s
+    assert labels.contexts_s == expected.contexts_s
+    assert labels.density_s.tolist() == expected.density_s.tolist()
+
+
+@pytest.mark.parametrize("index", [1, 1.0, "1", " 1", "1.0"])
+def test_the_number_of_a_latent_may_be_text_or_float(index: Any, tmp_path: Path) -> None:
+    write(tmp_path / "explanations/batch-0.jsonl.gz", [{**explanation(1, "cats"), "index": index}])
+    assert read(tmp_path, density=0.0).label_s[1] == "cats"
+
+
+@pytest.mark.parametrize("index", [True, None, [1], 1.5, "1e30", 2**80, -1])
+def test_what_is_no_number_of_a_latent_is_named(index: Any, tmp_path: Path) -> None:
+    write(tmp_path / "explanations/batch-0.jsonl.gz", [{**explanation(1, "cats"), "index": index}])
+    with pytest.raises(UserError, match="`index` is not the number of a latent"):
+        read(tmp_path, density=0.0)
+
+
+def test_rows_that_are_left_out_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        explanation(1, "cats"),
+        explanation(1, "cats"),
+        explanation(1, "felines"),
+        explanation(2, None),
+        explanation(2, " \u200b"),
+        "null",
+        "",
+    ]
+    write(tmp_path / "explanations/batch-0.jsonl.gz", rows)
+    shares = [feature(i, 0.5) for i in range(D_SAE)]
+    write(tmp_path / "features/batch-0.jsonl.gz", [*shares, feature(3, 0.5), feature(4, None)])
+    labels = read(tmp_path)
+    assert labels.label_s[1:3] == ("cats", None)
+    assert labels.contexts_s[1] == (f"{OPENAI}: felines",)
+    assert capsys.readouterr().out == (
+        f"{tmp_path}: 20 rows; left out: 2 explanations without text, 1 latents without density, "
+        "1 repeated densities, 1 repeated explanations, 1 rows of null\n"
+    )
+
+
+def test_two_densities_of_one_latent_are_named(tmp_path: Path) -> None:
+    write(export(tmp_path) / "features/batch-3.jsonl.gz", [feature(2, 0.002), feature(2, 0.25)])
+    with pytest.raises(UserError, match=r"line 2: latent 2 has two densities, 0\.002 and 0\.25"):
+        read(tmp_path)
+
+
+def test_a_file_of_another_encoding_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "explanations/batch-0.jsonl.gz", [explanation(1, "cats")])
+    path = tmp_path / "explanations/batch-0.jsonl.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).decode().encode("utf-16")))
+    with pytest.raises(UserError, match=r"batch-0\.jsonl\.gz, line 1: cannot be read"):
+        read(tmp_path, density=0.0)
+
+
 def test_labels_of_another_sae_are_refused(tmp_path: Path) -> None:
     export(tmp_path)
     own = f"{MODEL}/{SOURCE}"

@@ -16,9 +16,11 @@ from typing import Any
 from PIL import Image
 
 from vista.errors import UserError
+from vista.foreign.chat import VARIABLES, chat_template, template_error
+from vista.foreign.pixels import to_rgb
+from vista.foreign.pretrained import load_model, load_part, loading
 from vista.judges.backends.placement import on_device
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 # What a model's answers depend on.
 _FILES = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 # How a model may begin its answer; each counts if it is one token of the model's own.
@@ -26,6 +28,7 @@ _WORDS = {
     True: ("yes", "Yes", "YES", " yes", " Yes"),
     False: ("no", "No", "NO", " no", " No"),
 }
+_EXPECTED = "a save_pretrained folder with a processor, a chat template and safetensors weights"
 
 
 class ImageTextModel:
@@ -43,37 +46,30 @@ class ImageTextModel:
 
     def __init__(self, location: str, *, device: str, dtype: str) -> None:
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         self._location = location
-        try:
+        with loading(f"judge.source: {location} cannot be used as an image-text model", _EXPECTED):
             # Without torchvision transformers takes the processors that work on Pillow images.
-            processors: Any = AutoProcessor
-            local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            self._processor = processors.from_pretrained(location, **local)
-            models: Any = AutoModelForImageTextToText
-            model, loading = models.from_pretrained(
-                location,
-                use_safetensors=True,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                **local,
+            self._processor = load_part(AutoProcessor, location)
+            model, missing = load_model(
+                AutoModelForImageTextToText, location, dtype=getattr(torch, dtype)
             )
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise self._unusable(str(error).strip().splitlines()[0]) from error
-        if loading["missing_keys"]:
-            raise self._unusable(f"weights are missing: {min(loading['missing_keys'])}")
-        if getattr(self._processor, "chat_template", None) is None:
+        if missing:
+            raise self._unusable(f"weights are missing: {missing[0]}")
+        self._template = chat_template(getattr(self._processor, "chat_template", None))
+        if self._template is None:
             raise self._unusable("it has no chat template")
         self._model = on_device(model, device)
         self._device = device
         # Logits of all tokens would take gigabytes where the vocabulary is large.
         known = inspect.signature(model.forward).parameters
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-        tokenizer = self._processor.tokenizer
+        tokenizer = getattr(self._processor, "tokenizer", None)
+        if tokenizer is None:
+            raise self._unusable("it has no processor with a tokenizer")
         # The answer is read behind the last token, so that must be the same place in each row.
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
@@ -127,21 +123,38 @@ class ImageTextModel:
             if image is not None:
                 content.insert(0, {"type": "image"})
                 images.append([_picture(image)])
-            chats.append([{"role": "user", "content": content}])
-        prompts = [
-            self._processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-            for chat in chats
-        ]
+            chats.append(content)
+        prompts = [self._prompt(chat) for chat in chats]
         # The chat template has written the beginning-of-text token itself, if there is one.
         start = self._processor.tokenizer.bos_token
         own_start = bool(start) and prompts[0].startswith(start)
-        return self._processor(
-            images=images or None,
-            text=prompts,
-            return_tensors="pt",
-            padding=True,
-            add_special_tokens=not own_start,
-        ).to(self._device, self._model.dtype)
+        with loading(f"judge.source: {self._location} cannot take a question", _EXPECTED):
+            return self._processor(
+                images=images or None,
+                text=prompts,
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=not own_start,
+            ).to(self._device, self._model.dtype)
+
+    def _prompt(self, content: list[dict[str, str]]) -> str:
+        """The question of `content` as the chat template writes it, up to the answer.
+
+        Raises UserError where the template fails or does not write the question.
+        """
+        try:
+            written = self._processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **VARIABLES,
+            )
+        except Exception as error:
+            raise template_error(error) from error
+        if content[-1]["text"].strip() not in written:
+            raise self._unusable("its chat template does not write the question that it is given")
+        return str(written)
 
     def _single_tokens(self, words: Sequence[str]) -> list[int]:
         tokenizer = self._processor.tokenizer
@@ -154,8 +167,7 @@ class ImageTextModel:
     def _unusable(self, reason: str) -> UserError:
         return UserError(
             f"judge.source: {self._location} cannot be used as an image-text model ({reason}); "
-            "expected a save_pretrained folder with a processor, a chat template and safetensors "
-            "weights"
+            f"expected {_EXPECTED}"
         )
 
 
@@ -174,8 +186,8 @@ def model_digest(location: str) -> str:
 def _picture(image: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(image)) as picture:
-            return picture.convert("RGB")
-    except _UNREADABLE as error:
+            return to_rgb(picture)
+    except Exception as error:  # a decoder that met a damaged file raises anything
         raise UserError(
             "judge: an image cannot be read; check the images of the records"
         ) from error

@@ -2,7 +2,8 @@
 
 One file of JSON lines for each (judge, model, prompt, endpoint). A line is appended with one write
 and an fsync, so a killed process loses at most the line that it was writing; a line that is torn or
-altered is passed over, and its question asked again. Several processes may append to one file.
+altered is passed over, its question asked again, and the number of such lines printed. Several
+processes may append to one file.
 
     {"verdicts": [true | false, ..] (of who names: [name]) or null with "reason", "labels": [..]
      (of who names: none), "subject": a text, or
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from vista.disk import force_to_disk
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 Verdicts = tuple[bool, ...]
 A = TypeVar("A", bool, str)
@@ -107,7 +108,7 @@ class Judgements(Generic[A]):
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(
-                f"{path} cannot be written ({error.strerror}); free space or correct its rights: "
+                f"{path} cannot be written ({reason_of(error)}); free space or correct its rights: "
                 "the judgements before this one are kept"
             ) from error
 
@@ -117,22 +118,28 @@ class Judgements(Generic[A]):
             with path.open("ab"):
                 force_to_disk(path.parent)
             with path.open("rb") as file:
+                damaged = 0
                 while line := file.readline(_LONGEST_LINE):
-                    self._learn(line)
+                    if not line.isspace() and not self._learn(line):
+                        damaged += 1
         except OSError as error:
-            raise UserError(f"{path} cannot be read or created ({error.strerror})") from error
+            raise UserError(f"{path} cannot be read or created ({reason_of(error)})") from error
+        if damaged:
+            print(f"{path}: {damaged} damaged lines passed over; their questions are asked again")
 
-    def _learn(self, line: bytes) -> None:
+    def _learn(self, line: bytes) -> bool:
+        """Take in one line; return False where it is none that this class wrote."""
         try:
             found = json.loads(line)
             key = found.pop("key")
             if key != _digest(found) or any(found[k] != v for k, v in self._source.items()):
-                return
+                return False
             seen, subject, labels = found["seen"], found["subject"], tuple(found["labels"])
             if found["verdicts"] is not None:
                 self._known[seen, subject, labels] = tuple(found["verdicts"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return
+            return False
+        return True
 
 
 def _digest(content: Mapping[str, Any]) -> str:

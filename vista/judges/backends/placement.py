@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 
 
 def on_device(model: Any, device: str) -> Any:
@@ -16,5 +16,6 @@ def on_device(model: Any, device: str) -> Any:
     try:
         return model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"judge.device: {device} cannot be used ({reason}); try cpu") from error
+        raise UserError(
+            f"judge.device: {device} cannot be used ({reason_of(error)}); try cpu"
+        ) from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vista.errors import UserError
+from vista.foreign.pretrained import load_model, load_part, loading
 from vista.judges.backends.placement import on_device
 
 
@@ -24,35 +24,26 @@ def sentence_embedder(
         UserError: There is no such model with safetensors weights on this machine.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer = AutoTokenizer.from_pretrained(location, **local)
-        model, loading = AutoModel.from_pretrained(
-            location,
-            use_safetensors=True,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            **local,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"judge.source: {location} could not be loaded as a sentence encoder "
-            f"({str(error).splitlines()[0]}); expected a save_pretrained folder with a tokenizer "
-            "and safetensors weights"
-        ) from error
-    # A pooling head that nobody uses may be missing; transformers fills the rest with noise.
-    missing = [name for name in sorted(loading["missing_keys"]) if "pooler" not in name]
+    with loading(
+        f"judge.source: {location} could not be loaded as a sentence encoder",
+        "a save_pretrained folder with a tokenizer and safetensors weights",
+    ):
+        tokenizer = load_part(AutoTokenizer, location)
+        model, missing = load_model(AutoModel, location, dtype=getattr(torch, dtype))
+    # A pooling head that nobody uses may be missing.
+    missing = [name for name in missing if "pooler" not in name]
     if missing:
         raise UserError(
             f"judge.source: {len(missing)} weights of {location} are missing (first: "
             f"{missing[0]}); fetch or save it again"
         )
     model = on_device(model, device)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # masked: its value is never pooled
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         rows = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
@@ -75,4 +66,9 @@ def sentence_embedder(
             rows[part] = torch.nn.functional.normalize(mean_bd, dim=1).cpu().numpy()
         return rows
 
+    with loading(
+        f"judge.source: {location} cannot embed a text",
+        "a sentence encoder whose tokenizer has a padding token",
+    ):
+        embed(["a text"])
     return embed

@@ -1,0 +1,119 @@
+"""What a tokenizer's chat template writes, compared with what it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from vista.errors import UserError
+from vista.foreign.chat import VARIABLES, chat_template, template_error
+
+# Stands for a message where only the template's own text around it is wanted.
+MARK = "<<message-stands-here>>"
+_ANSWER = "<<answer-stands-here>>"
+
+# Reasoning is off, so that nothing stands between the question and the answer that is learnt
+# (Qwen 3).
+_VARIABLES = {**VARIABLES, "enable_thinking": False}
+
+_Special = tuple[tuple[str, str], ...]
+
+
+def render(tokenizer: Any, dialogue: Sequence[str]) -> str:
+    """A dialogue (question, answer, question, ...) as text, up to where the next answer begins.
+
+    Raises UserError where the tokenizer's chat template fails, or writes no question.
+    """
+    template = chat_template(getattr(tokenizer, "chat_template", None))
+    if template is None:
+        end = tokenizer.eos_token or ""
+        return "".join(
+            f"{part}{end}\n" if i % 2 else f"{part}\n" for i, part in enumerate(dialogue)
+        )
+    special = tuple(tokenizer.special_tokens_map.items())
+    return _written(template, special, dialogue, _wants_parts(template, special))
+
+
+def check_question(piece: str, question: str) -> None:
+    """Raise UserError where a piece of a formatted conversation lacks the question in it."""
+    if question.strip() not in piece:
+        raise UserError(
+            f"chat template: it does not write the question {_short(question)} as it was given; "
+            "give the tokenizer a template that writes every message unchanged"
+        )
+
+
+def check_answer(piece: str, answer: str) -> None:
+    """Raise UserError where a piece that is to be learnt does not begin with its answer."""
+    if piece.lstrip().startswith(answer.strip()):
+        return
+    before, written, _ = piece.partition(answer.strip())
+    if not written:
+        raise UserError(
+            f"chat template: it does not write the answer {_short(answer)} as it was given; give "
+            "the tokenizer a template that writes every message unchanged"
+        )
+    raise UserError(
+        f"chat template: it writes {_short(before)} between a question and its answer, which would "
+        "be learnt as part of the answer; let it write that for add_generation_prompt"
+    )
+
+
+@lru_cache(maxsize=64)
+def _wants_parts(template: str, special: _Special) -> bool:
+    """Whether messages must be lists of parts, as templates of image-text models want them.
+
+    Raises UserError where the template does not write a question in either form, or writes a text
+    of its own before an answer.
+    """
+    failures, silent = [], []
+    for parts in (False, True):
+        try:
+            prompt = _written(template, special, [MARK], parts)
+            whole = _written(template, special, [MARK, _ANSWER], parts)
+        except UserError as error:
+            failures.append(error)
+            continue
+        if MARK in prompt and _ANSWER in whole:
+            if whole.startswith(prompt):
+                check_answer(whole[len(prompt) :], _ANSWER)
+            return parts
+        if MARK in prompt:
+            silent.append(parts)
+    if silent:
+        return silent[0]  # that it drops answers is told where there are any
+    if len(failures) == 2:
+        raise failures[0]
+    raise UserError(
+        "chat template: it does not write the question that it is given, neither as text nor as a "
+        "list of parts; give the tokenizer another chat_template"
+    )
+
+
+def _written(template: str, special: _Special, dialogue: Sequence[str], parts: bool) -> str:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [
+        {
+            "role": "assistant" if i % 2 else "user",
+            "content": [{"type": "text", "text": part}] if parts else part,
+        }
+        for i, part in enumerate(dialogue)
+    ]
+    variables: dict[str, Any] = {**dict(special), **_VARIABLES}
+    try:
+        rendered: Any = render_jinja_template(
+            conversations=[messages],
+            chat_template=template,
+            add_generation_prompt=len(dialogue) % 2 == 1,
+            **variables,
+        )
+    except Exception as error:
+        raise template_error(error) from error
+    return str(rendered[0][0])
+
+
+def _short(text: str) -> str:
+    shown = " ".join(text.split())
+    return repr(shown if len(shown) <= 60 else f"{shown[:57]}...")
