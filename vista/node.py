@@ -183,3 +183,8 @@ def with_judges(
 def fetched_model(name: str, source: Checkpoint) -> Node:
     """Return what fetches a pretrained model from its repository."""
     return Node("fetch_model", name, pick(source, "repo", "revision"))
+
+
+def checkpoint(name: str, source: Checkpoint) -> Node | None:
+    """Return what fetches a pretrained model; nothing does where the user has its folder."""
+    return None if source.repo is None else fetched_model(name, source)

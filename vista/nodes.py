@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vista.config.agreement import JudgeAgreementSettings
-from vista.config.checkpoint import Checkpoint
 from vista.config.data import (
     CaptionsText,
     DrawnText,
@@ -26,12 +25,13 @@ from vista.config.language import LanguageSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import SAE_TERM, LatentsSettings, PretrainedProjector, TrainingStage
 from vista.config.run import Point, RunConfig
+from vista.config.sae import architecture_modules
 from vista.intervention_nodes import InterventionBuilder
 from vista.node import (
     Inputs,
     Node,
+    checkpoint,
     dump,
-    fetched_model,
     pick,
     point_name,
     with_judge,
@@ -114,10 +114,6 @@ class Builder:
             return Node("text", "captions", dump(text), {"records": self.data.records})
         return Node("text", text.kind, dump(text), files=tuple(annotation_files(text)))
 
-    def _checkpoint(self, name: str, source: Checkpoint) -> Node | None:
-        """Return what fetches a pretrained model; nothing does where the user has its folder."""
-        return None if source.repo is None else fetched_model(name, source)
-
     def _encoder(self, name: str) -> Node | None:
         source = self.config.encoders[name].source
         if isinstance(source, CombinedEncoder):
@@ -127,7 +123,7 @@ class Builder:
             if self.config.encoders[other].source == source:
                 return made
         if source.kind != "standin":
-            return self._checkpoint(name, source)
+            return checkpoint(name, source)
         assert self.learnt is not None
         return Node("train_encoder", name, dump(source), self.learnt.inputs, _family(source.family))
 
@@ -166,7 +162,7 @@ class Builder:
     def _llm(self, name: str) -> Node | None:
         source = self.config.llms[name].model.source
         if source.kind != "standin":
-            return self._checkpoint(name, source)
+            return checkpoint(name, source)
         return Node("train_llm", name, dump(source), {"text": self.text})
 
     def read(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
@@ -182,9 +178,11 @@ class Builder:
             if entry.train:
                 settings, inputs = self.read(name)
                 settings |= {"sae": dump(entry.train), "layer": layer}
-                trained = Node("train_sae", where, settings, {**inputs, "text": self.text})
+                modules = architecture_modules(entry.train.architecture)
+                read = {**inputs, "text": self.text}
+                trained = Node("train_sae", where, settings, read, modules)
                 own = {"sae": {}, "layer": layer, "name": where}
-                saes[layer] = Node("import_sae", where, own, {"train_sae": trained})
+                saes[layer] = Node("import_sae", where, own, {"train_sae": trained}, modules)
                 continue
             source = entry.source(layer)
             own = {"sae": dump(source), "layer": layer, "name": where}
@@ -192,7 +190,8 @@ class Builder:
             if source.release is not None and source.path is None:
                 order = pick(source, "release", "sae_id", "revision")
                 fetched = {"fetched": Node("fetch_sae", where, order)}
-            saes[layer] = Node("import_sae", where, own, fetched)
+            # What it is, its own config says.
+            saes[layer] = Node("import_sae", where, own, fetched, architecture_modules())
         return saes
 
     def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:

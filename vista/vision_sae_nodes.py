@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel
 
+from vista.config.sae import architecture_modules
 from vista.node import Node, dump
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def sae_nodes(
     """
     own = dump(entry)
     trained = {"sae": own["train"], "name": where}
-    sae = Node("train_vision_sae", where, trained, {**read, "encoder": model} if model else read)
+    learnt = {**read, "encoder": model} if model else read
+    modules = architecture_modules(own["train"]["architecture"])
+    sae = Node("train_vision_sae", where, trained, learnt, modules)
     inputs = {**read, "sae": sae}
     on = {"sae": {"device": own["train"]["device"]}}
     check = Node("check_vision_sae", where, {"check": own["check"], **on}, inputs)

@@ -137,6 +137,18 @@ def test_the_reader_of_coco_concerns_records_of_coco(edit: Edit) -> None:
     assert all("vista.data.readers.coco" in node.modules for node in changed["records"])
 
 
+def test_a_new_sae_architecture_concerns_the_import_of_pretrained_saes_at_most(
+    edit: Edit, package: Path
+) -> None:
+    """What a pretrained SAE is, is known when it is imported; the rest reads its function there."""
+    apply(package / "sae/architectures/new.py", "", 'ACTIVATION = "relu"\n')
+    assert not edit("sae/architectures/new.py", "", "\n")
+    changed = edit("sae/architectures/gated.py", '"gated"', '"relu"')
+    assert set(changed) == {"import_sae"}
+    gated = "vista.sae.architectures.gated"
+    assert all(gated in node.modules for node in changed["import_sae"])
+
+
 def test_a_family_concerns_what_its_encoders_made(edit: Edit) -> None:
     changed = edit("encoders/families/dinov2.py", "resample=", "resample=1 + ")
     family = "vista.encoders.families.dinov2"

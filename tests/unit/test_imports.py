@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     # `nodes` for type checking alone: they make one tree of artifacts.
     "intervention_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
     "probing_nodes": {"config", "node", "nodes", "diffusion_nodes", "vision_sae_nodes"},
-    "vision_sae_nodes": {"node", "nodes"},
+    "vision_sae_nodes": {"config", "node", "nodes"},
     "diffusion_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
     "plan": {"config", "artifacts", "code", "errors", "locks", "node", "nodes"},
     "gpus": {"errors"},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.metrics import BootstrapSettings
+
+_ARCHITECTURES = Path(__file__).parents[1] / "sae" / "architectures"
 
 
 class _Settings(BaseModel):
@@ -208,3 +211,12 @@ class NamingSettings(_Settings):
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over classes."
     )
+
+
+def architecture_modules(name: str | None = None) -> tuple[str, ...]:
+    """Return the module of an architecture, by sae_lens' name, or without one those of all."""
+    if name is None:
+        names = [path.stem for path in _ARCHITECTURES.glob("*.py") if path.stem != "__init__"]
+    else:
+        names = ["matryoshka" if name == "matryoshka_batchtopk" else name]
+    return tuple(f"vista.sae.architectures.{name}" for name in sorted(names))

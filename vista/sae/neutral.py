@@ -38,20 +38,14 @@ from torch import nn
 from torch.nn.functional import embedding_bag
 
 from vista.errors import UserError, reason_of
+from vista.sae.architectures import activation_of, architecture_names
 
 WEIGHTS_FILE = "sae.safetensors"
 CONFIG_FILE = "sae.json"
 FORMAT = 1
 
-# architecture -> activation function at inference
-ARCHITECTURES = {
-    "standard": "relu",
-    "gated": "gated",
-    "topk": "topk",
-    "batchtopk": "jumprelu",
-    "jumprelu": "jumprelu",
-    "matryoshka": "jumprelu",
-}
+# Activation functions at inference.
+ACTIVATIONS = ("relu", "gated", "topk", "jumprelu")
 # centre: subtract the token's mean over dimensions, for SAEs whose model was read with centred
 # writing weights (TransformerLens' GPT-2); the plain model's stream differs by that mean alone.
 NORMALISATIONS = ("none", "constant_norm_rescale", "layer_norm", "centre")
@@ -68,7 +62,8 @@ class SaeConfig:
 
     `layer` is the block after which the residual stream is read, counted from 0. `k` is the number
     of active latents of a topk SAE (None for the others). `name` says where it comes from, for
-    messages. `neuronpedia` is the "model/source" of its published labels, where that is known.
+    messages. `activation` is the function at inference; empty: the architecture's. `neuronpedia` is
+    the "model/source" of its published labels, where that is known.
     """
 
     architecture: str
@@ -80,12 +75,16 @@ class SaeConfig:
     normalisation: str = "none"
     subtract_decoder_bias: bool = True
     neuronpedia: str | None = None
+    activation: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values no architecture here can run; raises ValueError that names the key."""
-        if self.architecture not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise ValueError(f"architecture {self.architecture!r} is none of {known}")
+        if self.architecture not in (names := architecture_names()):
+            raise ValueError(f"architecture {self.architecture!r} is none of {', '.join(names)}")
+        if not self.activation:
+            object.__setattr__(self, "activation", activation_of(self.architecture))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}")
         if self.normalisation not in NORMALISATIONS:
             known = ", ".join(NORMALISATIONS)
             raise ValueError(f"normalisation {self.normalisation!r} is none of {known}")
@@ -95,11 +94,6 @@ class SaeConfig:
             raise ValueError("k belongs to the topk architecture, and only to it")
         if self.k is not None and not 1 <= self.k <= self.d_sae:
             raise ValueError(f"k = {self.k} is not within 1..d_sae = {self.d_sae}")
-
-    @property
-    def activation(self) -> str:
-        """Activation function at inference: relu, gated, topk or jumprelu."""
-        return ARCHITECTURES[self.architecture]
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the tensors in `sae.safetensors`."""
@@ -287,7 +281,7 @@ def save_sae(folder: Path, sae: SparseAutoencoder) -> None:
         for name, tensor in sae.named_parameters()
     }
     save_file(weights, folder / WEIGHTS_FILE)
-    described = {"format": FORMAT, "activation": sae.config.activation, **asdict(sae.config)}
+    described = {"format": FORMAT, **asdict(sae.config)}
     text = json.dumps(described, sort_keys=True, indent=2) + "\n"
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -330,7 +324,6 @@ def _read_config(path: Path) -> SaeConfig:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
             raise ValueError(f"`format` is not {FORMAT}")
-        raw.pop("activation", None)
         known = {field.name for field in fields(SaeConfig)}
         if unknown := sorted(set(raw) - known):
             raise ValueError(f"unknown key {unknown[0]!r}")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vista.errors import UserError
+from vista.sae.architectures import architecture_names
 from vista.sae.neutral import (
-    ARCHITECTURES,
     CONFIG_FILE,
     NORMALISATIONS,
     WEIGHTS_FILE,
@@ -68,7 +68,7 @@ def test_decoder_bias_is_subtracted_only_where_the_config_says_so() -> None:
     assert planted(subtract_decoder_bias=False).encode(x)[0, 0] == 2.0
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_a_token_does_not_depend_on_its_neighbours(architecture: str) -> None:
     """A batch-wide top-k at inference would read the company, not the token."""
     sae = random_sae(architecture)
@@ -77,7 +77,7 @@ def test_a_token_does_not_depend_on_its_neighbours(architecture: str) -> None:
     torch.testing.assert_close(sae.encode(x)[:8], sae.encode(x[:8]))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_gradient_reaches_the_input_and_nothing_else(architecture: str, normalisation: str) -> None:
     sae = random_sae(architecture, normalisation)
@@ -149,7 +149,7 @@ def test_decoder_row() -> None:
             planted().decoder_row(outside)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 def test_round_trip_and_equal_bytes(architecture: str, tmp_path: Path) -> None:
     sae = random_sae(architecture)
     for name in ("a", "b"):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from vista.sae import through
-from vista.sae.neutral import ARCHITECTURES, NORMALISATIONS, SaeConfig, SparseAutoencoder
+from vista.sae.architectures import architecture_names
+from vista.sae.neutral import NORMALISATIONS, SaeConfig, SparseAutoencoder
 
 
 def make(architecture: str, normalisation: str = "none") -> SparseAutoencoder:
@@ -31,7 +32,7 @@ def error_and_gradient(function: object) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("few", [0.0, 1.0], ids=["dense", "active latents alone"])
 def test_equals_the_plain_expression(
     architecture: str, normalisation: str, few: float, monkeypatch: pytest.MonkeyPatch
@@ -60,7 +61,7 @@ def test_backward_keeps_no_activations() -> None:
     assert [tensor.dtype for tensor in whole] == [torch.bool]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", architecture_names())
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_decoding_codes_equals_decoding_activations(architecture: str, normalisation: str) -> None:
     sae = make(architecture, normalisation)

@@ -1,0 +1,20 @@
+"""The architectures of SAEs that are run here, a file each: its activation function at inference.
+
+A file is code of the nodes that make SAEs of that architecture (`Node.modules`). Who runs an SAE
+reads the function from `sae.json`, so that a new architecture changes nothing that is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+
+def architecture_names() -> list[str]:
+    """Return the names of all architectures, sorted: those of the files that hold them."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem[0] != "_")
+
+
+def activation_of(architecture: str) -> str:
+    """Return the activation function of one of `architecture_names`."""
+    return str(importlib.import_module(f"vista.sae.architectures.{architecture}").ACTIVATION)

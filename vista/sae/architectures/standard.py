@@ -1,0 +1,3 @@
+"""The original form: ReLU of a linear encoder."""
+
+ACTIVATION = "relu"

@@ -1,0 +1,3 @@
+"""The k largest activations of a token (Gao et al. 2024)."""
+
+ACTIVATION = "topk"
