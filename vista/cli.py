@@ -38,7 +38,11 @@ USER_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, options = parser.parse_known_args(argv)
+    if options and arguments.call is not _make:
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
+    arguments.options = options
     try:
         status: int = arguments.call(arguments)
     except UserError as error:
@@ -72,6 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("config", type=Path, help="a run's YAML file, e.g. config/default.yaml")
     plan.add_argument("--list", action="store_true", help="one line an artifact: done or to do")
     plan.set_defaults(call=_plan)
+
+    make = commands.add_parser(
+        "make",
+        help="make artifacts by their readable names, with all that they need",
+        description="Make artifacts of a stage and all that they are made from. What is not an "
+        "option here goes to snakemake, e.g. -n for a dry run or --cores 2.",
+    )
+    make.add_argument("stage", help="e.g. latents")
+    make.add_argument("names", nargs="*", help="e.g. dinov2-gemma2-w1-s0, 'dinov2-*'; none: all")
+    make.add_argument(
+        "--config", type=Path, default=Path("config/default.yaml"), help="what is asked for"
+    )
+    make.set_defaults(call=_make)
 
     explain = commands.add_parser("explain", help="why an artifact would be made anew, or not")
     explain.add_argument("paths", nargs="+", help="RESULTS/STAGE/NAME-ID, there or planned; globs")
@@ -231,6 +248,13 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     plan = load_plan(arguments.config)
     print(listing(plan) if arguments.list else render(forecast(plan, STAGES)))
+    return 0
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    from vista.make import make
+
+    make(arguments.stage, arguments.names, arguments.config, arguments.options)
     return 0
 
 

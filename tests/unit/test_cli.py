@@ -201,7 +201,7 @@ def test_every_stage_has_a_module_a_rule_and_a_line_of_help(
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
     for stage in STAGES:
         assert (root / "vista" / "stages" / f"{stage}.py").is_file(), stage
-        assert f"rule {stage}:" in rules
+        assert f"use rule stage as {stage} with:" in rules
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     shown = capsys.readouterr().out

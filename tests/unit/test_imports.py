@@ -34,11 +34,12 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"config", "artifacts", "code", "errors", "locks", "node", "nodes"},
     "gpus": {"errors"},
     "explain": {"artifacts", "code", "errors", "locks", "node", "plan", "stages"},
+    "make": {"errors", "plan"},
     "gc": {"artifacts", "errors", "forecast", "locks", "plan", "stages"},
     "forecast": {*BASE, "node", "plan", "sae"},
     "cli": {
         *("artifacts", "code", "config", "disk", "errors", "explain", "locks"),
-        *("forecast", "gc", "gpus", "plan", "report", "stages", "store"),
+        *("forecast", "gc", "gpus", "make", "plan", "report", "stages", "store"),
     },
     "fetch": BASE,
     "data": BASE,
