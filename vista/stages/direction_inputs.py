@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from vista.artifacts import Job
 from vista.config.interventions import DirectionSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import RecordTable
+from vista.data.records import RecordTable, reference
 from vista.errors import UserError
 from vista.interventions.selection import BoolArray
 from vista.judges import Judge
-from vista.stages.judging import reference
 from vista.stages.latent_inputs import read_geometry
 
 
