@@ -6,19 +6,15 @@ development and the test split -> the metric. Vision SAEs belong to an encoder a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from vista.config.interventions import (
-    FITTED,
-    READS_LATENT,
-    TEXT_LATENTS,
-    DirectionSettings,
-    EditSettings,
-)
+from vista.config.interventions import READS_LATENT, EditSettings, method_module
 from vista.config.rivals import InterventionsSettings, MethodEntry
 from vista.config.run import Point
-from vista.node import Node, dump, point_name, with_judge
+from vista.interventions.method import Role, load_method
+from vista.interventions.method_checks import refuse_unfit_methods
+from vista.node import Node, dump, point_name, with_judge, with_judges
 from vista.vision_sae_nodes import vision_sae_nodes
 
 if TYPE_CHECKING:
@@ -26,9 +22,13 @@ if TYPE_CHECKING:
 
 
 class InterventionBuilder:
-    """Makes the nodes of a run's interventions."""
+    """Makes the nodes of a run's interventions.
+
+    Raises UserError where a method lacks what it reads, or is asked for edits that it cannot make.
+    """
 
     def __init__(self, builder: Builder, settings: InterventionsSettings) -> None:
+        refuse_unfit_methods(settings, builder.config.llms)
         self.builder, self.settings = builder, settings
 
     def measured(self, point: Point, projector: Node) -> Iterator[tuple[str, Node]]:
@@ -58,31 +58,36 @@ class InterventionBuilder:
 
     def _directions(self, point: Point, projector: Node, method: str, entry: MethodEntry) -> Node:
         builder, settings = self.builder, entry.directions
+        reads = load_method(settings.method).reads
+        own: dict[str, Any] = {"directions": dump(settings)}
         inputs: dict[str, Any] = {
             "records": builder.data.records,
             "features": builder.evaluated(point.encoder),
         }
-        own: dict[str, Any] = {"directions": dump(settings)}
-        if settings.method in TEXT_LATENTS:
-            layers = builder.config.llms[point.llm].saes.layers
-            inputs |= {
-                "latents": builder.latents(point, projector, settings.split),
-                "labels": builder.labels_of(point.llm),
-                **builder.gated(point.llm, layers),
-            }
-        elif settings.method == "vision_latent":
+        if "latents" in reads:
+            inputs["latents"] = builder.latents(point, projector, settings.split)
+        if "labels" in reads:
+            inputs["labels"] = builder.labels_of(point.llm)
+        if "saes" in reads:
+            inputs |= builder.gated(point.llm, builder.config.llms[point.llm].saes.layers)
+        if "vision_sae" in reads:
             assert entry.vision_sae is not None
             sae, check, labels = vision_sae_nodes(builder, point.encoder, entry.vision_sae)
-            inputs |= {"vision_sae": sae, "check": check, "labels": labels}
-        else:
+            inputs |= {"vision_sae": sae, "check": check}
+            if "labels" in reads:
+                inputs["labels"] = labels
+        if "llm" in reads:
             llm, model = builder.read(point.llm)
             own |= llm
             inputs |= model
-        if settings.method in FITTED:
+        if "projector" in reads:
             inputs["projector"] = projector
-        name = f"{_direction_name(point, settings)}-{method}"
+        name = f"{_direction_name(point, reads)}-{method}"
         files = (settings.path,) if settings.path else ()
-        return with_judge("directions", name, own, inputs, settings.judge, files)
+        modules = (method_module(settings.method),)
+        return with_judges(
+            "directions", name, own, inputs, {"judge": settings.judge}, files, modules
+        )
 
     def _captions(
         self,
@@ -112,8 +117,9 @@ class InterventionBuilder:
         return with_judge("edit_captions", name, own, read, edit.judge)
 
 
-def _direction_name(point: Point, settings: DirectionSettings) -> str:
-    """What a direction belongs to: a vision SAE's to the encoder, a random one to the LLM."""
-    if settings.method == "vision_latent":
-        return point.encoder
-    return f"{point.encoder}-{point.llm}" if settings.method == "random" else point_name(point)
+def _direction_name(point: Point, reads: Collection[Role]) -> str:
+    """What a direction belongs to: the projector, where the method reads any; else the encoder,
+    with the LLM where it reads that."""
+    if {"latents", "projector"} & set(reads):
+        return point_name(point)
+    return f"{point.encoder}-{point.llm}" if {"llm", "saes"} & set(reads) else point.encoder

@@ -29,14 +29,20 @@ LINKS = "links"
 
 
 class Plan:
-    """All nodes of a config, looked up by (stage, folder) as the workflow's rules do."""
+    """All nodes of a config, looked up by (stage, folder) as the workflow's rules do.
 
-    def __init__(self, config: RunConfig) -> None:
+    `where` is the config's name in errors. Raises UserError where parts of it do not fit.
+    """
+
+    def __init__(self, config: RunConfig, where: str = "config") -> None:
         self.config = config
         self.results = config.results
         self.nodes: dict[tuple[str, str], Node] = {}
         # The report has everything else behind it.
-        self._add(Builder(config).report())
+        try:
+            self._add(Builder(config).report())
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
     def _add(self, node: Node) -> None:
         key = (node.stage, node.folder)
@@ -147,7 +153,7 @@ def load_plan(config: Path | Mapping[str, Any]) -> Plan:
     Raises UserError where the config is wrong.
     """
     if isinstance(config, Path):
-        return Plan(load_config(config))
+        return Plan(load_config(config), where=str(config))
     return Plan(parse_config(config))
 
 

@@ -23,7 +23,7 @@ from safety.mutations import damaged, read_or_told
 from vista.artifacts import Record, open_artifact, publishing
 from vista.data.records import SCHEMA, read_records
 from vista.errors import UserError
-from vista.interventions.selection import read_latent_ids
+from vista.interventions.methods.latent_at import read_latent_ids
 from vista.judges.backends.judgements import Judgements
 from vista.sae.label_table import LatentLabels, read_labels, write_labels
 from vista.store.features import FeatureReader, FeatureWriter

@@ -90,6 +90,12 @@ NEUTRAL = [
     ("metrics/new_metric.py", "", "def measure(values):\n    return sum(values)\n"),
     # A new encoder family.
     ("encoders/families/new.py", "", "from vista.encoders.registry import EncoderFamily\n"),
+    # A new method of directions.
+    (
+        "interventions/methods/north.py",
+        "",
+        "from vista.interventions.methods.random import METHOD\n",
+    ),
     # A help text, a docstring, a comment, an annotation, an import for types alone.
     ("config/metrics.py", 'description="', 'description="Another: '),
     ("config/encoders.py", 'description="', 'description="Another: '),
@@ -162,3 +168,27 @@ def test_the_sae_term_concerns_projectors_that_are_trained_with_it(edit: Edit, n
     changed = edit(name, "    return ", "    pass\n    return ")
     assert set(changed) == {"train_projector"}
     assert all(node.settings["sae_weight"] > 0 for node in changed["train_projector"])
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "methods"),
+    [
+        ("methods/logistic.py", "max_iter=500", "max_iter=600", {"logistic"}),
+        ("methods/latent.py", "latents.best", "latents.best[:1]", {"latent"}),
+        ("fitted.py", "x_bpd.mean(1)", "x_bpd.max(1)", {"logistic", "mean_difference"}),
+        (
+            "text_latents.py",
+            "decoder_row(latent)",
+            "decoder_row(latent + 1)",
+            {"latent", "latent_at", "random_latent", "wrong_concept"},
+        ),
+    ],
+)
+def test_a_method_concerns_the_directions_that_it_finds(
+    edit: Edit, name: str, old: str, new: str, methods: set[str]
+) -> None:
+    changed = edit(f"interventions/{name}", old, new)
+    assert set(changed) == {"directions"}
+    # latent_at is in none of these configs.
+    found = {node.settings["directions"]["method"] for node in changed["directions"]}
+    assert found == methods - {"latent_at"} or found == methods

@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "node": {"config", "artifacts"},
     "nodes": {"config", "node", "intervention_nodes", "probing_nodes"},
     # `nodes` for type checking alone: they make one tree of artifacts.
-    "intervention_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
+    "intervention_nodes": {"config", "interventions", "node", "nodes", "vision_sae_nodes"},
     "probing_nodes": {"config", "node", "nodes", "diffusion_nodes", "vision_sae_nodes"},
     "vision_sae_nodes": {"config", "node", "nodes"},
     "diffusion_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "encoders": {*BASE, "data"},
     "language": {*BASE, "data"},
     "sae": {*BASE, "language", "data"},
-    "interventions": {*BASE, "data", "language", "sae", "store"},
+    "interventions": {*BASE, "data", "judges", "language", "projector", "sae", "store"},
     "projector": {*BASE, "data", "language", "sae", "store"},
     "standins": {*BASE, *TOOLS},
     "diffusion": {*BASE, "data", "sae", "metrics"},
@@ -117,6 +117,19 @@ def test_planning_loads_no_heavy_library() -> None:
     script = (
         "import sys, vista.plan, vista.cli\n"
         "heavy = {'torch', 'transformers', 'sae_lens', 'sklearn', 'matplotlib', 'zarr'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_what_methods_of_directions_read_is_known_without_heavy_libraries() -> None:
+    script = (
+        "import sys\n"
+        "from vista.config.interventions import method_names\n"
+        "from vista.interventions.method import load_method\n"
+        "assert all(load_method(name).reads for name in method_names())\n"
+        "heavy = {'numpy', 'torch', 'sklearn', 'scipy', 'pyarrow', 'PIL', 'safetensors'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

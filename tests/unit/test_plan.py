@@ -363,6 +363,21 @@ NO_LATENT = {"directions": {"method": "random"}}
         ({**NO_LATENT, "removal": {"tokens": ["active"]}}, {}, "`tokens: active`, but directions"),
         ({**NO_LATENT, "removal": {"blocks": None}}, {}, "random belong to no block"),
         (
+            {"directions": {"method": "vision_latent"}},
+            {},
+            "methods.x: `vision_sae` and directions of method vision_latent belong together",
+        ),
+        (
+            {"vision_sae": "topk"},
+            {},
+            "methods.x: `vision_sae` and directions of method vision_latent belong together",
+        ),
+        (
+            {"directions": {"method": "logistics"}},
+            {},
+            "methods.x.directions.method: method 'logistics' is unknown; choose one of latent, ",
+        ),
+        (
             {"directions": {"concepts": {"kind": "words", "words": "red"}}},
             {},
             r"concepts.words: give a list, e.g. \[red\]",
@@ -395,8 +410,9 @@ def test_interventions_that_would_mislead_are_refused(
 ) -> None:
     content["vision_saes"] = {"topk": {}}
     with_interventions(content, methods={"x": method}, **changes)
-    with pytest.raises(UserError, match=expected):
-        parse_config(content)
+    with pytest.raises(UserError, match=expected) as error:
+        load_plan(content)
+    assert str(error.value).startswith("config: ")
 
 
 def test_edits_that_read_a_latent_in_its_own_block_are_planned(content: dict[str, Any]) -> None:
@@ -404,7 +420,7 @@ def test_edits_that_read_a_latent_in_its_own_block_are_planned(content: dict[str
     own = {"removal": {"how": "ablate", "blocks": None, "tokens": ["active"]}}
     methods = {"latent": own, "topk": {**SAE, "removal": {"how": "ablate"}}}
     fitted = {"directions": {"method": "mean_difference", "layer": 1}, "removal": {"blocks": None}}
-    parse_config(with_interventions(content, methods={**methods, "fitted": fitted}))
+    load_plan(with_interventions(content, methods={**methods, "fitted": fitted}))
 
 
 def test_interventions_off_the_sweep_or_without_images_are_refused(content: dict[str, Any]) -> None:

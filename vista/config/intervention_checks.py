@@ -6,16 +6,14 @@ Every function raises ValueError with the whole keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vista.config.data import Split
-from vista.config.interventions import FITTED, READS_LATENT, TEXT_LATENTS, EditSettings
-from vista.config.language import StandinLlm
 from vista.config.rivals import InterventionsSettings, MethodEntry, VisionSaeEntry
 
 if TYPE_CHECKING:
-    from vista.config.run import LlmEntry, Point
+    from vista.config.run import Point
 
 VisionSaes = Mapping[str, VisionSaeEntry]
 _TASKS = ("removal", "replacement")
@@ -110,46 +108,3 @@ def refuse_unmeasured(settings: InterventionsSettings, points: list[Point]) -> N
                     "projector of the sweep; remove it, or add it to `sweep` and "
                     "interventions.encoders"
                 )
-
-
-def refuse_unfit_edits(settings: InterventionsSettings, llms: Mapping[str, LlmEntry]) -> None:
-    """Refuse edits that the directions of a method cannot make, or that no block is there for."""
-    for where, entry, edit in _edits(settings):
-        method = entry.directions.method
-        reads = edit.how in READS_LATENT
-        if method == "vision_latent":
-            continue
-        if method not in TEXT_LATENTS:
-            if reads or "active" in edit.tokens:
-                key = f"how: {edit.how}" if reads else "tokens: active"
-                raise ValueError(
-                    f"{where} has `{key}`, but directions of method {method} have no latent that "
-                    "fires; choose subtract, add or remove_add, and tokens object or all"
-                )
-            if edit.blocks is None and method not in FITTED:
-                raise ValueError(
-                    f"{where}.blocks is null, but directions of method {method} belong to no "
-                    "block; list the blocks"
-                )
-        elif reads and edit.blocks is not None:
-            raise ValueError(
-                f"{where} has `how: {edit.how}`, which reads a latent in the block that its SAE is "
-                f"of: set {where}.blocks to null"
-            )
-        for name in settings.llms or llms:
-            source = llms[name].model.source
-            last = max((block for choice in edit.blocks or () for block in choice), default=0)
-            if isinstance(source, StandinLlm) and last >= source.n_blocks:
-                raise ValueError(
-                    f"{where}.blocks names block {last}; llms.{name} has blocks "
-                    f"0..{source.n_blocks - 1}"
-                )
-
-
-def _edits(settings: InterventionsSettings) -> Iterator[tuple[str, MethodEntry, EditSettings]]:
-    """Each edit of each method, and the key that it is under."""
-    for name, entry in settings.methods.items():
-        for task in _TASKS:
-            edit = settings.edit(name, task)
-            if edit is not None:
-                yield f"interventions.methods.{name}.{task}", entry, edit

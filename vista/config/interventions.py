@@ -5,23 +5,21 @@ Published values (VISTA, arXiv 2605.24946, removal and replacement) are presets 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from vista.config.data import Split
 from vista.config.judges import JudgeChoice
 
-Method = Literal[
-    "latent",
-    "latent_at",
-    "random_latent",
-    "wrong_concept",
-    "random",
-    "mean_difference",
-    "logistic",
-    "vision_latent",
-]
 Task = Literal["remove", "replace"]
 How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
 Tokens = Literal["object", "all", "active"]
@@ -30,11 +28,6 @@ Blocks = tuple[int, ...]
 
 # What an edit needs of the latent beside its direction: how strongly it fires.
 READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
-FITTED: frozenset[Method] = frozenset({"mean_difference", "logistic"})
-# Methods whose directions are latents of the language model's SAEs.
-TEXT_LATENTS: frozenset[Method] = frozenset(
-    {"latent", "latent_at", "random_latent", "wrong_concept"}
-)
 _HOWS: dict[Task, tuple[How, ...]] = {
     "remove": ("subtract", "ablate", "clamp"),
     "replace": ("add", "remove_add", "swap", "clamp"),
@@ -58,6 +51,30 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published_removal_llama": {**_REMOVAL, "blocks": (0, 1)},
     "published_replacement_llama": {**_REPLACEMENT, "blocks": (0, 1)},
 }
+
+
+_METHODS = Path(__file__).parents[1] / "interventions" / "methods"
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods that find directions, sorted: those of the files that hold
+    them."""
+    return sorted(path.stem for path in _METHODS.glob("*.py") if path.stem != "__init__")
+
+
+def method_module(name: str) -> str:
+    """Return the module of a method."""
+    return f"vista.interventions.methods.{name}"
+
+
+def _known_method(name: str) -> str:
+    if name not in (known := method_names()):
+        raise ValueError(f"method {name!r} is unknown; choose one of {', '.join(known)}")
+    return name
+
+
+def _list_methods(schema: dict[str, Any]) -> None:
+    schema["enum"] = method_names()
 
 
 class _Settings(BaseModel):
@@ -95,8 +112,9 @@ class ConceptSettings(_Settings):
 class DirectionSettings(_Settings):
     """How the direction of each concept is found, on a split that no figure is reported on."""
 
-    method: Method = Field(
+    method: Annotated[str, AfterValidator(_known_method)] = Field(
         "latent",
+        json_schema_extra=_list_methods,
         description="latent: text-SAE latent whose label names the concept, best by AUROC; "
         "latent_at: given latents; random_latent: a labelled latent of matched density that is "
         "not one of the concept's; wrong_concept: another concept's latent; random: a random "

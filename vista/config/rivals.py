@@ -48,7 +48,7 @@ class MethodEntry(_Settings):
         DirectionSettings(), description="the direction of each concept"
     )
     vision_sae: str | None = Field(
-        None, description="an entry of `vision_saes`; for directions of method vision_latent"
+        None, description="an entry of `vision_saes`; for directions of a method that reads one"
     )
     sae_weights: tuple[float, ...] | None = Field(
         None, description="only projectors with these weights of the SAE term; null: all"
@@ -64,12 +64,6 @@ class MethodEntry(_Settings):
         default_factory=dict,
         description="what differs from interventions.replacement; null: not measured",
     )
-
-    @model_validator(mode="after")
-    def _with_its_sae(self) -> Self:
-        if (self.vision_sae is None) == (self.directions.method == "vision_latent"):
-            raise ValueError("`vision_sae` and directions of method vision_latent belong together")
-        return self
 
     def includes(self, point: Point) -> bool:
         """Whether the method is measured with one projector, of those that interventions are."""

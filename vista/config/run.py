@@ -13,7 +13,6 @@ from vista.config.drawn import DrawnData
 from vista.config.encoders import EncoderSettings, ProbeSettings, refuse_unfit_parts
 from vista.config.intervention_checks import (
     refuse_leaks,
-    refuse_unfit_edits,
     refuse_unknown,
     refuse_unmeasured,
     refuse_wrong_names,
@@ -241,7 +240,6 @@ class RunConfig(_Settings):
             refuse_wrong_names(self.interventions, self.encoders, self.llms, self.vision_saes)
             refuse_leaks(self.interventions, self.vision_saes)
             refuse_unmeasured(self.interventions, list(self.points()))
-            refuse_unfit_edits(self.interventions, self.llms)
         return self
 
     @model_validator(mode="after")

@@ -34,6 +34,8 @@ __all__ = [
     "read_records",
     "read_text",
     "record_to_row",
+    "reference",
+    "reference_captions",
     "row_to_record",
     "write_records",
     "write_text",
@@ -84,6 +86,16 @@ class Record:
     def categories(self) -> tuple[str, ...]:
         """The distinct categories of the objects, in order of first appearance."""
         return tuple(dict.fromkeys(item.category for item in self.objects))
+
+
+def reference_captions(record: Record) -> tuple[str, ...]:
+    """Return the captions that the data give an image, or its first answer where it has none."""
+    return record.captions or tuple(turn.answer for turn in record.turns[:1])
+
+
+def reference(record: Record) -> str:
+    """Return the first reference caption of an image, "" where it has none."""
+    return next(iter(reference_captions(record)), "")
 
 
 _OBJECT = pa.struct(

@@ -119,3 +119,9 @@ def summed_rows(rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], floa
     length = float(np.linalg.norm(total))
     unit = (total / (length or 1)).astype(np.float32)
     return unit, lengths[0] if len(rows) == 1 else length
+
+
+def unit_rows(rows_cd: NDArray[Any]) -> NDArray[np.float32]:
+    """Scale each row to length 1; rows of zeros stay."""
+    length_c1 = np.linalg.norm(rows_cd.astype(np.float64), axis=1, keepdims=True)
+    return (rows_cd / np.where(length_c1 > 0, length_c1, 1)).astype(np.float32)

@@ -1,65 +1,108 @@
 """Linear concept vectors: directions fitted to tell a concept's tokens from the others.
 
-Difference of means, and the weights of an L2-regularised logistic regression: the supervised
-rivals of a labelled latent (compare universal steering, arXiv 2502.03708).
+The supervised rivals of a labelled latent (compare universal steering, arXiv 2502.03708).
 
-Shape legend: n token, d width, c concept.
+Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width, c concept, n
+sampled token, t position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BoolArray = NDArray[np.bool_]
+from vista.errors import UserError
+from vista.interventions.directions import ConceptDirection, Directions
+from vista.interventions.search import Search, Selection
+from vista.interventions.selection import BoolArray, sparse_auroc
+from vista.progress import progress
+from vista.store.features import FeatureReader
+
+# (tokens [n, d], which concepts are at each [c, n]) -> unit rows [c, d], zeros where none is fitted
+Fit = Callable[[NDArray[Any], BoolArray], NDArray[np.float32]]
 
 
-def unit_rows(rows_cd: NDArray[Any]) -> NDArray[np.float32]:
-    """Scale each row to length 1; rows of zeros stay."""
-    length_c1 = np.linalg.norm(rows_cd.astype(np.float64), axis=1, keepdims=True)
-    return (rows_cd / np.where(length_c1 > 0, length_c1, 1)).astype(np.float32)
+def fitted_directions(search: Search, fit: Fit) -> Directions:
+    """Return the directions that `fit` finds in the stream after the block of the settings.
 
+    Reads the inputs `features`, `llm` and `projector`.
 
-def mean_difference(x_nd: NDArray[Any], positive_cn: BoolArray) -> NDArray[np.float32]:
-    """Mean of the concept's tokens minus mean of the others, unit rows [c, d].
-
-    Zero for a concept that all tokens have, or none.
+    Raises:
+        UserError: The language model has no such block, or the inputs do not fit each other.
     """
-    rows = np.zeros((len(positive_cn), x_nd.shape[1]))
-    for c, positive_n in enumerate(positive_cn):
-        if positive_n.any() and not positive_n.all():
-            difference_d = x_nd[positive_n].mean(0, np.float64) - x_nd[~positive_n].mean(
-                0, np.float64
-            )
-            rows[c] = difference_d
-    return unit_rows(rows)
+    selection = search.select()
+    x_nd, positive_cn = _samples(search, selection)
+    rows_cd = fit(x_nd, positive_cn)
+    concepts = []
+    everywhere = np.arange(len(x_nd))
+    for c, name in enumerate(selection.names):
+        fitted = bool(rows_cd[c].any())
+        along_n = (x_nd @ rows_cd[c]).astype(np.float64)
+        auroc = sparse_auroc(everywhere, along_n, positive_cn[c]) if fitted else None
+        n_images = int(selection.present_bc[:, c].sum())
+        layer = search.settings.layer if fitted else None
+        concepts.append(
+            ConceptDirection(name, fitted, n_images, layer=layer, auroc=auroc, norm=float(fitted))
+        )
+    return Directions(search.settings.method, "stream", tuple(concepts), rows_cd)
 
 
-def logistic(
-    x_nd: NDArray[Any], positive_cn: BoolArray, regularisation: float
-) -> NDArray[np.float32]:
-    """Weights of one logistic regression a concept against all other tokens, unit rows [c, d].
+def _samples(search: Search, selection: Selection) -> tuple[NDArray[np.float32], BoolArray]:
+    """Tokens of the stream after the block [n, d], and which concepts are at each [c, n].
 
-    Classes are weighted to be of one size. Tokens are centred and divided by one number (their root
-    mean square), so that `regularisation` means the same in streams of any scale. Zero for a
-    concept that all tokens have, or none.
+    Concepts with boxes: some patches of an image's objects and as many others. Words: the mean
+    over an image's patches.
     """
-    from sklearn.linear_model import LogisticRegression
+    import torch
 
-    centred_nd = x_nd.astype(np.float64) - x_nd.mean(0, np.float64)
-    centred_nd /= max(float(np.sqrt(np.square(centred_nd).mean())), 1e-12)
-    rows = np.zeros((len(positive_cn), x_nd.shape[1]))
-    for c, positive_n in enumerate(positive_cn):
-        if positive_n.any() and not positive_n.all():
-            model = LogisticRegression(
-                C=1 / regularisation, class_weight="balanced", max_iter=500
-            ).fit(centred_nd, positive_n)
-            rows[c] = model.coef_[0]
-    return unit_rows(rows)
+    from vista.projector.module import load_projector
 
-
-def random_directions(n: int, d: int, seed: int) -> NDArray[np.float32]:
-    """`n` independent directions, uniform on the sphere, unit rows [n, d]."""
-    return unit_rows(np.random.default_rng(seed).standard_normal((n, d)))
+    job, settings = search.job, search.settings
+    reader = FeatureReader(job.input("features").store("features.zarr"))
+    llm = search.loaders.llm(job)
+    if settings.layer >= llm.n_blocks:
+        raise UserError(
+            f"directions.layer {settings.layer}: the language model has blocks "
+            f"0..{llm.n_blocks - 1}"
+        )
+    trained = job.input("projector")
+    trained.verify()
+    projector = load_projector(trained.path, d_vision=reader.shape[-1], d_model=llm.d_model)
+    projector = projector.to(llm.device)
+    image_of = search.records.feature_rows()[1]
+    rng = np.random.default_rng(settings.seed)
+    n_visual, start = reader.shape[1], len(llm.opening)
+    # Nothing after the visual tokens can change them, so nothing needs to stand there.
+    ids = torch.zeros(1, start + n_visual, dtype=torch.int64, device=llm.device)
+    ids[0, :start] = torch.tensor(llm.opening)
+    xs, positives = [], []
+    size = settings.batch_size
+    for first in progress(range(0, len(selection.rows), size), desc="stream", unit="batch"):
+        rows = selection.rows[first : first + size]
+        features_bpv = torch.from_numpy(reader.read(image_of[rows]).astype(np.float32))
+        stream_btd = llm.forward(
+            ids.expand(len(rows), -1),
+            visual=projector(features_bpv.to(llm.device)),
+            visual_start=start,
+            taps=(settings.layer,),
+            stop_after=settings.layer,
+        ).taps[settings.layer]
+        x_bpd = stream_btd[:, start:].float().cpu().numpy()
+        if selection.patches_cbp is None:
+            xs.append(x_bpd.mean(1))
+            positives.append(selection.present_bc[first : first + len(rows)].T)
+            continue
+        for b, x_pd in enumerate(x_bpd):
+            patches_cp = selection.patches_cbp[:, first + b]
+            inside_p = patches_cp.any(0)
+            at = [
+                rng.permutation(np.flatnonzero(mask_p))[: settings.patches_per_image]
+                for mask_p in (inside_p, ~inside_p)
+            ]
+            taken = np.sort(np.concatenate(at))
+            xs.append(x_pd[taken])
+            positives.append(patches_cp[:, taken])
+    return np.concatenate(xs), np.concatenate(positives, axis=1)

@@ -8,16 +8,11 @@ Shape legend: c concept, u place, n firing.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from vista.errors import UserError
 
 BoolArray = NDArray[np.bool_]
 # (layer, latent) -> places where it fires, each once, and its activation there
@@ -34,6 +29,11 @@ class Candidate:
     label: str | None
     share: float
     density: float
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Its layer and its number there."""
+        return self.layer, self.latent
 
 
 @dataclass(frozen=True)
@@ -89,47 +89,18 @@ def best_latents(
     chosen: list[list[Chosen]] = []
     for c, positive_u in enumerate(positive_cu):
         found = [
-            Chosen(candidates[i], sparse_auroc(*firings(*_at(candidates[i])), positive_u))
+            Chosen(candidates[i], sparse_auroc(*firings(*candidates[i].at), positive_u))
             for i in np.flatnonzero(named[:, c]).tolist()
         ]
         found.sort(
             key=lambda each: (
                 -(0.5 if each.auroc is None else each.auroc),
                 -each.candidate.share,
-                *_at(each.candidate),
+                *each.candidate.at,
             )
         )
         chosen.append(found[:n_latents])
     return chosen
-
-
-def random_like(
-    best: Sequence[Sequence[Chosen]],
-    candidates: Sequence[Candidate],
-    named: BoolArray,
-    nearest: int,
-    seed: int,
-) -> list[list[Chosen]]:
-    """Draw for each concept's latents as many labelled ones of the same layer that fire about as
-    often and do not name it: each out of the `nearest` by density."""
-    rng = np.random.default_rng(seed)
-    drawn: list[list[Chosen]] = []
-    for c, latents in enumerate(best):
-        taken: list[Chosen] = []
-        for like in latents:
-            used = {_at(each.candidate) for each in taken}
-            others = [
-                each
-                for i, each in enumerate(candidates)
-                if each.layer == like.candidate.layer and not named[i, c] and _at(each) not in used
-            ]
-            density = like.candidate.density
-            others.sort(key=lambda each: (abs(each.density - density), *_at(each)))
-            pool = others[:nearest]
-            if pool:
-                taken.append(Chosen(pool[int(rng.integers(len(pool)))], None))
-        drawn.append(taken)
-    return drawn
 
 
 def derangement(n: int, seed: int) -> list[int]:
@@ -140,43 +111,3 @@ def derangement(n: int, seed: int) -> list[int]:
     for here, after in zip(order, order[1:] + order[:1], strict=True):
         partner[here] = after
     return partner
-
-
-def published_latents(model: str) -> dict[str, tuple[int, int]]:
-    """Return concept -> (layer, latent) as the VISTA paper uses them with a language model.
-
-    Raises:
-        UserError: The paper has none for the model.
-    """
-    path = Path(__file__).with_name("published_latents.json")
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if model not in table:
-        raise UserError(f"directions.preset {model!r} is unknown; choose one of {', '.join(table)}")
-    return _given_latents(table[model])
-
-
-def read_latent_ids(path: Path) -> dict[str, tuple[int, int]]:
-    """Return concept -> (layer, latent) out of a user's file.
-
-    Raises:
-        UserError: The file is missing or has another form.
-    """
-    try:
-        return _given_latents(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"directions.path: {path} is not of the form "
-            f'{{"cat": {{"layer": 4, "latent": 15456}}}} ({error})'
-        ) from error
-
-
-def _given_latents(table: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    found = {concept: (at["layer"], at["latent"]) for concept, at in table.items()}
-    for concept, pair in found.items():
-        if any(type(n) is not int or n < 0 for n in pair):
-            raise ValueError(f"{concept!r} has no whole numbers of a layer and a latent")
-    return found
-
-
-def _at(candidate: Candidate) -> tuple[int, int]:
-    return candidate.layer, candidate.latent

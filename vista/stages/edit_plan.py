@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vista.artifacts import Artifact, digest_text
 from vista.config.interventions import Blocks, EditSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import Object, Record, RecordTable, Turn, decode_mask
+from vista.data.records import Object, Record, RecordTable, Turn, decode_mask, reference
 from vista.errors import UserError
 from vista.interventions.directions import Directions, Space
 from vista.interventions.selection import derangement
@@ -24,7 +24,6 @@ from vista.judges import Judge
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import inflections
 from vista.stages.caption import DEFAULT_QUESTION
-from vista.stages.judging import reference
 from vista.stages.latent_inputs import read_geometry
 
 BoolArray = NDArray[np.bool_]

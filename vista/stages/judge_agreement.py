@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from vista.artifacts import Job
 from vista.config.agreement import JudgeAgreementSettings
-from vista.data.records import Record, read_records
+from vista.data.records import Record, read_records, reference_captions
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
 from vista.judges.asking import AskingJudge
 from vista.metrics.judge_agreement import Judged, Kind, Verdicts, judge_agreement, label_truth
 from vista.sae.label_table import FILE, read_labels
 from vista.stages.image_files import image_files
-from vista.stages.judging import reference_captions, stage_judge, write_tally
+from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_result
 
 

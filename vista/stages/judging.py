@@ -16,7 +16,7 @@ from vista.config.judges import (
     VlmJudgeSettings,
     judge_source,
 )
-from vista.data.records import Record, RecordTable, read_records
+from vista.data.records import RecordTable, read_records, reference, reference_captions
 from vista.errors import UserError
 from vista.judges import Judge, Resources, load_judge
 from vista.progress import progress
@@ -63,16 +63,6 @@ def write_tally(job: Job, judge: Judge | Namer, role: str = "judge") -> None:
         # Not what was asked now and what was kept: a second run would differ.
         content = {"verdicts": tally.verdicts, "unanswered": tally.unanswered}
         _write(job, role, {"judge": judge.name, **content})
-
-
-def reference_captions(record: Record) -> tuple[str, ...]:
-    """Return the captions that the data give an image, or its first answer where it has none."""
-    return record.captions or tuple(turn.answer for turn in record.turns[:1])
-
-
-def reference(record: Record) -> str:
-    """Return the first reference caption of an image, "" where it has none."""
-    return next(iter(reference_captions(record)), "")
 
 
 def _resources(job: Job, role: str, settings: JudgeSettings) -> Resources:

@@ -20,7 +20,7 @@ from vista.artifacts import Job
 from vista.config.language import LanguageSettings
 from vista.config.probing import SharedLatentsSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import Record
+from vista.data.records import Record, reference
 from vista.errors import UserError
 from vista.foreign.pretrained import load_part, loading
 from vista.metrics.ranking import firing
@@ -34,7 +34,6 @@ from vista.metrics.shared_latents import (
     shared_latents,
 )
 from vista.stages.edit_plan import words_for
-from vista.stages.judging import reference
 from vista.stages.latent_inputs import (
     class_patches,
     read_geometry,

@@ -14,14 +14,15 @@ from vista.config.interventions import PRESETS, DirectionSettings, EditSettings
 from vista.config.judges import judge_files
 from vista.errors import UserError
 from vista.interventions.directions import summed_rows
-from vista.interventions.fitted import logistic, mean_difference, random_directions
+from vista.interventions.methods.latent_at import published_latents, read_latent_ids
+from vista.interventions.methods.logistic import logistic
+from vista.interventions.methods.mean_difference import mean_difference
+from vista.interventions.methods.random import random_directions
+from vista.interventions.methods.random_latent import random_like
 from vista.interventions.selection import (
     Candidate,
     best_latents,
     derangement,
-    published_latents,
-    random_like,
-    read_latent_ids,
     sparse_auroc,
 )
 from vista.stages.edit_plan import words_for
