@@ -22,10 +22,22 @@ rule summary:
     input:
         plan.report,
     output:
-        expand(
-            "{results}/summary.{kind}",
-            results=plan.results,
-            kind=["csv", "parquet", "md"],
+        table=report(
+            f"{plan.results}/summary.csv",
+            category="Tables",
+            caption="../report/table.rst",
+        ),
+        readable=report(
+            f"{plan.results}/summary.md",
+            category="Tables",
+            caption="../report/summary.rst",
+        ),
+        parquet=f"{plan.results}/summary.parquet",
+        figures=report(
+            directory(f"{plan.results}/figures"),
+            patterns=["{figure}.png"],
+            category="Figures",
+            caption="../report/figure.rst",
         ),
     log:
         f"{plan.results}/logs/summary.log",
