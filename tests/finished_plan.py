@@ -26,6 +26,9 @@ def publish(node: Node, results: Path, content: str = "", packages: Any = None) 
     with publishing(results, node.stage, node.folder, record) as work:
         if work is not None:
             (work / "content.txt").write_text(content or node.path)
+            if node.stage == "report":
+                for kind in ("csv", "parquet", "md"):
+                    (work / f"summary.{kind}").touch()
     return results / node.path
 
 
