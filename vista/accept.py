@@ -36,6 +36,7 @@ from vista.code import PACKAGE, joint_digest
 from vista.disk import force_to_disk, write_synced
 from vista.errors import UserError
 from vista.explain import code_changes, code_now, packages_now, size_damage
+from vista.lineage import PARENTS
 from vista.locks import (
     lock_file,
     locked_if_free,
@@ -253,7 +254,11 @@ def adopted(manifest: Mapping[str, Any], node: Node) -> dict[str, Any]:
     packages = {name: former_packages.get(name, version)
                 for name, version in packages_now(node).items()}  # fmt: skip
     former = manifest.get(ACCEPTED, [])
-    return {**manifest, "code": now, "packages": packages, ACCEPTED: [*former, entry]}
+    changes = {"code": now, "packages": packages, ACCEPTED: [*former, entry]}
+    if node.inputs:
+        # A manifest that is older than this list gets it.
+        changes[PARENTS] = node.input_paths
+    return {**manifest, **changes}
 
 
 def rewrite(artifact: Artifact, manifest: Mapping[str, Any], beside: Path) -> None:

@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -257,7 +257,8 @@ class Job:
 class Record:
     """All that the bytes of an artifact depend on: two equal records, one result.
 
-    `inputs` are digests by role, `code` those of the stage's own modules by dotted name.
+    `inputs` are digests by role, `code` those of the stage's definitions by "module:name".
+    `parents` say where the inputs lie, below the results folder: the bytes do not depend on it.
     """
 
     stage: str
@@ -265,6 +266,7 @@ class Record:
     inputs: Mapping[str, Any]
     code: Mapping[str, str]
     packages: Mapping[str, str]
+    parents: Mapping[str, str | list[str]] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -383,6 +385,8 @@ def _publish(work: Path, out: Path, record: Record, beside: Path) -> None:
     force_all_to_disk(work)
     listing = json.dumps(checksums, sort_keys=True, indent=1).encode()
     manifest = {**record.as_dict(), "digest": hashlib.sha256(listing).hexdigest()}
+    if record.parents:
+        manifest["parents"] = dict(record.parents)
     text = manifest_text(manifest)
     write_synced(work / CHECKSUMS, listing, beside)
     write_synced(work / MEMO, text, beside)

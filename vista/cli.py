@@ -210,6 +210,7 @@ def run_stage(
         inputs=input_digests(inputs, spec.get("files", ())),
         code={} if is_fetch(stage) else source_digests(code),
         packages={} if is_fetch(stage) else package_versions(third_party(code)),
+        parents=spec["inputs"],
     )
     place = publishing if part is None else sharing
     with place(results, stage, node, record) as work:

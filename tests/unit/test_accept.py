@@ -201,6 +201,18 @@ def test_code_that_uses_another_package_keeps_the_versions_that_made_the_artifac
     assert packages == {"python": "3.1", "numpy": "9"}
 
 
+@pytest.mark.usefixtures("edited")
+def test_a_manifest_without_parents_gets_them(run: Run) -> None:
+    features = run.users()[1]
+    folder = run.results / features.path
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["parents"]
+    for name in ("manifest.json", "memo.json"):
+        (folder / name).write_text(json.dumps(manifest))
+    run.accept("--yes")
+    assert open_artifact(folder).manifest["parents"] == features.input_paths
+
+
 def other_settings(run: Run, folder: Path) -> None:
     settings = json.loads((folder / "manifest.json").read_text())["settings"]
     rewrite(folder, settings={**settings, "seed": 99})
