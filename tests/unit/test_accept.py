@@ -31,13 +31,13 @@ USERS = ("train_encoder", "features")
 
 def content() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
-    asked = ("probe", "naming", "reconstruction")
-    return {**loaded, "metrics": {name: loaded["metrics"][name] for name in asked}}
+    metrics = ("probe", "naming", "reconstruction")
+    return {**loaded, "metrics": {name: loaded["metrics"][name] for name in metrics}}
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
