@@ -22,10 +22,13 @@ def publish(node: Node, results: Path, content: str = "", packages: Any = None) 
     starts = stage_code(node.stage, node.modules)
     code = {} if is_fetch(node.stage) else source_digests(starts)
     inputs = {role: digest(found) for role, found in node.inputs.items()}
-    record = Record(node.stage, node.settings, inputs, code, packages or {})
+    record = Record(node.stage, node.settings, inputs, code, packages or {}, node.input_paths)
     with publishing(results, node.stage, node.folder, record) as work:
         if work is not None:
             (work / "content.txt").write_text(content or node.path)
+            if node.stage == "report":
+                for kind in ("csv", "parquet", "md"):
+                    (work / f"summary.{kind}").touch()
     return results / node.path
 
 

@@ -19,8 +19,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,40 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
     return Artifact(path, manifest, json.loads(listing))
 
 
+def remembered(path: Path) -> Artifact:
+    """Return the artifact that the memo in the folder `path` describes, with a manifest or without.
+
+    A folder has none from the start of a job that is to make it again until that job has ended.
+    Raises UserError where memo or checksum list are missing or damaged.
+    """
+    try:
+        manifest = json.loads((path / MEMO).read_bytes())
+        for key in ("stage", "settings", "inputs", "code", "packages"):
+            manifest[key]
+        listing = (path / CHECKSUMS).read_bytes()
+        if hashlib.sha256(listing).hexdigest() != manifest["digest"]:
+            raise damaged(path / CHECKSUMS, f"its content differs from {MEMO}", path)
+        return Artifact(path, manifest, json.loads(listing))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path / MEMO, f"it cannot be read ({error})", path) from error
+
+
+def input_digests(
+    inputs: Mapping[str, Artifact | Sequence[Artifact]], files: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the digests of a job's inputs by role; those of the user's files are role "files".
+
+    A file that is not there has the digest "": it is the stage's to name.
+    """
+    digests: dict[str, Any] = {
+        role: source.digest if isinstance(source, Artifact) else [a.digest for a in source]
+        for role, source in inputs.items()
+    }
+    if paths := [Path(name) for name in files]:
+        digests["files"] = [digest_file(path) if path.is_file() else "" for path in paths]
+    return digests
+
+
 @dataclass(frozen=True)
 class Job:
     """What a stage receives: its own settings, its opened inputs and a folder to write into.
@@ -223,7 +257,8 @@ class Job:
 class Record:
     """All that the bytes of an artifact depend on: two equal records, one result.
 
-    `inputs` are digests by role, `code` those of the stage's own modules by dotted name.
+    `inputs` are digests by role, `code` those of the stage's definitions by "module:name".
+    `parents` say where the inputs lie, below the results folder: the bytes do not depend on it.
     """
 
     stage: str
@@ -231,6 +266,7 @@ class Record:
     inputs: Mapping[str, Any]
     code: Mapping[str, str]
     packages: Mapping[str, str]
+    parents: Mapping[str, str | list[str]] = field(default_factory=dict, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -306,20 +342,17 @@ def sharing(results: Path, stage: str, node: str, record: Record) -> Iterator[Pa
 
 def _restore(out: Path, record: Record, beside: Path) -> bool:
     """Put the manifest of an artifact back where nothing that it depends on has changed."""
-    memo = out / MEMO
     try:
-        manifest = json.loads(memo.read_bytes())
-        if {key: manifest[key] for key in record.as_dict()} != record.as_dict():
+        artifact = remembered(out)
+        if {key: artifact.manifest[key] for key in record.as_dict()} != record.as_dict():
             return False
-        listing = (out / CHECKSUMS).read_bytes()
-        if hashlib.sha256(listing).hexdigest() != manifest["digest"]:
-            return False
-        Artifact(out, manifest, json.loads(listing)).verify()
+        artifact.verify()
+        text = (out / MEMO).read_bytes()
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
         return False
     # There where a kill came right after the rename.
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    write_synced(out / MANIFEST, memo.read_bytes(), beside)
+    write_synced(out / MANIFEST, text, beside)
     return True
 
 
@@ -352,7 +385,9 @@ def _publish(work: Path, out: Path, record: Record, beside: Path) -> None:
     force_all_to_disk(work)
     listing = json.dumps(checksums, sort_keys=True, indent=1).encode()
     manifest = {**record.as_dict(), "digest": hashlib.sha256(listing).hexdigest()}
-    text = (json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
+    if record.parents:
+        manifest["parents"] = dict(record.parents)
+    text = manifest_text(manifest)
     write_synced(work / CHECKSUMS, listing, beside)
     write_synced(work / MEMO, text, beside)
     _clear(out)
@@ -362,6 +397,11 @@ def _publish(work: Path, out: Path, record: Record, beside: Path) -> None:
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     # Last of all: from here on the artifact counts.
     write_synced(out / MANIFEST, text, beside)
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> bytes:
+    """Return the one text of a manifest, for it and its copy."""
+    return (json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _clear(out: Path) -> None:

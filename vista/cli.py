@@ -18,8 +18,8 @@ from vista.artifacts import (
     Artifact,
     Job,
     Record,
-    digest_file,
     digest_text,
+    input_digests,
     open_artifact,
     package_versions,
     publishing,
@@ -96,6 +96,17 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, default=Path("config/default.yaml"), help="what is asked for"
     )
     explain.set_defaults(call=_explain)
+
+    accept = commands.add_parser(
+        "accept", help="keep artifacts whose code alone has changed, after a neutral edit"
+    )
+    accept.add_argument(
+        "configs", type=Path, nargs="+", help="all configs that share the results folder"
+    )
+    accept.add_argument(
+        "--yes", action="store_true", help="accept them; without it they are listed"
+    )
+    accept.set_defaults(call=_accept)
 
     gc = commands.add_parser("gc", help="list, or delete, the artifacts that no config needs")
     gc.add_argument("configs", type=Path, nargs="+", help="all configs whose artifacts are kept")
@@ -198,17 +209,14 @@ def run_stage(
         os.environ[name] = str(threads)
     spec: dict[str, Any] = json.loads(spec_text)
     inputs = {role: _open(results, paths) for role, paths in spec["inputs"].items()}
-    digests = {role: _digests(found) for role, found in inputs.items()}
-    if files := [Path(name) for name in spec.get("files", ())]:
-        # One that is not there is the stage's to name.
-        digests["files"] = [digest_file(path) if path.is_file() else "" for path in files]
     code = stage_code(stage, spec["modules"])
     record = Record(
         stage=stage,
         settings=spec["settings"],
-        inputs=digests,
+        inputs=input_digests(inputs, spec.get("files", ())),
         code={} if is_fetch(stage) else source_digests(code),
         packages={} if is_fetch(stage) else package_versions(third_party(code)),
+        parents=spec["inputs"],
     )
     place = publishing if part is None else sharing
     with place(results, stage, node, record) as work:
@@ -229,10 +237,6 @@ def _open(results: Path, paths: str | list[str]) -> Artifact | list[Artifact]:
     if isinstance(paths, list):
         return [open_artifact(results / path, path.split("/")[0]) for path in paths]
     return open_artifact(results / paths, paths.split("/")[0])
-
-
-def _digests(found: Artifact | list[Artifact]) -> str | list[str]:
-    return [each.digest for each in found] if isinstance(found, list) else found.digest
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -279,6 +283,14 @@ def _explain(arguments: argparse.Namespace) -> int:
     text, status = explain(arguments.paths, arguments.config)
     print(text)
     return status
+
+
+def _accept(arguments: argparse.Namespace) -> int:
+    from vista.accept import accept
+
+    for line in accept(arguments.configs, adopt=arguments.yes):
+        print(line, flush=True)
+    return 0
 
 
 def _gc(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ import ast
 import functools
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,14 @@ def source_digests(starts: Iterable[str]) -> dict[str, str]:
     return {f"{module}:{name}": _definition(module, name).digest for module, name in places}
 
 
+def joint_digest(definitions: Mapping[str, str]) -> str:
+    """Return one digest of the digests of definitions by "module:name"."""
+    # By module first: as strings, those of a package's modules would come before its own.
+    names = sorted(definitions, key=lambda name: name.split(":"))
+    lines = [f"{name}={definitions[name]}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
 def third_party(starts: Iterable[str]) -> frozenset[str]:
     """Return the top-level names of what the definitions that `starts` reach use from elsewhere."""
     _, packages = _closure(tuple(sorted(set(starts))))
@@ -72,8 +80,7 @@ def third_party(starts: Iterable[str]) -> frozenset[str]:
 
 @functools.cache
 def _closure_digest(starts: tuple[str, ...]) -> str:
-    lines = [f"{name}={digest}\n" for name, digest in source_digests(starts).items()]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+    return joint_digest(source_digests(starts))
 
 
 @functools.cache

@@ -119,7 +119,7 @@ class _Explainer:
         folder = self.results / node.path
         artifact = self.made(node)
         if artifact is not None:
-            yield from ((text, node) for text in _damage(artifact))
+            yield from ((text, node) for text in size_damage(artifact))
             yield from ((text, node) for text in _edits(artifact, node))
             for role, digest, parent in _pairs(artifact, node):
                 made = self.made(parent)
@@ -275,7 +275,7 @@ def _listed(found: Any) -> Sequence[Any]:
     return found if isinstance(found, list | tuple) else (found,)
 
 
-def _damage(artifact: Artifact) -> Iterator[str]:
+def size_damage(artifact: Artifact) -> Iterator[str]:
     """Yield one sentence for the first file that is missing or has another size."""
     for name, expected in artifact.checksums.items():
         path = artifact.path / name
@@ -286,14 +286,29 @@ def _damage(artifact: Artifact) -> Iterator[str]:
 
 def _edits(artifact: Artifact, node: Node) -> Iterator[str]:
     """Yield the sources and the user's files that changed since an artifact was made."""
-    then: Mapping[str, str] = artifact.manifest["code"]
-    now = {} if is_fetch(node.stage) else source_digests(stage_code(node.stage, node.modules))
+    yield from code_changes(artifact.manifest["code"], code_now(node))
+    yield from _file_changes(artifact, node)
+
+
+def code_now(node: Node) -> dict[str, str]:
+    """Return the digest of each definition that a node's job would run."""
+    return {} if is_fetch(node.stage) else source_digests(stage_code(node.stage, node.modules))
+
+
+def packages_now(node: Node) -> dict[str, str]:
+    """Return the versions of the packages that a node's job would use."""
+    if is_fetch(node.stage):
+        return {}
+    return _packages(third_party(stage_code(node.stage, node.modules)))
+
+
+def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Yield a text for each definition whose digest differs."""
     for name in sorted(then.keys() | now.keys()):
         if name not in now:
             yield f"source {name} is used no longer"
         elif then.get(name) != now[name]:
             yield f"source {name} {'changed' if name in then else 'is new'}"
-    yield from _file_changes(artifact, node)
 
 
 def _file_changes(artifact: Artifact, node: Node) -> Iterator[str]:
@@ -328,10 +343,7 @@ def _change(old: Any, new: Any) -> str:
 
 
 def _package_changes(artifact: Artifact, node: Node) -> Iterator[str]:
-    then, now = (
-        artifact.manifest["packages"],
-        _packages(third_party(stage_code(node.stage, node.modules))),
-    )
+    then, now = artifact.manifest["packages"], packages_now(node)
     changed = [f"{name} {then[name]} -> {now[name]}" for name in sorted(then.keys() & now.keys())
                if then[name] != now[name]]  # fmt: skip
     if changed:

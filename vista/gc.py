@@ -16,7 +16,7 @@ from pathlib import Path
 from vista.artifacts import CHECKSUMS, MANIFEST, MEMO, digest_text
 from vista.errors import UserError
 from vista.forecast.overview import size
-from vista.locks import WORK, locked, record_file, work_folder, writer
+from vista.locks import WORK, locked, record_file, refuse_while_running, work_folder, writer
 from vista.plan import ORDERS, load_plan
 from vista.stages import STAGES
 
@@ -27,6 +27,7 @@ _RECORD = re.escape(record_file(Path("_")).name.removeprefix("_"))
 _ORDER = re.compile(r"([0-9a-f]{64})\.(json|\d+)")
 _ARTIFACT = ("", "")
 _WORK = (WORK, rf"({_PART}|{_RECORD}(\.unfinished)?)")
+_OUTCOME = "nothing more was deleted"
 _BESIDE = (("logs", rf"{_PART}\.log"), ("benchmarks", rf"{_PART}\.tsv"))
 
 
@@ -160,7 +161,7 @@ def discard(results: Path, found: Iterable[Unneeded], orders: Iterable[Path] = (
     """
     _refuse_while_written(results)
     for each in found:
-        _refuse_while_running(results)
+        refuse_while_running(results, _OUTCOME)
         work = work_folder(results, each.stage, each.node)
         # The lock itself stays: a job that waits for it must not find it gone.
         with locked(work, results / each.stage / each.node):
@@ -173,7 +174,7 @@ def discard(results: Path, found: Iterable[Unneeded], orders: Iterable[Path] = (
             for path in each.beside:
                 _remove(path)
     for path in orders:
-        _refuse_while_running(results)
+        refuse_while_running(results, _OUTCOME)
         _remove(path)
 
 
@@ -184,21 +185,10 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _refuse_while_running(results: Path) -> None:
-    for folder in (Path.cwd(), results.resolve().parent):
-        if any((folder / ".snakemake" / "locks").glob("*.lock")):
-            raise UserError(
-                f"a workflow runs in {folder}, or one was killed there: wait until it ends, or "
-                "free the folder by `snakemake --unlock`; nothing more was deleted."
-            )
-
-
 def _refuse_while_written(results: Path) -> None:
     # What a killed workflow left running has no lock of Snakemake's.
     for lock in (results / WORK).glob("*/*.lock"):
         process = writer(lock)
         if process is not None:
             node = f"{lock.parent.name}/{lock.stem}"
-            raise UserError(
-                f"process {process} is making {node}: wait until it ends; nothing more was deleted."
-            )
+            raise UserError(f"process {process} is making {node}: wait until it ends; {_OUTCOME}.")

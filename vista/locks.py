@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from vista.errors import UserError
+
 # Below the results folder.
 WORK = ".work"
 
@@ -76,6 +78,19 @@ def locked_if_free(work: Path) -> Iterator[bool]:
             return
         _sign(file)
         yield True
+
+
+def refuse_while_running(results: Path, outcome: str) -> None:
+    """Raise UserError where Snakemake holds its lock here or beside the results folder.
+
+    `outcome` says what became of the work, e.g. "nothing was deleted".
+    """
+    for folder in (Path.cwd(), results.resolve().parent):
+        if any((folder / ".snakemake" / "locks").glob("*.lock")):
+            raise UserError(
+                f"a workflow runs in {folder}, or one was killed there: wait until it ends, or "
+                f"free the folder by `snakemake --unlock`; {outcome}."
+            )
 
 
 def _sign(file: TextIO) -> None:

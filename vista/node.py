@@ -111,18 +111,22 @@ class Node:
             for node in (found if isinstance(found, tuple) else (found,))
         ]
 
+    @property
+    def input_paths(self) -> dict[str, str | list[str]]:
+        """The inputs' folders below the results folder, by role."""
+        return {
+            role: [node.path for node in source] if isinstance(source, tuple) else source.path
+            for role, source in self.inputs.items()
+        }
+
     @cached_property
     def spec(self) -> str:
         """The job's whole order as canonical JSON: what the rule passes to the stage."""
-        inputs = {
-            role: [each.path for each in found] if isinstance(found, tuple) else found.path
-            for role, found in self.inputs.items()
-        }
         return canonical_json(
             {
                 "settings": self.settings,
                 "options": self.options,
-                "inputs": inputs,
+                "inputs": self.input_paths,
                 "modules": list(self.modules),
                 "files": list(self.files),
             }

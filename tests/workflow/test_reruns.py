@@ -7,7 +7,10 @@ Snakemake itself (--touch). What a run really leaves is test_smoke.py's to check
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,7 +144,10 @@ def checkout(tmp_path: Path) -> Path:
     [
         ("metrics/reconstruction.py", once("reconstruction", n=4)),
         # The family's own artifacts and what follows from them; the other encoder's stay.
-        ("encoders/dinov2.py", once("train_encoder", "features", "probe") | once(*POINTS, n=2)),
+        (
+            "encoders/families/dinov2.py",
+            once("train_encoder", "features", "probe") | once(*POINTS, n=2),
+        ),
     ],
 )
 def test_an_edit_runs_what_uses_the_source_and_what_follows(
@@ -171,3 +177,59 @@ def test_a_deleted_metric_result_is_noticed_and_made_again_alone(run: Path, tmp_
     shutil.copytree(run, moved)
     shutil.rmtree(next((moved / "results" / "reconstruction").iterdir()))
     assert planned(moved, run / "config.yaml") == {"reconstruction": 1, "report": 1}
+
+
+def accept(folder: Path, checkout: Path, config: Path, *options: str) -> str:
+    """Run `vista accept` of a checkout in the folder of a run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vista.cli", "accept", str(config), *options],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_after_a_neutral_edit_accepted_artifacts_are_not_made_again(
+    content: dict[str, Any], checkout: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    content = copy.deepcopy(content)
+    # Snakemake's record of features that were made in parts names marks that are there no more.
+    content["encoders"]["dinov2"]["jobs"] = 2
+    finish(folder, content, "--forceall")
+    config = folder / "config.yaml"
+    assert "Nothing to be done" in snakemake(folder, "--dry-run", config=config).stdout
+    family = checkout / "vista" / "encoders" / "families" / "dinov2.py"
+    with family.open("a") as file:
+        file.write("\nEDITED = 1\n")
+    wanted = planned(folder, config, checkout)
+    assert {"train_encoder", "features", "latents", "report"} <= wanted.keys()
+
+    listed = accept(folder, checkout, config)
+    named = "source vista.encoders.families.dinov2:EDITED is new"
+    assert listed.count(named) == 2
+    assert "2 artifacts in results whose code alone has changed, listed only" in listed
+    assert planned(folder, config, checkout) == wanted
+
+    # Of a point whose setting is another, nothing is accepted and all is made.
+    other = copy.deepcopy(content)
+    other["encoders"]["dinov2"]["source"]["steps"] += 1
+    changed = written(tmp_path, other)
+    anew = planned(folder, changed, checkout)
+    assert "nothing to accept" in accept(folder, checkout, changed, "--yes")
+    assert planned(folder, changed, checkout) == anew
+    assert planned(folder, config, checkout) == wanted
+
+    assert accept(folder, checkout, config, "--yes").count(named) == 2
+    after = snakemake(folder, "--dry-run", config=config, checkout=checkout)
+    assert "Nothing to be done" in after.stdout, after.stdout
+    assert planned(folder, changed, checkout) == anew
+    # An edit that is not accepted is noticed as before.
+    with family.open("a") as file:
+        file.write("\nEDITED_AGAIN = 1\n")
+    assert planned(folder, config, checkout) == wanted

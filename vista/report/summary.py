@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vista.config.report import ReportSettings
+from vista.disk import write_synced
 from vista.errors import UserError
+from vista.report.catalogue import CATALOGUE, catalogue_text
 from vista.report.escape import markdown
 from vista.report.interventions import Intervention
 from vista.report.sections import (
@@ -64,14 +66,15 @@ def headline(table: LongTable, settings: ReportSettings) -> str:
 
 
 def publish_summary(report_artifact_path: Path, results_dir: Path) -> str:
-    """Copy a report's tables and figures to the top of the results folder.
+    """Copy a report's tables and figures to the top of the results folder, with the catalogue of
+    its run.
 
     Each file appears whole or not at all; summary.md comes last. Figures of an earlier report
     that this one does not have are removed.
 
     Args:
         report_artifact_path: Folder of a finished report artifact.
-        results_dir: Where summary.csv, .parquet, .md and figures/ go.
+        results_dir: Where summary.csv, .parquet, .md, catalogue.json and figures/ go.
 
     Returns:
         The tables to print, with the paths of the files at the end.
@@ -94,6 +97,9 @@ def publish_summary(report_artifact_path: Path, results_dir: Path) -> str:
     for old in target.iterdir():
         if old.suffix in (".png", ".svg") and old.name not in pictures:
             old.unlink(missing_ok=True)
+    listing = catalogue_text(report_artifact_path.absolute()).encode()
+    target_file = results_dir / CATALOGUE
+    write_synced(target_file, listing, target_file.with_name(f".{CATALOGUE}.{os.getpid()}"))
     for file in TABLES:
         _copy(report_artifact_path / file, results_dir / file)
     text = (report_artifact_path / HEADLINE).read_text(encoding="utf-8")

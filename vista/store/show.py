@@ -17,6 +17,7 @@ from typing import Any
 
 from vista.artifacts import CHECKSUMS, MANIFEST, MEMO
 from vista.errors import UserError
+from vista.lineage import lineage
 from vista.store.files import read_json
 
 _META = "zarr.json"
@@ -80,6 +81,26 @@ def _manifest(path: Path) -> Iterator[str]:
     if manifest.get("inputs"):
         yield "inputs"
         yield from _json_lines(manifest["inputs"], "  ")
+    yield from _made_from(path.parent)
+
+
+def _made_from(artifact: Path) -> Iterator[str]:
+    """The folders of an artifact's parents, then of theirs, with whose parent each is."""
+    results = artifact.absolute().parents[1]
+    itself = artifact.absolute().relative_to(results).as_posix()
+    before = None
+    parents = list(itertools.islice(lineage(artifact), _LINES + 1))
+    width = max((len(parent.role) for parent in parents), default=0)
+    for parent in parents[:_LINES]:
+        title = "made from" if parent.child == itself else "which are made from"
+        if title != before:
+            yield title
+            before = title
+        child = "" if parent.child == itself else f"  (of {parent.child})"
+        there = "" if (results / parent.path / MANIFEST).is_file() else "  NOT THERE"
+        yield f"  {parent.role.ljust(width)}  {parent.path}{child}{there}"
+    if len(parents) > _LINES:
+        yield "  ... and more"
 
 
 def _listing(path: Path) -> Iterator[str]:
