@@ -144,8 +144,12 @@ def _module(name: str) -> _Module:
 def _read_statement(module: _Module, statement: ast.stmt) -> None:
     if isinstance(statement, ast.Import | ast.ImportFrom):
         module.imports |= _imported(statement)
-    elif _is_type_checking(statement) or _is_text(statement):
+    elif _is_text(statement):
         pass
+    elif _is_type_checking(statement):
+        # What is for types alone never runs; its `else:` always does.
+        for other in getattr(statement, "orelse", ()):
+            _read_statement(module, other)
     elif isinstance(statement, _Function | ast.ClassDef):
         module.bound.setdefault(statement.name, []).append(statement)
     elif isinstance(statement, _Compound):

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from vista.artifacts import canonical_json, digest_text, with_options
 from vista.config.checkpoint import Checkpoint
-from vista.config.judges import JudgeSettings, judge_files, judge_module, judge_source
+from vista.config.judge_base import JudgeSettings
+from vista.config.judges import judge_files, judge_module, judge_source
 from vista.config.run import Point
 
 Inputs = Mapping[str, "Node | tuple[Node, ...]"]

@@ -178,6 +178,19 @@ def test_statements_at_the_top_and_modules_used_as_values_count_whole(
     assert edited("deep/helper.py", "sorted([])", "sorted([1])")
 
 
+def test_what_is_bound_where_types_are_not_checked_counts(
+    package: Path, edited: Callable[..., bool]
+) -> None:
+    helper = package / "deep" / "helper.py"
+    text = helper.read_text().replace("+ LIMIT", "+ SIZE")
+    text = text.replace("deep.other import Other\n", "deep.other import Other\n\n    SIZE = 1\n")
+    text = text.replace("\n\n\ndef work", "\nelse:\n    SIZE = LIMIT + 7\n\n\ndef work", 1)
+    helper.write_text(text)
+    assert not edited("deep/helper.py", "SIZE = 1", "SIZE = 2")
+    assert edited("deep/helper.py", "LIMIT + 7", "LIMIT + 8")
+    assert edited("deep/names.py", "LIMIT = 3", "LIMIT = 5")
+
+
 def test_a_module_loaded_by_name_counts_whole_for_who_names_it(
     package: Path, edited: Callable[..., bool]
 ) -> None:

@@ -96,6 +96,14 @@ NEUTRAL = [
         "",
         "from vista.interventions.methods.random import METHOD\n",
     ),
+    # A new judge, with its settings.
+    (
+        "judges/kinds/new.py",
+        "",
+        "from vista.config.judge_base import JudgeSettings\n\n\n"
+        "class Settings(JudgeSettings):\n    kind: str = 'new'\n\n\n"
+        "def create(settings, resources):\n    pass\n",
+    ),
     # A help text, a docstring, a comment, an annotation, an import for types alone.
     ("config/metrics.py", 'description="', 'description="Another: '),
     ("config/encoders.py", 'description="', 'description="Another: '),
@@ -161,6 +169,24 @@ def test_a_family_concerns_what_its_encoders_made(edit: Edit) -> None:
     stages = {node.stage for nodes in changed.values() for node in nodes}
     assert stages == {"features", "train_encoder"}
     assert all(family in node.modules for nodes in changed.values() for node in nodes)
+
+
+def test_a_judge_concerns_what_it_judged(edit: Edit, nodes: list[Node]) -> None:
+    changed = edit(
+        "judges/kinds/lexical.py", "        names = {name", "        pass\n        names = {name"
+    )
+    judge = "vista.judges.kinds.lexical"
+    assert set(changed) == {node.stage for node in nodes if judge in node.modules}
+    assert all(judge in node.modules for nodes in changed.values() for node in nodes)
+
+
+def test_a_setting_of_a_judge_concerns_what_it_judged(edit: Edit) -> None:
+    changed = edit(
+        "judges/kinds/lexical.py", "    senses: int", "    extra: int = 1\n    senses: int"
+    )
+    assert "matching_rate" in changed
+    judge = "vista.judges.kinds.lexical"
+    assert all(judge in node.modules for nodes in changed.values() for node in nodes)
 
 
 @pytest.mark.parametrize("name", ["sae/through.py", "projector/loss.py"])

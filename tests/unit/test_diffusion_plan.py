@@ -57,7 +57,7 @@ def test_a_judge_names_for_discovery_alone(content: dict[str, Any]) -> None:
     content["probing"]["attributes"] = {"judge": judge}
     after = nodes(content)
     found, plain = after["attribute_discovery"], before["attribute_discovery"]
-    assert found.modules == (*plain.modules, "vista.judges.vlm")
+    assert found.modules == (*plain.modules, "vista.judges.kinds.vlm")
     assert found.inputs["judge"].stage == "fetch_model" and "judge" not in plain.inputs
     assert after["diffusion_steering"].path == before["diffusion_steering"].path
 

@@ -140,7 +140,7 @@ def test_an_edit_of_a_family_or_a_judge_is_code_of_what_uses_it(content: dict[st
     }
     assert modules["features", "clip"] == ("vista.encoders.families.clip",)
     assert modules["features", "dinov2"] == ("vista.encoders.families.dinov2",)
-    assert modules["localization", "clip"] == ("vista.judges.whole_word",)
+    assert modules["localization", "clip"] == ("vista.judges.kinds.whole_word",)
 
 
 @pytest.mark.parametrize(
@@ -515,4 +515,4 @@ def test_judges_that_are_measured_have_a_role_each(content: dict[str, Any]) -> N
     (node,) = (n for n in load_plan(content).nodes.values() if n.stage == "judge_agreement")
     assert {"records", "labels", "world", "judge_seer"} == set(node.inputs)
     assert node.inputs["judge_seer"].stage == "fetch_model"  # type: ignore[union-attr]
-    assert node.modules == ("vista.judges.lexical", "vista.judges.vlm")
+    assert node.modules == ("vista.judges.kinds.lexical", "vista.judges.kinds.vlm")

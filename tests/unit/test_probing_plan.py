@@ -84,7 +84,7 @@ def test_a_judge_that_names_is_shown_the_images(content: dict[str, Any]) -> None
     content["probing"]["image_attributes"] = {"judge": judge}
     shown = next(n for n in load_plan(content).nodes.values() if n.stage == "image_attributes")
     assert set(shown.inputs) - set(plain.inputs) == {"world"}
-    assert (plain.modules, shown.modules) == ((), ("vista.judges.api",))
+    assert (plain.modules, shown.modules) == ((), ("vista.judges.kinds.api",))
 
 
 def test_gates_are_reported_and_ontology_has_pairs_of_its_own(content: dict[str, Any]) -> None:

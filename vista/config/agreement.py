@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.data import Split
-from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings, fitted_on
+from vista.config.judges import JudgeChoice, fitted_on, judge_settings, looking_judges
 from vista.config.metrics import BootstrapSettings
 
 # Names become parts of the figures' names, which colons part.
@@ -60,9 +60,9 @@ class JudgeAgreementSettings(BaseModel):
 
     @model_validator(mode="after")
     def _somebody_looks(self) -> Self:
-        looking = (VlmJudgeSettings, ApiJudgeSettings)
-        if self.show_images and not any(isinstance(j, looking) for j in self.judges.values()):
-            raise ValueError("show_images needs a judge that looks, of kind vlm or api")
+        if self.show_images and not any(judge_settings(j).looks for j in self.judges.values()):
+            kinds = " or ".join(looking_judges())
+            raise ValueError(f"show_images needs a judge that looks, of kind {kinds}")
         return self
 
     @model_validator(mode="after")

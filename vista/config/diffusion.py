@@ -6,11 +6,11 @@ arXiv 2508.11277 is public in its abstract only: the definitions are ours.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vista.config.judges import ApiJudgeSettings, VlmJudgeSettings
+from vista.config.judges import NamingJudgeChoice
 from vista.config.metrics import BootstrapSettings
 from vista.config.pipeline import PipelineSettings
 from vista.config.rivals import VisionSaeEntry
@@ -169,12 +169,10 @@ class AttributeSettings(_Settings):
     max_share: float = Field(
         0.5, gt=0, le=1, description="a latent that fires on a larger share of prompts is left"
     )
-    judge: Annotated[ApiJudgeSettings | VlmJudgeSettings, Field(discriminator="kind")] | None = (
-        Field(
-            None,
-            description="who names a latent by its top prompts (api or vlm); null: the labels of "
-            "`diffusion.sae`, their most frequent word",
-        )
+    judge: NamingJudgeChoice | None = Field(
+        None,
+        description="who names a latent by its top prompts (api or vlm); null: the labels of "
+        "`diffusion.sae`, their most frequent word",
     )
     judged_latents: int = Field(
         200, ge=1, description="latents that `judge` names: those that vary most"

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vista.config.data import Split
-from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings
+from vista.config.judges import JudgeChoice, judge_settings, looking_judges
 
 
 class _Settings(BaseModel):
@@ -77,13 +77,12 @@ class MatchingSettings(_Settings):
 
     @model_validator(mode="after")
     def _can_look(self) -> Self:
-        if self.evidence == "image" and not isinstance(
-            self.judge, VlmJudgeSettings | ApiJudgeSettings
-        ):
-            name = self.judge if isinstance(self.judge, str) else self.judge.kind
+        judge = judge_settings(self.judge)
+        if self.evidence == "image" and not judge.looks:
+            others = " or ".join(f"{{kind: {name}, ...}}" for name in looking_judges())
             raise ValueError(
-                f"`evidence: image` needs a judge that can be shown images; {name!r} cannot: set "
-                "`judge` to {kind: vlm, ...} or {kind: api, ...}, or `evidence: objects`"
+                "`evidence: image` needs a judge that can be shown images; "
+                f"{judge.kind!r} cannot: set `judge` to {others}, or `evidence: objects`"
             )
         return self
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.data import DataSettings, Split
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
-from vista.config.judges import ApiJudgeSettings, JudgeChoice, VlmJudgeSettings
+from vista.config.judges import JudgeChoice, NamingJudgeChoice
 from vista.config.metrics import BootstrapSettings
 from vista.config.rivals import NAME
 
@@ -179,12 +179,10 @@ class ImageAttributeSettings(_Settings):
         0.5, gt=0, le=1, description="a latent that fires on a larger share of images is left"
     )
     top_k: int = Field(16, ge=1, description="images that a latent is named by")
-    judge: Annotated[ApiJudgeSettings | VlmJudgeSettings, Field(discriminator="kind")] | None = (
-        Field(
-            None,
-            description="who names a latent by a sheet of its top images (api or vlm), without "
-            "captions; null: the word that their captions have more often than others",
-        )
+    judge: NamingJudgeChoice | None = Field(
+        None,
+        description="who names a latent by a sheet of its top images (api or vlm), without "
+        "captions; null: the word that their captions have more often than others",
     )
     judged_latents: int = Field(
         200,

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from vista.config.judges import judge_names
 from vista.config.run import RunConfig
 from vista.config.values import refuse_odd
 from vista.errors import UserError
@@ -71,7 +72,7 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 _TAGS = frozenset(
     {
         *("standin", "checkpoint", "combined", "drawn", "coco", "llava", "folder", "list"),
-        *("webdataset", "name", "lexical", "whole_word", "embedding", "vlm", "api"),
+        *("webdataset", "name", *judge_names()),
     }
 )
 

@@ -18,7 +18,8 @@ from vista.config.intervention_checks import (
     refuse_wrong_names,
     splits_read,
 )
-from vista.config.judges import JudgeSettings, fitted_on
+from vista.config.judge_base import JudgeSettings
+from vista.config.judges import fitted_on
 from vista.config.language import LanguageSettings
 from vista.config.metrics import (
     CaptionSettings,

@@ -1,8 +1,8 @@
 """Judges say whether a text (a label, a caption) names an object: one interface, chosen by name.
 
-A judge lives in the module of its name, which has a function `create(settings, resources)`; a new
-one is such a module, and its settings in `vista.config.judges`. What judges read is text of unknown
-origin: they compare or quote it and never act on it.
+A judge is a file in `vista/judges/kinds`, whose name is the judge's. The file has a class
+`Settings` and a function `create(settings, resources)`; one that names latents has `create_namer`,
+too. What judges read is text of unknown origin: they compare or quote it and never act on it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vista.config.judges import JudgeSettings, judge_named
+from vista.config.judge_base import JudgeSettings
 from vista.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Verdicts of a judge that may fail to give one.
 NO, YES, UNANSWERED = 0, 1, -1
@@ -87,9 +88,12 @@ def load_judge(judge: str | JudgeSettings, resources: Resources | None = None) -
     Raises:
         UserError: No judge has that name, or it cannot work without settings.
     """
+    # Not at the top: that module loads the files of all judges, which import this package.
+    from vista.config.judges import judge_module, judge_settings
+
     try:
-        settings = judge_named(judge) if isinstance(judge, str) else judge
+        settings = judge_settings(judge)
     except ValueError as error:
         raise UserError(f"{error}.") from None
-    module: Any = importlib.import_module(f"vista.judges.{settings.kind}")
+    module: Any = importlib.import_module(judge_module(settings.kind))
     return cast(Judge, module.create(settings, resources or Resources()))

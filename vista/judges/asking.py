@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Resources, Shown
 from vista.judges.backends.judgements import Judgements, Verdicts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class AskingJudge:
             UserError: More was left unanswered than the settings allow, or the model cannot be
                 asked. What was judged before is kept.
         """
+        import numpy as np
+
         names = _spoken(objects)
         questions = [Question(part, text) for text in _spoken(texts) for part in self._parts(names)]
         verdicts = {
@@ -156,6 +159,8 @@ class AskingJudge:
             ValueError: The items differ in their number of labels.
             UserError: The model cannot be asked. What was judged before is kept.
         """
+        import numpy as np
+
         width = len(items[0].labels) if items else 0
         if any(len(item.labels) != width for item in items):
             raise ValueError("every image needs the same number of labels: pad with None")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-from vista.config.judges import ApiJudgeSettings, VlmJudgeSettings
+from vista.config.judge_base import JudgeSettings
 from vista.judges import Resources
 from vista.judges.asking import Tally
 from vista.judges.backends.judgements import Judgements
@@ -122,11 +122,14 @@ def clean_name(text: str) -> str | None:
     return name if 0 < len(words) <= _MOST_WORDS and len(name) <= _LONGEST else None
 
 
-def load_namer(settings: ApiJudgeSettings | VlmJudgeSettings, resources: Resources) -> Namer:
+def load_namer(settings: JudgeSettings, resources: Resources) -> Namer:
     """Return who names, of the module of the judge's kind.
 
     Raises:
         UserError: Its model cannot be loaded, or its key is not set.
     """
-    module: Any = importlib.import_module(f"vista.judges.{settings.kind}")
+    # As in `vista.judges.load_judge`.
+    from vista.config.judges import judge_module
+
+    module: Any = importlib.import_module(judge_module(settings.kind))
     return cast(Namer, module.create_namer(settings, resources))

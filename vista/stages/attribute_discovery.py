@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vista.artifacts import Job
 from vista.config.diffusion import AttributeSettings
-from vista.config.judges import ApiJudgeSettings, VlmJudgeSettings
+from vista.config.judge_base import JudgeSettings
 from vista.config.pipeline import PipelineSettings
 from vista.diffusion.attributes import words_of
 from vista.metrics.attributes import Proposal, attribute_discovery
@@ -98,7 +98,7 @@ def ranked(
 def judged_labels(
     job: Job,
     settings: AttributeSettings,
-    judge: ApiJudgeSettings | VlmJudgeSettings,
+    judge: JudgeSettings,
     prompts: Prompts,
 ) -> list[str | None]:
     """What a judge calls the latents that vary most over the prompts of train, by the prompts that

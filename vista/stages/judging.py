@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vista.artifacts import Job
-from vista.config.judges import (
-    ApiJudgeSettings,
-    EmbeddingJudgeSettings,
-    JudgeSettings,
-    VlmJudgeSettings,
-    judge_source,
-)
+from vista.config.judge_base import JudgeSettings
+from vista.config.judges import fitted_on, judge_source
 from vista.data.records import RecordTable, read_records, reference, reference_captions
 from vista.errors import UserError
 from vista.judges import Judge, Resources, load_judge
@@ -32,24 +27,20 @@ JUDGEMENTS = "judgements"
 def stage_judge(job: Job, settings: str | JudgeSettings, role: str = "judge") -> Judge:
     """Return the judge of a stage.
 
-    A model that the workflow fetched is the input `role`. An embedding judge without a threshold
-    gets one from the input `records`; it is told in `role`.json.
+    A model that the workflow fetched is the input `role`. A judge whose threshold is to be fitted
+    gets it from the input `records`; it is told in `role`.json.
 
     Raises:
         UserError: The judge cannot be loaded, or its threshold cannot be fitted.
     """
-    if isinstance(settings, str):
-        return load_judge(settings)
     judge = load_judge(settings, _resources(job, role, settings))
-    if isinstance(settings, EmbeddingJudgeSettings) and settings.threshold is None:
+    if (split := fitted_on(settings)) is not None:
         records = read_records(job.input("records").file("records.parquet"))
-        return _fitted(job, role, judge, records, settings.fit_split)
+        return _fitted(job, role, judge, records, split)
     return judge
 
 
-def stage_namer(
-    job: Job, settings: ApiJudgeSettings | VlmJudgeSettings, role: str = "judge"
-) -> Namer:
+def stage_namer(job: Job, settings: JudgeSettings, role: str = "judge") -> Namer:
     """Return who names for a stage. Raises UserError as `stage_judge`."""
     from vista.judges.naming import load_namer
 
@@ -65,7 +56,7 @@ def write_tally(job: Job, judge: Judge | Namer, role: str = "judge") -> None:
         _write(job, role, {"judge": judge.name, **content})
 
 
-def _resources(job: Job, role: str, settings: JudgeSettings) -> Resources:
+def _resources(job: Job, role: str, settings: str | JudgeSettings) -> Resources:
     source = judge_source(settings)
     return Resources(
         model=None if source is None else str(model_folder(job, role, source)),

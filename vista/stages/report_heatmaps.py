@@ -11,7 +11,7 @@ from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, read_records
-from vista.judges.whole_word import WholeWordJudge
+from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.metrics.localization import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
 from vista.sae.label_table import FILE, LatentLabels, read_labels

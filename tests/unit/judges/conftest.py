@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_endpoint import Endpoint
 
-from vista.config.judges import ApiJudgeSettings
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
 
 
 @pytest.fixture

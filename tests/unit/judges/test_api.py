@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from fake_endpoint import KEY, Endpoint, png
 
-from vista.config.judges import ApiJudgeSettings
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Resources, Shown, load_judge
-from vista.judges.api import data_url, parse_answer
 from vista.judges.asking import AskingJudge
 from vista.judges.backends.chat import Malformed
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
+from vista.judges.kinds.api import data_url, parse_answer
 
 Settings = Callable[..., ApiJudgeSettings]
 # Texts whose answers the endpoint knows by the object names alone.

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vista.config.judges import EmbeddingJudgeSettings
 from vista.errors import UserError
 from vista.judges import Resources, load_judge
-from vista.judges.embedding import EmbeddingJudge, fit_threshold
+from vista.judges.kinds.embedding import EmbeddingJudge, fit_threshold
+from vista.judges.kinds.embedding import Settings as EmbeddingJudgeSettings
 
 WORDS = ["cat", "dog", "a", "the", "red", "sofa"]
 

@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 from fake_endpoint import Endpoint
 
-from vista.config.judges import ApiJudgeSettings
 from vista.errors import UserError
 from vista.judges import Resources, load_judge
 from vista.judges.asking import AskingJudge
 from vista.judges.backends.judgements import Judgements
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.store.show import describe
 
 # A judge of its own process: asks about 200 texts, one at a time.
 SCRIPT = """
 import json, sys
-from vista.config.judges import ApiJudgeSettings
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.judges import Resources, load_judge
 settings, cache = ApiJudgeSettings.model_validate(json.loads(sys.argv[1])), sys.argv[2]
 load_judge(settings, Resources(cache=cache)).judge([f"text {i}" for i in range(200)], ["cat"])

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vista.config.judges import LexicalJudgeSettings
 from vista.errors import UserError
 from vista.judges import load_judge
-from vista.judges.lexical import LexicalJudge
+from vista.judges.kinds.lexical import LexicalJudge
+from vista.judges.kinds.lexical import Settings as LexicalJudgeSettings
+from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.judges.synonyms import COCO
-from vista.judges.whole_word import WholeWordJudge
 from vista.judges.words import words
 
 

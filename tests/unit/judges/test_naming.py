@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_endpoint import Endpoint, png
 
-from vista.config.judges import ApiJudgeSettings
 from vista.judges import Resources
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.judges.naming import Evidence, clean_name, load_namer
 
 Settings = Callable[..., ApiJudgeSettings]

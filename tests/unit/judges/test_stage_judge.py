@@ -12,11 +12,12 @@ from fake_endpoint import Endpoint
 
 from vista.artifacts import Artifact, Job, open_artifact, publishing
 from vista.artifacts import Record as ArtifactRecord
-from vista.config.judges import ApiJudgeSettings, EmbeddingJudgeSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
 from vista.errors import UserError
-from vista.judges.embedding import EmbeddingJudge
-from vista.judges.whole_word import WholeWordJudge
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
+from vista.judges.kinds.embedding import EmbeddingJudge
+from vista.judges.kinds.embedding import Settings as EmbeddingJudgeSettings
+from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.stages.judging import stage_judge, write_tally
 
 BOX = Box(0.0, 0.0, 8.0, 8.0)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from fake_endpoint import png
 
-from vista.config.judges import VlmJudgeSettings
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Resources, Shown, load_judge
 from vista.judges.asking import AskingJudge
+from vista.judges.kinds.vlm import Settings as VlmJudgeSettings
 from vista.judges.naming import Evidence, clean_name, load_namer
 from vista.judges.prompts import NAMING, PROMPTS, quoted
 

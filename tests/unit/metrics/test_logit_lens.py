@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vista.judges.lexical import LexicalJudge
+from vista.judges.kinds.lexical import LexicalJudge
 from vista.metrics.logit_lens import LayerWords, LogitLensResult, logit_lens_figures
 
 WORDS = ["", "cat", "cats", "dog", "grass", "the"]

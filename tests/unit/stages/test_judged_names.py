@@ -11,7 +11,7 @@ from fake_endpoint import Endpoint
 
 from vista.artifacts import Job
 from vista.config.diffusion import AttributeSettings
-from vista.config.judges import ApiJudgeSettings
+from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.stages.attribute_discovery import judged_labels
 from vista.stages.diffusion_inputs import Prompts
 

@@ -249,7 +249,7 @@ def test_what_was_judged_before_a_kill_is_not_asked_again(run: Run, eyes: Eyes) 
         role: [place(each) for each in found] if isinstance(found, list) else place(found)
         for role, found in run.inputs.items()
     }
-    spec = {"settings": settings, "inputs": paths, "modules": ["vista.judges.api"]}
+    spec = {"settings": settings, "inputs": paths, "modules": ["vista.judges.kinds.api"]}
     manifest = run.root / "matching_rate" / "m" / "manifest.json"
     eyes.pause_s = 0.2
     killed = subprocess.Popen(
@@ -296,7 +296,7 @@ LOOKING = {"api": {"base_url": "http://localhost/v1", "model": "m"}, "vlm": SOUR
 
 @pytest.mark.parametrize("name", LOOKING)
 def test_a_judge_that_can_look_is_shown_images(name: str) -> None:
-    assert importlib.import_module(f"vista.judges.{name}").AskingJudge.looks
+    assert importlib.import_module(f"vista.judges.kinds.{name}").AskingJudge.looks
     parse_config(with_judge({"kind": name, **LOOKING[name]}))
 
 

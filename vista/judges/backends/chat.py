@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import math
 import os
 import time
@@ -18,8 +17,9 @@ from typing import Any, Generic, TypeVar
 
 import httpx2
 
-from vista.config.judges import ApiJudgeSettings
+from vista.config.judge_base import EndpointSettings
 from vista.errors import UserError
+from vista.judges.backends.answers import Malformed, loads
 
 A = TypeVar("A")
 
@@ -28,10 +28,6 @@ _LARGEST_ANSWER = 1 << 20  # bytes
 # Refusals of single questions (a filter, an image too large) are theirs; that many without one
 # answer mean that the request itself is wrong.
 _MOST_REFUSED = 10
-
-
-class Malformed(Exception):
-    """An answer came, but not what was asked for."""
 
 
 class _GivenUp(Exception):
@@ -71,7 +67,7 @@ class ChatEndpoint(Generic[A]):
         UserError: The environment variable that should hold the key is not set.
     """
 
-    def __init__(self, settings: ApiJudgeSettings, parse: Callable[[int, str], A]) -> None:
+    def __init__(self, settings: EndpointSettings, parse: Callable[[int, str], A]) -> None:
         self._settings = settings
         self._parse = parse
         self._host = httpx2.URL(settings.base_url).host
@@ -268,15 +264,7 @@ class ChatEndpoint(Generic[A]):
             raise UserError(f"judge: {self._host} refused (HTTP status {status}); check {what}")
 
 
-def loads(content: str | bytes) -> Any:
-    """Parse JSON of unknown origin. Raises Malformed where it is none."""
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        raise Malformed("no JSON") from None
-
-
-def _headers(settings: ApiJudgeSettings) -> dict[str, str]:
+def _headers(settings: EndpointSettings) -> dict[str, str]:
     if settings.key_env is None:
         return {}
     key = os.environ.get(settings.key_env, "").strip()

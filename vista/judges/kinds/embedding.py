@@ -4,15 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from vista.config.judges import EmbeddingJudgeSettings, short_name
+from vista.config.checkpoint import Checkpoint
+from vista.config.data import Split
+from vista.config.judge_base import Device, Dtype, JudgeSettings, short_name
 from vista.errors import UserError
 from vista.judges import Resources
-from vista.judges.backends.sentences import sentence_embedder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Settings(JudgeSettings):
+    """Cosine of the sentence embeddings of text and object name."""
+
+    kind: Literal["embedding"] = "embedding"
+    source: Checkpoint = Field(description="Sentence encoder that AutoModel loads.")
+    threshold: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="Least cosine that counts as naming; null: the one of the largest F1 on "
+        "`fit_split`.",
+    )
+    fit_split: Split = Field(
+        "validation",
+        description="Images whose reference captions and objects the threshold is fitted on. "
+        "Metrics mostly judge labels of latents, which are shorter than captions: "
+        "metrics.judge_agreement measures how the threshold carries over.",
+    )
+    max_tokens: int = Field(128, ge=4, description="Longest text, in tokens; the rest is cut off.")
+    batch_size: int = Field(64, ge=1, description="Texts a forward pass.")
+    device: Device = Field("cpu", description='"cpu", "cuda", "cuda:1" or "mps".')
+    dtype: Dtype = Field("float32", description="Number format of the weights.")
+
+    @property
+    def fitted_on(self) -> Split | None:
+        """The split that its threshold is fitted on; None where the threshold is set."""
+        return self.fit_split if self.threshold is None else None
 
 
 @dataclass(frozen=True)
@@ -75,6 +108,8 @@ class EmbeddingJudge:
         self, texts: Sequence[str | None], objects: Sequence[str]
     ) -> NDArray[np.float32]:
         """Return the cosines [texts, objects]; minus infinity where one of the two says nothing."""
+        import numpy as np
+
         rows, columns = list(dict.fromkeys(texts)), list(dict.fromkeys(objects))
         spoken_r = np.array([bool(text and text.strip()) for text in rows], dtype=bool)
         spoken_c = np.array([bool(name.strip()) for name in columns], dtype=bool)
@@ -122,6 +157,8 @@ def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) ->
         UserError: All pairs are of one kind.
         ValueError: The shapes differ.
     """
+    import numpy as np
+
     if similarity.shape != truth.shape:
         raise ValueError(f"shapes differ: {similarity.shape} and {truth.shape}")
     kept = np.isfinite(similarity)
@@ -152,12 +189,14 @@ def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) ->
     )
 
 
-def create(settings: EmbeddingJudgeSettings, resources: Resources) -> EmbeddingJudge:
+def create(settings: Settings, resources: Resources) -> EmbeddingJudge:
     """Return the judge, without a threshold where the settings leave it to be fitted.
 
     Raises:
         UserError: Its model cannot be loaded.
     """
+    from vista.judges.backends.sentences import sentence_embedder
+
     source = settings.source
     embed = sentence_embedder(
         resources.model or str(source.path),

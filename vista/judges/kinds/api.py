@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from vista.config.judges import ApiJudgeSettings
+from vista.config.judge_base import EndpointSettings
 from vista.errors import UserError
 from vista.judges import Resources
 from vista.judges.asking import Answer, AskingJudge, Question
-from vista.judges.backends.chat import ChatEndpoint, Malformed, loads
+from vista.judges.backends.answers import Malformed, loads
 from vista.judges.naming import Evidence, Namer, clean_name
 from vista.judges.prompts import NAMING, PROMPTS, NamingPrompt, Prompt, quoted, quoted_list
 
@@ -18,7 +18,14 @@ from vista.judges.prompts import NAMING, PROMPTS, NamingPrompt, Prompt, quoted, 
 _MEDIA = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"))
 
 
-def create(settings: ApiJudgeSettings, resources: Resources) -> AskingJudge:
+class Settings(EndpointSettings):
+    """Any endpoint that speaks OpenAI's chat completions: images in, JSON out."""
+
+    names: ClassVar[bool] = True
+    kind: Literal["api"] = "api"
+
+
+def create(settings: Settings, resources: Resources) -> AskingJudge:
     """Return the judge.
 
     Raises:
@@ -37,14 +44,14 @@ def create(settings: ApiJudgeSettings, resources: Resources) -> AskingJudge:
     )
 
 
-def create_namer(settings: ApiJudgeSettings, resources: Resources) -> Namer:
+def create_namer(settings: Settings, resources: Resources) -> Namer:
     """Return who names. Raises UserError as `create`."""
     prompt = NAMING[settings.prompt]
     asker = ApiNameAsker(settings, prompt)
     return Namer("api", settings.model, prompt.identity, asker, resources, _served(settings))
 
 
-def _served(settings: ApiJudgeSettings) -> dict[str, str | float | None]:
+def _served(settings: Settings) -> dict[str, str | float | None]:
     # Two endpoints may call two models by one name.
     return {"base_url": settings.base_url, "temperature": settings.temperature}
 
@@ -52,8 +59,9 @@ def _served(settings: ApiJudgeSettings) -> dict[str, str | float | None]:
 class ApiAsker:
     """Turns questions into chat messages and answers into verdicts."""
 
-    def __init__(self, settings: ApiJudgeSettings, prompt: Prompt) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, prompt: Prompt) -> None:
+        from vista.judges.backends.chat import ChatEndpoint
+
         self._prompt = prompt
         # Made anew for each call would mean a budget for each call.
         self._questions: Sequence[Question] = ()
@@ -75,7 +83,9 @@ class ApiAsker:
 class ApiNameAsker:
     """Turns evidence into chat messages."""
 
-    def __init__(self, settings: ApiJudgeSettings, prompt: NamingPrompt) -> None:
+    def __init__(self, settings: Settings, prompt: NamingPrompt) -> None:
+        from vista.judges.backends.chat import ChatEndpoint
+
         self._prompt = prompt
         self._endpoint = ChatEndpoint(settings, parse_name)
 

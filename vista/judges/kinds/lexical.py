@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from vista.config.judges import LexicalJudgeSettings
+from vista.config.judge_base import JudgeSettings
 from vista.judges import Resources
 from vista.judges.backends.wordnet import WordNet
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import Phrase, columns, phrase_table, words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Settings(JudgeSettings):
+    """Names and synonyms as whole words, singular or plural."""
+
+    kind: Literal["lexical"] = "lexical"
+    wordnet: str | None = Field(
+        None,
+        description="Folder with WordNet's index.noun and data.noun, whose synonyms are taken "
+        'beside the shipped ones: Debian\'s wordnet-base has "/usr/share/wordnet". Null: the '
+        "shipped table alone, so that a result never depends on what is installed.",
+    )
+    senses: int = Field(
+        1, ge=1, description="Senses of a name, most frequent first, whose synonyms count."
+    )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """WordNet's files, where it reads them."""
+        names = ("index", "data") if self.wordnet is not None else ()
+        return tuple(f"{self.wordnet}/{name}.noun" for name in names)
 
 
 class LexicalJudge:
@@ -38,6 +63,8 @@ class LexicalJudge:
 
     def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
         """Return [texts, objects]: True where the text holds a word for the object."""
+        import numpy as np
+
         # Phrases of absent objects take part too: "teddy bear" must not be read as a bear only
         # because no teddy bear was asked for.
         names = {name: [name] for name in self._synonyms} | {name: [name] for name in objects}
@@ -56,7 +83,7 @@ class LexicalJudge:
         return named
 
 
-def create(settings: LexicalJudgeSettings, resources: Resources) -> LexicalJudge:
+def create(settings: Settings, resources: Resources) -> LexicalJudge:
     """Return the judge, with WordNet's synonyms where the settings say so.
 
     Raises:

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vista.config.judges import VlmJudgeSettings, short_name
+from pydantic import Field
+
+from vista.config.checkpoint import Checkpoint
+from vista.config.judge_base import AskingSettings, Device, Dtype, short_name
 from vista.judges import Resources
 from vista.judges.asking import Answer, AskingJudge, Question
-from vista.judges.backends.image_text import ImageTextModel, model_digest
 from vista.judges.naming import Evidence, Namer
 from vista.judges.prompts import NAMING, PROMPTS, NamingPrompt, Prompt, quoted
 
+if TYPE_CHECKING:
+    from vista.judges.backends.image_text import ImageTextModel
 
-def create(settings: VlmJudgeSettings, resources: Resources) -> AskingJudge:
+
+class Settings(AskingSettings):
+    """A local image-text model that answers yes or no to one label at a time."""
+
+    names: ClassVar[bool] = True
+    kind: Literal["vlm"] = "vlm"
+    source: Checkpoint = Field(
+        description="Image-text model with a chat template that AutoModelForImageTextToText loads."
+    )
+    batch_size: int = Field(4, ge=1, description="Questions a forward pass.")
+    device: Device = Field("cpu", description='"cpu", "cuda", "cuda:1" or "mps".')
+    dtype: Dtype = Field("float32", description="Number format of the weights.")
+
+
+def create(settings: Settings, resources: Resources) -> AskingJudge:
     """Return the judge.
 
     Raises:
@@ -31,14 +50,16 @@ def create(settings: VlmJudgeSettings, resources: Resources) -> AskingJudge:
     )
 
 
-def create_namer(settings: VlmJudgeSettings, resources: Resources) -> Namer:
+def create_namer(settings: Settings, resources: Resources) -> Namer:
     """Return who names. Raises UserError as `create`."""
     prompt = NAMING[settings.prompt]
     name, model = _load(settings, resources)
     return Namer("vlm", name, prompt.identity, VlmNameAsker(model, prompt), resources)
 
 
-def _load(settings: VlmJudgeSettings, resources: Resources) -> tuple[str, ImageTextModel]:
+def _load(settings: Settings, resources: Resources) -> tuple[str, ImageTextModel]:
+    from vista.judges.backends.image_text import ImageTextModel, model_digest
+
     location = resources.model or str(settings.source.path)
     model = ImageTextModel(location, device=settings.device, dtype=settings.dtype)
     # The number format can change an answer, so it names the model too.

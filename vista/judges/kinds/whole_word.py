@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vista.config.judges import WholeWordJudgeSettings
+from vista.config.judge_base import JudgeSettings
 from vista.judges import Resources
 from vista.judges.words import columns, phrase_table, words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Settings(JudgeSettings):
+    """The object's own name as whole words, singular or plural; the published localization."""
+
+    kind: Literal["whole_word"] = "whole_word"
 
 
 class WholeWordJudge:
@@ -23,6 +31,8 @@ class WholeWordJudge:
 
     def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
         """Return [texts, objects]: True where the text holds the object's name."""
+        import numpy as np
+
         phrases = phrase_table({name: [name] for name in objects})
         longest = max(map(len, phrases), default=0)
         column = columns(objects)
@@ -36,6 +46,6 @@ class WholeWordJudge:
         return named
 
 
-def create(settings: WholeWordJudgeSettings, resources: Resources) -> WholeWordJudge:
+def create(settings: Settings, resources: Resources) -> WholeWordJudge:
     """Return the judge; it needs nothing."""
     return WholeWordJudge()

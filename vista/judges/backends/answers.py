@@ -1,0 +1,18 @@
+"""Answers of a model that are JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class Malformed(Exception):
+    """An answer came, but not what was asked for."""
+
+
+def loads(content: str | bytes) -> Any:
+    """Parse JSON of unknown origin. Raises Malformed where it is none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise Malformed("no JSON") from None
