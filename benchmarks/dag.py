@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from vista.plan import load_plan
+from vista.engine.plan import load_plan
 
 ROOT = Path(__file__).parents[1]
 

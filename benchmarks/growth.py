@@ -22,9 +22,9 @@ import numpy as np
 import yaml
 
 from benchmarks.case import seconds
-from vista.artifacts import open_artifact
-from vista.forecast.overview import duration, forecast, size
-from vista.plan import Plan, load_plan
+from vista.engine.artifacts import open_artifact
+from vista.engine.forecast.overview import duration, forecast, size
+from vista.engine.plan import Plan, load_plan
 from vista.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +125,7 @@ def line(images: Sequence[int], values: Sequence[float]) -> dict[str, float]:
 
 
 def computed(config: str) -> dict[str, dict[str, float]]:
-    """Return disk, GPU memory and seconds of stages at a published size, by vista.forecast."""
+    """Return disk, GPU memory and seconds of stages at a published size, by the forecast."""
     content = yaml.safe_load((ROOT / "config" / config).read_text())
     with tempfile.TemporaryDirectory() as nothing:
         found = forecast(load_plan({**content, "results": nothing}), STAGES)

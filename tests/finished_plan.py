@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import Record, open_artifact, publishing
-from vista.code import is_fetch, source_digests, stage_code
-from vista.node import Node
-from vista.plan import Plan
+from vista.engine.artifacts import Record, open_artifact, publishing
+from vista.engine.code import is_fetch, source_digests, stage_code
+from vista.engine.node import Node
+from vista.engine.plan import Plan
 
 
 def publish(node: Node, results: Path, content: str = "", packages: Any = None) -> Path:

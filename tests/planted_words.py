@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.interventions import DirectionSettings, EditSettings
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.projector import LatentsSettings
@@ -25,6 +23,8 @@ from vista.data.records import (
     write_records,
     write_text,
 )
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.interventions.directions import Directions, read_directions
 from vista.language.model import LanguageModel
 from vista.projector.module import make_projector, save_projector

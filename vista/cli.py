@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from vista.artifacts import (
+from vista.engine.artifacts import (
     MANIFEST,
     Artifact,
     Job,
@@ -26,11 +26,11 @@ from vista.artifacts import (
     sharing,
     with_options,
 )
-from vista.code import is_fetch, source_digests, stage_code, third_party
-from vista.disk import full_disk
+from vista.engine.code import is_fetch, source_digests, stage_code, third_party
+from vista.engine.disk import full_disk
+from vista.engine.gpus import claimed
+from vista.engine.locks import WORK
 from vista.errors import UserError
-from vista.gpus import claimed
-from vista.locks import WORK
 from vista.stages import SPLIT, STAGES
 
 USER_ERROR = 2
@@ -194,9 +194,9 @@ def run_stage(
 ) -> None:
     """Run one stage on the settings and inputs of its spec and publish the artifact.
 
-    `spec_text` is the JSON that `vista.plan` gives for a node, `manifest` its place in the results
-    folder. With `part`, (k, n), the k-th of n parts is done and nothing published. Raises UserError
-    where an input is missing or damaged, or where the stage finds a user's mistake.
+    `spec_text` is the JSON that `vista.engine.plan` gives for a node, `manifest` its place in the
+    results folder. With `part`, (k, n), the k-th of n parts is done and nothing published. Raises
+    UserError where an input is missing or damaged, or where the stage finds a user's mistake.
     """
     node, results = manifest.parent.name, manifest.parents[2]
     # Only a fetch stage may reach the network, and numeric libraries must not take more cores
@@ -247,8 +247,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from vista.forecast.overview import forecast, listing, render
-    from vista.plan import load_plan
+    from vista.engine.forecast.overview import forecast, listing, render
+    from vista.engine.plan import load_plan
 
     plan = load_plan(arguments.config)
     print(listing(plan) if arguments.list else render(forecast(plan, STAGES)))
@@ -256,7 +256,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> int:
-    from vista.make import make
+    from vista.engine.make import make
 
     make(arguments.stage, arguments.names, arguments.config, arguments.options)
     return 0
@@ -267,7 +267,7 @@ def _summary(arguments: argparse.Namespace) -> int:
 
     path: Path = arguments.report
     if path.suffix in (".yaml", ".yml"):
-        from vista.plan import load_plan
+        from vista.engine.plan import load_plan
 
         plan = load_plan(path)
         path = Path(plan.report)
@@ -278,7 +278,7 @@ def _summary(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from vista.explain import explain
+    from vista.engine.explain import explain
 
     text, status = explain(arguments.paths, arguments.config)
     print(text)
@@ -286,7 +286,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _accept(arguments: argparse.Namespace) -> int:
-    from vista.accept import accept
+    from vista.engine.accept import accept
 
     for line in accept(arguments.configs, adopt=arguments.yes):
         print(line, flush=True)
@@ -294,7 +294,7 @@ def _accept(arguments: argparse.Namespace) -> int:
 
 
 def _gc(arguments: argparse.Namespace) -> int:
-    from vista.gc import collect
+    from vista.engine.gc import collect
 
     print(collect(arguments.configs, arguments.results, delete=arguments.delete))
     return 0

@@ -18,11 +18,11 @@ from benchmarks.case import Case, Limit, Size, seconds
 from benchmarks.cases.latent_store import LAYER, draw_latents, write_sparse
 from tests.finished_plan import publish_all
 from tests.workflow_run import ROOT, jobs, snakemake
-from vista.artifacts import Record as ArtifactRecord
-from vista.artifacts import publishing
 from vista.config.metrics import MatchingSettings
 from vista.data.records import Box, Object, Record, write_records
-from vista.plan import load_plan
+from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import publishing
+from vista.engine.plan import load_plan
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.store.latents import LatentWriter
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import MANIFEST
-from vista.node import Node
-from vista.plan import load_plan
+from vista.engine.artifacts import MANIFEST
+from vista.engine.node import Node
+from vista.engine.plan import load_plan
 
 from .faults import FINISHED_KINDS, KINDS, STAGE_KINDS, STRIKES, Fault, tail
 from .finished import damage, two_runs

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vista.artifacts import MANIFEST
+from vista.engine.artifacts import MANIFEST
 
 from .faults import STRIKES, Fault, tail
 

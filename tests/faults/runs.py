@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import MANIFEST
-from vista.node import Node
+from vista.engine.artifacts import MANIFEST
+from vista.engine.node import Node
 
 ROOT = Path(__file__).parents[2]
 INSIDE = Path(__file__).parent / "inside"

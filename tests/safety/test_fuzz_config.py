@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safety.mutations import damaged, ends, read_or_told
 
 from vista.config.reading import load_config, parse_config
+from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
-from vista.plan import Plan, load_plan
 
 CONFIGS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
 

@@ -21,8 +21,8 @@ from safety.mutations import damaged_files, read_or_told
 from tokenizers import ByteLevelBPETokenizer
 
 from vista.encoders.contract import load_encoder
-from vista.forecast.folders import LANGUAGE, VISION, problems
-from vista.forecast.model_shapes import language_shape, read_config, vision_shape
+from vista.engine.forecast.folders import LANGUAGE, VISION, problems
+from vista.engine.forecast.model_shapes import language_shape, read_config, vision_shape
 from vista.foreign.preprocessor import PREPROCESSOR, PROCESSOR, image_steps, read_preprocessor
 from vista.language.model import LanguageModel
 from vista.language.prompt import IGNORED, build_batch, prompt_ids

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safety.mutations import damaged, read_or_told
 
-from vista.artifacts import Record, open_artifact, publishing
 from vista.data.records import SCHEMA, read_records
+from vista.engine.artifacts import Record, open_artifact, publishing
 from vista.errors import UserError
 from vista.interventions.methods.latent_at import read_latent_ids
 from vista.judges.backends.judgements import Judgements

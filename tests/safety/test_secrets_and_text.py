@@ -16,11 +16,11 @@ import pytest
 from fake_endpoint import KEY, Endpoint
 from pydantic import ValidationError
 
-from vista.artifacts import Record as ArtifactRecord
-from vista.artifacts import publishing
 from vista.config.agreement import JudgeAgreementSettings
 from vista.config.data import FetchFile
 from vista.data.records import Box, Object, Record, write_records
+from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import publishing
 from vista.errors import UserError
 from vista.report.escape import clean, html, markdown
 from vista.store.show import describe

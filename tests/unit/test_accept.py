@@ -14,15 +14,15 @@ import pytest
 import yaml
 from finished_plan import publish_all
 
-import vista.accept
-import vista.explain
+import vista.engine.accept
+import vista.engine.explain
 from vista import cli
-from vista.artifacts import Record, open_artifact, publishing, remembered
-from vista.code import joint_digest, source_digests
+from vista.engine.artifacts import Record, open_artifact, publishing, remembered
+from vista.engine.code import joint_digest, source_digests
+from vista.engine.locks import lock_file, work_folder
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
-from vista.locks import lock_file, work_folder
-from vista.node import Node
-from vista.plan import Plan, load_plan
 
 SMOKE = Path(__file__).parents[2] / "config" / "smoke.yaml"
 FAMILY = "vista.encoders.families.dinov2:FAMILY"
@@ -102,7 +102,7 @@ def run(
         assert snakefile.is_file()
         run.recorded.append((config.name, list(targets)))
 
-    monkeypatch.setattr(vista.accept, "record_as_done", record)
+    monkeypatch.setattr(vista.engine.accept, "record_as_done", record)
     return run
 
 
@@ -114,7 +114,7 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         def digests(starts: Iterable[str]) -> dict[str, str]:
             return {n: digest if n == FAMILY else d for n, d in source_digests(starts).items()}
 
-        monkeypatch.setattr(vista.explain, "source_digests", digests)
+        monkeypatch.setattr(vista.engine.explain, "source_digests", digests)
 
     edit("edited")
     return edit
@@ -163,7 +163,7 @@ def test_an_accepted_artifact_has_the_new_code_and_keeps_the_old(
     # The report has all that is up to date behind it; its tables are not published here.
     assert run.recorded == [("config.yaml", [run.plan.report])]
     assert run.accept() == (0, ["nothing to accept in results."])
-    text, status = vista.explain.explain([str(run.results / "*" / "*")], run.config())
+    text, status = vista.engine.explain.explain([str(run.results / "*" / "*")], run.config())
     assert status == 0, text
     # A second time both former codes are kept.
     edited("edited again")
@@ -195,7 +195,7 @@ def test_code_that_uses_another_package_keeps_the_versions_that_made_the_artifac
     features = run.users()[1]
     rewrite(run.results / features.path, packages={"python": "3.1", "gone": "1"})
     now = {"python": "3.2", "numpy": "9"}
-    monkeypatch.setattr(vista.accept, "packages_now", lambda _: now)
+    monkeypatch.setattr(vista.engine.accept, "packages_now", lambda _: now)
     run.accept("--yes")
     packages = open_artifact(run.results / features.path).manifest["packages"]
     assert packages == {"python": "3.1", "numpy": "9"}
@@ -318,7 +318,7 @@ def test_what_is_being_made_is_never_accepted(run: Run, kind: int) -> None:
     assert files(run.results / features.path) == before
     assert run.code(encoder)[FAMILY] == "edited"
     # One that began between the look and the acceptance.
-    review = vista.accept.Review(run.results)
+    review = vista.engine.accept.Review(run.results)
     for node in run.plan.nodes.values():
         review.look(node)
     with lock.open("r+") as file:
@@ -463,7 +463,7 @@ def test_what_snakemake_refuses_is_one_sentence(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("{}")
     with pytest.raises(UserError, match=r"are accepted, but Snakemake did not record it: .*thing"):
-        vista.accept.record_as_done(snakefile, config, ["target"])
+        vista.engine.accept.record_as_done(snakefile, config, ["target"])
 
 
 def test_a_wrong_config_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vista.artifacts import Job, Record, canonical_json, open_artifact, publishing
+from vista.engine.artifacts import Job, Record, canonical_json, open_artifact, publishing
 from vista.errors import UserError
 
 RECORD = Record("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "2"})
@@ -131,7 +131,7 @@ def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
     # The first writer holds the lock when the second starts; the second must find its result.
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from vista.artifacts import Record, publishing\n"
+        "from vista.engine.artifacts import Record, publishing\n"
         "r = Record('features', {'seed': 0}, {'records': 'ab'}, 'code', {'numpy': '2'})\n"
         f"with publishing(Path({str(tmp_path)!r}), 'features', {NODE!r}, r) as work:\n"
         "    print('kept' if work is None else 'writing', flush=True)\n"

@@ -11,8 +11,8 @@ import pytest
 from safetensors import SafetensorError
 
 from vista import cli
-from vista.artifacts import digest_text, open_artifact
 from vista.data.records import write_text
+from vista.engine.artifacts import digest_text, open_artifact
 from vista.stages import STAGES
 
 

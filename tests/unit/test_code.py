@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vista import code
+from vista.engine import code
 
 ONE = code.stage_code("one")
 HELPER = '''"""Doc."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from vista import code
-from vista.node import Node
-from vista.plan import load_plan
+from vista.engine import code
+from vista.engine.node import Node
+from vista.engine.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ("default", "digits", "interventions", "probing", "paper")

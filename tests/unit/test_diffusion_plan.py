@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from vista.config.reading import parse_config
+from vista.engine.plan import load_plan
 from vista.errors import UserError
-from vista.plan import load_plan
 
 STAGES = ("diffusion_steering", "attribute_discovery")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from vista import disk
+from vista.engine import disk
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 RUST = SafetensorError("I/O error: No space left on device (os error 28)")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from faults.inside.sitecustomize import Inside
 
-from vista import artifacts
-from vista.artifacts import CHECKPOINTS, Record, open_artifact, publishing
+from vista.engine import artifacts
+from vista.engine.artifacts import CHECKPOINTS, Record, open_artifact, publishing
 from vista.errors import UserError
 from vista.store import files
 

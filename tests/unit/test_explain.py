@@ -14,12 +14,12 @@ import pytest
 import yaml
 from finished_plan import publish, publish_all
 
-import vista.explain
+import vista.engine.explain
 from vista import cli
-from vista.code import source_digests, stage_code
-from vista.locks import lock_file, work_folder
-from vista.node import Node
-from vista.plan import Plan, load_plan
+from vista.engine.code import source_digests, stage_code
+from vista.engine.locks import lock_file, work_folder
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
 
 SMOKE = Path(__file__).parents[2] / "config" / "smoke.yaml"
 POINT = "dinov2-gemma2-w1-s0"
@@ -89,7 +89,7 @@ def test_a_path_may_be_relative_and_name_the_manifest(
 ) -> None:
     node = run.node("features", "siglip")
     monkeypatch.chdir(run.results / "features")
-    text, status = vista.explain.explain([f"{node.folder}/manifest.json"], run.config)
+    text, status = vista.engine.explain.explain([f"{node.folder}/manifest.json"], run.config)
     assert (text, status) == (f"{node.folder}: up to date", 0)
 
 
@@ -162,7 +162,7 @@ def edit(monkeypatch: pytest.MonkeyPatch, definition: str) -> None:
         digests = source_digests(starts)
         return {name: "edited" if name == definition else d for name, d in digests.items()}
 
-    monkeypatch.setattr(vista.explain, "source_digests", edited)
+    monkeypatch.setattr(vista.engine.explain, "source_digests", edited)
 
 
 def test_an_edited_source_is_named_with_whom_it_concerns(

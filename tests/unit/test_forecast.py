@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from vista.config.published import LLM_CONFIGS, SAE_BYTES, VISION, is_gated
-from vista.forecast import formulas
-from vista.forecast.formulas import Device, Dictionaries
-from vista.forecast.jobs import Jobs
-from vista.forecast.model_shapes import language_shape, vision_shape
-from vista.forecast.need import Need
-from vista.forecast.overview import (
+from vista.engine.forecast import formulas
+from vista.engine.forecast.formulas import Device, Dictionaries
+from vista.engine.forecast.jobs import Jobs
+from vista.engine.forecast.model_shapes import language_shape, vision_shape
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.overview import (
     Forecast,
     StageForecast,
     duration,
@@ -31,9 +31,9 @@ from vista.forecast.overview import (
     render,
     size,
 )
-from vista.forecast.shapes import Shapes, width_of
-from vista.node import Node
-from vista.plan import Plan, load_plan
+from vista.engine.forecast.shapes import Shapes, width_of
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
 from vista.stages import STAGES
 
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -330,7 +330,7 @@ def test_unpinned_revisions_are_named(published: dict[str, Any]) -> None:
 def test_too_little_disk_is_missing(
     default: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vista.forecast.overview.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("vista.engine.forecast.overview.free_bytes", lambda _: 1000)
     found = told(default)
     assert found.missing[-1].startswith(f"{size(found.total.disk.known - 1000)} of disk: 1 kB are")
     assert "set `results` to a folder on a larger disk" in found.missing[-1]
@@ -488,8 +488,8 @@ def test_a_forecast_loads_no_heavy_library(default: dict[str, Any], tmp_path: Pa
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(default))
     script = (
         "import sys; from pathlib import Path\n"
-        "from vista.forecast.overview import forecast, render\n"
-        "from vista.plan import load_plan\n"
+        "from vista.engine.forecast.overview import forecast, render\n"
+        "from vista.engine.plan import load_plan\n"
         f"print(render(forecast(load_plan(Path({str(tmp_path / 'run.yaml')!r})), ())))\n"
         "heavy = {'torch', 'transformers', 'sae_lens', 'sklearn', 'matplotlib', 'zarr', 'pandas'}\n"
         "print(sorted(heavy & set(sys.modules)))"

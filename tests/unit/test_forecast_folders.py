@@ -13,9 +13,9 @@ import pytest
 import yaml
 from safetensors.numpy import save
 
-from vista.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
-from vista.forecast.overview import forecast
-from vista.plan import load_plan
+from vista.engine.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
+from vista.engine.forecast.overview import forecast
+from vista.engine.plan import load_plan
 from vista.stages import STAGES
 
 CONFIGS = Path(__file__).parents[2] / "config"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from vista.forecast.formulas import denoiser_flops, denoiser_parameters
-from vista.forecast.jobs import Jobs
-from vista.forecast.missing import missing
-from vista.forecast.need import UNKNOWN, Need
-from vista.forecast.overview import forecast
-from vista.forecast.shapes import Shapes
-from vista.plan import Plan, load_plan
+from vista.engine.forecast.formulas import denoiser_flops, denoiser_parameters
+from vista.engine.forecast.jobs import Jobs
+from vista.engine.forecast.missing import missing
+from vista.engine.forecast.need import UNKNOWN, Need
+from vista.engine.forecast.overview import forecast
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.plan import Plan, load_plan
 from vista.stages import STAGES
 
 CONFIGS = Path(__file__).parents[2] / "config"

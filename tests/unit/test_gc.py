@@ -13,11 +13,11 @@ import yaml
 from finished_plan import publish_all
 
 from vista import cli
-from vista.artifacts import open_artifact
-from vista.gc import discard, unneeded
-from vista.locks import lock_file, work_folder
-from vista.node import Node
-from vista.plan import Plan, load_plan
+from vista.engine.artifacts import open_artifact
+from vista.engine.gc import discard, unneeded
+from vista.engine.locks import lock_file, work_folder
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
 
 SMOKE = Path(__file__).parents[2] / "config" / "smoke.yaml"
 
@@ -169,7 +169,7 @@ def test_what_one_part_alone_has_left_goes(runs: Runs, place: str) -> None:
 
 
 def test_long_orders_that_no_config_needs_go(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vista.plan.LONGEST_ORDER", 1000)
+    monkeypatch.setattr("vista.engine.plan.LONGEST_ORDER", 1000)
     long = {
         name: {Path(spec[1:]) for key in plan.nodes if (spec := plan.spec(*key)).startswith("@")}
         for name, plan in (("one", runs.plan("one")), ("two", runs.plan("two")))

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
+from vista.engine.gpus import SHARE, VISIBLE, Wanted, claimed, visible_cards, wanted
 from vista.errors import UserError
-from vista.gpus import SHARE, VISIBLE, Wanted, claimed, visible_cards, wanted
 
 CARDS = ["GPU-aa11", "GPU-bb22", "GPU-cc33"]
 ANY = {"llm": {"device": "auto"}}
 HOLD = """
 import json, os, sys, time
 from pathlib import Path
-from vista.gpus import claimed
+from vista.engine.gpus import claimed
 with claimed(json.loads(sys.argv[1]), Path(sys.argv[2]), pause=0.05):
     assert "torch" not in sys.modules
     print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)

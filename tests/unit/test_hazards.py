@@ -15,9 +15,9 @@ import yaml
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Box
 from vista.encoders.contract import VisionEncoder
+from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
 from vista.language.model import LanguageModel
-from vista.plan import Plan, load_plan
 from vista.store.latents import LatentWriter
 
 CONFIGS = Path(__file__).parents[2] / "config"

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from finished_plan import publish, publish_all
 
-from vista.artifacts import Record, open_artifact, publishing
-from vista.lineage import lineage, parents_of
-from vista.node import Node
-from vista.plan import Plan, load_plan
+from vista.engine.artifacts import Record, open_artifact, publishing
+from vista.engine.lineage import lineage, parents_of
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
 from vista.store.show import describe
 
 SMOKE = Path(__file__).parents[2] / "config" / "smoke.yaml"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vista.cli import main
+from vista.engine.make import manifests
+from vista.engine.plan import load_plan
 from vista.errors import UserError
-from vista.make import manifests
-from vista.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "config" / "smoke.yaml"

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from vista.config.reading import load_config, parse_config
+from vista.engine.plan import LONGEST_ORDER, Plan, load_plan
 from vista.errors import UserError
-from vista.plan import LONGEST_ORDER, Plan, load_plan
 
 CONFIGS = Path(__file__).parents[2] / "config"
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from vista.config.reading import parse_config
+from vista.engine.plan import load_plan
 from vista.errors import UserError
-from vista.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 FILES = {"kind": "folder", "images": "real", "classes": True, "splits": {"test": "all"}}

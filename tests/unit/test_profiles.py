@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from vista.code import is_fetch
-from vista.forecast.jobs import Jobs
-from vista.forecast.shapes import Shapes
-from vista.plan import load_plan
+from vista.engine.code import is_fetch
+from vista.engine.forecast.jobs import Jobs
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = 4e9

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vista.plan import load_plan
+from vista.engine.plan import load_plan
 from vista.stages import STAGES
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from workflow_run import ROOT, snakemake
 
-from vista.plan import load_plan
+from vista.engine.plan import load_plan
 
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("config/*.yaml")), ids=lambda path: path.stem)

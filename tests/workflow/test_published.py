@@ -18,8 +18,8 @@ import torch
 import yaml
 from fake_hub import FakeHub
 
-from vista.artifacts import open_artifact
-from vista.plan import Plan, load_plan
+from vista.engine.artifacts import open_artifact
+from vista.engine.plan import Plan, load_plan
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent

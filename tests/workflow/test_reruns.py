@@ -20,7 +20,7 @@ import yaml
 from finished_plan import publish_all
 from workflow_run import ROOT, SMOKE, jobs, snakemake
 
-from vista.plan import load_plan
+from vista.engine.plan import load_plan
 
 POINTS = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
 SAE = ("train_sae", "import_sae", "check_sae", "label_latents", "naming")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from workflow_run import ROOT, SMOKE, snakemake
 
-from vista.artifacts import open_artifact
-from vista.plan import Plan, load_plan
+from vista.engine.artifacts import open_artifact
+from vista.engine.plan import Plan, load_plan
 
 pytest.importorskip("snakemake_storage_plugin_s3")
 boto3 = pytest.importorskip("boto3")

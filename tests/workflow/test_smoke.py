@@ -18,8 +18,8 @@ from PIL import Image
 from workflow_run import SMOKE as CONFIG
 from workflow_run import jobs, snakemake
 
-from vista.artifacts import open_artifact
-from vista.plan import Plan, load_plan
+from vista.engine.artifacts import open_artifact
+from vista.engine.plan import Plan, load_plan
 
 COLUMNS = [
     *("metric", "encoder", "llm", "sae_weight", "seed", "method", "layer", "token_kind"),

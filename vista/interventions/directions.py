@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 
 DESCRIPTION = "directions.json"

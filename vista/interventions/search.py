@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact, Job
 from vista.config.interventions import DirectionSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import RecordTable, reference
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.interventions.selection import BoolArray
 from vista.judges import Judge

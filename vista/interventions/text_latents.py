@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.interventions.directions import Directions
 from vista.interventions.latents import labelled_candidates, latent_directions

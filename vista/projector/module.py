@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vista.artifacts import canonical_json
+from vista.engine.artifacts import canonical_json
 from vista.errors import UserError, reason_of
 
 WEIGHTS = "projector.safetensors"

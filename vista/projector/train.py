@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from vista.config.projector import SAE_TERM, TrainingStage
 from vista.data.records import Turn
-from vista.disk import force_to_disk
+from vista.engine.disk import force_to_disk
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
 from vista.language.prompt import Batch

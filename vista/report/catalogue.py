@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vista.lineage import PARENTS, parents_of, read_manifest
+from vista.engine.lineage import PARENTS, parents_of, read_manifest
 
 CATALOGUE = "catalogue.json"
 _FORMAT = "vista catalogue 1"

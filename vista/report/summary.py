@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vista.config.report import ReportSettings
-from vista.disk import write_synced
+from vista.engine.disk import write_synced
 from vista.errors import UserError
 from vista.report.catalogue import CATALOGUE, catalogue_text
 from vista.report.escape import markdown

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.diffusion import AttributeSettings
 from vista.config.judge_base import JudgeSettings
 from vista.config.pipeline import PipelineSettings
 from vista.diffusion.attributes import words_of
+from vista.engine.artifacts import Job
 from vista.metrics.attributes import Proposal, attribute_discovery
 from vista.metrics.image_attributes import most_varying, varying, word_matrix
 from vista.metrics.steering import selectivity

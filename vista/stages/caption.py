@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.metrics import CaptionSettings
 from vista.data.records import Record, read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.caption import caption_figures
 from vista.progress import progress

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from vista.artifacts import Job
 from vista.config.sae import CheckSaeSettings
 from vista.data.records import read_text
+from vista.engine.artifacts import Job
 
 
 def run(job: Job) -> None:

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 
-from vista.artifacts import Job
 from vista.config.vision_sae import CheckVisionSaeSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.metrics.rows import NO_TOKENS, Row
 from vista.metrics.sae_check import check_rows
 from vista.stages.vision_inputs import split_images

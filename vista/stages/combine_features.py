@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.latent_inputs import GEOMETRY, read_geometry

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista.artifacts import Job
 from vista.config.encoders import EncoderSettings
 from vista.config.pipeline import CheckpointPipeline, PipelineSettings
 from vista.data.geometry import prepare_image
 from vista.data.records import read_records
 from vista.diffusion.attributes import drawn_attributes, value_in
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.stages.loading import load_vision_encoder
 from vista.store.features import FeatureReader

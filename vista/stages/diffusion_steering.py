@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.diffusion import SteeringSettings
 from vista.config.pipeline import PipelineSettings
 from vista.diffusion.attributes import frequent_values, value_in
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.steering import (
     LATENT,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.interventions import DirectionSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.interventions.directions import write_directions
 from vista.interventions.method import load_method
 from vista.interventions.search import Loaders, Search

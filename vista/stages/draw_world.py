@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.drawn import DrawnData
 from vista.data.world import draw_world
+from vista.engine.artifacts import Job
 
 
 def run(job: Job) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.artifacts import Job, canonical_json, digest_text
 from vista.config.interventions import READS_LATENT, EditSettings
 from vista.data.records import read_records
-from vista.disk import force_to_disk, write_synced
+from vista.engine.artifacts import Job, canonical_json, digest_text
+from vista.engine.disk import force_to_disk, write_synced
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.edit_plan import Item, Variant, plan_items, variants_of

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact, digest_text
 from vista.config.interventions import Blocks, EditSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Object, Record, RecordTable, Turn, decode_mask, reference
+from vista.engine.artifacts import Artifact, digest_text
 from vista.errors import UserError
 from vista.interventions.directions import Directions, Space
 from vista.interventions.selection import derangement

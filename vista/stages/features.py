@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista.artifacts import Job
 from vista.config.encoders import EncoderSettings
 from vista.data.geometry import prepare_image
 from vista.data.images import ImageSource, UnusableImage
 from vista.data.records import Record, read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.image_files import image_files

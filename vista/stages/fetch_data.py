@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vista.artifacts import Job
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.fetch.archives import SUFFIXES, unpack
 from vista.fetch.download import Checksum, Refused, RemoteFile, client, digest, fetch_files, inside

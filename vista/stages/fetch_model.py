@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vista.artifacts import Job
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.fetch.hub import Listing, fetch, pinned_listing
 

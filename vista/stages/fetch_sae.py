@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.fetch.hub import fetch, pinned_listing
 from vista.sae.releases import release_entry

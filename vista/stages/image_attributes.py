@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from vista.artifacts import Job
 from vista.config.probing import ImageAttributeSettings
 from vista.data.records import Record, read_records
 from vista.diffusion.attributes import drawn_attributes, words_of
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.attributes import Proposal, attribute_discovery
 from vista.metrics.image_attributes import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.data.images import ImageSource
 from vista.data.source import images_root
+from vista.engine.artifacts import Job
 
 
 def image_files(job: Job) -> ImageSource:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vista.artifacts import Job
 from vista.config.sae import NeuronpediaSettings
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.sae.label_table import FILE, write_labels
 from vista.sae.neuronpedia import read_export

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vista.artifacts import Job
 from vista.config.projector import PretrainedProjector
+from vista.engine.artifacts import Job
 from vista.store.features import FeatureReader
 
 

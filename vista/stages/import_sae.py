@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from vista.artifacts import Artifact, Job
 from vista.config.sae import ImportSaeSettings
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.artifacts import Artifact, Job
 from vista.config.intervention_metrics import InterventionMetricSettings
 from vista.data.records import Record, read_records
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.judges import Judge
 from vista.metrics.edited_captions import (

@@ -15,9 +15,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.agreement import JudgeAgreementSettings
 from vista.data.records import Record, read_records, reference_captions
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
 from vista.judges.asking import AskingJudge

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vista.artifacts import Job
 from vista.data.records import RecordTable
+from vista.engine.artifacts import Job
 from vista.judges.naming import Evidence, Namer
 from vista.stages.image_files import image_files
 

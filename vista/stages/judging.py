@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vista.artifacts import Job
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import fitted_on, judge_source
 from vista.data.records import RecordTable, read_records, reference, reference_captions
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.judges import Judge, Resources, load_judge
 from vista.progress import progress

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.stages.top_classes import classes_of_patches
 from vista.stages.vision_inputs import load_vision_sae, sae_device, split_images
 from vista.store.features import FeatureReader

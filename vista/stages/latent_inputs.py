@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact, Job
 from vista.config.metrics import LatentMaskSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, decode_mask, read_records
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.metrics.ranking import LatentMask, Ranked, join_ranked, mask_latents, rank_latents
 from vista.sae.label_table import FILE, LatentLabels, read_labels

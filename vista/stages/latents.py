@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.projector import LatentsSettings
 from vista.data.records import Record, RecordTable, read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.progress import progress
 from vista.store.features import FeatureReader

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vista.artifacts import Artifact, Job
 from vista.config.encoders import CheckpointEncoder, CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.foreign.pretrained import loading
 from vista.stages.model_folder import model_config, model_folder

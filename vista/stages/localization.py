@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from vista.artifacts import Job
 from vista.config.metrics import LocalizationSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.localization import (
     LayerMaps,

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.probing import LogitLensSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.logit_lens import LayerWords, logit_lens_figures
 from vista.progress import progress

@@ -9,10 +9,10 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from vista.artifacts import Job
 from vista.config.metrics import MatchingSettings
 from vista.data.images import UnusableImage
 from vista.data.records import Record
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
 from vista.metrics.matching_images import LookFunction, image_scores

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import Job
 from vista.config.checkpoint import Checkpoint
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.foreign.pretrained import load_part, loading
 

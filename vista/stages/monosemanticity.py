@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.probing import MonosemanticitySettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.monosemanticity import monosemanticity
 from vista.stages.results import read_result, write_result

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.sae import NamingSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.naming import naming
 from vista.sae.label_table import FILE, read_labels

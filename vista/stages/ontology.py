@@ -7,11 +7,11 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.artifacts import Job
 from vista.config.probing import OntologySettings
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
 from vista.data.wordnet import load_wordnet
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.ontology import ontology
 from vista.stages.label_vision_latents import TOP_FILE

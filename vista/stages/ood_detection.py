@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vista.artifacts import Job
 from vista.config.probing import OodDetectionSettings
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.ood_detection import ood_detection
 from vista.metrics.ood_scores import Images, OodScores

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.probing import OodGeneralizationSettings
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.ood_generalization import Judged, Probes, ood_generalization
 from vista.stages.ood_inputs import Dictionaries, SplitImages, further_images, own_images

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact, Job
 from vista.data.records import read_records
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.stages.results import read_result
 from vista.stages.vision_inputs import load_vision_sae, split_images

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.encoders import ProbeSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, decode_mask, read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.metrics.probe import linear_probe
 from vista.stages.latent_inputs import read_geometry

@@ -17,7 +17,7 @@ import sys
 import threading
 from pathlib import Path
 
-from vista.artifacts import Artifact, Job, open_artifact
+from vista.engine.artifacts import Artifact, Job, open_artifact
 from vista.errors import UserError
 
 # Beside the checkpoints, which are not published: what a process says to the user.

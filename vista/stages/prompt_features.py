@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vista.artifacts import Job
 from vista.config.data import SPLITS
 from vista.config.diffusion import PromptSettings
 from vista.config.pipeline import PipelineSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
 from vista.diffusion.attributes import in_templates, words_of
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.stages.diffusion_inputs import open_pipeline
 from vista.store.features import FeatureWriter

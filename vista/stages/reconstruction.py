@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from vista.artifacts import Job
 from vista.config.metrics import ReconstructionSettings
+from vista.engine.artifacts import Job
 from vista.metrics.reconstruction import (
     LayerReconstruction,
     ReconstructionResult,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from vista.artifacts import Job
 from vista.config.data import DATA_SETTINGS
 from vista.data.records import write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.progress import progress
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
+from vista.engine.artifacts import Job
 from vista.stages.intervention_inputs import score_edits
 
 

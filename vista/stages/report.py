@@ -26,8 +26,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
+from vista.engine.artifacts import Artifact, Job
 from vista.metrics.intervention import InterventionResult
 from vista.metrics.sae_check import check_rows
 from vista.progress import progress

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vista.artifacts import Artifact, Job
 from vista.config.report import ReportSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, read_records
+from vista.engine.artifacts import Artifact, Job
 from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.metrics.localization import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread

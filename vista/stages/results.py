@@ -16,7 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.metrics.result import MetricResult
 from vista.metrics.rows import Row, finite_or_none

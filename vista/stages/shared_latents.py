@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vista.artifacts import Job
 from vista.config.language import LanguageSettings
 from vista.config.probing import SharedLatentsSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, reference
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.foreign.pretrained import load_part, loading
 from vista.metrics.ranking import firing

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.data import TEXT_SETTINGS, CaptionsText, LinesText
 from vista.data.lines import read_lines
 from vista.data.records import read_records, write_text
 from vista.data.source import caption_texts, line_texts
+from vista.engine.artifacts import Job
 
 
 def run(job: Job) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.artifacts import Artifact
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import RecordTable
+from vista.engine.artifacts import Artifact
 from vista.stages.latent_inputs import class_patches, read_geometry
 
 

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista.artifacts import Job
 from vista.data.geometry import ImageGeometry, prepare_image
 from vista.data.records import RecordTable
+from vista.engine.artifacts import Job
 from vista.stages.image_files import image_files
 from vista.stages.label_vision_latents import TOP_FILE
 from vista.stages.latent_inputs import read_geometry

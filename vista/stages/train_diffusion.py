@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.pipeline import StandinPipeline
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.stages.features import read_images
 from vista.stages.image_files import image_files
 

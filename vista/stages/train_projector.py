@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.language import LanguageSettings
 from vista.config.projector import TrainingStage
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.stages.processes import is_rank, run_ranks
 from vista.store.features import FeatureReader

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.sae import TrainSaeSettings
 from vista.data.records import read_text
+from vista.engine.artifacts import Job
 
 
 def run(job: Job) -> None:

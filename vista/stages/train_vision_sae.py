@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.artifacts import Job
 from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import Job
 from vista.stages.vision_inputs import encoder_block, split_images
 from vista.store.features import FeatureReader
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from vista.artifacts import Artifact, Job
 from vista.config.encoders import EncoderSettings
 from vista.data.records import RecordTable
+from vista.engine.artifacts import Artifact, Job
 from vista.errors import UserError
 from vista.stages.model_folder import model_config, model_folder
 from vista.store.features import FeatureReader

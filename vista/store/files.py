@@ -17,8 +17,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from vista import artifacts
-from vista.disk import force_to_disk
+from vista.engine import artifacts
+from vista.engine.disk import force_to_disk
 from vista.errors import UserError
 
 _TEMPORARY = ".tmp"

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import CHECKSUMS, MANIFEST, MEMO
+from vista.engine.artifacts import CHECKSUMS, MANIFEST, MEMO
+from vista.engine.lineage import lineage
 from vista.errors import UserError
-from vista.lineage import lineage
 from vista.store.files import read_json
 
 _META = "zarr.json"

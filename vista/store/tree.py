@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vista.artifacts import canonical_json, digest_text
+from vista.engine.artifacts import canonical_json, digest_text
 from vista.errors import UserError
 from vista.store.arrays import Array, ArrayReader, ArraySpec, write_array
 from vista.store.files import FileSum, damaged, publish_json, read_json, sum_file, sweep

@@ -18,8 +18,6 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.diffusion import TEMPLATES, AttributeSettings, PromptSettings, SteeringSettings
 from vista.config.pipeline import PipelineSettings, StandinPipeline
 from vista.config.vision_sae import LabelVisionSettings
@@ -35,6 +33,8 @@ from vista.diffusion.attributes import (
 from vista.diffusion.edits import ablate_latent, add_direction
 from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
 from vista.diffusion.probes import pooled
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.metrics.attributes import Proposal
 from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity

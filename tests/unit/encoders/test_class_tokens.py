@@ -13,12 +13,12 @@ import transformers
 from PIL import Image
 from pydantic import ValidationError
 
-from vista.artifacts import Job, open_artifact, publishing
-from vista.artifacts import Record as Published
 from vista.config.encoders import EncoderSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, write_records
 from vista.encoders.contract import load_encoder
+from vista.engine.artifacts import Job, open_artifact, publishing
+from vista.engine.artifacts import Record as Published
 from vista.errors import UserError
 from vista.stages import features
 from vista.store.features import FeatureReader

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from fake_hub import FakeHub
 
-from vista.artifacts import Job
 from vista.config.data import FetchFile
+from vista.engine.artifacts import Job
 from vista.errors import UserError
 from vista.fetch import download
 from vista.stages import fetch_data

@@ -12,9 +12,9 @@ import yaml
 from planted_words import NOUNS, find, read
 
 from vista.config import interventions
+from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.interventions import methods
-from vista.plan import load_plan
 
 CONFIG = Path(__file__).parents[3] / "config" / "interventions.yaml"
 NORTH = """

@@ -25,9 +25,9 @@ from planted_words import (
 )
 from safetensors.numpy import load_file
 
-from vista.artifacts import CHECKPOINTS
 from vista.config.interventions import EditSettings
 from vista.data.records import read_records
+from vista.engine.artifacts import CHECKPOINTS
 from vista.errors import UserError
 from vista.interventions.directions import ConceptDirection
 from vista.interventions.selection import derangement

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from planted_words import publish
 
-from vista.artifacts import Artifact
 from vista.config.interventions import EditSettings
 from vista.data.masks import encode_mask
 from vista.data.records import Box, Object, Record, RecordTable, read_records, write_records
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.interventions.directions import ConceptDirection, Directions
 from vista.judges import load_judge

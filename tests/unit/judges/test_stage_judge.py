@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from fake_endpoint import Endpoint
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.data.records import Box, Object, Record, Turn, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.judges.kinds.embedding import EmbeddingJudge

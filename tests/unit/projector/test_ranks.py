@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 from word_tokenizer import word_tokenizer
 
-from vista.artifacts import Artifact, Job, Record, open_artifact, publishing
 from vista.config.data import FolderData
 from vista.config.language import CheckpointLlm, LanguageSettings
 from vista.config.projector import TrainingStage
 from vista.data.records import Record as ImageRecord
 from vista.data.records import Turn, write_records
+from vista.engine.artifacts import Artifact, Job, Record, open_artifact, publishing
+from vista.engine.plan import load_plan
 from vista.errors import UserError
-from vista.plan import load_plan
 from vista.projector.ranks import share
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import processes, train_projector

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from finished_plan import publish_all
 
-from vista.plan import Plan, load_plan
+from vista.engine.plan import Plan, load_plan
 from vista.report.catalogue import catalogue, catalogue_text
 from vista.report.summary import HEADLINE, TABLES, publish_summary
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.sae import NeuronpediaSettings
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.sae.neuronpedia import read_export

@@ -10,8 +10,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.sae import (
     CheckSaeSettings,
     ImportSaeSettings,
@@ -21,6 +19,8 @@ from vista.config.sae import (
     TrainSaeSettings,
 )
 from vista.data.records import Box, Object, Record, write_records, write_text
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.stages import check_sae, import_sae, label_latents, loading, naming, train_sae
 

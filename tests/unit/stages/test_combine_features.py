@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.encoders import EncoderSettings, refuse_unfit_parts
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.plan import load_plan
 from vista.errors import UserError
-from vista.plan import load_plan
 from vista.stages import combine_features
 from vista.stages.latent_inputs import read_geometry
 from vista.store.features import FeatureReader, FeatureWriter

@@ -16,10 +16,10 @@ import torch
 from fake_endpoint import Endpoint
 from PIL import Image, ImageColor
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.probing import ImageAttributeSettings
 from vista.data.records import Box, Object, Record, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.report.image_attributes_figure import image_attributes_figure
 from vista.report.image_attributes_section import image_attributes_section

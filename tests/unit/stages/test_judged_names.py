@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from fake_endpoint import Endpoint
 
-from vista.artifacts import Job
 from vista.config.diffusion import AttributeSettings
+from vista.engine.artifacts import Job
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.stages.attribute_discovery import judged_labels
 from vista.stages.diffusion_inputs import Prompts

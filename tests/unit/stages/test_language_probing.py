@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.probing import LogitLensSettings, SharedLatentsSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.stages import logit_lens, report, shared_latents
 from vista.stages.results import read_result, read_rows

@@ -24,8 +24,6 @@ import pytest
 import yaml
 from fake_endpoint import Endpoint, labels_of
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.drawn import DrawnData
 from vista.config.judges import judge_names
 from vista.config.metrics import MatchingSettings
@@ -34,6 +32,8 @@ from vista.data.records import Record, write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
 from vista.data.world import draw_world
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.metrics.shuffled import other_images
 from vista.sae.label_table import LatentLabels, write_labels

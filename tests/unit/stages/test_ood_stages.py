@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.probing import OodDetectionSettings, OodGeneralizationSettings
 from vista.data.records import Box, Object, Record, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import ood_detection, ood_generalization

@@ -15,14 +15,14 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista import artifacts
-from vista.artifacts import Artifact, Job, Record, open_artifact, publishing, sharing
 from vista.cli import main
 from vista.config.data import FolderData
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.data.records import Record as ImageRecord
 from vista.data.records import write_records
-from vista.plan import Plan, load_plan
+from vista.engine import artifacts
+from vista.engine.artifacts import Artifact, Job, Record, open_artifact, publishing, sharing
+from vista.engine.plan import Plan, load_plan
 from vista.stages import features
 from vista.store.features import FeatureWriter
 

@@ -15,14 +15,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.data import FolderData
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.config.projector import PretrainedProjector
 from vista.config.sae import ImportSaeSettings
 from vista.data.geometry import prepare_image
 from vista.data.records import Record, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.stages import features, import_projector, import_sae, loading
 from vista.store.features import FeatureReader, FeatureWriter

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from word_tokenizer import word_tokenizer
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.data import Split
 from vista.config.encoders import ProbeSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, TrainingStage
 from vista.data.records import Box, Object, Record, Turn, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.stages import caption, latents, loading, probe, train_projector
 from vista.store.features import FeatureReader, FeatureWriter
 from vista.store.latents import LatentReader

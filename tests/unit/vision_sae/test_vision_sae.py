@@ -17,8 +17,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from vista.artifacts import Artifact, Job, open_artifact, publishing
-from vista.artifacts import Record as ArtifactRecord
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.config.vision_sae import (
     CheckVisionSaeSettings,
@@ -26,6 +24,8 @@ from vista.config.vision_sae import (
     TrainVisionSaeSettings,
 )
 from vista.data.records import Box, Object, Record, encode_mask, write_records
+from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.sae.convert import from_sae_lens
 from vista.sae.label_table import read_labels

@@ -17,7 +17,7 @@ import yaml
 from slurm_server import Cluster
 from workflow_run import ROOT, SMOKE, snakemake
 
-from vista.plan import Plan, load_plan
+from vista.engine.plan import Plan, load_plan
 
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 GENERIC = ROOT / "workflow" / "profiles" / "cluster-generic"

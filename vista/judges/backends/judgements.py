@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from vista.disk import force_to_disk
+from vista.engine.disk import force_to_disk
 from vista.errors import UserError, reason_of
 
 Verdicts = tuple[bool, ...]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vista.config.published import VisionShape
-from vista.forecast.model_shapes import LanguageShape
+from vista.engine.forecast.model_shapes import LanguageShape
 
 _ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from vista.artifacts import canonical_json, digest_text, with_options
 from vista.config.checkpoint import Checkpoint
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import judge_files, judge_module, judge_source
 from vista.config.run import Point
+from vista.engine.artifacts import canonical_json, digest_text, with_options
 
 Inputs = Mapping[str, "Node | tuple[Node, ...]"]
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import (
+from vista.engine.artifacts import (
     MANIFEST,
     MEMO,
     Artifact,
@@ -22,11 +22,11 @@ from vista.artifacts import (
     open_artifact,
     package_versions,
 )
-from vista.code import is_fetch, source_digests, stage_code, third_party
+from vista.engine.code import is_fetch, source_digests, stage_code, third_party
+from vista.engine.locks import lock_file, work_folder, writer
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
-from vista.locks import lock_file, work_folder, writer
-from vista.node import Node
-from vista.plan import Plan, load_plan
 from vista.stages import STAGES
 
 # What changed, and for which artifact.

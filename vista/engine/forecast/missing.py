@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vista.config.published import is_gated
+from vista.engine.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.node import Node
 from vista.errors import UserError
-from vista.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
-from vista.forecast.shapes import Shapes
 from vista.foreign.weights import SUFFIXES, refuse_no_weights
-from vista.node import Node
 from vista.sae.releases import release_entry
 
 _MODELS = {"llm": LANGUAGE, "encoder": VISION, "pipeline": PIPELINE}

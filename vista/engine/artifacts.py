@@ -25,9 +25,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vista.disk import force_all_to_disk, force_to_disk, write_synced
+from vista.engine.disk import force_all_to_disk, force_to_disk, write_synced
+from vista.engine.locks import locked, locked_if_free, record_file, work_folder
 from vista.errors import UserError
-from vista.locks import locked, locked_if_free, record_file, work_folder
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.json"

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import MANIFEST
 from vista.config.data import SPLITS
 from vista.config.published import (
     ANNOTATIONS,
@@ -20,7 +19,8 @@ from vista.config.published import (
     Rows,
     VisionShape,
 )
-from vista.forecast.model_shapes import (
+from vista.engine.artifacts import MANIFEST
+from vista.engine.forecast.model_shapes import (
     LanguageShape,
     first_size,
     language_shape,
@@ -28,7 +28,7 @@ from vista.forecast.model_shapes import (
     vision_shape,
     vit_parameters,
 )
-from vista.node import Node
+from vista.engine.node import Node
 
 # Words of the drawn world's corpus, all lower case: what a stand-in's vocabulary comes to.
 STANDIN_VOCABULARY = 100

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from vista.config.published import VisionShape
 from vista.config.vision_sae import TrainVisionSaeSettings
-from vista.forecast import formulas
-from vista.forecast.formulas import Device
-from vista.forecast.need import ROW, SMALL, UNKNOWN, Need
-from vista.forecast.shapes import Shapes, many, one
-from vista.node import Node
+from vista.engine.forecast import formulas
+from vista.engine.forecast.formulas import Device
+from vista.engine.forecast.need import ROW, SMALL, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes, many, one
+from vista.engine.node import Node
 
 _PART = 1024  # images whose latents are held where images come in parts
 _LBFGS = 25  # vectors that L-BFGS keeps

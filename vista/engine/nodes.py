@@ -26,8 +26,8 @@ from vista.config.metrics import CaptionSettings
 from vista.config.projector import SAE_TERM, LatentsSettings, PretrainedProjector, TrainingStage
 from vista.config.run import Point, RunConfig
 from vista.config.sae import architecture_modules
-from vista.intervention_nodes import InterventionBuilder
-from vista.node import (
+from vista.engine.intervention_nodes import InterventionBuilder
+from vista.engine.node import (
     Inputs,
     Node,
     checkpoint,
@@ -37,7 +37,7 @@ from vista.node import (
     with_judge,
     with_judges,
 )
-from vista.probing_nodes import ProbingBuilder
+from vista.engine.probing_nodes import ProbingBuilder
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import MANIFEST, digest_text
-from vista.code import code_digest, is_fetch, stage_code
 from vista.config.reading import load_config, parse_config
 from vista.config.run import RunConfig
+from vista.engine.artifacts import MANIFEST, digest_text
+from vista.engine.code import code_digest, is_fetch, stage_code
+from vista.engine.locks import WORK
+from vista.engine.node import Node
+from vista.engine.nodes import Builder
 from vista.errors import UserError
-from vista.locks import WORK
-from vista.node import Node
-from vista.nodes import Builder
 
 # In characters. Linux passes no argument of 128 KB to a program, and a report over thousands of
 # metrics has a longer order.

@@ -13,11 +13,11 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vista.artifacts import CHECKSUMS, MANIFEST, MEMO, digest_text
+from vista.engine.artifacts import CHECKSUMS, MANIFEST, MEMO, digest_text
+from vista.engine.forecast.overview import size
+from vista.engine.locks import WORK, locked, record_file, refuse_while_running, work_folder, writer
+from vista.engine.plan import ORDERS, load_plan
 from vista.errors import UserError
-from vista.forecast.overview import size
-from vista.locks import WORK, locked, record_file, refuse_while_running, work_folder, writer
-from vista.plan import ORDERS, load_plan
 from vista.stages import STAGES
 
 # The folders below the results in which each stage has one, and how the name of an artifact goes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import MANIFEST
+from vista.engine.artifacts import MANIFEST
 
 # The manifest's key; its values are RESULTS/STAGE/NAME-ID without RESULTS, or lists of such.
 PARENTS = "parents"

@@ -42,7 +42,7 @@ class Wanted:
 
 
 def wanted(options: Mapping[str, Mapping[str, Any]]) -> Wanted:
-    """Return what the options of a job's parts (`vista.node.OPTIONS`) ask for.
+    """Return what the options of a job's parts (`vista.engine.node.OPTIONS`) ask for.
 
     A device map spreads a model over every card. `cuda:1` is the user's own choice of a card, and
     `auto` beside it is the first one. On several machines Slurm chooses: nothing is asked for.

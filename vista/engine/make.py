@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
-from vista.plan import Plan, load_plan
 
 _MOST_NAMED = 8
 

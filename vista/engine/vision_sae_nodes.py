@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel
 
 from vista.config.sae import architecture_modules
-from vista.node import Node, dump
+from vista.engine.node import Node, dump
 
 if TYPE_CHECKING:
-    from vista.nodes import Builder
+    from vista.engine.nodes import Builder
 
 
 class VisionSaeNodes(NamedTuple):

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vista.artifacts import CHECKSUMS
-from vista.forecast import formulas
-from vista.forecast.jobs import Jobs, job_count
-from vista.forecast.missing import free_bytes, missing
-from vista.forecast.shapes import Shapes
-from vista.node import Node
-from vista.plan import Plan
+from vista.engine.artifacts import CHECKSUMS
+from vista.engine.forecast import formulas
+from vista.engine.forecast.jobs import Jobs, job_count
+from vista.engine.forecast.missing import free_bytes, missing
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.node import Node
+from vista.engine.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.name
 # What every stage imports and what cannot change a byte of its result: how it talks to people.
 SILENT = frozenset({"vista.errors", "vista.progress"})

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from vista.config.interventions import READS_LATENT, EditSettings, method_module
 from vista.config.rivals import InterventionsSettings, MethodEntry
 from vista.config.run import Point
+from vista.engine.node import Node, dump, point_name, with_judge, with_judges
+from vista.engine.vision_sae_nodes import vision_sae_nodes
 from vista.interventions.method import Role, load_method
 from vista.interventions.method_checks import refuse_unfit_methods
-from vista.node import Node, dump, point_name, with_judge, with_judges
-from vista.vision_sae_nodes import vision_sae_nodes
 
 if TYPE_CHECKING:
-    from vista.nodes import Builder
+    from vista.engine.nodes import Builder
 
 
 class InterventionBuilder:

@@ -22,7 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from vista.artifacts import (
+from vista.engine.artifacts import (
     MANIFEST,
     MEMO,
     Artifact,
@@ -32,12 +32,11 @@ from vista.artifacts import (
     open_artifact,
     remembered,
 )
-from vista.code import PACKAGE, joint_digest
-from vista.disk import force_to_disk, write_synced
-from vista.errors import UserError
-from vista.explain import code_changes, code_now, packages_now, size_damage
-from vista.lineage import PARENTS
-from vista.locks import (
+from vista.engine.code import PACKAGE, joint_digest
+from vista.engine.disk import force_to_disk, write_synced
+from vista.engine.explain import code_changes, code_now, packages_now, size_damage
+from vista.engine.lineage import PARENTS
+from vista.engine.locks import (
     lock_file,
     locked_if_free,
     record_file,
@@ -45,8 +44,9 @@ from vista.locks import (
     work_folder,
     writer,
 )
-from vista.node import Node
-from vista.plan import Plan, load_plan
+from vista.engine.node import Node
+from vista.engine.plan import Plan, load_plan
+from vista.errors import UserError
 
 # The manifest's key for the code that an artifact had before it was accepted, oldest first.
 ACCEPTED = "accepted"

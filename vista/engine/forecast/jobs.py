@@ -9,12 +9,12 @@ from typing import Any
 
 from vista.config.projector import TrainingStage
 from vista.config.published import DOWNLOADS, SAE_BYTES, STORED_FLOAT32, VisionShape
-from vista.forecast import formulas
-from vista.forecast.formulas import START, TEXT_TOKENS, Device, Dictionaries
-from vista.forecast.need import ROW, SMALL, UNKNOWN, Need
-from vista.forecast.probing_jobs import ProbingJobs
-from vista.forecast.shapes import Shapes, many, one
-from vista.node import Node
+from vista.engine.forecast import formulas
+from vista.engine.forecast.formulas import START, TEXT_TOKENS, Device, Dictionaries
+from vista.engine.forecast.need import ROW, SMALL, UNKNOWN, Need
+from vista.engine.forecast.probing_jobs import ProbingJobs
+from vista.engine.forecast.shapes import Shapes, many, one
+from vista.engine.node import Node
 
 _REPORT = 1e7
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from vista.config.probing import OntologySettings, ProbingSettings
 from vista.config.probing_checks import judge_of
 from vista.config.run import Point
-from vista.diffusion_nodes import METHOD, DiffusionBuilder
-from vista.node import Node, dump, point_name, with_judge, with_judges
-from vista.vision_sae_nodes import vision_sae_nodes
+from vista.engine.diffusion_nodes import METHOD, DiffusionBuilder
+from vista.engine.node import Node, dump, point_name, with_judge, with_judges
+from vista.engine.vision_sae_nodes import vision_sae_nodes
 
 if TYPE_CHECKING:
-    from vista.nodes import Builder
+    from vista.engine.nodes import Builder
 
 
 class ProbingBuilder:

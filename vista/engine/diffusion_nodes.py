@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
 from vista.config.pipeline import CheckpointPipeline
-from vista.node import Node, dump, pick, with_judges
-from vista.vision_sae_nodes import VisionSaeNodes, sae_nodes
+from vista.engine.node import Node, dump, pick, with_judges
+from vista.engine.vision_sae_nodes import VisionSaeNodes, sae_nodes
 
 if TYPE_CHECKING:
-    from vista.nodes import Builder
+    from vista.engine.nodes import Builder
 
 # The name of the pipeline's text encoder in the table, in the place of a vision SAE's.
 METHOD = "text_encoder"

@@ -1,0 +1,1 @@
+"""From a config to artifacts: the plan and its nodes, code digests, publishing, explaining."""
