@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Not $(abspath): it splits a path at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: help demo test check fix bench faults bare clean
+.PHONY: help demo test check fix bench faults bare rules clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -45,6 +45,10 @@ faults: $(VENV)/installed-dev  ## break a small run in a hundred ways; benchmark
 
 bare:  ## make test on a copy as bare as a new machine: WordNet, Slurm and Node hidden, read-only
 	tests/bare.sh $(MAKE) test
+
+rules: $(VENV)/installed  ## draw the rules of CONFIG into docs/rules.png; needs Graphviz (dot, tred)
+	snakemake --configfile $(CONFIG) --rulegraph --forceall | sed '/label = "default"/d; /\t0 *->\|-> *0$$/d' \
+	  | tred | dot -Tpng -Gdpi=80 -Grankdir=LR -o docs/rules.png
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
