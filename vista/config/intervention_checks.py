@@ -7,13 +7,11 @@ Every function raises ValueError with the whole keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vista.config.data import Split
 from vista.config.rivals import InterventionsSettings, MethodEntry, VisionSaeEntry
-
-if TYPE_CHECKING:
-    from vista.config.run import Point
+from vista.config.sweep import Point
 
 VisionSaes = Mapping[str, VisionSaeEntry]
 _TASKS = ("removal", "replacement")

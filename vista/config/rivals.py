@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -10,14 +10,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from vista.config.data import Split
 from vista.config.intervention_metrics import InterventionMetricSettings
 from vista.config.interventions import PRESETS, DirectionSettings, EditSettings, Task
+from vista.config.sweep import Point
 from vista.config.vision_sae import (
     CheckVisionSaeSettings,
     LabelVisionSettings,
     TrainVisionSaeSettings,
 )
-
-if TYPE_CHECKING:
-    from vista.config.run import Point
 
 # Method names become folder names and stand in the table.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"

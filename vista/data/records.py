@@ -18,13 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vista.data.images import ImageSource
 from vista.data.masks import Rle, decode_mask, encode_mask
 from vista.errors import UserError, reason_of
 
 __all__ = [
     "Box",
-    "ImageSource",
     "Object",
     "Record",
     "RecordTable",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vista.config.interventions import READS_LATENT, EditSettings, method_module
 from vista.config.rivals import InterventionsSettings, MethodEntry
-from vista.config.run import Point
+from vista.config.sweep import Point
 from vista.engine.node import Node, dump, point_name, with_judge, with_judges
 from vista.engine.vision_sae_nodes import vision_sae_nodes
 from vista.interventions.method import Role, load_method

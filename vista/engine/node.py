@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from vista.config.checkpoint import Checkpoint
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import judge_files, judge_module, judge_source
-from vista.config.run import Point
+from vista.config.sweep import Point
 from vista.engine.artifacts import canonical_json, digest_text, with_options
 
 Inputs = Mapping[str, "Node | tuple[Node, ...]"]

@@ -24,8 +24,9 @@ from vista.config.encoders import CombinedEncoder, EncoderSettings, reads_patche
 from vista.config.language import LanguageSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import SAE_TERM, LatentsSettings, PretrainedProjector, TrainingStage
-from vista.config.run import Point, RunConfig
+from vista.config.run import RunConfig
 from vista.config.sae import architecture_modules
+from vista.config.sweep import Point
 from vista.engine.intervention_nodes import InterventionBuilder
 from vista.engine.node import (
     Inputs,

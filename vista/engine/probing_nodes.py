@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vista.config.probing import OntologySettings, ProbingSettings
 from vista.config.probing_checks import judge_of
-from vista.config.run import Point
+from vista.config.sweep import Point
 from vista.engine.diffusion_nodes import METHOD, DiffusionBuilder
 from vista.engine.node import Node, dump, point_name, with_judge, with_judges
 from vista.engine.vision_sae_nodes import vision_sae_nodes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vista.config.encoders import StandinEncoder
-from vista.data.records import ImageSource, read_records
+from vista.data.images import ImageSource
+from vista.data.records import read_records
 from vista.data.source import images_root
 from vista.engine.artifacts import Job
 from vista.stages.features import read_images

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from vista.config.data import Fractions
+from vista.data.images import ImageSource
 from vista.data.records import (
     Box,
-    ImageSource,
     Object,
     Record,
     Turn,

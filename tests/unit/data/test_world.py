@@ -14,8 +14,9 @@ from PIL import Image
 from vista.config.drawn import DrawnData
 from vista.data.digits import DigitLibrary
 from vista.data.glyphs import NOUNS, GlyphLibrary
+from vista.data.images import ImageSource
 from vista.data.readers.coco import coco_records
-from vista.data.records import ImageSource, Record, decode_mask
+from vista.data.records import Record, decode_mask
 from vista.data.scenes import (
     COLOURS,
     DESCRIBE,
