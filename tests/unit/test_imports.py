@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,14 @@ ALLOWED: dict[str, set[str]] = {
     "code": set(),
     "config": {"errors"},
     "node": {"config", "artifacts"},
-    "nodes": {"config", "node", "intervention_nodes", "probing_nodes"},
-    # `nodes` for type checking alone: they make one tree of artifacts.
+    "nodes": {"config", "node"},
+    "graph": {"config", "node", "nodes", "metric_nodes", "intervention_nodes", "probing_nodes"},
+    "metric_nodes": {"config", "node", "nodes"},
     "intervention_nodes": {"config", "interventions", "node", "nodes", "vision_sae_nodes"},
     "probing_nodes": {"config", "node", "nodes", "diffusion_nodes", "vision_sae_nodes"},
     "vision_sae_nodes": {"config", "node", "nodes"},
     "diffusion_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
-    "plan": {"config", "artifacts", "code", "errors", "locks", "node", "nodes"},
+    "plan": {"config", "artifacts", "code", "errors", "graph", "locks", "node"},
     "gpus": {"errors"},
     "explain": {"artifacts", "code", "errors", "locks", "node", "plan", "stages"},
     "make": {"errors", "plan"},
@@ -102,6 +104,80 @@ def test_imports_point_one_way(path: Path) -> None:
     room = path.relative_to(base).parts[0].removesuffix(".py")
     extra = rooms(path) - ALLOWED[room] - {room}
     assert not extra, f"{path.relative_to(PACKAGE)} may not import {sorted(extra)}"
+
+
+def imported_modules(path: Path, modules: Collection[str]) -> set[str]:
+    """The modules of `modules` that a file imports anywhere: inside functions and under
+    TYPE_CHECKING, too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    # A name is a module, or a definition in the module before its last dot.
+    return {n if n in modules else n.rpartition(".")[0] for n in names} & set(modules)
+
+
+def import_circles(package: Path) -> list[list[str]]:
+    """The sets of files that import each other, directly or through others, as sorted paths."""
+    files = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path
+        for path in package.rglob("*.py")
+    }
+    graph = {name: imported_modules(path, files) - {name} for name, path in files.items()}
+    reached = {name: reachable(graph, name) for name in graph}
+    circles = {
+        frozenset(other for other in reached[name] if name in reached[other])
+        for name in graph
+        if name in reached[name]
+    }
+    return sorted(
+        sorted(files[name].relative_to(package).as_posix() for name in circle) for circle in circles
+    )
+
+
+def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    """The modules that one imports, directly or through others; itself if that is a circle."""
+    reached: set[str] = set()
+    ahead = [*graph[start]]
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached.add(name)
+            ahead += graph[name]
+    return reached
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    circles = import_circles(PACKAGE)
+    assert not circles, "import circles: " + "; ".join(map(", ".join, circles))
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from package.a import A",
+        "import package.a",
+        "from package import a",
+        "def late():\n    from package.a import A",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from package.a import A",
+    ],
+)
+def test_a_circle_is_found_however_it_is_closed(tmp_path: Path, back: str) -> None:
+    package = tmp_path / "package"
+    (package / "room").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "a.py").write_text("from package.room import B\nA = B\n")
+    (package / "room" / "__init__.py").write_text("from package.room.c import C\nB = C\n")
+    (package / "room" / "c.py").write_text("C = 1\n")
+    (package / "above.py").write_text("from package.a import A\n")
+    assert import_circles(package) == []
+    (package / "room" / "c.py").write_text(back + "\n")
+    assert import_circles(package) == [["a.py", "room/__init__.py", "room/c.py"]]
 
 
 def test_metrics_and_judges_know_neither_files_nor_models() -> None:

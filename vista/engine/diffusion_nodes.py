@@ -4,15 +4,13 @@ what is measured by steering it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
 from vista.config.pipeline import CheckpointPipeline
 from vista.engine.node import Node, dump, pick, with_judges
+from vista.engine.nodes import Builder
 from vista.engine.vision_sae_nodes import VisionSaeNodes, sae_nodes
-
-if TYPE_CHECKING:
-    from vista.engine.nodes import Builder
 
 # The name of the pipeline's text encoder in the table, in the place of a vision SAE's.
 METHOD = "text_encoder"

@@ -7,18 +7,16 @@ development and the test split -> the metric. Vision SAEs belong to an encoder a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vista.config.interventions import READS_LATENT, EditSettings, method_module
 from vista.config.rivals import InterventionsSettings, MethodEntry
 from vista.config.sweep import Point
 from vista.engine.node import Node, dump, point_name, with_judge, with_judges
+from vista.engine.nodes import Builder
 from vista.engine.vision_sae_nodes import vision_sae_nodes
 from vista.interventions.method import Role, load_method
 from vista.interventions.method_checks import refuse_unfit_methods
-
-if TYPE_CHECKING:
-    from vista.engine.nodes import Builder
 
 
 class InterventionBuilder:

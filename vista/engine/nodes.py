@@ -1,4 +1,5 @@
-"""The artifacts of a config, and what each is made from."""
+"""The artifacts that a config's experiments share, and what each is made from: data, models,
+features, SAEs with their gates and labels, projectors, latents."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from vista.config.agreement import JudgeAgreementSettings
 from vista.config.data import (
     CaptionsText,
     DrawnText,
@@ -20,14 +20,12 @@ from vista.config.data import (
     records_settings,
 )
 from vista.config.drawn import DrawnData
-from vista.config.encoders import CombinedEncoder, EncoderSettings, reads_patches
+from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
-from vista.config.metrics import CaptionSettings
-from vista.config.projector import SAE_TERM, LatentsSettings, PretrainedProjector, TrainingStage
+from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
 from vista.config.run import RunConfig
 from vista.config.sae import architecture_modules
 from vista.config.sweep import Point
-from vista.engine.intervention_nodes import InterventionBuilder
 from vista.engine.node import (
     Inputs,
     Node,
@@ -35,10 +33,7 @@ from vista.engine.node import (
     dump,
     pick,
     point_name,
-    with_judge,
-    with_judges,
 )
-from vista.engine.probing_nodes import ProbingBuilder
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class _Data:
 
 
 class Builder:
-    """Makes the nodes of one config. Each method gives a node exactly what its stage reads."""
+    """Makes the shared nodes of one config. A node gets exactly what its stage reads."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -267,9 +262,9 @@ class Builder:
         """Return the latents of one point, at every layer that has an SAE; of the judged images,
         or of another split."""
         settings, inputs = self.read(point.llm)
-        settings["latents"] = self._judged_split(self.config.latents)
-        if split is not None:
-            settings["latents"] |= {"split": split}
+        latents = self.config.latents
+        judged = self.config.judged_split(latents.split)
+        settings["latents"] = dump(latents) | {"split": split or judged}
         inputs |= {
             "features": self.evaluated(point.encoder),
             "records": self.data.records,
@@ -283,114 +278,6 @@ class Builder:
     def labels_of(self, llm: str) -> tuple[Node, ...]:
         """Return the labels of every layer of one language model."""
         return tuple(node for (name, _), node in self.labels.items() if name == llm)
-
-    def _judged_split(self, settings: LatentsSettings | CaptionSettings) -> dict[str, Any]:
-        return dump(settings) | {"split": self.config.judged_split(settings.split)}
-
-    def report(self) -> Node:
-        """Return the report, with every metric of every point behind it."""
-        config, metrics = self.config, self.config.metrics
-        measured: list[tuple[dict[str, Any], Node]] = []
-        nothing = dict.fromkeys(Point._fields)
-        features = {name: self.evaluated(name) for name in self.features}
-        if metrics.probe:
-            for name, node in features.items():
-                # It tells what a patch shows.
-                if not reads_patches(config.encoders, name):
-                    continue
-                inputs = {"features": node, "records": self.data.records}
-                probe = Node("probe", name, dump(metrics.probe), inputs)
-                measured.append(({**nothing, "metric": "probe", "encoder": name}, probe))
-        if metrics.naming:
-            for (llm, layer), labels in self.labels.items():
-                inputs = {"labels": labels, "records": self.data.records}
-                naming = Node("naming", f"{llm}-l{layer}", dump(metrics.naming), inputs)
-                measured.append(({**nothing, "metric": "naming", "llm": llm}, naming))
-        if metrics.judge_agreement:
-            agreement = self._judge_agreement(metrics.judge_agreement)
-            measured.append(({**nothing, "metric": "judge_agreement"}, agreement))
-        points = config.points()
-        projectors = {point: self.projector(point, given) for point, given in points.items()}
-        latents = {point: self.latents(point, stages[-1]) for point, stages in projectors.items()}
-        for point, latent in latents.items():
-            for node in self._metrics(point, projectors[point][-1], latent):
-                measured.append(({**point._asdict(), "metric": node.stage}, node))
-        if config.probing:
-            probing = ProbingBuilder(self, config.probing)
-            for encoder, sae, node in (*probing.of_saes(), *probing.of_pipeline()):
-                entry = {**nothing, "metric": node.stage, "encoder": encoder, "method": sae}
-                measured.append((entry, node))
-            for point, stages in projectors.items():
-                for node in probing.of_point(point, stages[-1], latents[point]):
-                    measured.append(({**point._asdict(), "metric": node.stage}, node))
-        if config.interventions:
-            edits = InterventionBuilder(self, config.interventions)
-            for point, stages in projectors.items():
-                for method, node in edits.measured(point, stages[-1]):
-                    entry = {**point._asdict(), "metric": node.stage, "method": method}
-                    measured.append((entry, node))
-        trained = [
-            (point, stage)
-            for point, stages in projectors.items()
-            for stage in stages
-            if stage.stage == "train_projector"
-        ]
-        inputs_of_report: dict[str, Node | tuple[Node, ...]] = {
-            "metrics": tuple(node for _, node in measured),
-            "checks": tuple(self.checks.values()),
-            "projectors": tuple(node for _, node in trained),
-            "latents": tuple(latents.values()),
-            "labels": tuple(self.labels.values()),
-            "features": tuple(features.values()),
-            **self.data.inputs,
-        }
-        settings = {
-            "name": config.name,
-            "report": dump(config.report),
-            "points": [entry for entry, _ in measured],
-            "checks": [{"llm": llm} for llm, _ in self.checks],
-            "curves": [point._asdict() for point, _ in trained],
-            "latents": [point._asdict() for point in points],
-            "labels": [{"llm": llm} for llm, _ in self.labels],
-            "features": [{"encoder": name} for name in features],
-        }
-        return Node("report", config.name, settings, inputs_of_report)
-
-    def _judge_agreement(self, settings: JudgeAgreementSettings) -> Node:
-        inputs: dict[str, Any] = {
-            "records": self.data.records,
-            "labels": tuple(self.labels.values()),
-        }
-        if settings.show_images:
-            inputs |= self.data.images
-        judges = {f"judge_{name}": judge for name, judge in settings.judges.items()}
-        name = self.data.records.name
-        return with_judges("judge_agreement", name, dump(settings), inputs, judges)
-
-    def _metrics(self, point: Point, projector: Node, latents: Node) -> list[Node]:
-        metrics, name = self.config.metrics, point_name(point)
-        features = self.evaluated(point.encoder)
-        labels = self.labels_of(point.llm)
-        read: Inputs = {"latents": latents, "labels": labels, "records": self.data.records}
-        nodes = []
-        if metrics.reconstruction:
-            settings = dump(metrics.reconstruction)
-            nodes.append(Node("reconstruction", name, settings, {"latents": latents}))
-        if metrics.matching_rate:
-            settings, judge = dump(metrics.matching_rate), metrics.matching_rate.judge
-            shown = metrics.matching_rate.evidence == "image"
-            seen: Inputs = {**read, **self.data.images} if shown else read
-            nodes.append(with_judge("matching_rate", name, settings, seen, judge))
-        if metrics.localization:
-            settings, judge = dump(metrics.localization), metrics.localization.judge
-            pointed: Inputs = {**read, "features": features}
-            nodes.append(with_judge("localization", name, settings, pointed, judge))
-        if metrics.caption:
-            own, inputs = self.read(point.llm)
-            own["caption"] = self._judged_split(metrics.caption)
-            inputs |= {"projector": projector, "features": features, "records": self.data.records}
-            nodes.append(with_judge("caption", name, own, inputs, metrics.caption.judge))
-        return nodes
 
 
 def _data_name(data: FileData) -> str:

@@ -16,9 +16,9 @@ from vista.config.reading import load_config, parse_config
 from vista.config.run import RunConfig
 from vista.engine.artifacts import MANIFEST, digest_text
 from vista.engine.code import code_digest, is_fetch, stage_code
+from vista.engine.graph import Graph
 from vista.engine.locks import WORK
 from vista.engine.node import Node
-from vista.engine.nodes import Builder
 from vista.errors import UserError
 
 # In characters. Linux passes no argument of 128 KB to a program, and a report over thousands of
@@ -40,7 +40,7 @@ class Plan:
         self.nodes: dict[tuple[str, str], Node] = {}
         # The report has everything else behind it.
         try:
-            self._add(Builder(config).report())
+            self._add(Graph(config).report())
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
 

@@ -4,17 +4,15 @@ for each point of the sweep."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vista.config.probing import OntologySettings, ProbingSettings
 from vista.config.probing_checks import judge_of
 from vista.config.sweep import Point
 from vista.engine.diffusion_nodes import METHOD, DiffusionBuilder
 from vista.engine.node import Node, dump, point_name, with_judge, with_judges
+from vista.engine.nodes import Builder
 from vista.engine.vision_sae_nodes import vision_sae_nodes
-
-if TYPE_CHECKING:
-    from vista.engine.nodes import Builder
 
 
 class ProbingBuilder:

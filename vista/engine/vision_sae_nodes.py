@@ -4,15 +4,13 @@ by all that read them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from vista.config.sae import architecture_modules
 from vista.engine.node import Node, dump
-
-if TYPE_CHECKING:
-    from vista.engine.nodes import Builder
+from vista.engine.nodes import Builder
 
 
 class VisionSaeNodes(NamedTuple):

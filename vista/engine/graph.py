@@ -1,0 +1,105 @@
+"""The graph of a config: the models of every point of the sweep, all that is measured with them,
+and the report that it ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vista.config.run import RunConfig
+from vista.config.sweep import Point
+from vista.engine.intervention_nodes import InterventionBuilder
+from vista.engine.metric_nodes import MetricBuilder
+from vista.engine.node import Node, dump
+from vista.engine.nodes import Builder
+from vista.engine.probing_nodes import ProbingBuilder
+
+# A metric, and the columns that its figures have in the table.
+Measured = tuple[dict[str, Any], Node]
+
+
+class Graph:
+    """All nodes of one config.
+
+    Raises UserError where parts of the config do not fit each other.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.builder = Builder(config)
+        self.features = {name: self.builder.evaluated(name) for name in config.encoders}
+        self.projectors = {
+            point: self.builder.projector(point, pretrained)
+            for point, pretrained in config.points().items()
+        }
+        self.latents = {
+            point: self.builder.latents(point, stages[-1])
+            for point, stages in self.projectors.items()
+        }
+
+    def report(self) -> Node:
+        """Return the report, which has every other node behind it."""
+        config, builder = self.config, self.builder
+        measured = [*self._metrics(), *self._probing(), *self._interventions()]
+        trained = [
+            (point, stage)
+            for point, stages in self.projectors.items()
+            for stage in stages
+            if stage.stage == "train_projector"
+        ]
+        inputs: dict[str, Node | tuple[Node, ...]] = {
+            "metrics": tuple(node for _, node in measured),
+            "checks": tuple(builder.checks.values()),
+            "projectors": tuple(node for _, node in trained),
+            "latents": tuple(self.latents.values()),
+            "labels": tuple(builder.labels.values()),
+            "features": tuple(self.features.values()),
+            **builder.data.inputs,
+        }
+        settings = {
+            "name": config.name,
+            "report": dump(config.report),
+            "points": [columns for columns, _ in measured],
+            "checks": [{"llm": llm} for llm, _ in builder.checks],
+            "curves": [point._asdict() for point, _ in trained],
+            "latents": [point._asdict() for point in self.latents],
+            "labels": [{"llm": llm} for llm, _ in builder.labels],
+            "features": [{"encoder": name} for name in self.features],
+        }
+        return Node("report", config.name, settings, inputs)
+
+    def _metrics(self) -> Iterator[Measured]:
+        metrics = MetricBuilder(self.builder, self.config.metrics)
+        for encoder, node in metrics.of_encoders():
+            yield _measured(node, encoder=encoder)
+        for llm, node in metrics.of_labels():
+            yield _measured(node, llm=llm)
+        for node in metrics.of_data():
+            yield _measured(node)
+        for point, stages in self.projectors.items():
+            for node in metrics.of_point(point, stages[-1], self.latents[point]):
+                yield _measured(node, point)
+
+    def _probing(self) -> Iterator[Measured]:
+        if self.config.probing is None:
+            return
+        probing = ProbingBuilder(self.builder, self.config.probing)
+        for encoder, sae, node in (*probing.of_saes(), *probing.of_pipeline()):
+            yield _measured(node, encoder=encoder, method=sae)
+        for point, stages in self.projectors.items():
+            for node in probing.of_point(point, stages[-1], self.latents[point]):
+                yield _measured(node, point)
+
+    def _interventions(self) -> Iterator[Measured]:
+        if self.config.interventions is None:
+            return
+        interventions = InterventionBuilder(self.builder, self.config.interventions)
+        for point, stages in self.projectors.items():
+            for method, node in interventions.measured(point, stages[-1]):
+                yield _measured(node, point, method=method)
+
+
+def _measured(node: Node, point: Point | None = None, **columns: str) -> Measured:
+    """Return a metric with its columns: of one point of the sweep, or those that are named."""
+    place: dict[str, Any] = point._asdict() if point else dict.fromkeys(Point._fields)
+    return {**place, "metric": node.stage, **columns}, node
