@@ -207,3 +207,29 @@ def test_vision_saes_are_needed(content: dict[str, Any]) -> None:
     content["vision_saes"] = {}
     with pytest.raises(UserError, match=r"monosemanticity probes SAEs .* no `vision_saes`"):
         parse_config(content)
+
+
+def test_a_model_alone_has_no_judge_of_its_latents_images(content: dict[str, Any]) -> None:
+    alone = next(iter(content["encoders"]))
+    content["encoders"] = {alone: content["encoders"][alone]}
+    content["probing"] = {"monosemanticity": {}}
+    with pytest.raises(UserError) as refusal:
+        parse_config(content)
+    assert str(refusal.value) == (
+        "config: probing.monosemanticity judges a latent's images by another model than its own, "
+        f"and {alone!r} has none; add one to `encoders`, or set judged_by"
+    )
+
+
+def test_a_combined_encoder_does_not_judge_a_pipeline(content: dict[str, Any]) -> None:
+    both = {"kind": "combined", "encoders": ["dinov2", "clip"]}
+    content["encoders"]["both"] = {"source": both}
+    content["probing"] = {
+        "data": {"shift": {"kind": "drawn"}},
+        "diffusion": {"data": "shift", "judged_by": "both"},
+    }
+    with pytest.raises(UserError) as refusal:
+        parse_config(content)
+    assert str(refusal.value) == (
+        "config: probing.diffusion.judged_by is 'both', which is combined: name its part"
+    )

@@ -43,40 +43,72 @@ def refuse_unfit_probing(
 ) -> None:
     """Refuse names that the config has not, experiments without a model to be made on, splits
     without images, and SAEs that learnt from the images that figures are reported on."""
-    for each in ("shared_latents", "logit_lens"):
-        if getattr(settings, each) is not None and not llms:
-            raise ValueError(f"probing.{each} reads language models, but there are no `llms`")
+    _refuse_wrong_names(settings, encoders, saes)
+    _refuse_missing_models(settings, saes, llms)
+    _refuse_unfit_judges(settings, encoders)
+    _refuse_missing_images(settings, data)
+    _refuse_leaks(settings, saes)
+
+
+def _refuse_wrong_names(
+    settings: ProbingSettings,
+    encoders: Mapping[str, EncoderSettings],
+    saes: Mapping[str, VisionSaeEntry],
+) -> None:
     for kind, entries in (("encoders", encoders), ("vision_saes", saes)):
-        for key, names in (("probing", settings), ("probing.ontology", settings.ontology)):
-            for name in getattr(names, kind, None) or ():
+        for key, chooser in (("probing", settings), ("probing.ontology", settings.ontology)):
+            for name in getattr(chooser, kind, None) or ():
                 refuse_unknown(f"{key}.{kind} names", name, kind, entries)
+    for key, part in (
+        ("monosemanticity", settings.monosemanticity),
+        ("diffusion", settings.diffusion),
+    ):
+        if part is not None and part.judged_by is not None:
+            what = f"probing.{key}.judged_by is"
+            refuse_unknown(what, part.judged_by, "encoders", encoders)
+
+
+def _refuse_missing_models(
+    settings: ProbingSettings, saes: Collection[str], llms: Collection[str]
+) -> None:
+    for name in ("shared_latents", "logit_lens"):
+        if getattr(settings, name) is not None and not llms:
+            raise ValueError(f"probing.{name} reads language models, but there are no `llms`")
     if settings.of_saes() and not saes:
         raise ValueError(
             f"probing.{settings.of_saes()[0]} probes SAEs of the encoders' features, but there are "
             "no `vision_saes`"
         )
+
+
+def _refuse_unfit_judges(
+    settings: ProbingSettings, encoders: Mapping[str, EncoderSettings]
+) -> None:
     if (mono := settings.monosemanticity) is not None:
-        if mono.judged_by is not None:
-            key = "probing.monosemanticity.judged_by is"
-            refuse_unknown(key, mono.judged_by, "encoders", encoders)
         probed = settings.encoders or tuple(encoders)
-        lonely = [each for each in probed if judge_of(mono, encoders, each) is None]
+        lonely = [name for name in probed if judge_of(mono, encoders, name) is None]
         # Whoever names the judge knows that it has no say on its own model.
         if lonely and (mono.judged_by is None or len(lonely) == len(probed)):
             raise ValueError(
                 "probing.monosemanticity judges a latent's images by another model than its own, "
                 f"and {lonely[0]!r} has none; add one to `encoders`, or set judged_by"
             )
-    if (diffusion := settings.diffusion) is not None and diffusion.judged_by is not None:
-        key = "probing.diffusion.judged_by is"
-        refuse_unknown(key, diffusion.judged_by, "encoders", encoders)
-        if encoders[diffusion.judged_by].source.kind == "combined":
-            raise ValueError(f"{key} {diffusion.judged_by!r}, which is combined: name its part")
+    judge = settings.diffusion.judged_by if settings.diffusion else None
+    if judge is not None and encoders[judge].source.kind == "combined":
+        raise ValueError(
+            f"probing.diffusion.judged_by is {judge!r}, which is combined: name its part"
+        )
+
+
+def _refuse_missing_images(settings: ProbingSettings, data: AnyData) -> None:
     for key, name, split in settings.splits_read():
         images = data if name is None else settings.data[name]
         if isinstance(images, FileData) and not images.holds(split):
-            where = "data" if name is None else f"probing.data.{name}"
-            raise ValueError(f"{key} reads split {split!r}, but {where} has no such images")
+            holder = "data" if name is None else f"probing.data.{name}"
+            raise ValueError(f"{key} reads split {split!r}, but {holder} has no such images")
+
+
+def _refuse_leaks(settings: ProbingSettings, saes: Mapping[str, VisionSaeEntry]) -> None:
     judged = {
         split
         for key, name, split in settings.splits_read()
