@@ -70,8 +70,8 @@ class MetricBuilder:
             inputs: Inputs = {**read, "features": features}
             yield with_judge("localization", name, dump(pointing), inputs, pointing.judge)
         if (caption := metrics.caption) is not None:
-            own, model = builder.read(point.llm)
+            settings, model = builder.read(point.llm)
             split = builder.config.judged_split(caption.split)
-            own["caption"] = dump(caption) | {"split": split}
+            settings["caption"] = dump(caption) | {"split": split}
             inputs = {**model, "projector": projector, "features": features, "records": records}
-            yield with_judge("caption", name, own, inputs, caption.judge)
+            yield with_judge("caption", name, settings, inputs, caption.judge)

@@ -26,14 +26,7 @@ from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
 from vista.config.run import RunConfig
 from vista.config.sae import architecture_modules
 from vista.config.sweep import Point
-from vista.engine.node import (
-    Inputs,
-    Node,
-    checkpoint,
-    dump,
-    pick,
-    point_name,
-)
+from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
 
 
 @dataclass(frozen=True)
