@@ -4,20 +4,19 @@
 #     tests/bare.sh make test
 #
 # The copy's path holds a space and a letter beyond ASCII, HOME is empty, the locale is C. The
-# environment is installed from nothing; then the copy is read-only, and WordNet, Slurm, Node and
-# GPUs are hidden (HIDE names the programs). So a machine with leftovers cannot hide a missing install step. Hiding files
-# needs root and Linux; elsewhere this says so and hides what it can.
-# BARE names the folder to work in (a temporary one otherwise), which is kept if it is named.
+# environment is installed from nothing; then the copy is read-only, and WordNet, Slurm, Node (HIDE
+# names the programs) and GPUs are hidden. So a machine with leftovers cannot hide a missing install
+# step. Hiding files needs root and Linux; elsewhere this says so and hides what it can.
+# BARE names the folder to work in (a temporary one otherwise), which is kept if it is named and
+# used as it is if it holds a copy.
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 folder=${BARE:-$(mktemp -d)}
 [ -n "${BARE:-}" ] || trap 'rm -rf "$folder"' EXIT
 copy="$folder/vista für alle"
 mkdir -p "$copy" "$folder/home" "$folder/caches" "$folder/tmp"
-(cd "$checkout" && git ls-files -z --cached --others --exclude-standard |
+[ -e "$copy/Makefile" ] || (cd "$checkout" && git ls-files -z --cached --others --exclude-standard |
   xargs -0 cp --parents --no-dereference --preserve=mode,timestamps --target-directory="$copy")
-# Tests that clone the checkout need its history.
-cp -r "$checkout/.git" "$copy/.git"
 export HOME="$folder/home" TMPDIR="$folder/tmp" LC_ALL=C CUDA_VISIBLE_DEVICES=
 unset XDG_CACHE_HOME XDG_CONFIG_HOME PYTHONPATH VIRTUAL_ENV
 cd "$copy"
