@@ -12,14 +12,25 @@ SMOKE = ROOT / "config" / "smoke.yaml"
 
 
 def snakemake(
-    folder: Path, *options: str, config: Path = SMOKE, checkout: Path = ROOT, ok: bool = True
+    folder: Path,
+    *options: str,
+    config: Path = SMOKE,
+    checkout: Path = ROOT,
+    ok: bool = True,
+    trace: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the Snakefile and the package of `checkout` with `folder` as working directory."""
+    """Run the Snakefile and the package of `checkout` with `folder` as working directory.
+
+    With `trace`, a folder, each stage notes there which functions of the package it called.
+    """
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(checkout),
     }
+    if trace is not None:
+        environment["VISTA_TRACE"] = str(trace)
+        environment["PYTHONPATH"] += f":{ROOT / 'tests' / 'workflow' / 'trace'}"
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(checkout / "Snakefile"),
         "--cores", "2", "--directory", str(folder), f"--configfile={config}", *options,

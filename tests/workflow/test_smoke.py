@@ -19,6 +19,7 @@ from workflow_run import SMOKE as CONFIG
 from workflow_run import jobs, snakemake
 
 from vista.engine.artifacts import open_artifact
+from vista.engine.code import SILENT, source_digests, stage_code
 from vista.engine.plan import Plan, load_plan
 
 COLUMNS = [
@@ -30,7 +31,8 @@ COLUMNS = [
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke")
-    snakemake(folder)
+    (folder / "trace").mkdir()
+    snakemake(folder, trace=folder / "trace")
     return folder
 
 
@@ -51,6 +53,32 @@ def changed(folder: Path, old: str, new: str) -> Path:
 def test_every_artifact_is_there_and_whole(run: Path, plan: Plan) -> None:
     for manifest in plan.manifests():
         open_artifact((run / manifest).parent).verify()
+
+
+def test_the_code_that_ran_is_the_code_that_a_digest_is_over(run: Path, plan: Plan) -> None:
+    """A function that runs and does not count could change and leave old results in place."""
+    modules: dict[str, set[str]] = {}
+    for node in plan.nodes.values():
+        modules.setdefault(node.stage, set()).update(node.modules)
+    traces = [path for path in (run / "trace").iterdir() if path.name.split(".")[0] in modules]
+    assert {path.name.split(".")[0] for path in traces} == set(modules)
+    for path in traces:
+        stage = path.name.split(".")[0]
+        counted = set(source_digests(stage_code(stage, modules[stage])))
+        functions = 0
+        for line in path.read_text(encoding="utf-8").splitlines():
+            file, _, name = line.rpartition(":")
+            parts = Path(file.rpartition("/vista/")[2]).with_suffix("").parts
+            module = ".".join(["vista", *parts]).removesuffix(".__init__")
+            # The frame around a stage, and what talks to people, cannot change a result.
+            if module in SILENT or module == "vista.cli" or module.startswith("vista.engine."):
+                continue
+            # A name of a class alone is its body, which runs when it is imported.
+            if name[0] == "<" or (name.lstrip("_")[:1].isupper() and "." not in name):
+                continue
+            assert f"{module}:{name.split('.')[0]}" in counted, f"{stage} ran {module}:{name}"
+            functions += 1
+        assert functions > 1 or stage in ("text", "train_llm")
 
 
 def test_the_table_has_its_columns_and_a_row_a_figure(run: Path, plan: Plan) -> None:
