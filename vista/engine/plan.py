@@ -68,7 +68,7 @@ class Plan:
         """
         node = self.nodes[stage, folder]
         if role == "files":
-            return list(node.files)
+            return list(map(self._user_file, node.files))
         names = [role] if role[-1] != "*" else [r for r in node.inputs if r.startswith(role[:-1])]
         artifacts = [each for name in names for each in _listed(node.inputs.get(name, ()))]
         return [self._manifest(each) for each in artifacts]
