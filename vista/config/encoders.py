@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -11,22 +10,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import Split
 from vista.config.metrics import BootstrapSettings
+from vista.config.registry import PACKAGE, known_name, names_in
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
-_FAMILIES = Path(__file__).parents[1] / "encoders" / "families"
+_FAMILIES = PACKAGE / "encoders" / "families"
 # Families whose models have patch tokens alone, told before anything runs.
 _CLASSLESS = ("siglip", "siglip2", "ijepa")
 
 
 def family_names() -> list[str]:
     """Return the names of all encoder families, sorted: those of the files that hold them."""
-    return sorted(path.stem for path in _FAMILIES.glob("*.py") if path.stem != "__init__")
+    return names_in(_FAMILIES)
 
 
 def _known_family(name: str) -> str:
-    if name not in (known := family_names()):
-        raise ValueError(f"family {name!r} is unknown; choose one of {', '.join(known)}")
-    return name
+    return known_name(name, _FAMILIES, "family")
 
 
 class _Settings(BaseModel):

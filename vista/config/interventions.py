@@ -5,7 +5,6 @@ Published values (VISTA, arXiv 2605.24946, removal and replacement) are presets 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
 
 from vista.config.data import Split
 from vista.config.judges import JudgeChoice
+from vista.config.registry import PACKAGE, known_name, names_in
 
 Task = Literal["remove", "replace"]
 How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
@@ -53,13 +53,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-_METHODS = Path(__file__).parents[1] / "interventions" / "methods"
+_METHODS = PACKAGE / "interventions" / "methods"
 
 
 def method_names() -> list[str]:
     """Return the names of all methods that find directions, sorted: those of the files that hold
     them."""
-    return sorted(path.stem for path in _METHODS.glob("*.py") if path.stem != "__init__")
+    return names_in(_METHODS)
 
 
 def method_module(name: str) -> str:
@@ -68,9 +68,7 @@ def method_module(name: str) -> str:
 
 
 def _known_method(name: str) -> str:
-    if name not in (known := method_names()):
-        raise ValueError(f"method {name!r} is unknown; choose one of {', '.join(known)}")
-    return name
+    return known_name(name, _METHODS, "method")
 
 
 def _list_methods(schema: dict[str, Any]) -> None:

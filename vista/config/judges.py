@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -16,13 +15,12 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import Split
 from vista.config.judge_base import JudgeSettings
-
-_FOLDER = Path(__file__).parents[1] / "judges" / "kinds"
+from vista.config.registry import PACKAGE, names_in
 
 
 def judge_names() -> list[str]:
     """Return the names of all judges, sorted: those of the files that hold them."""
-    return sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem != "__init__")
+    return names_in(PACKAGE / "judges" / "kinds")
 
 
 def judge_module(judge: str | Mapping[str, Any]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vista.config.metrics import BootstrapSettings
-
-_ARCHITECTURES = Path(__file__).parents[1] / "sae" / "architectures"
+from vista.config.registry import PACKAGE, names_in
 
 
 class _Settings(BaseModel):
@@ -216,7 +214,7 @@ class NamingSettings(_Settings):
 def architecture_modules(name: str | None = None) -> tuple[str, ...]:
     """Return the module of an architecture, by sae_lens' name, or without one those of all."""
     if name is None:
-        names = [path.stem for path in _ARCHITECTURES.glob("*.py") if path.stem != "__init__"]
+        names = names_in(PACKAGE / "sae" / "architectures")
     else:
         names = ["matryoshka" if name == "matryoshka_batchtopk" else name]
-    return tuple(f"vista.sae.architectures.{name}" for name in sorted(names))
+    return tuple(f"vista.sae.architectures.{name}" for name in names)

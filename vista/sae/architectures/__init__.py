@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from vista.config.registry import names_in
+
 
 def architecture_names() -> list[str]:
     """Return the names of all architectures, sorted: those of the files that hold them."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem[0] != "_")
+    return names_in(Path(__file__).parent)
 
 
 def activation_of(architecture: str) -> str:
