@@ -85,8 +85,8 @@ NEUTRAL = [
     # A new stage and a new metric, with its settings.
     ("stages/new_metric.py", "", "def run(job):\n    pass\n"),
     ("stages/__init__.py", "STAGES = {", 'STAGES = {\n    "new_metric": "a new metric",'),
-    ("config/metrics.py", "", "\n\nclass NewSettings(_Settings):\n    rate: float = 0.5\n"),
-    ("config/run.py", "class Metrics(_Settings):", "NEW = 1\n\n\nclass Metrics(_Settings):"),
+    ("config/metrics.py", "", "\n\nclass NewSettings(Settings):\n    rate: float = 0.5\n"),
+    ("config/run.py", "class Metrics(Settings):", "NEW = 1\n\n\nclass Metrics(Settings):"),
     ("metrics/new_metric.py", "", "def measure(values):\n    return sum(values)\n"),
     # A new encoder family.
     ("encoders/families/new.py", "", "from vista.encoders.registry import EncoderFamily\n"),
@@ -125,8 +125,8 @@ def test_what_concerns_no_artifact_changes_none(edit: Edit, package: Path) -> No
 
 
 def test_a_setting_of_one_metric_concerns_that_metric(edit: Edit) -> None:
-    new = "class ReconstructionSettings(_Settings):\n    extra: int = 1\n"
-    changed = edit("config/metrics.py", "class ReconstructionSettings(_Settings):\n", new)
+    new = "class ReconstructionSettings(Settings):\n    extra: int = 1\n"
+    changed = edit("config/metrics.py", "class ReconstructionSettings(Settings):\n", new)
     assert set(changed) == {"reconstruction"}
 
 

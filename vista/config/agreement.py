@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.data import Split
 from vista.config.judges import JudgeChoice, fitted_on, judge_settings, looking_judges
 from vista.config.metrics import BootstrapSettings
@@ -14,7 +15,7 @@ from vista.config.metrics import BootstrapSettings
 JudgeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 
-class JudgeAgreementSettings(BaseModel):
+class JudgeAgreementSettings(Settings):
     """Judges against what is known to be so, and against each other, on the same items.
 
     Every caption, label and image below is judged for every object category of the split: each
@@ -22,8 +23,6 @@ class JudgeAgreementSettings(BaseModel):
     `show_images` another `max_images` x categories. A `vlm` judge takes a forward pass for each of
     them, an `api` judge a request for each `labels_per_question`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     judges: dict[JudgeName, JudgeChoice] = Field(
         {"lexical": "lexical", "whole_word": "whole_word"},

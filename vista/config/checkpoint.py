@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vista.config.base import Settings
 
 
-class Checkpoint(BaseModel):
+class Checkpoint(Settings):
     """A pretrained model: a folder, or a repository fetched beforehand."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["checkpoint"]
     path: str | None = Field(None, description="save_pretrained folder; or give `repo`.")

@@ -17,8 +17,9 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
+from vista.config.base import Settings
 from vista.config.drawn import DrawnData
 
 Split = Literal["train", "validation", "test"]
@@ -26,11 +27,7 @@ OnMissing = Literal["refuse", "skip"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Fractions(_Settings):
+class Fractions(Settings):
     """Shares of the images in each split; an image's split follows from a hash of its id."""
 
     train: float = Field(0.8, ge=0, le=1, description="Share of images to train on.")
@@ -45,7 +42,7 @@ class Fractions(_Settings):
         return self
 
 
-class FetchFile(_Settings):
+class FetchFile(Settings):
     """A file that the run downloads for itself."""
 
     url: str = Field(description="Address of the file: https, or http on this machine itself.")
@@ -75,7 +72,7 @@ class FetchFile(_Settings):
         return _below(folder)
 
 
-class FileData(_Settings):
+class FileData(Settings):
     """What all data that lie in files have in common."""
 
     kind: str
@@ -145,7 +142,7 @@ def _not_empty(splits: object) -> None:
         raise ValueError("`splits` is empty: name at least one split")
 
 
-class CocoFiles(_Settings):
+class CocoFiles(Settings):
     """The annotation files of one set of images. Give `instances`, `captions`, or both."""
 
     instances: str | None = Field(None, description="COCO instances JSON: boxes and masks.")
@@ -298,13 +295,13 @@ DataSettings = Annotated[AnyData, Field(discriminator="kind")]
 DATA_SETTINGS: TypeAdapter[AnyData] = TypeAdapter(DataSettings)
 
 
-class DrawnText(_Settings):
+class DrawnText(Settings):
     """The language corpus that the drawn world writes beside its images."""
 
     kind: Literal["drawn"] = "drawn"
 
 
-class LinesText(_Settings):
+class LinesText(Settings):
     """Text files, one document a line."""
 
     kind: Literal["lines"]
@@ -313,7 +310,7 @@ class LinesText(_Settings):
     limit: int | None = Field(None, ge=1, description="At most so many documents per split.")
 
 
-class CaptionsText(_Settings):
+class CaptionsText(Settings):
     """The captions of the run's own images; the first answer of those that have none.
 
     Split `train` gives the documents to label on, `validation` and `test` those to check on.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.judges import NamingJudgeChoice
 from vista.config.metrics import BootstrapSettings
 from vista.config.pipeline import PipelineSettings
@@ -41,11 +42,7 @@ TEMPLATES = (
 )
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PromptSettings(_Settings):
+class PromptSettings(Settings):
     """The prompts that the text encoder's SAE learns from and that images are generated of."""
 
     file: str | None = Field(
@@ -80,7 +77,7 @@ class PromptSettings(_Settings):
         return self
 
 
-class SteeringSettings(_Settings):
+class SteeringSettings(Settings):
     """Which attribute values are steered to, how strongly, and on how many prompts.
 
     Latents are chosen on all prompts of validation; the coefficient on the first of them.
@@ -112,7 +109,7 @@ class SteeringSettings(_Settings):
     )
 
 
-class DiffusionSettings(_Settings):
+class DiffusionSettings(Settings):
     """Steering a text-to-image pipeline through an SAE on its text encoder."""
 
     data: str = Field(
@@ -159,7 +156,7 @@ class DiffusionSettings(_Settings):
         return self
 
 
-class AttributeSettings(_Settings):
+class AttributeSettings(Settings):
     """Attributes that latents of the text encoder find by themselves."""
 
     proposals: int = Field(40, ge=1, description="latents that are proposed, each of another name")

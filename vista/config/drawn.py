@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vista.config.base import Settings
 
 Colour = Literal["blue", "cyan", "green", "orange", "purple", "red", "white", "yellow"]
 Ground = Literal["grass", "sand", "stone", "water", "wood"]
 Pattern = Literal["checks", "dots", "static", "stripes"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SceneCounts(_Settings):
+class SceneCounts(Settings):
     """How many scenes are drawn for each split."""
 
     train: int = Field(3000, ge=1, description="Scenes to train on.")
@@ -23,14 +21,14 @@ class SceneCounts(_Settings):
     test: int = Field(400, ge=1, description="Scenes to judge on.")
 
 
-class DocumentCounts(_Settings):
+class DocumentCounts(Settings):
     """How many documents the language corpus of the drawn world has."""
 
     train: int = Field(24_000, ge=1, description="Documents to train the language models on.")
     heldout: int = Field(2_000, ge=1, description="Documents that no model is trained on.")
 
 
-class DrawnData(_Settings):
+class DrawnData(Settings):
     """Scenes drawn by the run: one to three tinted objects on a textured ground."""
 
     kind: Literal["drawn"] = "drawn"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.checkpoint import Checkpoint
 from vista.config.data import Split
 from vista.config.metrics import BootstrapSettings
@@ -27,11 +28,7 @@ def _known_family(name: str) -> str:
     return known_name(name, _FAMILIES, "family")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StandinEncoder(_Settings):
+class StandinEncoder(Settings):
     """A small vision encoder that the run trains on the drawn images (and, but for Dinov2,
     their captions)."""
 
@@ -85,7 +82,7 @@ class CheckpointEncoder(Checkpoint):
     )
 
 
-class CombinedEncoder(_Settings):
+class CombinedEncoder(Settings):
     """The features of two encoders of the run, as an encoder of its own (arXiv 2406.16860)."""
 
     kind: Literal["combined"] = "combined"
@@ -99,7 +96,7 @@ class CombinedEncoder(_Settings):
     )
 
 
-class EncoderSettings(_Settings):
+class EncoderSettings(Settings):
     """One vision encoder of a run and how its patch features are read."""
 
     source: Annotated[
@@ -175,7 +172,7 @@ def reads_patches(encoders: Mapping[str, EncoderSettings], name: str) -> bool:
     return encoders[part].tokens == "patches"
 
 
-class ProbeSettings(_Settings):
+class ProbeSettings(Settings):
     """Linear probe: can a patch token's class be read off linearly?"""
 
     split: Split = Field("train", description="Images that the probe is fitted on.")

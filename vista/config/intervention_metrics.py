@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from vista.config.base import Settings
 from vista.config.judges import JudgeChoice
 from vista.config.metrics import BootstrapSettings
 
 
-class InterventionMetricSettings(BaseModel):
+class InterventionMetricSettings(Settings):
     """How edited captions are scored; the same settings serve removal and replacement."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     judge: JudgeChoice = Field(
         "lexical", description="Judge of what captions name: see vista.judges."

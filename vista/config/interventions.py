@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
+from vista.config.base import Settings
 from vista.config.data import Split
 from vista.config.judges import JudgeChoice
 from vista.config.registry import PACKAGE, known_name, names_in
@@ -75,11 +74,7 @@ def _list_methods(schema: dict[str, Any]) -> None:
     schema["enum"] = method_names()
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ConceptSettings(_Settings):
+class ConceptSettings(Settings):
     """What directions are looked for."""
 
     kind: Literal["objects", "words"] = Field(
@@ -107,7 +102,7 @@ class ConceptSettings(_Settings):
         return self
 
 
-class DirectionSettings(_Settings):
+class DirectionSettings(Settings):
     """How the direction of each concept is found, on a split that no figure is reported on."""
 
     method: Annotated[str, AfterValidator(_known_method)] = Field(
@@ -160,7 +155,7 @@ class DirectionSettings(_Settings):
         return self
 
 
-class EditSettings(_Settings):
+class EditSettings(Settings):
     """What is done to which visual tokens, and the captions that follow."""
 
     preset: str | None = Field(

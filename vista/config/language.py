@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.checkpoint import Checkpoint
 
 # Where the visual tokens stand in a prompt; see `vista.language.prompt`.
 Placement = Literal["after_bos", "in_question"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StandinLlm(_Settings):
+class StandinLlm(Settings):
     """A small language model that the run trains on its own text corpus."""
 
     kind: Literal["standin"] = "standin"
@@ -61,7 +58,7 @@ class CheckpointLlm(Checkpoint):
     """A pretrained causal language model."""
 
 
-class LanguageSettings(_Settings):
+class LanguageSettings(Settings):
     """One language model of a run."""
 
     source: Annotated[StandinLlm | CheckpointLlm, Field(discriminator="kind")] = Field(

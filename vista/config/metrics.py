@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from vista.config.base import Settings
 from vista.config.data import Split
 from vista.config.judges import JudgeChoice, judge_settings, looking_judges
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BootstrapSettings(_Settings):
+class BootstrapSettings(Settings):
     """Intervals of every figure: percentile bootstrap over images."""
 
     resamples: int = Field(1000, ge=1, description="Times that the images are drawn anew.")
@@ -22,7 +19,7 @@ class BootstrapSettings(_Settings):
     seed: int = Field(0, ge=0, description="Seed of the draws.")
 
 
-class LatentMaskSettings(_Settings):
+class LatentMaskSettings(Settings):
     """Which latents may speak for an image (VISTA paper, matching rate)."""
 
     max_image_share: float = Field(
@@ -33,7 +30,7 @@ class LatentMaskSettings(_Settings):
     )
 
 
-class ReconstructionSettings(_Settings):
+class ReconstructionSettings(Settings):
     """SAE error and sparsity per layer and token kind."""
 
     bootstrap: BootstrapSettings = Field(
@@ -41,7 +38,7 @@ class ReconstructionSettings(_Settings):
     )
 
 
-class MatchingSettings(_Settings):
+class MatchingSettings(Settings):
     """Whether the strongest latents of an image name what it shows."""
 
     mask: LatentMaskSettings = Field(
@@ -92,7 +89,7 @@ class MatchingSettings(_Settings):
         return tuple(sorted({self.top_k, *self.other_k}))
 
 
-class LocalizationSettings(_Settings):
+class LocalizationSettings(Settings):
     """Whether named latents fire where their object is."""
 
     mask: LatentMaskSettings = Field(
@@ -126,7 +123,7 @@ class LocalizationSettings(_Settings):
     )
 
 
-class CaptionSettings(_Settings):
+class CaptionSettings(Settings):
     """What the language model says about an image it sees through the projector."""
 
     split: Split = Field("test", description="Images that are captioned.")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.data import Split
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StandinPipeline(_Settings):
+class StandinPipeline(Settings):
     """A small Stable Diffusion that the run trains: autoencoder first, then text encoder and
     denoiser together, on its cached latents."""
 
@@ -54,7 +51,7 @@ class StandinPipeline(_Settings):
         return self
 
 
-class CheckpointPipeline(_Settings):
+class CheckpointPipeline(Settings):
     """A Stable Diffusion pipeline on disk, as `save_pretrained` writes it."""
 
     kind: Literal["checkpoint"]
@@ -63,7 +60,7 @@ class CheckpointPipeline(_Settings):
     )
 
 
-class PipelineSettings(_Settings):
+class PipelineSettings(Settings):
     """The pipeline and how it generates."""
 
     source: Annotated[StandinPipeline | CheckpointPipeline, Field(discriminator="kind")] = Field(

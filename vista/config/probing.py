@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.data import DataSettings, Split
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
 from vista.config.judges import JudgeChoice, NamingJudgeChoice
 from vista.config.metrics import BootstrapSettings
 from vista.config.rivals import NAME
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _refuse_twice(*named: tuple[str, ...]) -> None:
@@ -33,7 +30,7 @@ def _refuse_fitted(fit_split: Split, split: Split) -> None:
         raise ValueError(f"fit_split and split are both {split!r}: choose another")
 
 
-class MonosemanticitySettings(_Settings):
+class MonosemanticitySettings(Settings):
     """Do a latent's images resemble each other, to another encoder's eye? (arXiv 2504.02821)"""
 
     judged_by: str | None = Field(
@@ -54,7 +51,7 @@ class MonosemanticitySettings(_Settings):
     )
 
 
-class OodDetectionSettings(_Settings):
+class OodDetectionSettings(Settings):
     """Do scores from the SAE tell images of another distribution from held-out ones?"""
 
     near: tuple[str, ...] = Field((), description="sets of `probing.data` of the same kind")
@@ -92,7 +89,7 @@ class OodDetectionSettings(_Settings):
         return self
 
 
-class OodGeneralizationSettings(_Settings):
+class OodGeneralizationSettings(Settings):
     """Does a linear probe on latents keep its accuracy where the distribution shifts?"""
 
     shifts: tuple[str, ...] = Field(min_length=1, description="sets of `probing.data`")
@@ -123,7 +120,7 @@ class OodGeneralizationSettings(_Settings):
         return self
 
 
-class OntologySettings(_Settings):
+class OntologySettings(Settings):
     """At what height of WordNet does a latent's meaning lie, and what share does it cover?"""
 
     wordnet: str | None = Field(
@@ -155,7 +152,7 @@ class OntologySettings(_Settings):
     )
 
 
-class ImageAttributeSettings(_Settings):
+class ImageAttributeSettings(Settings):
     """Which attributes do latents find by themselves in images?"""
 
     attributes: dict[str, tuple[str, ...]] | None = Field(
@@ -218,7 +215,7 @@ class ImageAttributeSettings(_Settings):
         return self
 
 
-class SharedLatentsSettings(_Settings):
+class SharedLatentsSettings(Settings):
     """Which text latents are selective for a concept in words and in images alike?"""
 
     min_auroc: float = Field(
@@ -235,7 +232,7 @@ class SharedLatentsSettings(_Settings):
     )
 
 
-class LogitLensSettings(_Settings):
+class LogitLensSettings(Settings):
     """Which words does the model's own head read at a visual token? (arXiv 2403.07720)"""
 
     split: Split = Field("test", description="images that are read")
@@ -259,7 +256,7 @@ class LogitLensSettings(_Settings):
     )
 
 
-class ProbingSettings(_Settings):
+class ProbingSettings(Settings):
     """The experiments; one that is null is not run."""
 
     encoders: tuple[str, ...] | None = Field(

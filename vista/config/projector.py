@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.data import Split
 
 # Module of the SAE term, loaded by a projector that is trained with it.
 SAE_TERM = "vista.projector.loss"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrainingStage(_Settings):
+class TrainingStage(Settings):
     """One stage of a projector's training. The defaults are the published first stage (VISTA
     paper, training details; method notes)."""
 
@@ -69,7 +66,7 @@ class TrainingStage(_Settings):
         return max(1, math.ceil(per_epoch * (self.epochs or 1.0)))
 
 
-class ProjectorSettings(_Settings):
+class ProjectorSettings(Settings):
     """What a projector is and how it is trained."""
 
     kind: Literal["linear", "mlp"] = Field(
@@ -97,7 +94,7 @@ class ProjectorSettings(_Settings):
     )
 
 
-class PretrainedProjector(_Settings):
+class PretrainedProjector(Settings):
     """A projector trained elsewhere, in place of one trained here."""
 
     pretrained: str = Field(
@@ -113,7 +110,7 @@ class PretrainedProjector(_Settings):
     )
 
 
-class LatentsSettings(_Settings):
+class LatentsSettings(Settings):
     """How visual tokens are read through the SAEs."""
 
     split: Split = Field("test", description="images that are encoded and measured")

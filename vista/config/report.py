@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from vista.config.base import Settings
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Aims(_Settings):
+class Aims(Settings):
     """What a run is expected to reach; stands beside each figure, null: no aim."""
 
     named_classes: float | None = Field(
@@ -40,7 +38,7 @@ class Aims(_Settings):
     )
 
 
-class ReportSettings(_Settings):
+class ReportSettings(Settings):
     """The long table, its readable form and the figures."""
 
     aims: Aims = Field(default_factory=Aims, description="What figures are compared with.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from vista.config.base import Settings
 from vista.config.data import Split
 from vista.config.intervention_metrics import InterventionMetricSettings
 from vista.config.interventions import PRESETS, DirectionSettings, EditSettings, Task
@@ -21,11 +22,7 @@ from vista.config.vision_sae import (
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class VisionSaeEntry(_Settings):
+class VisionSaeEntry(Settings):
     """One SAE on the patch features of an encoder: training, gate, labels."""
 
     train: TrainVisionSaeSettings = Field(
@@ -39,7 +36,7 @@ class VisionSaeEntry(_Settings):
     )
 
 
-class MethodEntry(_Settings):
+class MethodEntry(Settings):
     """One method of the comparison: where its directions come from, and what it edits with."""
 
     directions: DirectionSettings = Field(
@@ -70,7 +67,7 @@ class MethodEntry(_Settings):
         )
 
 
-class InterventionsSettings(_Settings):
+class InterventionsSettings(Settings):
     """Removal and replacement of objects in captions by edits of visual tokens."""
 
     methods: dict[Annotated[str, Field(pattern=NAME)], MethodEntry] = Field(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vista.config.agreement import JudgeAgreementSettings
+from vista.config.base import Settings
 from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
 from vista.config.drawn import DrawnData
 from vista.config.encoders import EncoderSettings, ProbeSettings, refuse_unfit_parts
@@ -47,11 +48,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SaeSettings(_Settings):
+class SaeSettings(Settings):
     """The text SAEs of one language model: `train` them here, or name pretrained ones."""
 
     layers: tuple[int, ...] = Field(
@@ -108,14 +105,14 @@ class SaeSettings(_Settings):
         return self.pretrained.for_layer(layer)
 
 
-class LlmEntry(_Settings):
+class LlmEntry(Settings):
     """One language model of the sweep with its SAEs."""
 
     model: LanguageSettings = Field(description="the language model")
     saes: SaeSettings = Field(description="its text SAEs")
 
 
-class Metrics(_Settings):
+class Metrics(Settings):
     """The metrics of the run; one that is null is not computed."""
 
     probe: ProbeSettings | None = Field(None, description="linear probe of each encoder")
@@ -129,7 +126,7 @@ class Metrics(_Settings):
     )
 
 
-class RunConfig(_Settings):
+class RunConfig(Settings):
     """All settings of a run. Unknown keys are refused at every level."""
 
     name: str = Field(pattern=NAME, description="name of the run; its report carries it")

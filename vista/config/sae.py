@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.metrics import BootstrapSettings
 from vista.config.registry import PACKAGE, names_in
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _fill(template: str | None, layer: int) -> str | None:
     return None if template is None else template.replace("{layer}", str(layer))
 
 
-class TextPass(_Settings):
+class TextPass(Settings):
     """How documents are read through the language model."""
 
     batch_documents: int = Field(64, gt=0, description="documents a forward pass")
@@ -28,7 +25,7 @@ class TextPass(_Settings):
     )
 
 
-class SaeRecipe(_Settings):
+class SaeRecipe(Settings):
     """How sae_lens' own trainer fits an SAE, whatever it reads."""
 
     k: float = Field(5, gt=0, description="mean active latents a token that training aims at")
@@ -75,7 +72,7 @@ class TrainSaeSettings(SaeRecipe):
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 
 
-class ImportSaeSettings(_Settings):
+class ImportSaeSettings(Settings):
     """Where an SAE comes from, if not from `train_sae`.
 
     `path` alone: a folder that sae_lens saved. `release` and `sae_id`: a published SAE, fetched
@@ -121,7 +118,7 @@ class ImportSaeSettings(_Settings):
         )
 
 
-class NeuronpediaSettings(_Settings):
+class NeuronpediaSettings(Settings):
     """Labels from a Neuronpedia export: fetched by `model` and `source`, or a folder at `path`."""
 
     model: str | None = Field(None, description="Neuronpedia's id of the model, e.g. gemma-2-2b")
@@ -164,7 +161,7 @@ class NeuronpediaSettings(_Settings):
         )
 
 
-class SaeBounds(_Settings):
+class SaeBounds(Settings):
     """Bounds on an SAE's figures on held-out data; null: no bound."""
 
     max_fvu: float | None = Field(0.2, gt=0, description="largest fraction of variance unexplained")
@@ -182,7 +179,7 @@ class CheckSaeSettings(SaeBounds):
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 
 
-class LabelSettings(_Settings):
+class LabelSettings(Settings):
     """How latents get their names from the text that they fire on."""
 
     tokens: int = Field(60_000, gt=0, description="text tokens to read")
@@ -200,7 +197,7 @@ class LabelSettings(_Settings):
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 
 
-class NamingSettings(_Settings):
+class NamingSettings(Settings):
     """Share of the classes that a dictionary names."""
 
     min_share: float = Field(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.projector import PretrainedProjector
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Block(_Settings):
+class Block(Settings):
     """One block of the sweep: every combination of its lists."""
 
     encoders: tuple[str, ...] | None = Field(None, description="names; null: all")

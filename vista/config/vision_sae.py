@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vista.config.base import Settings
 from vista.config.data import Split
 from vista.config.sae import SaeBounds, SaeRecipe
 
@@ -78,10 +79,8 @@ class CheckVisionSaeSettings(SaeBounds):
     seed: int = Field(0, ge=0, description="seed of the order of images")
 
 
-class LabelVisionSettings(BaseModel):
+class LabelVisionSettings(Settings):
     """How a vision SAE's latents get their names from the images that they fire on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: Split = Field("train", description="images that latents are named by")
     top_k: int = Field(16, ge=1, description="top images a latent, each by its strongest patch")
