@@ -171,7 +171,7 @@ def test_what_one_part_alone_has_left_goes(runs: Runs, place: str) -> None:
 def test_long_orders_that_no_config_needs_go(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vista.engine.plan.LONGEST_ORDER", 1000)
     long = {
-        name: {Path(spec[1:]) for key in plan.nodes if (spec := plan.spec(*key)).startswith("@")}
+        name: {Path(spec[1:]) for _, key in plan.nodes if (spec := plan.spec(key)).startswith("@")}
         for name, plan in (("one", runs.plan("one")), ("two", runs.plan("two")))
     }
     only_two = long["two"] - long["one"]

@@ -59,15 +59,15 @@ def test_an_order_too_long_for_a_command_lies_in_a_file(
     content["sweep"] = [{"llms": ["gemma2"], "seeds": list(range(60))}]
     plan = load_plan(content)
     node = plan.nodes[tuple(Path(plan.report).parent.parts[-2:])]  # type: ignore[index]
-    order = plan.spec(node.stage, node.folder)
+    order = plan.spec(node.folder)
     assert len(node.spec) > LONGEST_ORDER > len(order)
     file = Path(order.removeprefix("@"))
     assert file.read_text() == node.spec
     # Another order is another parameter of the job; a short one stays as it is.
     content["report"] = {"dpi": 71}
-    assert load_plan(content).spec("report", load_plan(content).report.split("/")[-2]) != order
+    assert load_plan(content).spec(load_plan(content).report.split("/")[-2]) != order
     (world,) = (each for each in plan.nodes.values() if each.stage == "draw_world")
-    assert plan.spec("draw_world", world.folder) == world.spec
+    assert plan.spec(world.folder) == world.spec
     assert [each.suffix for each in file.parent.iterdir()] == [".json", ".json"]
 
 
@@ -130,7 +130,7 @@ def test_the_users_annotation_files_are_inputs_of_the_records(content: dict[str,
     content["pretraining"] = {"kind": "drawn"}
     plan = load_plan(content)
     coco = next(folder for stage, folder in plan.nodes if folder.startswith("coco"))
-    assert plan.inputs("records", coco) == ["c.json", "i.json"]
+    assert plan.input(coco, "files") == ["c.json", "i.json"]
 
 
 def test_an_edit_of_a_family_or_a_judge_is_code_of_what_uses_it(content: dict[str, Any]) -> None:

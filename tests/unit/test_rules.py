@@ -72,7 +72,9 @@ def test_what_a_rule_names_is_all_that_its_job_waits_for() -> None:
     rules = named()
     for path in CONFIGS:
         plan = load_plan(path)
-        for stage, folder in plan.nodes:
-            by_role = [plan.input(stage, folder, role) for role in rules[stage]]
-            files = [file for files in by_role for file in files]
-            assert sorted(files) == sorted(plan.inputs(stage, folder))
+        for (stage, folder), node in plan.nodes.items():
+            by_role = [plan.input(folder, role) for role in rules[stage]]
+            parents = [f"{plan.results}/{parent.path}/manifest.json" for parent in node.parents()]
+            assert sorted(file for files in by_role for file in files) == sorted(
+                [*parents, *plan.input(folder, "files")]
+            )

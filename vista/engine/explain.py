@@ -181,7 +181,7 @@ class _Explainer:
             yield f"  interrupted work is in {work}: goes on if settings, inputs and code still fit"
         else:
             return
-        marks = self.plan.parts(node.stage, node.folder, lambda _: None)
+        marks = self.plan.parts(node.folder, lambda _: None)
         names = [Path(mark).name for mark in marks]
         left = [name for name in names if not work.with_name(name).exists()]
         if names:

@@ -29,7 +29,7 @@ LINKS = "links"
 
 
 class Plan:
-    """All nodes of a config, looked up by (stage, folder) as the workflow's rules do.
+    """All nodes of a config, by (stage, folder), and by folder as the workflow's rules do.
 
     `where` is the config's name in errors. Raises UserError where parts of it do not fit.
     """
@@ -38,6 +38,8 @@ class Plan:
         self.config = config
         self.results = config.results
         self.nodes: dict[tuple[str, str], Node] = {}
+        # A folder's name holds an id, which belongs to one stage.
+        self._by_folder: dict[str, Node] = {}
         # The report has everything else behind it.
         try:
             self._add(Graph(config).report())
@@ -49,33 +51,32 @@ class Plan:
         if key not in self.nodes:
             for parent in node.parents():
                 self._add(parent)
-            self.nodes[key] = node
+            self.nodes[key] = self._by_folder[node.folder] = node
 
     def manifests(self) -> list[str]:
         """Return the manifest of every artifact that the config asks for."""
         return [self._manifest(node) for node in self.nodes.values()]
 
-    def inputs(self, stage: str, folder: str) -> list[str]:
-        """Return the files that a job waits for: its inputs' manifests and the user's files."""
-        node = self.nodes[stage, folder]
-        return [*map(self._manifest, node.parents()), *map(self._user_file, node.files)]
+    def node(self, folder: str) -> Node:
+        """Return the node whose artifact has this folder."""
+        return self._by_folder[folder]
 
-    def input(self, stage: str, folder: str, role: str) -> list[str]:
+    def input(self, folder: str, role: str) -> list[str]:
         """Return the files of one role that a job waits for: the manifests of its artifacts.
 
         The role "files" means the user's files; one that ends in "*" means all roles that begin so.
         A role that this job has not gives none.
         """
-        node = self.nodes[stage, folder]
+        node = self.node(folder)
         if role == "files":
             return list(map(self._user_file, node.files))
         names = [role] if role[-1] != "*" else [r for r in node.inputs if r.startswith(role[:-1])]
         artifacts = [each for name in names for each in _listed(node.inputs.get(name, ()))]
         return [self._manifest(each) for each in artifacts]
 
-    def spec(self, stage: str, folder: str) -> str:
+    def spec(self, folder: str) -> str:
         """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
-        spec = self.nodes[stage, folder].spec
+        spec = self.node(folder).spec
         if len(spec) <= LONGEST_ORDER:
             return spec
         # Its name says what is in it, so that another order is another parameter of the job.
@@ -87,35 +88,27 @@ class Plan:
             unfinished.replace(path)
         return f"@{path}"
 
-    def code(self, stage: str, folder: str) -> str:
-        """Return the digest of the code that the job runs; none where that has no say."""
-        if is_fetch(stage):
+    def code(self, folder: str) -> str:
+        """Return the digest of the stage's code; empty for fetch stages."""
+        node = self.node(folder)
+        if is_fetch(node.stage):
             return ""
-        return code_digest(stage_code(stage, self.nodes[stage, folder].modules))
+        return code_digest(stage_code(node.stage, node.modules))
 
-    def gpus(self, stage: str, folder: str) -> int:
-        """Return the GPUs that the job asks for."""
-        return self.nodes[stage, folder].gpus
-
-    def parts(
-        self, stage: str, folder: str, recorded: Callable[[str], Sequence[str] | None]
-    ) -> list[str]:
-        """Return the marks that a job waits for beside its inputs: of jobs that each do a part.
+    def parts(self, folder: str, recorded: Callable[[str], Sequence[str] | None]) -> list[str]:
+        """Return the files that mark the parts of a job as done, where several jobs share it.
 
         `recorded(manifest)` gives the files that an artifact was made from, None where it never
-        was. One that was keeps its parts: others would be a reason to make it again.
+        was. A finished artifact keeps the parts that it was made from, so changing `jobs` does not
+        rebuild it.
         """
-        node = self.nodes[stage, folder]
-        start = f"{self.results}/{WORK}/{stage}/{folder}."
+        node = self.node(folder)
+        start = f"{self.results}/{WORK}/{node.path}."
         made_from = recorded(self._manifest(node))
         if made_from is not None:
             return [name for name in made_from if name.startswith(start)]
         jobs = node.jobs
         return [f"{start}{part}of{jobs}" for part in range(1, jobs + 1)] if jobs > 1 else []
-
-    def machines(self, stage: str, folder: str) -> int:
-        """Return the machines that the job asks for."""
-        return self.nodes[stage, folder].machines
 
     @property
     def report(self) -> str:

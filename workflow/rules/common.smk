@@ -3,13 +3,8 @@
 
 # An input of a job, by its role: the manifests of the artifacts that have it, or the user's files.
 def role(name):
-    return lambda wildcards: plan.input(wildcards.stage, wildcards.node, name)
+    return lambda wildcards: plan.input(wildcards.node, name)
 
 
-# What a rule makes. The stage is a wildcard of one value, so that all rules can share the rest.
-def made(stage):
-    return f"{plan.results}/{{stage,{stage}}}/{{node}}/manifest.json"
-
-
-GPUS = lambda wildcards: plan.gpus(wildcards.stage, wildcards.node)
-MACHINES = lambda wildcards: plan.machines(wildcards.stage, wildcards.node)
+GPUS = lambda wildcards: plan.node(wildcards.node).gpus
+MACHINES = lambda wildcards: plan.node(wildcards.node).machines

@@ -2,8 +2,8 @@
 
 
 use rule stage as draw_world with:
-    output:
-        made("draw_world"),
+    pathvars:
+        stage="draw_world",
     message:
         "drawing scenes {wildcards.node}"
 
@@ -13,8 +13,8 @@ use rule stage as records with:
         world=role("world"),
         fetched=role("fetched"),
         files=role("files"),
-    output:
-        made("records"),
+    pathvars:
+        stage="records",
     message:
         "reading the data {wildcards.node}"
 
@@ -24,7 +24,7 @@ use rule stage as text with:
         world=role("world"),
         records=role("records"),
         files=role("files"),
-    output:
-        made("text"),
+    pathvars:
+        stage="text",
     message:
         "reading the language corpus {wildcards.node}"

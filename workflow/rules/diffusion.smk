@@ -5,8 +5,8 @@ use rule stage as train_diffusion with:
     input:
         records=role("records"),
         world=role("world"),
-    output:
-        made("train_diffusion"),
+    pathvars:
+        stage="train_diffusion",
     priority: 1
     message:
         "training a text-to-image pipeline on {wildcards.node}"
@@ -17,8 +17,8 @@ use rule stage as prompt_features with:
         pipeline=role("pipeline"),
         records=role("records"),
         files=role("files"),
-    output:
-        made("prompt_features"),
+    pathvars:
+        stage="prompt_features",
     resources:
         gpu=GPUS,
     message:
@@ -35,8 +35,8 @@ use rule stage as diffusion_steering with:
         features=role("features"),
         records=role("records"),
         encoder=role("encoder"),
-    output:
-        made("diffusion_steering"),
+    pathvars:
+        stage="diffusion_steering",
     resources:
         gpu=GPUS,
     message:
@@ -54,8 +54,8 @@ use rule stage as attribute_discovery with:
         records=role("records"),
         encoder=role("encoder"),
         judge=role("judge"),
-    output:
-        made("attribute_discovery"),
+    pathvars:
+        stage="attribute_discovery",
     resources:
         gpu=GPUS,
     message:

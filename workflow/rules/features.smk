@@ -10,12 +10,11 @@ use rule stage as features with:
         fetched=role("fetched"),
         # Snakemake's record of the features that are there is what it compares its inputs with.
         parts=lambda wildcards: plan.parts(
-            "features",
             wildcards.node,
             lambda manifest: workflow.persistence.input(_IOFile(manifest, None)),
         ),
-    output:
-        made("features"),
+    pathvars:
+        stage="features",
     resources:
         gpu=GPUS,
     message:
@@ -31,15 +30,11 @@ rule features_part:
         world=role("world"),
         fetched=role("fetched"),
     output:
-        temp(
-            touch(
-                f"{plan.results}/.work/{{stage,features}}/{{node}}.{{part}}of{{parts}}"
-            )
-        ),
+        temp(touch(f"{plan.results}/.work/features/{{node}}.{{part}}of{{parts}}")),
     log:
-        f"{plan.results}/logs/{{stage}}/{{node}}.{{part}}of{{parts}}.log",
+        f"{plan.results}/logs/features/{{node}}.{{part}}of{{parts}}.log",
     benchmark:
-        f"{plan.results}/benchmarks/{{stage}}/{{node}}.{{part}}of{{parts}}.tsv"
+        f"{plan.results}/benchmarks/features/{{node}}.{{part}}of{{parts}}.tsv"
     wildcard_constraints:
         part=r"\d+",
         parts=r"\d+",
@@ -47,20 +42,20 @@ rule features_part:
     resources:
         gpu=GPUS,
     params:
-        spec=lambda wildcards: plan.spec(wildcards.stage, wildcards.node),
-        code=lambda wildcards: plan.code(wildcards.stage, wildcards.node),
-        manifest=f"{plan.results}/{{stage}}/{{node}}/manifest.json",
+        spec=lambda wildcards: plan.spec(wildcards.node),
+        code=lambda wildcards: plan.code(wildcards.node),
+        manifest=f"{plan.results}/features/{{node}}/manifest.json",
     message:
         "extracting part {wildcards.part} of {wildcards.parts} of the features of {wildcards.node}"
     shell:
-        "vista {wildcards.stage} --spec {params.spec:q} --manifest {params.manifest:q}"
+        "vista features --spec {params.spec:q} --manifest {params.manifest:q}"
         " --part {wildcards.part}/{wildcards.parts} --threads {threads} --log {log:q}"
 
 
 use rule stage as combine_features with:
     input:
         features=role("features"),
-    output:
-        made("combine_features"),
+    pathvars:
+        stage="combine_features",
     message:
         "joining the features of two encoders into {wildcards.node}"

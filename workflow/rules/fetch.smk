@@ -4,32 +4,32 @@
 
 
 use rule stage as fetch_model with:
-    output:
-        made("fetch_model"),
+    pathvars:
+        stage="fetch_model",
     localrule: True
     message:
         "fetching the model {wildcards.node}"
 
 
 use rule stage as fetch_sae with:
-    output:
-        made("fetch_sae"),
+    pathvars:
+        stage="fetch_sae",
     localrule: True
     message:
         "fetching the SAE {wildcards.node}"
 
 
 use rule stage as fetch_labels with:
-    output:
-        made("fetch_labels"),
+    pathvars:
+        stage="fetch_labels",
     localrule: True
     message:
         "fetching latent labels {wildcards.node}"
 
 
 use rule stage as fetch_data with:
-    output:
-        made("fetch_data"),
+    pathvars:
+        stage="fetch_data",
     localrule: True
     message:
         "fetching data {wildcards.node}"

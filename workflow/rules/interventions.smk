@@ -7,8 +7,8 @@ use rule stage as train_vision_sae with:
         features=role("features"),
         records=role("records"),
         encoder=role("encoder"),
-    output:
-        made("train_vision_sae"),
+    pathvars:
+        stage="train_vision_sae",
     resources:
         gpu=GPUS,
     message:
@@ -20,8 +20,8 @@ use rule stage as check_vision_sae with:
         features=role("features"),
         records=role("records"),
         sae=role("sae"),
-    output:
-        made("check_vision_sae"),
+    pathvars:
+        stage="check_vision_sae",
     resources:
         gpu=GPUS,
     message:
@@ -34,8 +34,8 @@ use rule stage as label_vision_latents with:
         records=role("records"),
         sae=role("sae"),
         check=role("check"),
-    output:
-        made("label_vision_latents"),
+    pathvars:
+        stage="label_vision_latents",
     resources:
         gpu=GPUS,
     message:
@@ -56,8 +56,8 @@ use rule stage as directions with:
         check=role("check"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("directions"),
+    pathvars:
+        stage="directions",
     resources:
         gpu=GPUS,
     message:
@@ -75,8 +75,8 @@ use rule stage as edit_captions with:
         vision_sae=role("vision_sae"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("edit_captions"),
+    pathvars:
+        stage="edit_captions",
     resources:
         gpu=GPUS,
     message:
@@ -90,8 +90,8 @@ use rule stage as removal with:
         records=role("records"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("removal"),
+    pathvars:
+        stage="removal",
     message:
         "measuring removal {wildcards.node}"
 
@@ -103,7 +103,7 @@ use rule stage as replacement with:
         records=role("records"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("replacement"),
+    pathvars:
+        stage="replacement",
     message:
         "measuring replacement {wildcards.node}"

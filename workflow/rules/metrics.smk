@@ -5,8 +5,8 @@ use rule stage as probe with:
     input:
         features=role("features"),
         records=role("records"),
-    output:
-        made("probe"),
+    pathvars:
+        stage="probe",
     message:
         "probing the features of {wildcards.node}"
 
@@ -15,8 +15,8 @@ use rule stage as naming with:
     input:
         labels=role("labels"),
         records=role("records"),
-    output:
-        made("naming"),
+    pathvars:
+        stage="naming",
     message:
         "counting classes with a latent of their own in {wildcards.node}"
 
@@ -29,8 +29,8 @@ use rule stage as judge_agreement with:
         fetched=role("fetched"),
         judges=role("judge_*"),
         files=role("files"),
-    output:
-        made("judge_agreement"),
+    pathvars:
+        stage="judge_agreement",
     message:
         "measuring judges on {wildcards.node}"
 
@@ -38,8 +38,8 @@ use rule stage as judge_agreement with:
 use rule stage as reconstruction with:
     input:
         latents=role("latents"),
-    output:
-        made("reconstruction"),
+    pathvars:
+        stage="reconstruction",
     message:
         "measuring reconstruction of {wildcards.node}"
 
@@ -53,8 +53,8 @@ use rule stage as matching_rate with:
         fetched=role("fetched"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("matching_rate"),
+    pathvars:
+        stage="matching_rate",
     message:
         "measuring the matching rate of {wildcards.node}"
 
@@ -67,8 +67,8 @@ use rule stage as localization with:
         features=role("features"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("localization"),
+    pathvars:
+        stage="localization",
     message:
         "measuring localization of {wildcards.node}"
 
@@ -81,8 +81,8 @@ use rule stage as caption with:
         llm=role("llm"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("caption"),
+    pathvars:
+        stage="caption",
     resources:
         gpu=GPUS,
     message:

@@ -5,8 +5,8 @@ use rule stage as train_encoder with:
     input:
         records=role("records"),
         world=role("world"),
-    output:
-        made("train_encoder"),
+    pathvars:
+        stage="train_encoder",
     message:
         "training the stand-in encoder {wildcards.node}"
 
@@ -14,7 +14,7 @@ use rule stage as train_encoder with:
 use rule stage as train_llm with:
     input:
         text=role("text"),
-    output:
-        made("train_llm"),
+    pathvars:
+        stage="train_llm",
     message:
         "training the stand-in language model {wildcards.node}"

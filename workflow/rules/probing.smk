@@ -11,8 +11,8 @@ use rule stage as monosemanticity with:
         other=role("other"),
         world=role("world"),
         fetched=role("fetched"),
-    output:
-        made("monosemanticity"),
+    pathvars:
+        stage="monosemanticity",
     resources:
         gpu=GPUS,
     message:
@@ -27,8 +27,8 @@ use rule stage as ood_detection with:
         check=role("check"),
         set_features=role("set_features"),
         set_records=role("set_records"),
-    output:
-        made("ood_detection"),
+    pathvars:
+        stage="ood_detection",
     resources:
         gpu=GPUS,
     message:
@@ -43,8 +43,8 @@ use rule stage as ood_generalization with:
         check=role("check"),
         set_features=role("set_features"),
         set_records=role("set_records"),
-    output:
-        made("ood_generalization"),
+    pathvars:
+        stage="ood_generalization",
     resources:
         gpu=GPUS,
     message:
@@ -59,8 +59,8 @@ use rule stage as ontology with:
         check=role("check"),
         labels=role("labels"),
         files=role("files"),
-    output:
-        made("ontology"),
+    pathvars:
+        stage="ontology",
     resources:
         gpu=GPUS,
     message:
@@ -76,8 +76,8 @@ use rule stage as image_attributes with:
         world=role("world"),
         fetched=role("fetched"),
         judge=role("judge"),
-    output:
-        made("image_attributes"),
+    pathvars:
+        stage="image_attributes",
     resources:
         gpu=GPUS,
     message:
@@ -90,8 +90,8 @@ use rule stage as shared_latents with:
         records=role("records"),
         latents=role("latents"),
         llm=role("llm"),
-    output:
-        made("shared_latents"),
+    pathvars:
+        stage="shared_latents",
     message:
         "looking for latents shared by words and images in {wildcards.node}"
 
@@ -104,8 +104,8 @@ use rule stage as logit_lens with:
         llm=role("llm"),
         judge=role("judge"),
         files=role("files"),
-    output:
-        made("logit_lens"),
+    pathvars:
+        stage="logit_lens",
     resources:
         gpu=GPUS,
     message:

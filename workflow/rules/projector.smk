@@ -9,8 +9,8 @@ use rule stage as train_projector with:
         saes=role("saes"),
         checks=role("checks"),
         start=role("start"),
-    output:
-        made("train_projector"),
+    pathvars:
+        stage="train_projector",
     resources:
         gpu=GPUS,
         nodes=MACHINES,
@@ -23,8 +23,8 @@ use rule stage as import_projector with:
         features=role("features"),
         llm=role("llm"),
         files=role("files"),
-    output:
-        made("import_projector"),
+    pathvars:
+        stage="import_projector",
     message:
         "importing the projector {wildcards.node}"
 
@@ -37,8 +37,8 @@ use rule stage as latents with:
         llm=role("llm"),
         saes=role("saes"),
         checks=role("checks"),
-    output:
-        made("latents"),
+    pathvars:
+        stage="latents",
     resources:
         gpu=GPUS,
     message:

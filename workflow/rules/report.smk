@@ -12,8 +12,8 @@ use rule stage as report with:
         records=role("records"),
         world=role("world"),
         fetched=role("fetched"),
-    output:
-        made("report"),
+    pathvars:
+        stage="report",
     message:
         "writing the report {wildcards.node}"
 

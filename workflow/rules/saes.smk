@@ -5,8 +5,8 @@ use rule stage as train_sae with:
     input:
         llm=role("llm"),
         text=role("text"),
-    output:
-        made("train_sae"),
+    pathvars:
+        stage="train_sae",
     resources:
         gpu=GPUS,
     message:
@@ -17,8 +17,8 @@ use rule stage as import_sae with:
     input:
         train_sae=role("train_sae"),
         fetched=role("fetched"),
-    output:
-        made("import_sae"),
+    pathvars:
+        stage="import_sae",
     message:
         "importing the SAE {wildcards.node}"
 
@@ -28,8 +28,8 @@ use rule stage as check_sae with:
         llm=role("llm"),
         sae=role("sae"),
         text=role("text"),
-    output:
-        made("check_sae"),
+    pathvars:
+        stage="check_sae",
     resources:
         gpu=GPUS,
     message:
@@ -41,8 +41,8 @@ use rule stage as label_latents with:
         llm=role("llm"),
         sae=role("sae"),
         text=role("text"),
-    output:
-        made("label_latents"),
+    pathvars:
+        stage="label_latents",
     resources:
         gpu=GPUS,
     message:
@@ -53,7 +53,7 @@ use rule stage as import_labels with:
     input:
         sae=role("sae"),
         export=role("export"),
-    output:
-        made("import_labels"),
+    pathvars:
+        stage="import_labels",
     message:
         "importing labels of {wildcards.node}"

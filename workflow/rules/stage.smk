@@ -1,18 +1,19 @@
-# What the rules of all stages share, said once: `use rule stage as ...`.
-
-
-# It makes nothing itself: no stage has an empty name.
+# `use rule stage as latents with: pathvars: stage="latents"` makes results/latents/{node}. The rule
+# itself makes nothing.
 rule stage:
     output:
-        made("(?!)"),
+        f"{plan.results}/<stage>/{{node}}/manifest.json",
     log:
-        f"{plan.results}/logs/{{stage}}/{{node}}.log",
+        f"{plan.results}/logs/<stage>/{{node}}.log",
     benchmark:
-        f"{plan.results}/benchmarks/{{stage}}/{{node}}.tsv"
+        f"{plan.results}/benchmarks/<stage>/{{node}}.tsv"
+    pathvars:
+        stage="none",
     threads: plan.config.threads
     params:
-        spec=lambda wildcards: plan.spec(wildcards.stage, wildcards.node),
-        code=lambda wildcards: plan.code(wildcards.stage, wildcards.node),
+        stage=lambda wildcards: plan.node(wildcards.node).stage,
+        spec=lambda wildcards: plan.spec(wildcards.node),
+        code=lambda wildcards: plan.code(wildcards.node),
     shell:
-        "vista {wildcards.stage} --spec {params.spec:q} --manifest {output:q}"
+        "vista {params.stage} --spec {params.spec:q} --manifest {output:q}"
         " --threads {threads} --log {log:q}"

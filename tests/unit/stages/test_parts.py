@@ -187,15 +187,18 @@ def test_the_number_of_jobs_changes_no_order_and_features_that_are_there_keep_th
     assert {key: node.spec for key, node in one.nodes.items()} == {
         key: node.spec for key, node in four.nodes.items()
     }
-    key = next(key for key in one.nodes if key[0] == "features" and key[1].startswith("clip-"))
-    start = f"{one.results}/.work/features/{key[1]}"
-    never = [plan.parts(*key, lambda manifest: None) for plan in (one, four)]
+    clip = next(
+        folder for stage, folder in one.nodes if stage == "features" and folder.startswith("clip-")
+    )
+    start = f"{one.results}/.work/features/{clip}"
+    never = [plan.parts(clip, lambda manifest: None) for plan in (one, four)]
     assert never == [[], [f"{start}.{part}of4" for part in (1, 2, 3, 4)]]
-    made_from = [*four.inputs(*key), f"{start}.1of2", f"{start}.2of2"]
-    recorded = {f"{four.results}/features/{key[1]}/manifest.json": made_from}
-    assert four.parts(*key, recorded.get) == made_from[-2:]
-    assert one.parts(*key, recorded.get) == made_from[-2:]
-    assert four.parts(*key, lambda manifest: four.inputs(*key)) == []
+    inputs = [file for role in four.node(clip).inputs for file in four.input(clip, role)]
+    made_from = [*inputs, f"{start}.1of2", f"{start}.2of2"]
+    recorded = {f"{four.results}/features/{clip}/manifest.json": made_from}
+    assert four.parts(clip, recorded.get) == made_from[-2:]
+    assert one.parts(clip, recorded.get) == made_from[-2:]
+    assert four.parts(clip, lambda manifest: inputs) == []
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b"])
