@@ -74,6 +74,15 @@ class Plan:
         artifacts = [each for name in names for each in _listed(node.inputs.get(name, ()))]
         return [self._manifest(each) for each in artifacts]
 
+    def order(self, folder: str) -> dict[str, str]:
+        """Return what a job is called with, and the digest of its code: a change of either is a
+        reason to run it again."""
+        return {
+            "stage": self.node(folder).stage,
+            "spec": self.spec(folder),
+            "code": self.code(folder),
+        }
+
     def spec(self, folder: str) -> str:
         """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
         spec = self.node(folder).spec

@@ -42,13 +42,12 @@ rule features_part:
     resources:
         gpu=GPUS,
     params:
-        spec=lambda wildcards: plan.spec(wildcards.node),
-        code=lambda wildcards: plan.code(wildcards.node),
+        order=lambda wildcards: plan.order(wildcards.node),
         manifest=f"{plan.results}/features/{{node}}/manifest.json",
     message:
         "extracting part {wildcards.part} of {wildcards.parts} of the features of {wildcards.node}"
     shell:
-        "vista features --spec {params.spec:q} --manifest {params.manifest:q}"
+        "vista features --spec {params.order[spec]:q} --manifest {params.manifest:q}"
         " --part {wildcards.part}/{wildcards.parts} --threads {threads} --log {log:q}"
 
 

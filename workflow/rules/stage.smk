@@ -11,9 +11,7 @@ rule stage:
         stage="none",
     threads: plan.config.threads
     params:
-        stage=lambda wildcards: plan.node(wildcards.node).stage,
-        spec=lambda wildcards: plan.spec(wildcards.node),
-        code=lambda wildcards: plan.code(wildcards.node),
+        order=lambda wildcards: plan.order(wildcards.node),
     shell:
-        "vista {params.stage} --spec {params.spec:q} --manifest {output:q}"
+        "vista {params.order[stage]} --spec {params.order[spec]:q} --manifest {output:q}"
         " --threads {threads} --log {log:q}"
