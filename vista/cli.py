@@ -26,12 +26,13 @@ from vista.engine.artifacts import (
     sharing,
     with_options,
 )
-from vista.engine.code import is_fetch, source_digests, stage_code, third_party
+from vista.engine.code import is_fetch, source_digests, stage_code, stage_module, third_party
 from vista.engine.disk import full_disk
 from vista.engine.gpus import claimed
 from vista.engine.locks import WORK
+from vista.engine.stages import stages
 from vista.errors import UserError
-from vista.stages import SPLIT, STAGES
+from vista.stages import SPLIT
 
 USER_ERROR = 2
 
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("--results", type=Path, help="where to; default: where the report is")
     summary.set_defaults(call=_summary)
 
-    for name, makes in STAGES.items():
+    for name, makes in stages().items():
         stage = commands.add_parser(name, help=f"stage: {makes}", description=f"Make {makes}.")
         stage.add_argument(
             "--spec", required=True, help="JSON: settings, inputs, modules; or @FILE"
@@ -228,7 +229,7 @@ def run_stage(
         settings = with_options(spec["settings"], options)
         # Before torch is imported: which cards it sees is settled then.
         with claimed(options):
-            module = importlib.import_module(f"vista.stages.{stage}")
+            module = importlib.import_module(stage_module(stage))
             module.run(Job(stage, settings, inputs, work, threads, part))
         print(f"{stage}/{node}: done in {time.monotonic() - start:.1f} s.")
 
@@ -251,7 +252,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from vista.engine.plan import load_plan
 
     plan = load_plan(arguments.config)
-    print(listing(plan) if arguments.list else render(forecast(plan, STAGES)))
+    print(listing(plan) if arguments.list else render(forecast(plan, stages())))
     return 0
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from vista import cli
 from vista.data.records import write_text
 from vista.engine.artifacts import digest_text, open_artifact
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 
 @pytest.fixture
@@ -199,10 +199,10 @@ def test_every_stage_has_a_module_a_rule_and_a_line_of_help(
 ) -> None:
     root = Path(cli.__file__).parents[1]
     rules = "".join(path.read_text() for path in (root / "workflow" / "rules").glob("*.smk"))
-    for stage in STAGES:
+    for stage in stages():
         assert (root / "vista" / "stages" / f"{stage}.py").is_file(), stage
         assert f"use rule stage as {stage} with:" in rules
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     shown = capsys.readouterr().out
-    assert all(stage in shown for stage in STAGES)
+    assert all(stage in shown for stage in stages())

@@ -34,7 +34,7 @@ from vista.engine.forecast.overview import (
 from vista.engine.forecast.shapes import Shapes, width_of
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 CONFIGS = Path(__file__).parents[2] / "config"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -108,7 +108,7 @@ def need(plan: Plan, stage: str, name: str = "") -> Need:
 
 
 def told(content: dict[str, Any]) -> Forecast:
-    return forecast(load_plan(content), STAGES)
+    return forecast(load_plan(content), stages())
 
 
 def row(found: Forecast, stage: str) -> StageForecast:
@@ -156,7 +156,7 @@ def test_two_encoders_together_are_as_wide_or_as_long_as_both(default: dict[str,
 def test_published_models_give_published_sizes(published: dict[str, Any]) -> None:
     plan = load_plan(published)
     # LLaVA's first stage, and every fifth of COCO's 5,000 validation images.
-    features = row(forecast(plan, STAGES), "features")
+    features = row(forecast(plan, stages()), "features")
     assert features.todo == 2
     assert features.disk.known == (558128 + 1000) * 256 * 1024 * 2
     assert need(plan, "latents").disk == pytest.approx(1000 * (256 + 256) * 2 * 99 * 3.4 * 2)
@@ -338,7 +338,7 @@ def test_too_little_disk_is_missing(
 
 def test_the_table_is_in_the_order_of_the_pipeline_and_adds_up(default: dict[str, Any]) -> None:
     found = told(default)
-    order = list(STAGES)
+    order = list(stages())
     assert [order.index(each.stage) for each in found.stages] == sorted(
         order.index(each.stage) for each in found.stages
     )
@@ -475,7 +475,7 @@ def test_work_grows_no_faster_than_the_plan(default: dict[str, Any]) -> None:
         content["sweep"] = [{"seeds": list(range(seeds))}]
         # Calls are counted: the clock says more about the machine than about the code.
         profile = cProfile.Profile()
-        text = profile.runcall(lambda: render(forecast(load_plan(content), STAGES)))
+        text = profile.runcall(lambda: render(forecast(load_plan(content), stages())))
         assert re.search(rf"train_projector +{12 * seeds}\b", text)
         calls.append(sum(entry.callcount for entry in profile.getstats()))
     assert calls[1] < 2.2 * calls[0]

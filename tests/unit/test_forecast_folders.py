@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from vista.engine.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
 from vista.engine.forecast.overview import forecast
 from vista.engine.plan import load_plan
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 CONFIGS = Path(__file__).parents[2] / "config"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
@@ -148,7 +148,7 @@ def plan_of(tmp_path: Path, **folders: Path) -> list[str]:
     if "judge" in folders:
         judge = {"source": {**source, "path": str(folders["judge"])}, "kind": "embedding"}
         content["metrics"]["matching_rate"] = {"judge": {**judge, "threshold": 0.5}}
-    return list(forecast(load_plan(content), STAGES).missing)
+    return list(forecast(load_plan(content), stages()).missing)
 
 
 def test_the_plan_tells_each_folder_once(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vista.engine.forecast.need import UNKNOWN, Need
 from vista.engine.forecast.overview import forecast
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.plan import Plan, load_plan
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 CONFIGS = Path(__file__).parents[2] / "config"
 # DINOv2-large on 224 px, 32 times as many latents, on 16 threads.
@@ -48,7 +48,7 @@ def need(content: dict[str, Any], stage: str, name: str = "dinov2-topk32") -> Ne
 
 @pytest.mark.parametrize("name", ["probing", "probing-imagenet"])
 def test_all_of_both_configs_is_known(contents: dict[str, Any], name: str, tmp_path: Path) -> None:
-    found = forecast(load_plan(contents[name] | {"results": str(tmp_path)}), STAGES)
+    found = forecast(load_plan(contents[name] | {"results": str(tmp_path)}), stages())
     for each in found.stages:
         amounts = (each.disk, each.held, each.memory, each.seconds)
         assert not any(amount.unknown for amount in amounts), each.stage

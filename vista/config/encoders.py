@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vista.config.base import Settings
 from vista.config.checkpoint import Checkpoint
-from vista.config.data import Split
-from vista.config.metrics import BootstrapSettings
 from vista.config.registry import PACKAGE, known_name, names_in
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
@@ -170,19 +168,3 @@ def reads_patches(encoders: Mapping[str, EncoderSettings], name: str) -> bool:
     source = encoders[name].source
     part = source.encoders[0] if isinstance(source, CombinedEncoder) else name
     return encoders[part].tokens == "patches"
-
-
-class ProbeSettings(Settings):
-    """Linear probe: can a patch token's class be read off linearly?"""
-
-    split: Split = Field("train", description="Images that the probe is fitted on.")
-    test_split: Split = Field("test", description="Images that it is judged on.")
-    mask_cover: float = Field(
-        0.5, gt=0, le=1, description="Share of a patch that an object must cover to name it."
-    )
-    max_patches: int = Field(8000, ge=1, description="Patches that the probe is fitted on.")
-    regularisation: float = Field(0.3, gt=0, description="scikit-learn's C: smaller is stronger.")
-    iterations: int = Field(60, ge=1, description="Iterations of the solver.")
-    bootstrap: BootstrapSettings = Field(
-        default_factory=BootstrapSettings, description="Intervals over images."
-    )

@@ -8,23 +8,27 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from vista.config.base import Settings
 from vista.config.data import AnyData, FileData
 from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.intervention_checks import refuse_unknown
-from vista.config.probing import MonosemanticitySettings, ProbingSettings
+from vista.config.probing import ProbingSettings
 from vista.config.rivals import VisionSaeEntry
 
 
 def judge_of(
-    settings: MonosemanticitySettings, encoders: Mapping[str, EncoderSettings], encoder: str
+    judged_by: str | None, encoders: Mapping[str, EncoderSettings], encoder: str
 ) -> str | None:
     """Name the encoder that judges the latents of another one; None where there is none.
 
-    Two ways to read one model are no two models: of its own features, none judges.
+    Args:
+        judged_by: The judge that the config names; None: the first that reads another model.
+
+    Encoders that read the same model do not judge each other.
     """
-    own = _models(encoders, encoder)
-    others = [settings.judged_by] if settings.judged_by else encoders
-    return next((o for o in others if not any(m in own for m in _models(encoders, o))), None)
+    models = _models(encoders, encoder)
+    judges = [judged_by] if judged_by else encoders
+    return next((j for j in judges if not any(m in models for m in _models(encoders, j))), None)
 
 
 def _models(encoders: Mapping[str, EncoderSettings], name: str) -> list[Any]:
@@ -55,42 +59,47 @@ def _refuse_wrong_names(
     encoders: Mapping[str, EncoderSettings],
     saes: Mapping[str, VisionSaeEntry],
 ) -> None:
+    parts: dict[str, Settings | None] = {
+        "probing": settings,
+        **{f"probing.{metric.name}": part for metric, part in settings.chosen()},
+        "probing.diffusion": settings.diffusion,
+    }
     for kind, entries in (("encoders", encoders), ("vision_saes", saes)):
-        for key, chooser in (("probing", settings), ("probing.ontology", settings.ontology)):
-            for name in getattr(chooser, kind, None) or ():
+        for key, part in parts.items():
+            for name in getattr(part, kind, None) or ():
                 refuse_unknown(f"{key}.{kind} names", name, kind, entries)
-    for key, part in (
-        ("monosemanticity", settings.monosemanticity),
-        ("diffusion", settings.diffusion),
-    ):
-        if part is not None and part.judged_by is not None:
-            what = f"probing.{key}.judged_by is"
-            refuse_unknown(what, part.judged_by, "encoders", encoders)
+    for key, part in parts.items():
+        if (judge := getattr(part, "judged_by", None)) is not None:
+            refuse_unknown(f"{key}.judged_by is", judge, "encoders", encoders)
 
 
 def _refuse_missing_models(
     settings: ProbingSettings, saes: Collection[str], llms: Collection[str]
 ) -> None:
-    for name in ("shared_latents", "logit_lens"):
-        if getattr(settings, name) is not None and not llms:
-            raise ValueError(f"probing.{name} reads language models, but there are no `llms`")
-    if settings.of_saes() and not saes:
-        raise ValueError(
-            f"probing.{settings.of_saes()[0]} probes SAEs of the encoders' features, but there are "
-            "no `vision_saes`"
-        )
+    for metric, _ in settings.chosen():
+        if metric.per == "point" and not llms:
+            raise ValueError(
+                f"probing.{metric.name} reads language models, but there are no `llms`"
+            )
+        if metric.per == "vision_sae" and not saes:
+            raise ValueError(
+                f"probing.{metric.name} probes SAEs of the encoders' features, but there are "
+                "no `vision_saes`"
+            )
 
 
 def _refuse_unfit_judges(
     settings: ProbingSettings, encoders: Mapping[str, EncoderSettings]
 ) -> None:
-    if (mono := settings.monosemanticity) is not None:
+    for metric, part in settings.chosen():
+        if not hasattr(part, "judged_by"):
+            continue
         probed = settings.encoders or tuple(encoders)
-        lonely = [name for name in probed if judge_of(mono, encoders, name) is None]
-        # Whoever names the judge knows that it has no say on its own model.
-        if lonely and (mono.judged_by is None or len(lonely) == len(probed)):
+        lonely = [name for name in probed if judge_of(part.judged_by, encoders, name) is None]
+        # A judge that the config names is known not to judge its own model.
+        if lonely and (part.judged_by is None or len(lonely) == len(probed)):
             raise ValueError(
-                "probing.monosemanticity judges a latent's images by another model than its own, "
+                f"probing.{metric.name} judges a latent's images by another model than its own, "
                 f"and {lonely[0]!r} has none; add one to `encoders`, or set judged_by"
             )
     judge = settings.diffusion.judged_by if settings.diffusion else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from vista.config.agreement import JudgeAgreementSettings
 from vista.config.base import Settings
 from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
 from vista.config.drawn import DrawnData
-from vista.config.encoders import EncoderSettings, ProbeSettings, refuse_unfit_parts
+from vista.config.encoders import EncoderSettings, refuse_unfit_parts
 from vista.config.intervention_checks import (
     refuse_leaks,
     refuse_unknown,
@@ -22,12 +21,7 @@ from vista.config.intervention_checks import (
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import fitted_on
 from vista.config.language import LanguageSettings
-from vista.config.metrics import (
-    CaptionSettings,
-    LocalizationSettings,
-    MatchingSettings,
-    ReconstructionSettings,
-)
+from vista.config.metric import ChosenMetrics, Metric, with_metrics
 from vista.config.probing import ProbingSettings
 from vista.config.probing_checks import refuse_unfit_probing
 from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
@@ -37,7 +31,6 @@ from vista.config.sae import (
     CheckSaeSettings,
     ImportSaeSettings,
     LabelSettings,
-    NamingSettings,
     NeuronpediaSettings,
     TrainSaeSettings,
 )
@@ -112,18 +105,14 @@ class LlmEntry(Settings):
     saes: SaeSettings = Field(description="its text SAEs")
 
 
-class Metrics(Settings):
+class RunMetrics(ChosenMetrics):
     """The metrics of the run; one that is null is not computed."""
 
-    probe: ProbeSettings | None = Field(None, description="linear probe of each encoder")
-    naming: NamingSettings | None = Field(None, description="classes with a latent of their own")
-    reconstruction: ReconstructionSettings | None = Field(None, description="SAE error and L0")
-    matching_rate: MatchingSettings | None = Field(None, description="do labels name the image")
-    localization: LocalizationSettings | None = Field(None, description="do they point at it")
-    caption: CaptionSettings | None = Field(None, description="captions and their objects")
-    judge_agreement: JudgeAgreementSettings | None = Field(
-        None, description="judges against what is known, and against each other"
-    )
+
+if TYPE_CHECKING:
+    Metrics = RunMetrics
+else:
+    Metrics = with_metrics(RunMetrics, "metrics")
 
 
 class RunConfig(Settings):
@@ -222,11 +211,9 @@ class RunConfig(Settings):
         ]
         if self.llms:
             asked += [("latents", None, self.judged_split(self.latents.split))]
-        if self.metrics.caption:
-            split = self.judged_split(self.metrics.caption.split)
-            asked += [("metrics.caption", None, split)]
-        if self.metrics.judge_agreement:
-            asked += [("metrics.judge_agreement", None, self.metrics.judge_agreement.split)]
+        for metric, settings in self.metrics.chosen():
+            for _, split in settings.splits_read():
+                asked += [(f"metrics.{metric.name}", None, self.split_of(metric, split))]
         if self.interventions:
             read = splits_read(self.interventions, self.vision_saes)
             asked += [(key, None, split) for key, split in read]
@@ -243,15 +230,14 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _judges_fitted_elsewhere(self) -> Self:
-        metrics, judged = self.metrics, self.judged_split(self.latents.split)
         asked: list[tuple[str, str | JudgeSettings, Split]] = []
-        if metrics.matching_rate and metrics.matching_rate.evidence == "objects":
-            asked += [("metrics.matching_rate", metrics.matching_rate.judge, judged)]
-        if metrics.localization:
-            asked += [("metrics.localization", metrics.localization.judge, judged)]
-        if metrics.caption:
-            split = self.judged_split(metrics.caption.split)
-            asked += [("metrics.caption", metrics.caption.judge, split)]
+        latents = self.judged_split(self.latents.split)
+        for metric, settings in self.metrics.chosen():
+            # A judge that is shown images is fitted on none.
+            if metric.per == "point" and "judge" in settings.judge_roles:
+                splits = [self.judged_split(split) for _, split in settings.splits_read()]
+                judge = settings.judge_roles["judge"]
+                asked += [(f"metrics.{metric.name}", judge, *(splits or [latents])[:1])]
         if self.interventions:
             scores = self.interventions.scores
             asked += [("interventions.scores", scores.judge, self.interventions.test)]
@@ -262,6 +248,10 @@ class RunConfig(Settings):
                     f"choose another, or give {key}.judge.threshold"
                 )
         return self
+
+    def split_of(self, metric: Metric, split: Split) -> Split:
+        """The split that a metric reads where its settings name `split`."""
+        return self.judged_split(split) if metric.per == "point" else split
 
     def judged_split(self, split: Split) -> Split:
         """The images that are judged where the settings name `split`."""

@@ -7,7 +7,6 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from vista.config.base import Settings
-from vista.config.metrics import BootstrapSettings
 from vista.config.registry import PACKAGE, names_in
 
 
@@ -195,17 +194,6 @@ class LabelSettings(Settings):
         0.5, gt=0, le=1, description="share of the strong activation that a label must have"
     )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
-
-
-class NamingSettings(Settings):
-    """Share of the classes that a dictionary names."""
-
-    min_share: float = Field(
-        0.5, gt=0, le=1, description="share of its latent's strong activation a class must have"
-    )
-    bootstrap: BootstrapSettings = Field(
-        default_factory=BootstrapSettings, description="Intervals over classes."
-    )
 
 
 def architecture_modules(name: str | None = None) -> tuple[str, ...]:

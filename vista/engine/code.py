@@ -46,7 +46,16 @@ def is_fetch(stage: str) -> bool:
 
 def stage_code(stage: str, modules: Iterable[str] = ()) -> tuple[str, ...]:
     """Return where the code of a stage starts: its `run`, and modules that are loaded by name."""
-    return (f"vista.stages.{stage}:run", *sorted(set(modules)))
+    return (f"{stage_module(stage)}:run", *sorted(set(modules)))
+
+
+def stage_module(stage: str) -> str:
+    """Return the module that holds a stage's `run`: of a metric, in the metric's folder."""
+    folder = PACKAGE / "metrics" / stage
+    if not folder.is_dir():
+        return f"vista.stages.{stage}"
+    name = f"vista.metrics.{stage}"
+    return f"{name}.stage" if (folder / "stage.py").is_file() else name
 
 
 def code_digest(starts: Iterable[str]) -> str:

@@ -26,8 +26,8 @@ from vista.engine.code import is_fetch, source_digests, stage_code, third_party
 from vista.engine.locks import lock_file, work_folder, writer
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
+from vista.engine.stages import stages
 from vista.errors import UserError
-from vista.stages import STAGES
 
 # What changed, and for which artifact.
 Cause = tuple[str, Node]
@@ -71,7 +71,7 @@ def _folders(paths: Iterable[str], plan: Plan) -> list[Path]:
         path = Path(given)
         path = path.parent if path.name == MANIFEST else path
         there = [Path(each) for each in glob.glob(str(path)) if Path(each).is_dir()]
-        hits = [each for each in there if each.absolute().parent.name in STAGES]
+        hits = [each for each in there if each.absolute().parent.name in stages()]
         hits += [each for each in planned if each.absolute().match(str(path.absolute()))]
         if not hits:
             raise UserError(

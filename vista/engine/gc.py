@@ -17,8 +17,8 @@ from vista.engine.artifacts import CHECKSUMS, MANIFEST, MEMO, digest_text
 from vista.engine.forecast.overview import size
 from vista.engine.locks import WORK, locked, record_file, refuse_while_running, work_folder, writer
 from vista.engine.plan import ORDERS, load_plan
+from vista.engine.stages import stages
 from vista.errors import UserError
-from vista.stages import STAGES
 
 # The folders below the results in which each stage has one, and how the name of an artifact goes
 # on there: jobs that do a part leave a mark, a log and a benchmark of their own.
@@ -92,7 +92,7 @@ def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> s
 def unneeded(results: Path, needed: Container[tuple[str, str]]) -> list[Unneeded]:
     """Return what is left of artifacts whose (stage, folder) is not among the `needed`."""
     parts = []
-    for stage in STAGES:
+    for stage in stages():
         artifacts, works, *besides = (
             _left(results, stage, place, ending, needed)
             for place, ending in (_ARTIFACT, _WORK, *_BESIDE)

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from vista.config.metric import Per
 from vista.config.run import RunConfig
 from vista.config.sweep import Point
+from vista.engine.diffusion_nodes import METHOD, DiffusionBuilder
 from vista.engine.intervention_nodes import InterventionBuilder
-from vista.engine.metric_nodes import MetricBuilder
 from vista.engine.node import Node, dump
 from vista.engine.nodes import Builder
-from vista.engine.probing_nodes import ProbingBuilder
+from vista.engine.places import Place, Places
 
 # A metric, and the columns that its figures have in the table.
 Measured = tuple[dict[str, Any], Node]
@@ -36,6 +37,8 @@ class Graph:
             point: self.builder.latents(point, stages[-1])
             for point, stages in self.projectors.items()
         }
+        projectors = {point: stages[-1] for point, stages in self.projectors.items()}
+        self.places = Places(self.builder, projectors, self.latents)
 
     def report(self) -> Node:
         """Return the report, which has every other node behind it."""
@@ -69,26 +72,19 @@ class Graph:
         return Node("report", config.name, settings, inputs)
 
     def _metrics(self) -> Iterator[Measured]:
-        metrics = MetricBuilder(self.builder, self.config.metrics)
-        for encoder, node in metrics.of_encoders():
-            yield _measured(node, encoder=encoder)
-        for llm, node in metrics.of_labels():
-            yield _measured(node, llm=llm)
-        for node in metrics.of_data():
-            yield _measured(node)
-        for point, stages in self.projectors.items():
-            for node in metrics.of_point(point, stages[-1], self.latents[point]):
-                yield _measured(node, point)
+        kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")
+        for kind in kinds:
+            yield from map(_placed, self.places.measured(self.config.metrics, kind))
 
     def _probing(self) -> Iterator[Measured]:
-        if self.config.probing is None:
+        if (probing := self.config.probing) is None:
             return
-        probing = ProbingBuilder(self.builder, self.config.probing)
-        for encoder, sae, node in (*probing.of_saes(), *probing.of_pipeline()):
-            yield _measured(node, encoder=encoder, method=sae)
-        for point, stages in self.projectors.items():
-            for node in probing.of_point(point, stages[-1], self.latents[point]):
-                yield _measured(node, point)
+        yield from map(_placed, self.places.of_vision_saes(probing))
+        if probing.diffusion is not None:
+            diffusion = DiffusionBuilder(self.builder, probing.diffusion, probing.attributes)
+            for node in diffusion.nodes():
+                yield _measured(node, encoder=diffusion.judge, method=METHOD)
+        yield from map(_placed, self.places.measured(probing, "point"))
 
     def _interventions(self) -> Iterator[Measured]:
         if self.config.interventions is None:
@@ -99,7 +95,12 @@ class Graph:
                 yield _measured(node, point, method=method)
 
 
-def _measured(node: Node, point: Point | None = None, **columns: str) -> Measured:
+def _placed(measured: tuple[Place, Node]) -> Measured:
+    place, node = measured
+    return _measured(node, **place.columns)
+
+
+def _measured(node: Node, point: Point | None = None, **columns: Any) -> Measured:
     """Return a metric with its columns: of one point of the sweep, or those that are named."""
     place: dict[str, Any] = point._asdict() if point else dict.fromkeys(Point._fields)
     return {**place, "metric": node.stage, **columns}, node

@@ -1,7 +1,7 @@
-"""The stages of the workflow: one module with `run(job)` for each rule."""
+"""The stages that make what is measured, and the report: one module with `run(job)` for each."""
 
-# In the order of the workflow, each with what it makes; the command line lists them so.
-STAGES = {
+# In the order of the workflow, each with what it makes; metrics declare themselves.
+MAKERS = {
     "fetch_model": "a pretrained model, from its repository",
     "fetch_sae": "a pretrained SAE, from its release",
     "fetch_labels": "labels of latents, from Neuronpedia's export",
@@ -21,13 +21,6 @@ STAGES = {
     "train_projector": "a projector for one encoder, LLM, SAE weight and seed",
     "import_projector": "a projector that another program trained",
     "latents": "sparse SAE latents of visual, text and control tokens",
-    "probe": "linear-probe patch accuracy of an encoder",
-    "naming": "share of classes that have a latent of their own",
-    "judge_agreement": "judges against what is known, and against each other",
-    "reconstruction": "reconstruction error and sparsity by layer",
-    "matching_rate": "do the top latents' labels name what the image shows",
-    "localization": "do named latents fire on their object",
-    "caption": "held-out cross-entropy, object recall and hallucinated objects",
     "train_vision_sae": "an SAE on an encoder's patch features, by sae_lens",
     "check_vision_sae": "how well a vision SAE explains held-out images; fails below its bounds",
     "label_vision_latents": "top patches and label of each latent of a vision SAE",
@@ -35,18 +28,10 @@ STAGES = {
     "edit_captions": "captions of images whose visual tokens were edited",
     "removal": "does an edit make captions stop naming an object",
     "replacement": "does an edit make captions name another object instead",
-    "monosemanticity": "do a latent's images resemble each other to another encoder",
-    "ood_detection": "do scores from an SAE tell other images from held-out ones",
-    "ood_generalization": "does a linear probe on latents keep its accuracy under shift",
-    "ontology": "synsets of WordNet that latents name",
-    "image_attributes": "attributes that latents of a vision SAE find by themselves",
-    "shared_latents": "text latents that are selective in words and in images",
-    "logit_lens": "words that the model's own head reads at visual tokens",
     "train_diffusion": "a stand-in text-to-image pipeline",
     "prompt_features": "a text encoder's residual stream of prompts",
     "diffusion_steering": "does a latent of the text encoder steer what images show",
     "attribute_discovery": "attributes that latents of the text encoder find by themselves",
-    "report": "the long table and the figures",
 }
 
 # Those whose work several jobs may share out, each doing a part of one artifact.

@@ -8,3 +8,8 @@ def role(name):
 
 GPUS = lambda wildcards: plan.node(wildcards.node).gpus
 MACHINES = lambda wildcards: plan.node(wildcards.node).machines
+
+SHELL = (
+    "vista {params.order[stage]} --spec {params.order[spec]:q} --manifest {output:q}"
+    " --threads {threads} --log {log:q}"
+)

@@ -13,5 +13,4 @@ rule stage:
     params:
         order=lambda wildcards: plan.order(wildcards.node),
     shell:
-        "vista {params.order[stage]} --spec {params.order[spec]:q} --manifest {output:q}"
-        " --threads {threads} --log {log:q}"
+        SHELL

@@ -1,21 +1,23 @@
-"""Settings of what judges themselves are measured by."""
+"""Judges against what is known, and against each other."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
 from vista.config.data import Split
+from vista.config.judge_base import JudgeSettings
 from vista.config.judges import JudgeChoice, fitted_on, judge_settings, looking_judges
+from vista.config.metric import Metric, MetricSettings
 from vista.config.metrics import BootstrapSettings
 
 # Names become parts of the figures' names, which colons part.
 JudgeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 
-class JudgeAgreementSettings(Settings):
+class JudgeAgreementSettings(MetricSettings):
     """Judges against what is known to be so, and against each other, on the same items.
 
     Every caption, label and image below is judged for every object category of the split: each
@@ -74,3 +76,22 @@ class JudgeAgreementSettings(Settings):
                     f"judges.{name}.threshold"
                 )
         return self
+
+    @property
+    def judge_roles(self) -> Mapping[str, str | JudgeSettings]:
+        return {f"judge_{name}": judge for name, judge in self.judges.items()}
+
+    @property
+    def reads_images(self) -> bool:
+        return self.show_images
+
+
+METRIC = Metric(
+    name="judge_agreement",
+    makes="judges against what is known, and against each other",
+    settings=JudgeAgreementSettings,
+    per="run",
+    reads=("records", "labels", "world", "fetched", "judge_*", "files"),
+    position=30,
+    message="measuring judges on",
+)

@@ -1,0 +1,138 @@
+"""Metrics declare themselves: each is a folder of `vista/metrics` whose `METRIC` says what it is.
+
+The config, the plan, the rules, the command line and the report loop over the declarations, so a
+new metric is a new folder and no line elsewhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import Field, create_model
+
+from vista.config.base import Settings
+from vista.config.data import Split
+from vista.config.judge_base import JudgeSettings
+from vista.config.registry import PACKAGE
+
+# What a metric is measured for, once each: the run, an encoder, a layer of a language model that
+# has an SAE, a point of the sweep, a vision SAE of an encoder, the text-to-image pipeline, a method
+# of interventions at a point.
+Per = Literal["run", "encoder", "layer", "point", "vision_sae", "pipeline", "method"]
+# The part of a config that a metric's settings stand in.
+Section = Literal["metrics", "probing"]
+
+
+class MetricSettings(Settings):
+    """Settings of a metric, and what the plan asks them.
+
+    Attributes:
+        placing: Fields that choose where the metric is measured; they are no part of its order.
+    """
+
+    placing: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def judge_roles(self) -> Mapping[str, str | JudgeSettings]:
+        """The judges that are asked, by the role of each one's model."""
+        judge = getattr(self, "judge", None)
+        return {} if judge is None else {"judge": judge}
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the image files are read; asked of metrics that can read them."""
+        return True
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The user's files that are read."""
+        return ()
+
+    def splits_read(self) -> Iterator[tuple[str, Split]]:
+        """Yield which field names which split of the run's data."""
+        if split := getattr(self, "split", None):
+            yield "split", split
+
+    def sets_read(self) -> Iterator[tuple[str, str]]:
+        """Yield which field names which further set of images, in the order of the inputs."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's declaration.
+
+    Attributes:
+        name: Name of the folder, the stage, the rule and the key in a config.
+        makes: What it measures, in the words of the command line.
+        settings: Model of its settings.
+        per: What it is measured for, once each.
+        reads: Roles of all inputs that it may have; a place that lacks one leaves it out.
+        section: Part of a config that its settings stand in; None where another part holds them.
+        position: Place in lists; metrics of one position are sorted by name.
+        patches: Whether it needs an encoder that reads patches.
+        gpu: Whether its job may need a GPU.
+        message: What the workflow prints when its job starts, before the name of the artifact.
+    """
+
+    name: str
+    makes: str
+    settings: type[Settings]
+    per: Per
+    reads: tuple[str, ...]
+    section: Section | None = "metrics"
+    position: int = 1000
+    patches: bool = False
+    gpu: bool = False
+    message: str = ""
+
+    def module(self, part: str) -> str:
+        """Return the dotted name of the module that holds a part of the metric (`stage`, `plan`,
+        `report`): a file of its folder, else the folder's `__init__`."""
+        folder = f"vista.metrics.{self.name}"
+        file = PACKAGE / "metrics" / self.name / f"{part}.py"
+        return f"{folder}.{part}" if file.is_file() else folder
+
+    def part(self, part: str, name: str) -> Any:
+        """Return the definition `name` of a part of the metric, or None where there is none."""
+        return getattr(importlib.import_module(self.module(part)), name, None)
+
+
+@functools.cache
+def declared_metrics() -> Mapping[str, Metric]:
+    """Return the declarations of all metrics by name, in the order of their positions."""
+    folders = sorted(path.parent.name for path in (PACKAGE / "metrics").glob("*/__init__.py"))
+    metrics: list[Metric] = [
+        importlib.import_module(f"vista.metrics.{folder}").METRIC for folder in folders
+    ]
+    return {metric.name: metric for metric in sorted(metrics, key=lambda m: (m.position, m.name))}
+
+
+class ChosenMetrics(Settings):
+    """The metrics of one section of a config; a metric that is null is not computed."""
+
+    def chosen(self) -> Iterator[tuple[Metric, MetricSettings]]:
+        """Yield the metrics that are computed, each with its settings."""
+        for metric in declared_metrics().values():
+            settings = getattr(self, metric.name, None)
+            if isinstance(settings, metric.settings) and isinstance(settings, MetricSettings):
+                yield metric, settings
+
+
+Model = TypeVar("Model", bound=ChosenMetrics)
+
+
+def with_metrics(base: type[Model], section: Section) -> type[Model]:
+    """Return a model with a field for each metric of a section beside the fields of `base`."""
+    fields: dict[str, Any] = {
+        metric.name: (metric.settings | None, Field(None, description=metric.makes))
+        for metric in declared_metrics().values()
+        if metric.section == section
+    }
+    return create_model(
+        base.__name__, __base__=base, __doc__=base.__doc__, __module__=base.__module__, **fields
+    )

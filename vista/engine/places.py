@@ -1,0 +1,200 @@
+"""Where metrics are measured, and the artifacts of those that declare themselves.
+
+A place is what a metric is measured for, once each: an encoder, a point of the sweep, a vision SAE.
+It knows all inputs that a metric may read there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from vista.config.encoders import reads_patches
+from vista.config.judge_base import JudgeSettings
+from vista.config.metric import ChosenMetrics, Metric, MetricSettings, Per
+from vista.config.probing import Probing
+from vista.config.sweep import Point
+from vista.engine.node import Inputs, Node, dump, point_name, with_judges
+from vista.engine.nodes import Builder
+from vista.engine.vision_sae_nodes import vision_sae_nodes
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place of a metric.
+
+    Attributes:
+        name: Readable name of the artifacts that are measured here.
+        columns: Columns of the table that tell this place from others.
+        inputs: All inputs that a metric may read here, by role.
+        settings: Parts of an order that the place gives: the language model's settings for what
+            reads `llm`, the device for what reads a vision SAE.
+    """
+
+    builder: Builder
+    name: str
+    columns: Mapping[str, Any]
+    inputs: Inputs
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def encoder(self) -> str:
+        """The name of the encoder that is measured."""
+        return str(self.columns["encoder"])
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a metric asks for at a place: settings, inputs, judges by role, the user's files."""
+
+    settings: Mapping[str, Any]
+    inputs: Inputs
+    judges: Mapping[str, str | JudgeSettings] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+
+def default_order(metric: Metric, settings: MetricSettings, place: Place) -> Order:
+    """Return what a metric asks for if it says nothing else: its settings and what it reads.
+
+    A metric that reads the language model has its own settings under its name, beside those of the
+    model.
+    """
+    config = place.builder.config
+    values = {name: value for name, value in dump(settings).items() if name not in settings.placing}
+    for name, split in settings.splits_read():
+        values[name] = config.split_of(metric, split)
+    if "llm" in metric.reads:
+        values = {"llm": place.settings["llm"], metric.name: values}
+    elif "sae" in metric.reads:
+        values |= place.settings
+    images = () if settings.reads_images else ("world", "fetched")
+    inputs = {
+        role: place.inputs[role]
+        for role in metric.reads
+        if role in place.inputs and role not in images
+    }
+    if "set_features" in metric.reads:
+        sets = [name for _, name in settings.sets_read()]
+        builder = place.builder
+        inputs["set_features"] = tuple(builder.set_features(place.encoder, name) for name in sets)
+        inputs["set_records"] = tuple(builder.sets[name].records for name in sets)
+    return Order(values, inputs, settings.judge_roles, settings.files)
+
+
+def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node | None:
+    """Return the artifact of a metric at a place; None where it is not measured there.
+
+    A metric whose order is not the default one has a function `order(metric, settings, place)` in
+    its part `plan`.
+    """
+    if metric.patches and not reads_patches(place.builder.config.encoders, place.encoder):
+        return None
+    order_of = metric.part("plan", "order") or default_order
+    order: Order | None = order_of(metric, settings, place)
+    if order is None:
+        return None
+    return with_judges(
+        metric.name, place.name, order.settings, order.inputs, order.judges, order.files
+    )
+
+
+class Places:
+    """The places of one config; `projectors` and `latents` are those of each point."""
+
+    def __init__(
+        self, builder: Builder, projectors: Mapping[Point, Node], latents: Mapping[Point, Node]
+    ) -> None:
+        self.builder, self.projectors, self.latents = builder, projectors, latents
+
+    def measured(self, chosen: ChosenMetrics, kind: Per) -> Iterator[tuple[Place, Node]]:
+        """Yield each metric of a kind with its place, place by place."""
+        metrics = [(metric, settings) for metric, settings in chosen.chosen() if metric.per == kind]
+        places = {
+            "encoder": self._encoders,
+            "layer": self._layers,
+            "run": self._run,
+            "point": self._points,
+        }
+        for place in places[kind]() if metrics else ():
+            for metric, settings in metrics:
+                if (node := metric_node(metric, settings, place)) is not None:
+                    yield place, node
+
+    def of_vision_saes(self, probing: Probing) -> Iterator[tuple[Place, Node]]:
+        """Yield the metrics of each vision SAE, the check of the SAE first."""
+        pairs = {
+            metric.name: self._pairs(probing, settings)
+            for metric, settings in probing.chosen()
+            if metric.per == "vision_sae"
+        }
+        probed = self._pairs(probing, None)
+        for encoder, name in dict.fromkeys([*probed, *chain.from_iterable(pairs.values())]):
+            place = self._vision_sae(encoder, name)
+            nodes = [
+                metric_node(metric, settings, place)
+                for metric, settings in probing.chosen()
+                if (encoder, name) in pairs.get(metric.name, ())
+            ]
+            measured = [node for node in nodes if node is not None]
+            check = place.inputs["check"]
+            assert isinstance(check, Node)
+            for node in [check, *measured] if measured else ():
+                yield place, node
+
+    def _pairs(self, probing: Probing, settings: MetricSettings | None) -> list[tuple[str, str]]:
+        """Return the encoders that are probed, each with the vision SAEs that are: those that a
+        metric's own settings name, else those of `probing`, else all."""
+        config = self.builder.config
+        encoders, saes = (
+            getattr(settings, key, None) or getattr(probing, key) or getattr(config, key)
+            for key in ("encoders", "vision_saes")
+        )
+        return [(encoder, name) for encoder in encoders for name in saes]
+
+    def _encoders(self) -> Iterator[Place]:
+        builder = self.builder
+        for name in builder.config.encoders:
+            inputs = {"features": builder.evaluated(name), **builder.data.inputs}
+            yield Place(builder, name, {"encoder": name}, inputs)
+
+    def _layers(self) -> Iterator[Place]:
+        builder = self.builder
+        for (llm, layer), labels in builder.labels.items():
+            inputs = {"labels": labels, "sae": builder.saes[llm][layer], **builder.data.inputs}
+            yield Place(builder, f"{llm}-l{layer}", {"llm": llm}, inputs)
+
+    def _run(self) -> Iterator[Place]:
+        builder = self.builder
+        inputs: Inputs = {"labels": tuple(builder.labels.values()), **builder.data.inputs}
+        yield Place(builder, builder.data.records.name, {}, inputs)
+
+    def _points(self) -> Iterator[Place]:
+        builder = self.builder
+        for point, projector in self.projectors.items():
+            settings, model = builder.read(point.llm)
+            inputs: Inputs = {
+                **builder.data.inputs,
+                **model,
+                "features": builder.evaluated(point.encoder),
+                "projector": projector,
+                "latents": self.latents[point],
+                "labels": builder.labels_of(point.llm),
+                "saes": tuple(builder.saes[point.llm].values()),
+            }
+            yield Place(builder, point_name(point), point._asdict(), inputs, settings)
+
+    def _vision_sae(self, encoder: str, name: str) -> Place:
+        builder = self.builder
+        return Place(
+            builder,
+            f"{encoder}-{name}",
+            {"encoder": encoder, "method": name},
+            {
+                **builder.data.inputs,
+                "features": builder.features[encoder],
+                **vision_sae_nodes(builder, encoder, name)._asdict(),
+            },
+            {"sae": {"device": builder.config.vision_saes[name].train.device}},
+        )

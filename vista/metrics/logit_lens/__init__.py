@@ -1,0 +1,49 @@
+"""Logit lens: words that the model's own head reads at visual tokens (arXiv 2403.07720)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from vista.config.data import Split
+from vista.config.judges import JudgeChoice
+from vista.config.metric import Metric, MetricSettings
+from vista.config.metrics import BootstrapSettings
+
+
+class LogitLensSettings(MetricSettings):
+    """Which words does the model's own head read at a visual token? (arXiv 2403.07720)"""
+
+    split: Split = Field("test", description="images that are read")
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 3, 10), min_length=1, description="words a patch, and words an image"
+    )
+    max_image_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="words that are the strongest of a patch in a larger share of the images do "
+        "not speak for an image; as the mask of metrics.matching_rate",
+    )
+    judge: JudgeChoice = Field("lexical", description="judge of words: see vista.judges")
+    mask_cover: float = Field(
+        0.35, gt=0, le=1, description="share of a patch that an object must cover"
+    )
+    batch_size: int = Field(64, ge=1, description="images a forward pass")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="intervals over images"
+    )
+
+
+METRIC = Metric(
+    name="logit_lens",
+    makes="words that the model's own head reads at visual tokens",
+    settings=LogitLensSettings,
+    per="point",
+    reads=("features", "records", "projector", "llm", "judge", "files"),
+    section="probing",
+    position=170,
+    gpu=True,
+    message="reading visual tokens by the head of the language model in",
+)

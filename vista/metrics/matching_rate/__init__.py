@@ -1,0 +1,77 @@
+"""Matching rate: do the labels of an image's strongest latents name what it shows?"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from vista.config.judges import JudgeChoice, judge_settings, looking_judges
+from vista.config.metric import Metric, MetricSettings
+from vista.config.metrics import BootstrapSettings, LatentMaskSettings
+
+
+class MatchingSettings(MetricSettings):
+    """Whether the strongest latents of an image name what it shows."""
+
+    mask: LatentMaskSettings = Field(
+        default_factory=LatentMaskSettings, description="Latents that may be chosen."
+    )
+    top_k: int = Field(3, ge=1, description="Distinct latents an image is judged by.")
+    other_k: tuple[int, ...] = Field(
+        (1, 5, 10), description="Further numbers of latents to report beside it."
+    )
+    judge: JudgeChoice = Field("lexical", description="Judge of labels: see vista.judges.")
+    evidence: Literal["objects", "image"] = Field(
+        "objects",
+        description="What labels are judged against. objects: the names of the image's annotated "
+        "objects, by any judge. image: the image itself, as published, by a judge that can be "
+        "shown one (vlm or api); images without annotated objects count too.",
+    )
+    shuffle_seed: int = Field(
+        0,
+        ge=0,
+        description="Evidence image: seed of the other image that each image's labels are shown "
+        "with for the shuffled level; another seed means new questions.",
+    )
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )
+
+    @field_validator("other_k")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(k < 1 for k in value):
+            raise ValueError(f"every k must be 1 or more; got {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _can_look(self) -> Self:
+        judge = judge_settings(self.judge)
+        if self.evidence == "image" and not judge.looks:
+            others = " or ".join(f"{{kind: {name}, ...}}" for name in looking_judges())
+            raise ValueError(
+                "`evidence: image` needs a judge that can be shown images; "
+                f"{judge.kind!r} cannot: set `judge` to {others}, or `evidence: objects`"
+            )
+        return self
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """All numbers of latents to report, ascending."""
+        return tuple(sorted({self.top_k, *self.other_k}))
+
+    @property
+    def reads_images(self) -> bool:
+        return self.evidence == "image"
+
+
+METRIC = Metric(
+    name="matching_rate",
+    makes="do the top latents' labels name what the image shows",
+    settings=MatchingSettings,
+    per="point",
+    reads=("latents", "labels", "records", "world", "fetched", "judge", "files"),
+    position=50,
+    message="measuring the matching rate of",
+)

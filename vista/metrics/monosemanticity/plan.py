@@ -1,0 +1,20 @@
+"""What the metric asks for: the features of another encoder, that judges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vista.config.metric import Metric
+from vista.config.probing_checks import judge_of
+from vista.engine.places import Order, Place, default_order
+from vista.metrics.monosemanticity import MonosemanticitySettings
+
+
+def order(metric: Metric, settings: MonosemanticitySettings, place: Place) -> Order | None:
+    """Return the default order with the judging encoder's features; None where none judges."""
+    builder = place.builder
+    judge = judge_of(settings.judged_by, builder.config.encoders, place.encoder)
+    if judge is None:
+        return None
+    default = default_order(metric, settings, place)
+    return replace(default, inputs={**default.inputs, "other": builder.features[judge]})

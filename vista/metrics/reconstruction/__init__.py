@@ -1,0 +1,27 @@
+"""SAE error and sparsity of visual, text and control tokens, by layer."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vista.config.metric import Metric, MetricSettings
+from vista.config.metrics import BootstrapSettings
+
+
+class ReconstructionSettings(MetricSettings):
+    """SAE error and sparsity per layer and token kind."""
+
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
+    )
+
+
+METRIC = Metric(
+    name="reconstruction",
+    makes="reconstruction error and sparsity by layer",
+    settings=ReconstructionSettings,
+    per="point",
+    reads=("latents",),
+    position=40,
+    message="measuring reconstruction of",
+)
