@@ -152,8 +152,8 @@ def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
         if not isinstance(source, CombinedEncoder):
             continue
         key, names = f"encoders.{name}.source.encoders", " and ".join(source.encoders)
-        if own := sorted(settings.model_fields_set - {"source"}):
-            raise ValueError(f"encoders.{name}.{own[0]} has no effect: set it for {names}")
+        if keys := sorted(settings.model_fields_set - {"source"}):
+            raise ValueError(f"encoders.{name}.{keys[0]} has no effect: set it for {names}")
         if len(set(source.encoders)) == 1:
             raise ValueError(f"{key} names {source.encoders[0]!r} twice: name two encoders")
         for part in source.encoders:

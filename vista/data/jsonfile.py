@@ -89,11 +89,11 @@ class _Shallow:
     def read(self, size: int = -1) -> bytes:
         """The next bytes. Raises UserError where they are nested too deeply."""
         data = self._file.read(size)
-        found = self._escaped + data
-        if b"\\" in found:
-            found = _ESCAPE.sub(b"", found)
-        self._escaped = found[-1:] if found.endswith(b"\\") else b""
-        parts = found.translate(None, _PLAIN).split(b'"')
+        text = self._escaped + data
+        if b"\\" in text:
+            text = _ESCAPE.sub(b"", text)
+        self._escaped = text[-1:] if text.endswith(b"\\") else b""
+        parts = text.translate(None, _PLAIN).split(b'"')
         # Of the four brackets those that open have this bit.
         steps = np.frombuffer(b"".join(parts[self._in_text :: 2]), np.uint8)
         self._in_text ^= len(parts) % 2 == 0

@@ -251,16 +251,16 @@ class RecordTable(Sequence[Record]):
 
     def rows_by_id(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """The row of each image id; UserError naming the first that has none."""
-        found = pc.index_in(
+        rows = pc.index_in(
             pa.array(image_ids, pa.string()), value_set=self._column("image_id").combine_chunks()
         )
-        if found.null_count:
-            missing = image_ids[found.is_null().to_pylist().index(True)]
+        if rows.null_count:
+            missing = image_ids[rows.is_null().to_pylist().index(True)]
             raise UserError(
                 f"{self._path} has no image {missing!r}, which a store was made from; run the "
                 "workflow again so that both come from the same data"
             )
-        return np.asarray(found, dtype=np.int64)
+        return np.asarray(rows, dtype=np.int64)
 
     def turns(self, rows: Sequence[int] | NDArray[np.int64]) -> Sequence[tuple[Turn, ...]]:
         """The conversations of some rows, each decoded when it is asked for."""

@@ -62,28 +62,28 @@ class Scene:
 
     ground: str
     objects: tuple[SceneObject, ...]
-    asked: int  # index of the object that the second turn asks about
+    target: int  # index of the object that the second turn asks about
     ask_colour: bool  # its colour, or else what stands at its place
 
     @property
     def caption(self) -> str:
         """E.g. "a red cat at top left and a blue anchor at bottom on grass ."."""
-        told = " and ".join(
+        phrases = " and ".join(
             f"{'an' if o.colour[0] in 'aeiou' else 'a'} {o.colour} {o.noun} at {o.place}"
             for o in self.objects
         )
-        return f"{told or 'nothing'} on {self.ground} ."
+        return f"{phrases or 'nothing'} on {self.ground} ."
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
         """(question, answer) pairs, the description first."""
         if not self.objects:
             return ((DESCRIBE, self.caption),)
-        asked = self.objects[self.asked]
+        target = self.objects[self.target]
         if self.ask_colour:
-            second = (f"what color is the {asked.noun} ?", asked.colour)
+            second = (f"what color is the {target.noun} ?", target.colour)
         else:
-            second = (f"what is at {asked.place} ?", asked.noun)
+            second = (f"what is at {target.place} ?", target.noun)
         return ((DESCRIBE, self.caption), second)
 
 

@@ -127,10 +127,10 @@ class Skipped:
         checked: set[str] = set()
         with ThreadPoolExecutor(threads) as pool:
             while batch := list(islice(records, _BATCH)):
-                new = {each.path: each for each in batch if each.path not in checked}
-                for path, found in zip(new, pool.map(fault, new.values()), strict=True):
-                    if found is not None:
-                        self.unreadable[path] = found
+                new = {record.path: record for record in batch if record.path not in checked}
+                for path, reason in zip(new, pool.map(fault, new.values()), strict=True):
+                    if reason is not None:
+                        self.unreadable[path] = reason
                 checked.update(new)
                 for record in batch:
                     if record.path in self.unreadable:

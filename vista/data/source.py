@@ -84,14 +84,14 @@ def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:
     update: dict[str, Any] = {"images": whole(settings.images)}
     if isinstance(settings, CocoData):
         splits = settings.splits
-        update["splits"] = splits and {key: whole_files(each) for key, each in splits.items()}
+        update["splits"] = splits and {key: whole_files(files) for key, files in splits.items()}
         update["files"] = settings.files and whole_files(settings.files)
     elif isinstance(settings, LlavaData):
         named = settings.splits
-        update["splits"] = named and {key: whole(each) for key, each in named.items()}
+        update["splits"] = named and {key: whole(name) for key, name in named.items()}
         update["file"] = whole(settings.file)
     elif isinstance(settings, ListData):
-        update["splits"] = {key: whole(each) for key, each in settings.splits.items()}
+        update["splits"] = {key: whole(name) for key, name in settings.splits.items()}
         update["classes"] = whole(settings.classes)
     return settings.model_copy(update=update)
 
@@ -160,6 +160,6 @@ def caption_texts(records: RecordTable, limit: int | None = None) -> dict[str, l
 def _spoken(records: RecordTable, rows: Iterable[int]) -> Iterator[str]:
     for row in rows:
         record = records[int(row)]
-        told = record.captions or tuple(turn.answer for turn in record.turns[:1])
+        texts = record.captions or tuple(turn.answer for turn in record.turns[:1])
         # A document is one line, as in text files.
-        yield from filter(None, (" ".join(each.split()) for each in told))
+        yield from filter(None, (" ".join(text.split()) for text in texts))

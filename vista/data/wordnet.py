@@ -57,23 +57,23 @@ class WordNet:
         Raises:
             UserError: A synset is not there, or lies above itself.
         """
-        found: dict[str, tuple[str, ...]] = {}
+        hypernyms: dict[str, tuple[str, ...]] = {}
         waiting = sorted(set(synsets))
         for synset in waiting:  # grows on the way
-            if synset in found:
+            if synset in hypernyms:
                 continue
             if synset not in self.hypernyms:
                 raise UserError(
                     f"{self.source} has no synset {synset}; take files of one version, or another "
                     "id in probing.ontology.senses"
                 )
-            found[synset] = self.hypernyms[synset]
-            waiting += found[synset]
+            hypernyms[synset] = self.hypernyms[synset]
+            waiting += hypernyms[synset]
         try:
-            order = list(TopologicalSorter(found).static_order())
+            order = list(TopologicalSorter(hypernyms).static_order())
         except CycleError as error:
             raise UserError(f"{self.source}: {error.args[1][0]} lies above itself") from error
-        return {synset: found[synset] for synset in order}
+        return {synset: hypernyms[synset] for synset in order}
 
 
 def load_wordnet(folder: str | None) -> WordNet:
@@ -90,7 +90,9 @@ def load_wordnet(folder: str | None) -> WordNet:
     data, index = Path(folder) / "data.noun", Path(folder) / "index.noun"
     synsets = dict(_parsed(data, _synset))
     senses = dict(_parsed(index, _first_sense))
-    if (lost := next((each for each in senses.values() if each not in synsets), None)) is not None:
+    if (
+        lost := next((synset for synset in senses.values() if synset not in synsets), None)
+    ) is not None:
         raise UserError(f"{index} names {lost}, which {data} lacks; take files of one version")
     return WordNet(
         {synset: above for synset, (_, above) in synsets.items()},

@@ -32,8 +32,8 @@ def words_of(text: str) -> list[str]:
 def value_in(text: str, values: Iterable[str]) -> str | None:
     """The one value that the text has as a word; None where it has none, or two."""
     words = set(words_of(text))
-    found = [value for value in values if value in words]
-    return found[0] if len(found) == 1 else None
+    present = [value for value in values if value in words]
+    return present[0] if len(present) == 1 else None
 
 
 def frequent_values(texts: Sequence[str], values: Iterable[str], most: int) -> list[str]:
@@ -50,7 +50,7 @@ def with_value(text: str, values: Iterable[str], target: str) -> str:
         return text
     article = "an " if target[0] in "aeiou" else "a "
     place = re.compile(rf"\b(an? )?{re.escape(old)}\b", re.IGNORECASE)
-    return place.sub(lambda found: (article if found[1] else "") + target, text, count=1)
+    return place.sub(lambda match: (article if match[1] else "") + target, text, count=1)
 
 
 def in_templates(captions: Sequence[str], templates: Sequence[str], split: Split) -> list[str]:
@@ -61,5 +61,5 @@ def in_templates(captions: Sequence[str], templates: Sequence[str], split: Split
 
 
 def _in_template(caption: str, template: str) -> str:
-    told = caption.rstrip(" .")
-    return template.replace(CAPTION, told) + caption[len(told) :] if told else caption
+    sentence = caption.rstrip(" .")
+    return template.replace(CAPTION, sentence) + caption[len(sentence) :] if sentence else caption

@@ -103,8 +103,8 @@ class VisionEncoder:
 
     @property
     def device(self) -> torch.device:
-        found: torch.device = next(self.model.parameters()).device
-        return found
+        place: torch.device = next(self.model.parameters()).device
+        return place
 
     @torch.no_grad()
     def encode(self, images_bhwc: NDArray[np.uint8]) -> Tensor:
@@ -202,13 +202,13 @@ def load_encoder(
     ):
         # The config first: a wrong family is told before gigabytes are read.
         config = load_part(AutoConfig, folder)
-        found = str(config.model_type)
-        other = parts.model_types and found not in parts.model_types
+        model_type = str(config.model_type)
+        other = parts.model_types and model_type not in parts.model_types
         # "vit" takes any model type, but not a model that is called with other inputs.
-        if other or load_family(family_of(found)).inputs is not parts.inputs:
+        if other or load_family(family_of(model_type)).inputs is not parts.inputs:
             raise UserError(
-                f"vision encoder {folder}: it is a {found} model, not of {family!r}; "
-                f"set family: {family_of(found)}"
+                f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
+                f"set family: {family_of(model_type)}"
             )
         model, missing = load_model(AutoModel, folder, config=config, dtype=getattr(torch, dtype))
         _refuse_missing(folder, model, parts.tower(model), missing)
@@ -220,12 +220,12 @@ def load_encoder(
 def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Sequence[str]) -> None:
     # A pooler, a head or a mask token takes no part in patch tokens, and real checkpoints do lack
     # them.
-    own = {id(parameter) for parameter in tower.parameters()}
+    tower_ids = {id(parameter) for parameter in tower.parameters()}
     lacking = sorted(
         name
         for name, parameter in model.named_parameters()
         if name in missing
-        and id(parameter) in own
+        and id(parameter) in tower_ids
         and not {"pooler", "head", "mask_token"} & set(name.split("."))
     )
     if lacking:

@@ -61,7 +61,7 @@ class Preprocessing:
     @property
     def mean_colour(self) -> tuple[int, int, int]:
         """The colour that normalises to about zero, 0..255."""
-        red, green, blue = (min(255, max(0, round(each / self.scale))) for each in self.mean)
+        red, green, blue = (min(255, max(0, round(mean / self.scale))) for mean in self.mean)
         return red, green, blue
 
     def normalise(self, images_bhwc: NDArray[np.uint8]) -> Tensor:

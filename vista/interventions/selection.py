@@ -88,18 +88,18 @@ def best_latents(
     """
     chosen: list[list[Chosen]] = []
     for c, positive_u in enumerate(positive_cu):
-        found = [
+        ranked = [
             Chosen(candidates[i], sparse_auroc(*firings(*candidates[i].at), positive_u))
             for i in np.flatnonzero(named[:, c]).tolist()
         ]
-        found.sort(
-            key=lambda each: (
-                -(0.5 if each.auroc is None else each.auroc),
-                -each.candidate.share,
-                *each.candidate.at,
+        ranked.sort(
+            key=lambda choice: (
+                -(0.5 if choice.auroc is None else choice.auroc),
+                -choice.candidate.share,
+                *choice.candidate.at,
             )
         )
-        chosen.append(found[:n_latents])
+        chosen.append(ranked[:n_latents])
     return chosen
 
 

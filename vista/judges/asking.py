@@ -63,14 +63,14 @@ class Tally:
     Attributes:
         verdicts: Verdicts that were wanted; a repeated question counts once a call.
         unanswered: How many of these the model failed to give.
-        asked: Questions put to the model now.
+        sent: Questions put to the model by this run.
         kept: Questions that were answered before, by this run or an earlier one.
         reasons: Why questions went unanswered, and how often.
     """
 
     verdicts: int
     unanswered: int
-    asked: int
+    sent: int
     kept: int
     reasons: dict[str, int]
 
@@ -135,8 +135,8 @@ class AskingJudge:
         questions = [Question(part, text) for text in _spoken(texts) for part in self._parts(names)]
         verdicts = {
             (question.subject, label): verdict
-            for question, said in self._ask(questions).items()
-            for label, verdict in said.items()
+            for question, verdict_of in self._ask(questions).items()
+            for label, verdict in verdict_of.items()
         }
         open_ = sum(verdict == UNANSWERED for verdict in verdicts.values())
         if open_ > self._max_unanswered * len(verdicts):
@@ -146,8 +146,8 @@ class AskingJudge:
                 f"unanswered ({reasons}); take another model, or allow more"
             )
         pairs = ((text or "", name) for text in texts for name in objects)
-        said = [verdicts.get(pair, NO) for pair in pairs]
-        return np.array(said, dtype=np.int8).reshape(len(texts), len(objects))
+        flat = [verdicts.get(pair, NO) for pair in pairs]
+        return np.array(flat, dtype=np.int8).reshape(len(texts), len(objects))
 
     def judge_images(self, items: Sequence[Shown]) -> NDArray[np.int8]:
         """Return [items, labels]: YES, NO or UNANSWERED for each label of each image.
@@ -164,16 +164,18 @@ class AskingJudge:
         width = len(items[0].labels) if items else 0
         if any(len(item.labels) != width for item in items):
             raise ValueError("every image needs the same number of labels: pad with None")
-        asked = []
+        questions_of = []
         for item in items:
             labels = _spoken(item.labels)
             digest = hashlib.sha256(item.image()).hexdigest() if labels else ""
-            asked.append([Question(part, digest, item.image) for part in self._parts(labels)])
-        verdicts = self._ask([question for questions in asked for question in questions])
+            questions_of.append(
+                [Question(part, digest, item.image) for part in self._parts(labels)]
+            )
+        verdicts = self._ask([question for questions in questions_of for question in questions])
         rows = []
-        for item, questions in zip(items, asked, strict=True):
-            said = {label: each for q in questions for label, each in verdicts[q].items()}
-            rows.append([said.get(label or "", NO) for label in item.labels])
+        for item, questions in zip(items, questions_of, strict=True):
+            verdict_of = {label: v for q in questions for label, v in verdicts[q].items()}
+            rows.append([verdict_of.get(label or "", NO) for label in item.labels])
         return np.array(rows, dtype=np.int8).reshape(len(items), width)
 
     def _parts(self, labels: Sequence[str]) -> list[tuple[str, ...]]:
@@ -197,19 +199,19 @@ class AskingJudge:
                 question.seen, question.subject, question.labels, answer.verdicts, answer.reason
             )
             answers[question] = answer
-            self.tally.asked += 1
+            self.tally.sent += 1
             if answer.reason is not None:
                 self.tally.reasons[answer.reason] = self.tally.reasons.get(answer.reason, 0) + 1
         verdicts = {
             question: {
-                label: UNANSWERED if said is None else YES if said else NO
-                for label, said in zip(
+                label: UNANSWERED if is_named is None else YES if is_named else NO
+                for label, is_named in zip(
                     question.labels, answer.verdicts or [None] * len(question.labels), strict=True
                 )
             }
             for question, answer in answers.items()
         }
-        every = [verdict for said in verdicts.values() for verdict in said.values()]
+        every = [verdict for by_label in verdicts.values() for verdict in by_label.values()]
         self.tally.verdicts += len(every)
         self.tally.unanswered += every.count(UNANSWERED)
         return verdicts

@@ -93,8 +93,8 @@ class Namer:
                 named[item] = clean_name(known[0]) if known else None
         self.tally.kept += len(named)
         new = [item for item in dict.fromkeys(items) if item not in named]
-        for number, said, reason in self._progress(self._asker(new), len(new)):
-            item, name = new[number], None if said is None else clean_name(said)
+        for number, text, reason in self._progress(self._asker(new), len(new)):
+            item, name = new[number], None if text is None else clean_name(text)
             if name is None:
                 reason = reason or "no name"
                 self.tally.reasons[reason] = self.tally.reasons.get(reason, 0) + 1
@@ -105,7 +105,7 @@ class Namer:
                 None if name is None else (name,),
                 reason if name is None else None,
             )
-            self.tally.asked += 1
+            self.tally.sent += 1
             named[item] = name
         self.tally.verdicts += len(named)
         self.tally.unanswered += sum(name is None for name in named.values())

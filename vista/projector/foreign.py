@@ -137,7 +137,7 @@ def _layers(tensors: Mapping[str, Tensor], path: Path) -> list[_Layer]:
 
     A name ends in a dot, or is empty where the tensors are called `weight` and `bias` alone.
     """
-    found: dict[str, dict[str, Tensor]] = {}
+    layers: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         layer, dot, part = name.rpartition(".")
         if part not in ("weight", "bias") or value.ndim != (2 if part == "weight" else 1):
@@ -147,11 +147,11 @@ def _layers(tensors: Mapping[str, Tensor], path: Path) -> list[_Layer]:
                 "linear layer; a file with the tensors of one or two linear layers alone is "
                 "expected"
             )
-        found.setdefault(layer + dot, {})[part] = value
-    lonely = next((layer for layer, parts in found.items() if "weight" not in parts), None)
+        layers.setdefault(layer + dot, {})[part] = value
+    lonely = next((layer for layer, parts in layers.items() if "weight" not in parts), None)
     if lonely is not None:
         raise UserError(f"{path}: {lonely}bias has no {lonely}weight beside it")
-    return [(name, parts["weight"], parts.get("bias")) for name, parts in found.items()]
+    return [(name, parts["weight"], parts.get("bias")) for name, parts in layers.items()]
 
 
 def _ordered(layers: list[_Layer], path: Path) -> list[_Layer]:

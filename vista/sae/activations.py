@@ -166,8 +166,8 @@ def split_fields(text: str) -> list[tuple[str, int, bool]]:
     """
     fields = text.split("\t")
     opening = len(fields) % 2
-    found, base = [], 0
+    spans, base = [], 0
     for i, field in enumerate(fields):
-        found.append((field, base, i >= opening and (i - opening) % 2 == 1))
+        spans.append((field, base, i >= opening and (i - opening) % 2 == 1))
         base += len(field) + 1
-    return found
+    return spans

@@ -141,9 +141,9 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         self.config = config
         shapes = config.weight_shapes()
-        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if found != shapes:
-            raise ValueError(f"weights {found} where {config.architecture} needs {shapes}")
+        sizes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if sizes != shapes:
+            raise ValueError(f"weights {sizes} where {config.architecture} needs {shapes}")
         for name in shapes:
             tensor = weights[name].detach().contiguous()
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))

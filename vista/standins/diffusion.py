@@ -100,8 +100,8 @@ def build_tokenizer(captions: Sequence[str]) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    found = sorted({word for caption in captions for word in caption.split()})
-    vocabulary = {word: i for i, word in enumerate([UNK, BOS, EOS, *found])}
+    words = sorted({word for caption in captions for word in caption.split()})
+    vocabulary = {word: i for i, word in enumerate([UNK, BOS, EOS, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -213,8 +213,8 @@ def _train_autoencoder(
         latents_bchw = autoencoder.encode(images_bchw).latents
         error_bchw = autoencoder.decode(latents_bchw).sample - images_bchw
         pooled = [functional.avg_pool2d(error_bchw, side).square().mean() for side in _POOLED]
-        said: Tensor = error_bchw.square().mean() + _POOLED_WEIGHT * torch.stack(pooled).sum()
-        return said
+        total: Tensor = error_bchw.square().mean() + _POOLED_WEIGHT * torch.stack(pooled).sum()
+        return total
 
     batches = _batches(n, settings.autoencoder_batch, steps)
     _fit("autoencoder", [autoencoder], loss, batches, settings.lr, steps, curve)
@@ -254,13 +254,13 @@ def _train_denoiser(
 
 
 def _batches(n: int, size: int, steps: int) -> Iterator[Tensor]:
-    given = 0
+    step = 0
     while True:
         order = torch.randperm(n)
         for start in range(0, n - size + 1, size):
-            if given == steps:
+            if step == steps:
                 return
-            given += 1
+            step += 1
             yield order[start : start + size]
 
 

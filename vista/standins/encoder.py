@@ -126,13 +126,13 @@ def _fit(
 
 
 def _batches(n: int, settings: StandinEncoder, generator: torch.Generator) -> Iterator[Tensor]:
-    given = 0
+    step = 0
     while True:
         order = torch.randperm(n, generator=generator)
         for start in range(0, n - settings.batch_size + 1, settings.batch_size):
-            if given == settings.steps:
+            if step == settings.steps:
                 return
-            given += 1
+            step += 1
             yield order[start : start + settings.batch_size]
 
 

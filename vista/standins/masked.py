@@ -73,7 +73,7 @@ class VisualWords:
         tokens_bpd = out[:, 1:]
         shown_bp = words_bp > 0
         chosen_bp = shown_bp | (torch.rand(b, p, generator=generator) < _BARE_SHARE)
-        own = functional.cross_entropy(self._own(tokens_bpd[chosen_bp]), words_bp[chosen_bp])
+        word = functional.cross_entropy(self._own(tokens_bpd[chosen_bp]), words_bp[chosen_bp])
         around_bwp = torch.where(self._around_wp >= 0, words_bp[:, self._around_wp.clamp(min=0)], 0)
         around_nw = around_bwp.mT[shown_bp]
         spoken_nk = functional.log_softmax(self._bag(tokens_bpd[shown_bp]), -1)
@@ -81,7 +81,7 @@ class VisualWords:
         each_nw = spoken_nk.gather(1, (around_nw - 1).clamp(min=0)) * present_nw
         bag = -(each_nw.sum(1) / present_nw.sum(1).clamp(min=1)).mean()
         colour = (self._colour(tokens_bpd) - self._colour_np3[rows]).square().mean()
-        total: Tensor = _OWN_WEIGHT * own + bag + _COLOUR_WEIGHT * colour
+        total: Tensor = _OWN_WEIGHT * word + bag + _COLOUR_WEIGHT * colour
         return total
 
 

@@ -74,9 +74,9 @@ class ImageTextModel:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._tokens = {said: self._single_tokens(words) for said, words in _WORDS.items()}
+        self._tokens = {verdict: self._single_tokens(words) for verdict, words in _WORDS.items()}
 
-    def yes(self, asked: Sequence[tuple[str, bytes | None]]) -> list[bool | None]:
+    def yes(self, questions: Sequence[tuple[str, bytes | None]]) -> list[bool | None]:
         """Return for each (question, image's file or None) whether yes is likelier than no.
 
         None where the model gives no number. All have an image, or none has.
@@ -86,7 +86,7 @@ class ImageTextModel:
         """
         import torch
 
-        inputs = self._inputs(asked)
+        inputs = self._inputs(questions)
         with torch.inference_mode():
             logits_bv = self._model(**inputs, **self._last_only).logits[:, -1].float()
             yes_b = torch.logsumexp(logits_bv[:, self._tokens[True]], dim=1)
@@ -112,13 +112,13 @@ class ImageTextModel:
                 **inputs, max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id
             )
         new_t = said_bt[0, inputs["input_ids"].shape[1] :]
-        said: str = tokenizer.decode(new_t, skip_special_tokens=True)
-        return said.strip().partition("\n")[0]
+        answer: str = tokenizer.decode(new_t, skip_special_tokens=True)
+        return answer.strip().partition("\n")[0]
 
-    def _inputs(self, asked: Sequence[tuple[str, bytes | None]]) -> Any:
+    def _inputs(self, questions: Sequence[tuple[str, bytes | None]]) -> Any:
         chats = []
         images = []
-        for text, image in asked:
+        for text, image in questions:
             content: list[dict[str, str]] = [{"type": "text", "text": text}]
             if image is not None:
                 content.insert(0, {"type": "image"})
@@ -158,8 +158,8 @@ class ImageTextModel:
 
     def _single_tokens(self, words: Sequence[str]) -> list[int]:
         tokenizer = self._processor.tokenizer
-        found = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-        ids = sorted({ids[0] for ids in found if len(ids) == 1} - {tokenizer.unk_token_id})
+        ids_of = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        ids = sorted({ids[0] for ids in ids_of if len(ids) == 1} - {tokenizer.unk_token_id})
         if not ids:
             raise self._unusable(f"its tokenizer has no single token for {words[0]!r}")
         return ids
@@ -178,8 +178,8 @@ def model_digest(location: str) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in _FILES and path.is_file():
             with path.open("rb") as file:
-                own = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{path.relative_to(folder).as_posix()}={own}\n".encode())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{path.relative_to(folder).as_posix()}={digest}\n".encode())
     return whole.hexdigest()[:12]
 
 

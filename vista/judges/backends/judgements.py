@@ -130,13 +130,13 @@ class Judgements(Generic[A]):
     def _learn(self, line: bytes) -> bool:
         """Take in one line; return False where it is none that this class wrote."""
         try:
-            found = json.loads(line)
-            key = found.pop("key")
-            if key != _digest(found) or any(found[k] != v for k, v in self._source.items()):
+            row = json.loads(line)
+            key = row.pop("key")
+            if key != _digest(row) or any(row[k] != v for k, v in self._source.items()):
                 return False
-            seen, subject, labels = found["seen"], found["subject"], tuple(found["labels"])
-            if found["verdicts"] is not None:
-                self._known[seen, subject, labels] = tuple(found["verdicts"])
+            seen, subject, labels = row["seen"], row["subject"], tuple(row["labels"])
+            if row["verdicts"] is not None:
+                self._known[seen, subject, labels] = tuple(row["verdicts"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
         return True

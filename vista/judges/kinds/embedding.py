@@ -115,9 +115,9 @@ class EmbeddingJudge:
         spoken_c = np.array([bool(name.strip()) for name in columns], dtype=bool)
         cosine = np.full((len(rows), len(columns)), -np.inf, dtype=np.float32)
         if spoken_r.any() and spoken_c.any():
-            said = self._embed([text for text in rows if text and text.strip()])
+            vectors = self._embed([text for text in rows if text and text.strip()])
             names = self._embed([name for name in columns if name.strip()])
-            cosine[np.ix_(spoken_r, spoken_c)] = said @ names.T
+            cosine[np.ix_(spoken_r, spoken_c)] = vectors @ names.T
         row = {text: i for i, text in enumerate(rows)}
         column = {name: j for j, name in enumerate(columns)}
         chosen = np.ix_([row[text] for text in texts], [column[name] for name in objects])
@@ -137,8 +137,8 @@ class EmbeddingJudge:
         Raises:
             UserError: All pairs are of one kind, so that there is nothing to part.
         """
-        found = fit_threshold(self.similarity(texts, objects), truth)
-        return type(self)(self._embed, found.value, self.name), found
+        threshold = fit_threshold(self.similarity(texts, objects), truth)
+        return type(self)(self._embed, threshold.value, self.name), threshold
 
 
 def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) -> Threshold:

@@ -98,18 +98,18 @@ def create(settings: Settings, resources: Resources) -> LexicalJudge:
 def _longest_matches(
     text_words: list[str], phrases: Mapping[Phrase, set[str]], longest: int
 ) -> set[str]:
-    found: set[str] = set()
+    matches: set[str] = set()
     start = 0
     while start < len(text_words):
         for size in range(min(longest, len(text_words) - start), 0, -1):
             names = phrases.get(tuple(text_words[start : start + size]))
             if names:
-                found |= names
+                matches |= names
                 start += size
                 break
         else:
             start += 1
-    return found
+    return matches
 
 
 def _key(name: str) -> str:

@@ -96,12 +96,12 @@ class VlmAsker:
         """Yield the number of a question and its answer, in their order."""
         for number, question in enumerate(questions):
             image = None if question.image is None else question.image()
-            asked = [(self._text(question, label), image) for label in question.labels]
-            said: list[bool | None] = []
-            for start in range(0, len(asked), self._batch_size):
-                said += self._model.yes(asked[start : start + self._batch_size])
-            known = tuple(each for each in said if each is not None)
-            if len(known) < len(said):
+            prompts = [(self._text(question, label), image) for label in question.labels]
+            verdicts: list[bool | None] = []
+            for start in range(0, len(prompts), self._batch_size):
+                verdicts += self._model.yes(prompts[start : start + self._batch_size])
+            known = tuple(verdict for verdict in verdicts if verdict is not None)
+            if len(known) < len(verdicts):
                 yield number, Answer(None, "the model gives no number")
             else:
                 yield number, Answer(known)
