@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from vista.config.data import SPLITS, Split
 from vista.config.diffusion import CAPTION, DRAWN_ATTRIBUTES
 from vista.data.scenes import COLOURS, GROUNDS
-
-# Values of each attribute, by name.
-Attributes = Mapping[str, Sequence[str]]
 
 
 def drawn_attributes(nouns: Iterable[str]) -> dict[str, tuple[str, ...]]:

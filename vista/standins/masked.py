@@ -78,8 +78,8 @@ class VisualWords:
         around_nw = around_bwp.mT[shown_bp]
         spoken_nk = functional.log_softmax(self._bag(tokens_bpd[shown_bp]), -1)
         present_nw = around_nw > 0
-        each_nw = spoken_nk.gather(1, (around_nw - 1).clamp(min=0)) * present_nw
-        bag = -(each_nw.sum(1) / present_nw.sum(1).clamp(min=1)).mean()
+        log_p_nw = spoken_nk.gather(1, (around_nw - 1).clamp(min=0)) * present_nw
+        bag = -(log_p_nw.sum(1) / present_nw.sum(1).clamp(min=1)).mean()
         colour = (self._colour(tokens_bpd) - self._colour_np3[rows]).square().mean()
         total: Tensor = _OWN_WEIGHT * word + bag + _COLOUR_WEIGHT * colour
         return total

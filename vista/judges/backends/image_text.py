@@ -28,6 +28,7 @@ _WORDS = {
     True: ("yes", "Yes", "YES", " yes", " Yes"),
     False: ("no", "No", "NO", " no", " No"),
 }
+_MOST_TOKENS = 12  # of an answer that is written
 _EXPECTED = "a save_pretrained folder with a processor, a chat template and safetensors weights"
 
 
@@ -97,8 +98,8 @@ class ImageTextModel:
             for yes, known in zip((yes_b > no_b).tolist(), finite.tolist(), strict=True)
         ]
 
-    def say(self, text: str, image: bytes | None, most: int = 12) -> str:
-        """Return the likeliest answer, token by token, of at most `most` tokens; its first line.
+    def say(self, text: str, image: bytes | None) -> str:
+        """Return the first line of the likeliest answer, token by token, of few tokens.
 
         Raises:
             UserError: The file is no image.
@@ -109,7 +110,10 @@ class ImageTextModel:
         inputs = self._inputs([(text, image)])
         with torch.inference_mode():
             said_bt = self._model.generate(
-                **inputs, max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                **inputs,
+                max_new_tokens=_MOST_TOKENS,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
             )
         new_t = said_bt[0, inputs["input_ids"].shape[1] :]
         answer: str = tokenizer.decode(new_t, skip_special_tokens=True)
