@@ -1,6 +1,6 @@
 """JSON files of annotations: streamed, since they can be larger than memory; errors name the file.
 
-Equal values are written alike.
+Equal values are written as equal bytes.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def _first_byte(file: BinaryIO, path: Path) -> bytes:
 
 
 class _Shallow:
-    """A JSON file whose values lie in one another no deeper than any annotation does.
+    """A JSON file that is refused where values are nested deeper than in any annotation file.
 
-    Parsers pay for each level with the levels above it: a few hundred kilobytes of brackets would
-    fill the memory.
+    A parser's memory for a value grows with its depth: a few hundred kilobytes of brackets would
+    fill it.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:

@@ -1,6 +1,6 @@
-"""What a drawn scene holds and how it is told: objects, places, captions, questions, documents.
+"""Drawn scenes and their texts: objects, places, captions, questions, documents.
 
-Nothing here touches pixels but stamps' sizes, so a language corpus of any size is cheap.
+No pixels are drawn here, and only the stamps' sizes are read, so a language corpus is cheap.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Scene:
     ground: str
     objects: tuple[SceneObject, ...]
     target: int  # index of the object that the second turn asks about
-    ask_colour: bool  # its colour, or else what stands at its place
+    ask_colour: bool  # it asks for the object's colour, else for what is at the object's place
 
     @property
     def caption(self) -> str:
@@ -102,7 +102,7 @@ def sample_scene(
     ground = grounds[rng.integers(len(grounds))]
     sizes = settings.object_sizes
     for attempt in range(_TRIES):
-        # Three large objects do not always fit: the largest sizes go while the tries go on.
+        # Three large objects do not always fit: the largest sizes are dropped after many tries.
         allowed = sizes[: max(1, len(sizes) - attempt // 50)]
         objects = _place(rng, settings, allowed, nouns, colours, variants, library)
         if objects is not None:

@@ -1,4 +1,4 @@
-"""From settings to records: one door for every kind of data."""
+"""The records of any kind of data, by its settings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def iterate_records(
 
 
 def _records(settings: AnyFiles, skipped: Skipped) -> Iterator[Record]:
-    # The node of the records names its reader's module, so that another's is no code of it.
+    # The node of the records names its reader's module, so the other readers are no code of it.
     module = importlib.import_module(reader_module(settings.kind))
     reader: _Reader = getattr(module, f"{settings.kind}_records")
     return reader(settings, skipped)
@@ -142,7 +142,7 @@ def line_texts(settings: LinesText) -> dict[str, list[str]]:
 def caption_texts(records: RecordTable, limit: int | None = None) -> dict[str, list[str]]:
     """Documents per split: the captions of each image, or its first answer if it has none.
 
-    A split may have none: who reads it will say so. Raises UserError if no split has any.
+    A split may be empty: its reader raises an error then. Raises UserError if all splits are.
     """
     sources = {"train": ("train",), "heldout": ("validation", "test")}
     texts: dict[str, list[str]] = {}
