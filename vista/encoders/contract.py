@@ -52,7 +52,7 @@ class VisionEncoder:
         tokens: Literal["patches", "class"] = "patches",
     ) -> None:
         parts = load_family(family)
-        # CLIP and SigLIP checkpoints hold a text tower too; it is let go.
+        # CLIP and SigLIP checkpoints hold a text tower too; it is dropped.
         self.model = parts.tower(model).eval().requires_grad_(False)
         config = self.model.config
         self.family = family
@@ -136,7 +136,7 @@ class VisionEncoder:
             self.model(**self._inputs(pixels, self.patch), **self._extra)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a model of a config that cannot be meant raises anything
+        except Exception as error:  # with a nonsensical config a model may raise anything
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model refuses images "
                 f"of {self.size} px ({reason_of(error)})"
@@ -182,12 +182,12 @@ def load_encoder(
         final_norm: apply the norm that the family's `last_hidden_state` has.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto".
         dtype: "float32", "bfloat16" or "float16".
-        prefix_tokens: tokens before the patches; None: what the family knows.
+        prefix_tokens: tokens before the patches; None: as the family counts them.
         tokens: what `encode` returns: the patches, or the class token.
 
     Raises:
-        UserError: nothing there, another family, weights missing or none, no settings of an image
-            processor or nonsense in them, no such device, or no class token.
+        UserError: the folder is missing, is of another family, or lacks weights or valid settings
+            of an image processor; the device is not there; or the model has no class token.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.utils.logging import disable_progress_bar
@@ -200,7 +200,7 @@ def load_encoder(
         f"vision encoder {folder}: could not be loaded",
         "a save_pretrained folder with safetensors weights",
     ):
-        # The config first: a wrong family is told before gigabytes are read.
+        # The config first: a wrong family is refused before gigabytes are read.
         config = load_part(AutoConfig, folder)
         model_type = str(config.model_type)
         other = parts.model_types and model_type not in parts.model_types

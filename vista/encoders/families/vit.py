@@ -1,7 +1,7 @@
-"""Any other vision transformer that AutoModel loads and whose config tells the patch size.
+"""Any other vision transformer that AutoModel loads and whose config has the patch size.
 
-What the other families know, this one finds: prefix tokens from the config, else as the learnt
-tokens that stand beside the patch embeddings; the final norm by a probe of the model itself.
+What the other families declare is derived from the model: prefix tokens from its config, else from
+the learnt tokens beside the patch embeddings; the final norm from a probe.
 """
 
 from __future__ import annotations
