@@ -203,7 +203,7 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def _segments(
     tokenizer: Any, turns: Sequence[QuestionAnswer], opening: str
 ) -> list[tuple[str, bool]]:
-    """Pieces of the formatted conversation: (what is asked, False), (what is answered, True), ...
+    """Pieces of the formatted conversation: (question, False), (answer, True), ...
 
     `opening` is the text that already stands before the image. Each piece is tokenized on its own,
     so a label never covers half a token, and the question of a training sample has the very ids
