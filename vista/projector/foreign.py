@@ -1,10 +1,10 @@
-"""A projector that another program trained, as one of ours.
+"""Import of a projector that another program trained.
 
 Names differ from program to program (`linear.weight`, `module.linear.weight`,
 `model.mm_projector.0.weight`, `linear_1.weight`), shapes do not: one or two weights
-[out, in] with biases [out]. So layers are told by what stands before `.weight` and `.bias`, checked
-by their shapes, and ordered by the number in their names; where names differ in more than a number,
-by the shapes, if those leave no doubt.
+[out, in] with biases [out]. So a layer's name is what stands before `.weight` and `.bias`. Layers
+are checked by their shapes and ordered by the number in their names; where names differ in more
+than a number, by the shapes, if those leave no doubt.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def read_foreign(
 
     Raises:
         UserError: the file is not there, is damaged or holds more than tensors, its tensors are not
-            one or two linear layers of floats, which of two comes first is not told, or their
-            widths are not those of the models.
+            one or two linear layers of floats, the order of two is ambiguous, or their widths are
+            not those of the models.
     """
     layers = _layers(_tensors(path), path)
     kind = next((name for name, n in KINDS.items() if n == len(layers)), None)

@@ -1,4 +1,4 @@
-"""Training a projector from cached features, with checkpoints that lose nothing.
+"""Training a projector from cached features, exactly resumable from checkpoints.
 
 Everything random is a function of the seed and the step: the first weights and the order of the
 images. So a checkpoint is the weights, the optimizer's moments and the curve so far, and a killed
@@ -200,8 +200,8 @@ def _losses(
     if not saes:
         return entropy, torch.tensor(float("nan"))
     visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
-    # By its name: a projector without the term does not depend on this code. The node of one with
-    # it names the module.
+    # Imported by name, so that a projector without the term does not depend on its code. The node
+    # of a projector with the term names the module.
     sae_term = importlib.import_module(SAE_TERM).sae_term
     return entropy, sae_term(out.taps, saes, visual).to(entropy.device)
 
