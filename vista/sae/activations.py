@@ -1,7 +1,7 @@
 """One streaming pass of text documents through a language model, read after one block.
 
 Padding never counts; BOS counts only where a setting asks for it (its stream is an outlier that
-would rule every mean and every SAE). Memory is that of one batch of documents.
+would dominate every mean and every SAE). Memory is that of one batch of documents.
 
 Shape legend: b document of the batch, t token of a document, n token of the batch (documents one
 after another), d width of the residual stream.

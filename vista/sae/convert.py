@@ -268,7 +268,7 @@ def _weights(sae: Any, config: SaeConfig) -> dict[str, torch.Tensor]:
 
 
 def _layer(metadata: Any, name: str, layer: int | None) -> int:
-    """Block after which the SAE reads, from its hook name and the user's word; they must agree."""
+    """Block after which the SAE reads, by its hook name and the user's `layer`; they must agree."""
     hook = None if metadata.hook_name is None else str(metadata.hook_name)
     hook_layer: int | None = None
     if hook:

@@ -4,10 +4,10 @@ The export is two folders of gzipped JSON lines: `explanations/batch-N.jsonl.gz`
 explanation (modelId, layer = the source's id, index, description, typeName, explanationModelName),
 and `features/batch-N.jsonl.gz`, a line for each latent (modelId, layer, index, frac_nonzero =
 share of text tokens that it fires on, and kilobytes of dashboard that are not kept). Files are read
-line by line, whatever their size. Rows that say nothing or say it again are counted and printed.
+line by line, whatever their size. Empty and repeated rows are left out, counted and printed.
 
-Explanations are text that strangers and language models wrote: it is stripped of signs that act on
-a screen, cut to a length, and otherwise left as it is; whoever shows it escapes it.
+Explanations are untrusted text of people and language models: control characters are removed and
+the length is limited, nothing else; escape it before showing it.
 
 Shape legend: s dictionary latent.
 """
@@ -166,8 +166,8 @@ class _Source:
     def _check_layer(self, source: str, place: str) -> None:
         """Raise UserError where an SAE's id begins with the number of another layer.
 
-        Ids of SAEs on a block's input count otherwise; those are in sae_lens' directory, whose word
-        is taken.
+        SAEs on a block's input are numbered by the block after; sae_lens' directory lists those,
+        and its id is compared instead.
         """
         number = source.partition("-")[0]
         if number.isascii() and number.isdigit() and number != str(self._layer):

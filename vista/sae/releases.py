@@ -1,4 +1,4 @@
-"""What a release of pretrained SAEs consists of, out of the directory that sae_lens ships.
+"""The SAEs and files of a published release, from the directory that sae_lens ships.
 
 The directory (`pretrained_saes.yaml`) is read as text, without importing sae_lens, and only the
 block of the release that is asked for is parsed: the whole file takes half a second, a block a few

@@ -1,8 +1,7 @@
 """Name a vision SAE's latents by the classes of the images that they fire on.
 
 One streaming pass gathers, for each latent, on what share of patches it fires and its top images,
-each by the patch where it fires most. The label is the class that holds most of these patches: a
-latent says what its strongest places show.
+each by the patch where it fires most. The label is the class that most of these patches lie in.
 
 Shape legend: b image, p patch, d channel, s dictionary latent, k top image.
 """
@@ -88,7 +87,7 @@ def label_places(
     """The classes, sorted, that each latent's top places lie in: by latent, strongest first.
 
     `classes_at(image)` gives, for a row of the feature store, the classes of each patch; it is
-    asked once an image.
+    called once an image.
     """
     classes: list[list[tuple[str, ...]]] = [[()] * int((row >= 0).sum()) for row in top.image_sk]
     latents, ranks = np.nonzero(top.image_sk >= 0)
