@@ -3,8 +3,8 @@
 Plain classes of diffusers and transformers, saved with `save_pretrained`, as in Stable Diffusion
 (Rombach et al., 2022, arXiv 2112.10752): AutoencoderTiny, CLIPTextModel, UNet2DConditionModel and
 DDIMScheduler. The autoencoder is trained first; text encoder and denoiser then learn together to
-tell the velocity (Salimans and Ho, 2022, arXiv 2202.00512) of its latents, with captions left out
-now and then (Ho and Salimans, 2022, arXiv 2207.12598). A noise schedule that ends without any
+predict the velocity (Salimans and Ho, 2022, arXiv 2202.00512) of its latents, with some captions
+left out at random (Ho and Salimans, 2022, arXiv 2207.12598). A noise schedule that ends without any
 signal (Lin et al., 2023, arXiv 2305.08891) lets images be as dark or bright as real ones.
 
 Legend: n image, b image of the batch, c channel, h and w rows and columns, t token.

@@ -27,7 +27,7 @@ FILL = (round(255 * MEAN),) * 3
 
 
 class Objective(Protocol):
-    """What a family learns by: a model to save, all parameters to train, and a loss."""
+    """A family's training objective: a model to save, all parameters to train, and a loss."""
 
     model: Any
     parameters: list[tuple[str, torch.nn.Parameter]]

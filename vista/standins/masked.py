@@ -65,7 +65,7 @@ class VisualWords:
         ]
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return own word + bag of words + mean colour, on the images `rows`."""
+        """Return the loss on the images `rows`: each patch's word + bag of words + mean colour."""
         words_bp = self._words_np[rows]
         b, p = words_bp.shape
         masked_bp = torch.rand(b, p, generator=generator) < self._settings.mask_share
