@@ -1,5 +1,4 @@
-"""Attributes of a scene as its text tells them: which value of each, by the words alone; and the
-templates around a text."""
+"""Attribute values that a text names, by its words alone, and templates around a text."""
 
 from __future__ import annotations
 

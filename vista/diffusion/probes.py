@@ -1,4 +1,4 @@
-"""Attribute probes: which value of an attribute an image shows, by an encoder of its own.
+"""Attribute probes: which value of an attribute an image shows, by the features of an encoder.
 
 An image's vector holds the means of its patch features over the quarters, which tell places, and
 their maximum. Legend: n image, p patch, r and c rows and columns of patches, d channel.
