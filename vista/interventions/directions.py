@@ -24,7 +24,7 @@ Space = Literal["stream", "features"]
 
 @dataclass(frozen=True)
 class ConceptDirection:
-    """What is known of one concept's direction.
+    """Properties of one concept's direction.
 
     A concept without one stays in the list with `found` False. `latents` are (layer, latent)
     behind it, the first of them also in `layer`, `latent` and `label` (`layer` alone where a

@@ -46,7 +46,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Concept:
-    """Where a concept lies: a unit direction [d], and the latents behind it, if it has any."""
+    """A concept's unit direction [d], and the latents behind it, if any."""
 
     direction_d: Tensor
     latents: tuple[Latent, ...] = ()

@@ -107,7 +107,7 @@ def derangement(n: int, seed: int) -> list[int]:
     """Return a partner for each of `n` things, each thing once and none its own; [0] for one."""
     order = np.random.default_rng(seed).permutation(n).tolist()
     partner = list(range(n))
-    # One cycle through all things: nobody is his own partner as soon as there are two.
+    # One cycle through all things: with two or more none is its own partner.
     for here, after in zip(order, order[1:] + order[:1], strict=True):
         partner[here] = after
     return partner
