@@ -1,7 +1,7 @@
-"""Judges that ask a model: which questions there are, and what became of each.
+"""Judges that ask a model: their questions, answers and counts.
 
-A question is asked once in a call and once in a cache; what a model failed to answer is counted
-and stays unanswered, never a no.
+A question is asked once in a call and once in a cache. A question that the model failed to answer
+is counted and stays unanswered; it is never a no.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: a verdict a label, or None and why there are none."""
+    """A model's answer: a verdict for each label, or None and the reason."""
 
     verdicts: Verdicts | None
     reason: str | None = None
@@ -58,10 +58,10 @@ class Asker(Protocol):
 
 @dataclass
 class Tally:
-    """What a judge did so far, in numbers.
+    """Counts of a judge's questions and verdicts so far.
 
     Attributes:
-        verdicts: Verdicts that were wanted; a repeated question counts once a call.
+        verdicts: Requested verdicts; a repeated question counts once a call.
         unanswered: How many of these the model failed to give.
         sent: Questions put to the model by this run.
         kept: Questions that were answered before, by this run or an earlier one.
@@ -83,10 +83,10 @@ class AskingJudge:
         model: Name of the model that it asks.
         prompt: Identity of the prompt.
         asker: The model.
-        resources: Where judgements are kept, and who watches.
+        resources: Folder of the kept judgements, and progress.
         max_labels: Most labels in one question.
         max_unanswered: Largest share of verdicts on texts that may stay unanswered.
-        served: What else an answer depends on: judgements are kept apart by it.
+        served: Further values that an answer depends on; judgements are kept apart by them.
     """
 
     looks = True
@@ -116,8 +116,8 @@ class AskingJudge:
     def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
         """Return [texts, objects]: True where the model says that the text names the object.
 
-        What the model left unanswered counts as not named; it stands in `tally`. Raises UserError
-        as `verdicts`.
+        Unanswered verdicts count as not named; `tally` has their number. Raises UserError as
+        `verdicts`.
         """
         named: NDArray[np.bool_] = self.verdicts(texts, objects) == YES
         return named
@@ -126,8 +126,8 @@ class AskingJudge:
         """Return [texts, objects]: YES, NO or UNANSWERED on whether the text names the object.
 
         Raises:
-            UserError: More was left unanswered than the settings allow, or the model cannot be
-                asked. What was judged before is kept.
+            UserError: More verdicts are unanswered than the settings allow, or the model cannot be
+                asked. Earlier judgements are kept.
         """
         import numpy as np
 
@@ -152,12 +152,12 @@ class AskingJudge:
     def judge_images(self, items: Sequence[Shown]) -> NDArray[np.int8]:
         """Return [items, labels]: YES, NO or UNANSWERED for each label of each image.
 
-        An image that comes with other labels too is asked about anew: no item's verdicts are taken
-        from a question that others caused.
+        A question holds the labels of one item only: an item's verdicts do not depend on other
+        items with the same image.
 
         Raises:
             ValueError: The items differ in their number of labels.
-            UserError: The model cannot be asked. What was judged before is kept.
+            UserError: The model cannot be asked. Earlier judgements are kept.
         """
         import numpy as np
 
@@ -218,5 +218,5 @@ class AskingJudge:
 
 
 def _spoken(texts: Sequence[str | None]) -> list[str]:
-    """The texts that say something, each once, in their order."""
+    """The texts that are not blank, each once, in their order."""
     return list(dict.fromkeys(text for text in texts if text and text.strip()))

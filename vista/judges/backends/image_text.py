@@ -41,8 +41,8 @@ class ImageTextModel:
         dtype: Number format of its weights.
 
     Raises:
-        UserError: nothing there, no safetensors weights, weights missing, no chat template, or a
-            tokenizer that has no single token for yes and no.
+        UserError: the folder is missing or lacks safetensors weights, weights of the model or a
+            chat template, or its tokenizer has no single token for yes or no.
     """
 
     def __init__(self, location: str, *, device: str, dtype: str) -> None:
@@ -176,7 +176,7 @@ class ImageTextModel:
 
 
 def model_digest(location: str) -> str:
-    """Return what tells a model from others of its name: a digest of its files."""
+    """Return a digest of a model's files, which distinguishes it from others of its name."""
     folder = Path(location)
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
@@ -191,7 +191,7 @@ def _picture(image: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(image)) as picture:
             return to_rgb(picture)
-    except Exception as error:  # a decoder that met a damaged file raises anything
+    except Exception as error:  # decoders may raise anything on a damaged file
         raise UserError(
             "judge: an image cannot be read; check the images of the records"
         ) from error

@@ -45,7 +45,7 @@ def create(settings: Settings, resources: Resources) -> AskingJudge:
 
 
 def create_namer(settings: Settings, resources: Resources) -> Namer:
-    """Return who names. Raises UserError as `create`."""
+    """Return the judge that names. Raises UserError as `create`."""
     prompt = NAMING[settings.prompt]
     asker = ApiNameAsker(settings, prompt)
     return Namer("api", settings.model, prompt.identity, asker, resources, _served(settings))
@@ -63,7 +63,7 @@ class ApiAsker:
         from vista.judges.backends.chat import ChatEndpoint
 
         self._prompt = prompt
-        # Made anew for each call would mean a budget for each call.
+        # One endpoint for all calls: its budget is that of the stage.
         self._questions: Sequence[Question] = ()
         self._endpoint = ChatEndpoint(settings, self._parse)
 

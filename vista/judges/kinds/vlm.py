@@ -51,7 +51,7 @@ def create(settings: Settings, resources: Resources) -> AskingJudge:
 
 
 def create_namer(settings: Settings, resources: Resources) -> Namer:
-    """Return who names. Raises UserError as `create`."""
+    """Return the judge that names. Raises UserError as `create`."""
     prompt = NAMING[settings.prompt]
     name, model = _load(settings, resources)
     return Namer("vlm", name, prompt.identity, VlmNameAsker(model, prompt), resources)
@@ -75,7 +75,7 @@ class VlmNameAsker:
         self._prompt = prompt
 
     def __call__(self, items: Sequence[Evidence]) -> Iterator[tuple[int, str | None, str | None]]:
-        """Yield the number of an item and what was said, in their order."""
+        """Yield the number of an item, the model's answer and None, in their order."""
         for number, item in enumerate(items):
             if item.image is None:
                 text, image = f"{self._prompt.texts} {item.subject}", None
