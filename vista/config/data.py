@@ -73,7 +73,7 @@ class FetchFile(Settings):
 
 
 class FileData(Settings):
-    """What all data that lie in files have in common."""
+    """Settings that all data in files share."""
 
     kind: str
     images: str = Field(description="Root folder of the images.")

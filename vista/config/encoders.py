@@ -15,7 +15,7 @@ from vista.config.registry import PACKAGE, known_name, names_in
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
 _FAMILIES = PACKAGE / "encoders" / "families"
-# Families whose models have patch tokens alone, told before anything runs.
+# Families without a class token; settings that ask for one are refused when they are read.
 _CLASSLESS = ("siglip", "siglip2", "ijepa")
 
 

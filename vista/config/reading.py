@@ -1,4 +1,4 @@
-"""A config file, or what another program read of one, checked: a mistake is one sentence."""
+"""Reading and checking a config; each mistake becomes one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_config(content: Mapping[str, Any], place: str = "config") -> RunConfig
 
 
 def _plain(value: Any) -> Any:
-    """Turn the mappings of whoever read the file (Snakemake has its own) into dicts."""
+    """Turn mappings of any type (Snakemake has its own) into dicts."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

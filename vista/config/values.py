@@ -1,4 +1,4 @@
-"""What no setting can hold, whatever its key."""
+"""Values that no setting may have, whatever its key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEEPEST, _MOST_VALUES = 50, 100_000
 
 
 def refuse_odd(content: Mapping[str, Any], place: str) -> None:
-    """Raise UserError for what YAML can hold and no config does.
+    """Raise UserError for values that YAML can hold and no config may.
 
     Infinity and NaN have no JSON, a NUL or half a surrogate pair is in no file's name; aliases can
     make a small file endless.
