@@ -73,7 +73,7 @@ class FetchFile(Settings):
 
 
 class FileData(Settings):
-    """What all data that lie in files have in common."""
+    """Settings that all data in files share."""
 
     kind: str
     images: str = Field(description="Root folder of the images.")
@@ -179,7 +179,9 @@ class CocoData(FileData):
         """The annotation files that the settings name, sorted."""
         sets = [*(self.splits or {}).values(), *([self.files] if self.files else [])]
         return _sorted(
-            name for each in sets for name in (each.instances, each.captions, each.conversations)
+            name
+            for files in sets
+            for name in (files.instances, files.captions, files.conversations)
         )
 
 
@@ -286,7 +288,7 @@ class WebDatasetData(FileData):
     def annotation_files(self) -> list[str]:
         """The shards that are named one by one, sorted; those of a pattern are not looked up."""
         chosen = self.splits.values() if self.splits is not None else [self.shards]
-        names = [name for each in chosen if not isinstance(each, str) for name in each]
+        names = [name for shards in chosen if not isinstance(shards, str) for name in shards]
         return _sorted(f"{self.images}/{name}" for name in names)
 
 

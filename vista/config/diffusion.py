@@ -21,11 +21,11 @@ from vista.config.vision_sae import (
     TrainVisionSaeSettings,
 )
 
-# What scenes of one object in the drawn world tell.
+# Attributes of the drawn world's scenes of one object.
 DRAWN_ATTRIBUTES = ("colour", "ground", "row", "column", "noun")
 # Where a template takes the caption.
 CAPTION = "{}"
-# Of each the words are its own, so that a latent can be named by them.
+# No word is in two templates, so that a latent can be named by it.
 TEMPLATES = (
     "{}",
     "a photo of {}",
@@ -57,8 +57,8 @@ class PromptSettings(Settings):
         TEMPLATES,
         min_length=1,
         description="prompt templates, as CLIP has them, one drawn for each caption, for a "
-        "stand-in to learn from too: words that tell nothing of the image, which discovery has to "
-        "turn down; no part of `file`",
+        "stand-in to learn from too: words that say nothing about the image, which discovery has "
+        "to reject; not used with `file`",
     )
     max_word_share: float = Field(
         0.5,
@@ -168,8 +168,8 @@ class AttributeSettings(Settings):
     )
     judge: NamingJudgeChoice | None = Field(
         None,
-        description="who names a latent by its top prompts (api or vlm); null: the labels of "
-        "`diffusion.sae`, their most frequent word",
+        description="judge that names a latent by its top prompts (api or vlm); null: the labels "
+        "of `diffusion.sae`, their most frequent word",
     )
     judged_latents: int = Field(
         200, ge=1, description="latents that `judge` names: those that vary most"
@@ -188,8 +188,8 @@ class AttributeSettings(Settings):
         0.05,
         gt=0,
         lt=1,
-        description="steering verifies a proposal that brings some value about, whichever, in "
-        "more images than all but this share of the random directions do",
+        description="steering verifies a proposal that brings about any one value in more images "
+        "than all but this share of the random directions do",
     )
     min_gain: float = Field(
         0.2, gt=0, le=1, description="gain of the named value from which it is brought about"

@@ -13,7 +13,7 @@ from vista.config.registry import PACKAGE, known_name, names_in
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
 _FAMILIES = PACKAGE / "encoders" / "families"
-# Families whose models have patch tokens alone, told before anything runs.
+# Families without a class token; settings that ask for one are refused when they are read.
 _CLASSLESS = ("siglip", "siglip2", "ijepa")
 
 
@@ -150,8 +150,8 @@ def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
         if not isinstance(source, CombinedEncoder):
             continue
         key, names = f"encoders.{name}.source.encoders", " and ".join(source.encoders)
-        if own := sorted(settings.model_fields_set - {"source"}):
-            raise ValueError(f"encoders.{name}.{own[0]} has no effect: set it for {names}")
+        if keys := sorted(settings.model_fields_set - {"source"}):
+            raise ValueError(f"encoders.{name}.{keys[0]} has no effect: set it for {names}")
         if len(set(source.encoders)) == 1:
             raise ValueError(f"{key} names {source.encoders[0]!r} twice: name two encoders")
         for part in source.encoders:

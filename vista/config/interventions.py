@@ -88,10 +88,10 @@ class ConceptSettings(Settings):
 
     @field_validator("words", mode="before")
     @classmethod
-    def _a_list(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            raise ValueError(f"give a list, e.g. [{given}]")
-        return given
+    def _a_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"give a list, e.g. [{value}]")
+        return value
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -147,11 +147,11 @@ class DirectionSettings(Settings):
 
     @model_validator(mode="after")
     def _given_latents(self) -> Self:
-        given = [name for name in ("preset", "path") if getattr(self, name) is not None]
-        if self.method == "latent_at" and len(given) != 1:
+        sources = [name for name in ("preset", "path") if getattr(self, name) is not None]
+        if self.method == "latent_at" and len(sources) != 1:
             raise ValueError("method latent_at needs either preset or path")
-        if self.method != "latent_at" and given:
-            raise ValueError(f"{given[0]} belongs to method latent_at; remove it")
+        if self.method != "latent_at" and sources:
+            raise ValueError(f"{sources[0]} belongs to method latent_at; remove it")
         return self
 
 
@@ -228,25 +228,25 @@ class EditSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("preset"), str):
-            return given
-        if given["preset"] not in PRESETS:
-            raise ValueError(f"preset {given['preset']!r} is none of {', '.join(PRESETS)}")
-        return {**PRESETS[given["preset"]], **given}
+    def _from_preset(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("preset"), str):
+            return value
+        if value["preset"] not in PRESETS:
+            raise ValueError(f"preset {value['preset']!r} is none of {', '.join(PRESETS)}")
+        return {**PRESETS[value["preset"]], **value}
 
     @field_validator(
         "blocks", mode="before", json_schema_input_type=Blocks | tuple[Blocks, ...] | None
     )
     @classmethod
-    def _one_choice_or_several(cls, given: Any) -> Any:
-        if given is None:
+    def _one_choice_or_several(cls, value: Any) -> Any:
+        if value is None:
             return None
-        choices = given if isinstance(given, list | tuple) else ()
-        if choices and not any(isinstance(each, list | tuple) for each in choices):
+        choices = value if isinstance(value, list | tuple) else ()
+        if choices and not any(isinstance(choice, list | tuple) for choice in choices):
             choices = (choices,)
-        if not all(isinstance(each, list | tuple) for each in choices) or not all(
-            type(block) is int for each in choices for block in each
+        if not all(isinstance(choice, list | tuple) for choice in choices) or not all(
+            type(block) is int for choice in choices for block in choice
         ):
             choices = ()
         if not choices:
@@ -258,11 +258,11 @@ class EditSettings(Settings):
     def _in_order(cls, choices: tuple[Blocks, ...] | None) -> tuple[Blocks, ...] | None:
         if choices is None:
             return None
-        if any(not each or min(each) < 0 for each in choices):
+        if any(not choice or min(choice) < 0 for choice in choices):
             raise ValueError(
                 "blocks must name blocks, 0 or more each; null edits at each latent's own block"
             )
-        ordered = tuple(tuple(sorted(set(each))) for each in choices)
+        ordered = tuple(tuple(sorted(set(choice))) for choice in choices)
         if len(set(ordered)) != len(ordered):
             raise ValueError("blocks names a choice twice")
         return ordered

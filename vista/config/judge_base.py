@@ -1,4 +1,4 @@
-"""What the settings of judges have in common; those of one kind stand in `vista.judges.kinds`."""
+"""Settings that judges share; those of one kind stand in `vista.judges.kinds`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Facts about published models and data, for forecasts: what can be known before a download.
 
 Shapes are those of the repositories' own config.json, sizes those of their files; both rounded
-where they only scale an estimate. A run never depends on them: it reads what it fetched.
+where they only scale an estimate. A run does not depend on them: it reads the fetched files.
 """
 
 from __future__ import annotations

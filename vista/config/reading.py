@@ -1,4 +1,4 @@
-"""A config file, or what another program read of one, checked: a mistake is one sentence."""
+"""Reading and checking a config; each mistake becomes one sentence."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def load_config(path: Path) -> RunConfig:
         raise UserError(f"config file {path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"config file {path} must hold keys and values, e.g. `name: my_run`.")
-    return parse_config(content, where=str(path))
+    return parse_config(content, str(path))
 
 
-def parse_config(content: Mapping[str, Any], where: str = "config") -> RunConfig:
+def parse_config(content: Mapping[str, Any], place: str = "config") -> RunConfig:
     """Check a config read elsewhere. Raises UserError that names each wrong key and its place."""
-    refuse_odd(content, where)
+    refuse_odd(content, place)
     try:
         return RunConfig.model_validate(_plain(content))
     except ValidationError as error:
-        lines = [_complaint(each, content) for each in error.errors()]
-        raise UserError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+        lines = [_complaint(fault, content) for fault in error.errors()]
+        raise UserError(f"{place}: " + "; ".join(dict.fromkeys(lines))) from None
 
 
 def _plain(value: Any) -> Any:
-    """Turn the mappings of whoever read the file (Snakemake has its own) into dicts."""
+    """Turn mappings of any type (Snakemake has its own) into dicts."""
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return value
 
 

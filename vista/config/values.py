@@ -1,4 +1,4 @@
-"""What no setting can hold, whatever its key."""
+"""Values that no setting may have, whatever its key."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _NO_NAME = re.compile("[\0\ud800-\udfff]")
 _DEEPEST, _MOST_VALUES = 50, 100_000
 
 
-def refuse_odd(content: Mapping[str, Any], where: str) -> None:
-    """Raise UserError for what YAML can hold and no config does.
+def refuse_odd(content: Mapping[str, Any], place: str) -> None:
+    """Raise UserError for values that YAML can hold and no config may.
 
     Infinity and NaN have no JSON, a NUL or half a surrogate pair is in no file's name; aliases can
     make a small file endless.
@@ -25,12 +25,12 @@ def refuse_odd(content: Mapping[str, Any], where: str) -> None:
         key, value = waiting.pop()
         name, seen = ".".join(map(str, key)), seen + 1
         if len(key) > _DEEPEST or seen > _MOST_VALUES:
-            raise UserError(f"{where}: {name[:60]} holds too much; see `vista schema`")
+            raise UserError(f"{place}: {name[:60]} holds too much; see `vista schema`")
         if isinstance(value, Mapping):
-            waiting += [((*key, each), value[each]) for each in value]
+            waiting += [((*key, name), item) for name, item in value.items()]
         elif isinstance(value, list | tuple):
-            waiting += [((*key, i), each) for i, each in enumerate(value)]
+            waiting += [((*key, i), item) for i, item in enumerate(value)]
         elif isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{where}: {name} is {value}; give a finite number, or leave it out")
+            raise UserError(f"{place}: {name} is {value}; give a finite number, or leave it out")
         elif isinstance(value, str) and _NO_NAME.search(value):
-            raise UserError(f"{where}: {name} holds a character that no name has; retype it")
+            raise UserError(f"{place}: {name} holds a character that no name has; retype it")

@@ -1,1 +1,1 @@
-"""Images and texts in one form, whatever they came in, and the geometry between pixel and patch."""
+"""Readers that bring images and texts of any format into one table; pixel-to-patch geometry."""

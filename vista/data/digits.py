@@ -1,4 +1,4 @@
-"""Objects that nobody drew: scikit-learn's 1,797 scans of handwritten digits.
+"""Stamps out of scikit-learn's 1,797 scans of handwritten digits.
 
 The scans (8x8 px, 16 grey levels, from the UCI "Optical Recognition of Handwritten Digits" set)
 ship inside scikit-learn. The last quarter of each class is kept for the test split.

@@ -46,9 +46,8 @@ class ImageGeometry:
     side to the square and cuts the middle out. If `patch` does not divide `size`, the remainder at
     the right and the bottom has no patch, as in a convolution with that stride.
 
-    Each patch has `per_patch` tokens, one after another (those of several encoders). What is said
-    of patches then holds for each of a patch's tokens: p counts tokens, and the grid is as many
-    times wider.
+    Each patch has `per_patch` tokens, one after another (those of several encoders). Results per
+    patch are then results per token: p counts tokens, and the grid is `per_patch` times wider.
     """
 
     width: int
@@ -99,7 +98,7 @@ class ImageGeometry:
     ) -> NDArray[np.bool_]:
         """Which patches [p] a box (x, y, width, height in image px) touches.
 
-        What of the box lies beyond the image touches none: that is padding. With `min_overlap` > 0
+        The part of a box outside the image (the padding) touches no patch. With `min_overlap` > 0
         the box must cover at least that share of the patch's area.
         """
         x, y, width, height = clip_box(box_xywh, self.width, self.height)

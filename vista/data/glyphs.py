@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vista.errors import UserError
 
-# Code points chosen by eye for being told apart at 16 px.
+# Code points chosen by eye: these glyphs can be distinguished at 16 px.
 NOUNS: dict[str, int] = {
     "airplane": 0x2708,
     "anchor": 0x2693,

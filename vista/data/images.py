@@ -37,14 +37,15 @@ class UnusableImage(UserError):
 
 
 class ImageHeader(NamedTuple):
-    """Width and height in px; whether EXIF turns the image and nothing says if that is meant."""
+    """Width and height in px; `ambiguous`: EXIF turns the image, and its annotations do not say
+    which orientation they are for."""
 
     size: tuple[int, int]
     ambiguous: bool
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file or folder of a relative path is no data: hidden, or put there by a system."""
+    """Whether a relative path is that of a hidden file or a system's own, which are no data."""
     return any(
         part in _SYSTEM_FOLDERS or (part.startswith(".") and part not in (".", ".."))
         for part in path.split("/")
@@ -93,8 +94,8 @@ class ImageSource:
         return path
 
     def header(self, relative: str, annotated: tuple[int, int] | None = None) -> ImageHeader:
-        """The size of an image in px, from its header: the stored size, or the one that EXIF turns
-        it to where it was `annotated` in that.
+        """The size of an image in px, from its header: as stored, or as EXIF turns it if that is
+        the `annotated` size.
 
         Raises UnusableImage if it has no header, or pixels without a stated range.
         """
@@ -106,7 +107,7 @@ class ImageSource:
     def open(self, record: Record) -> Image.Image:
         """The image of a record in RGB, its pixels as stored: boxes refer to those.
 
-        It is turned as its EXIF says only where the record has the width and height of that.
+        EXIF's orientation is applied only if the record has the turned image's width and height.
 
         Raises UnusableImage if the file is missing, is not an image or is cut off, and UserError
         if it is not of the size that the record says (its boxes would then lie elsewhere).
@@ -123,7 +124,7 @@ class ImageSource:
         return rgb
 
     def read(self, record: Record) -> bytes:
-        """The file of a record's image as it is stored, for who shows it whole and undecoded.
+        """The file of a record's image as it is stored, for callers that pass it on undecoded.
 
         Encoders see the image as a square of their own size (`vista.data.geometry`), padded or
         cropped; this is neither.
@@ -138,8 +139,8 @@ class ImageSource:
 
     @contextmanager
     def _decoding(self, relative: str) -> Iterator[Image.Image]:
-        """The opened image. What decoding it inside raises is told as UnusableImage: Pillow's
-        decoders raise all sorts of errors over damaged files."""
+        """Open an image; any error while it is decoded inside becomes UnusableImage, since Pillow's
+        decoders raise errors of many types on damaged files."""
         try:
             # Not by its path: Pillow maps the file then, and reads a turned TIFF as noise.
             with self._stream(relative) as file, Image.open(file) as image:

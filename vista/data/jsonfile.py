@@ -1,6 +1,6 @@
 """JSON files of annotations: streamed, since they can be larger than memory; errors name the file.
 
-Equal values are written alike.
+Equal values are written as equal bytes.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def _first_byte(file: BinaryIO, path: Path) -> bytes:
 
 
 class _Shallow:
-    """A JSON file whose values lie in one another no deeper than any annotation does.
+    """A JSON file that is refused where values are nested deeper than in any annotation file.
 
-    Parsers pay for each level with the levels above it: a few hundred kilobytes of brackets would
-    fill the memory.
+    A parser's memory for a value grows with its depth: a few hundred kilobytes of brackets would
+    fill it.
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
@@ -89,11 +89,11 @@ class _Shallow:
     def read(self, size: int = -1) -> bytes:
         """The next bytes. Raises UserError where they are nested too deeply."""
         data = self._file.read(size)
-        found = self._escaped + data
-        if b"\\" in found:
-            found = _ESCAPE.sub(b"", found)
-        self._escaped = found[-1:] if found.endswith(b"\\") else b""
-        parts = found.translate(None, _PLAIN).split(b'"')
+        text = self._escaped + data
+        if b"\\" in text:
+            text = _ESCAPE.sub(b"", text)
+        self._escaped = text[-1:] if text.endswith(b"\\") else b""
+        parts = text.translate(None, _PLAIN).split(b'"')
         # Of the four brackets those that open have this bit.
         steps = np.frombuffer(b"".join(parts[self._in_text :: 2]), np.uint8)
         self._in_text ^= len(parts) % 2 == 0

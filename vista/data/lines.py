@@ -1,4 +1,4 @@
-"""Text files that hold one thing a line."""
+"""Text files with one entry a line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_lines(path: Path, limit: int | None = None, what: str = "document") -> 
 
 
 def read_names(path: Path, what: str) -> list[str]:
-    """The lines of a text file whose positions count: line 1 is name 0.
+    """The lines of a text file as numbered names: line 1 is name 0.
 
     Raises UserError if it cannot be read, has none, or has a blank line between others: dropping
     it would give all names after it another number.

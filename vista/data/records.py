@@ -1,4 +1,4 @@
-"""The one form that all data takes: a table of images with their texts and objects.
+"""The table that every data set becomes: images with their texts and objects.
 
 `records.parquet` has one row an image; the order of its rows is the image index of every store
 that follows. `text.parquet` has one row a document.
@@ -51,7 +51,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Object:
-    """One annotated object. `crowd` marks a region of many objects that none is told apart in."""
+    """One annotated object. `crowd` marks a region of many objects that are not separated."""
 
     category: str
     box: Box
@@ -132,7 +132,7 @@ TEXT_SCHEMA = pa.schema(
     ]
 )
 _ROW_GROUP = 8192
-# Rows that are Python objects at a time: they take several times the room of Arrow's.
+# Rows held as Python objects at a time: they take several times the memory of Arrow's.
 _BATCH = 512
 
 
@@ -195,8 +195,8 @@ def read_records(path: Path) -> RecordTable:
 class RecordTable(Sequence[Record]):
     """The records of records.parquet in their order: a position is the index in the stores.
 
-    A column is read when something of it is first asked for, and kept as Arrow holds it: rows
-    become records one by one, or a few hundred at a time where all are walked through.
+    A column is read when it is first used, and kept in Arrow's form: rows become records one by
+    one, or a few hundred at a time in an iteration.
     """
 
     def __init__(self, path: Path) -> None:
@@ -251,16 +251,16 @@ class RecordTable(Sequence[Record]):
 
     def rows_by_id(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """The row of each image id; UserError naming the first that has none."""
-        found = pc.index_in(
+        rows = pc.index_in(
             pa.array(image_ids, pa.string()), value_set=self._column("image_id").combine_chunks()
         )
-        if found.null_count:
-            missing = image_ids[found.is_null().to_pylist().index(True)]
+        if rows.null_count:
+            missing = image_ids[rows.is_null().to_pylist().index(True)]
             raise UserError(
                 f"{self._path} has no image {missing!r}, which a store was made from; run the "
                 "workflow again so that both come from the same data"
             )
-        return np.asarray(found, dtype=np.int64)
+        return np.asarray(rows, dtype=np.int64)
 
     def turns(self, rows: Sequence[int] | NDArray[np.int64]) -> Sequence[tuple[Turn, ...]]:
         """The conversations of some rows, each decoded when it is asked for."""

@@ -1,6 +1,6 @@
-"""What a drawn scene holds and how it is told: objects, places, captions, questions, documents.
+"""Drawn scenes and their texts: objects, places, captions, questions, documents.
 
-Nothing here touches pixels but stamps' sizes, so a language corpus of any size is cheap.
+No pixels are drawn here, and only the stamps' sizes are read, so a language corpus is cheap.
 """
 
 from __future__ import annotations
@@ -62,28 +62,28 @@ class Scene:
 
     ground: str
     objects: tuple[SceneObject, ...]
-    asked: int  # index of the object that the second turn asks about
-    ask_colour: bool  # its colour, or else what stands at its place
+    target: int  # index of the object that the second turn asks about
+    ask_colour: bool  # it asks for the object's colour, else for what is at the object's place
 
     @property
     def caption(self) -> str:
         """E.g. "a red cat at top left and a blue anchor at bottom on grass ."."""
-        told = " and ".join(
+        phrases = " and ".join(
             f"{'an' if o.colour[0] in 'aeiou' else 'a'} {o.colour} {o.noun} at {o.place}"
             for o in self.objects
         )
-        return f"{told or 'nothing'} on {self.ground} ."
+        return f"{phrases or 'nothing'} on {self.ground} ."
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
         """(question, answer) pairs, the description first."""
         if not self.objects:
             return ((DESCRIBE, self.caption),)
-        asked = self.objects[self.asked]
+        target = self.objects[self.target]
         if self.ask_colour:
-            second = (f"what color is the {asked.noun} ?", asked.colour)
+            second = (f"what color is the {target.noun} ?", target.colour)
         else:
-            second = (f"what is at {asked.place} ?", asked.noun)
+            second = (f"what is at {target.place} ?", target.noun)
         return ((DESCRIBE, self.caption), second)
 
 
@@ -102,7 +102,7 @@ def sample_scene(
     ground = grounds[rng.integers(len(grounds))]
     sizes = settings.object_sizes
     for attempt in range(_TRIES):
-        # Three large objects do not always fit: the largest sizes go while the tries go on.
+        # Three large objects do not always fit: the largest sizes are dropped after many tries.
         allowed = sizes[: max(1, len(sizes) - attempt // 50)]
         objects = _place(rng, settings, allowed, nouns, colours, variants, library)
         if objects is not None:

@@ -1,4 +1,4 @@
-"""Rows of a data set that become no records, and why."""
+"""Rows of a data set that are left out of the records, and why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMED = 3
 class Skipped:
     """Collects id, path (None without an image) and reason of each row that is left out.
 
-    `unreadable` says by path, once even if several rows are about it, what is wrong with an image.
+    `unreadable` maps the path of an image to what is wrong with it, whatever number of rows it has.
     `notes` counts what was read in a way that a user may not expect.
     """
 
@@ -82,11 +82,11 @@ class Skipped:
         listed_in: str,
         annotated: tuple[int, int] | None = None,
     ) -> tuple[int, int] | None:
-        """Width and height of a row's image, px; None, and noted, if it is bad and may be.
+        """Width and height of a row's image, px; None for an unusable one that is left out.
 
-        It is turned by its EXIF where it was `annotated` in the size that this gives. Raises
-        UserError where the image is missing, or has no readable header, and the settings
-        allow none such, and always where the path leads out of the root.
+        EXIF's orientation is applied if it gives the `annotated` size. Raises UserError where the
+        image is missing or has no readable header and the settings do not let it be left out, and
+        always where the path leads out of the root.
         """
         try:
             header = source.header(path, annotated)
@@ -127,10 +127,10 @@ class Skipped:
         checked: set[str] = set()
         with ThreadPoolExecutor(threads) as pool:
             while batch := list(islice(records, _BATCH)):
-                new = {each.path: each for each in batch if each.path not in checked}
-                for path, found in zip(new, pool.map(fault, new.values()), strict=True):
-                    if found is not None:
-                        self.unreadable[path] = found
+                new = {record.path: record for record in batch if record.path not in checked}
+                for path, reason in zip(new, pool.map(fault, new.values()), strict=True):
+                    if reason is not None:
+                        self.unreadable[path] = reason
                 checked.update(new)
                 for record in batch:
                     if record.path in self.unreadable:

@@ -1,4 +1,4 @@
-"""From settings to records: one door for every kind of data."""
+"""The records of any kind of data, by its settings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def iterate_records(
 
 
 def _records(settings: AnyFiles, skipped: Skipped) -> Iterator[Record]:
-    # The node of the records names its reader's module, so that another's is no code of it.
+    # The node of the records names its reader's module, so the other readers are no code of it.
     module = importlib.import_module(reader_module(settings.kind))
     reader: _Reader = getattr(module, f"{settings.kind}_records")
     return reader(settings, skipped)
@@ -84,14 +84,14 @@ def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:
     update: dict[str, Any] = {"images": whole(settings.images)}
     if isinstance(settings, CocoData):
         splits = settings.splits
-        update["splits"] = splits and {key: whole_files(each) for key, each in splits.items()}
+        update["splits"] = splits and {key: whole_files(files) for key, files in splits.items()}
         update["files"] = settings.files and whole_files(settings.files)
     elif isinstance(settings, LlavaData):
         named = settings.splits
-        update["splits"] = named and {key: whole(each) for key, each in named.items()}
+        update["splits"] = named and {key: whole(name) for key, name in named.items()}
         update["file"] = whole(settings.file)
     elif isinstance(settings, ListData):
-        update["splits"] = {key: whole(each) for key, each in settings.splits.items()}
+        update["splits"] = {key: whole(name) for key, name in settings.splits.items()}
         update["classes"] = whole(settings.classes)
     return settings.model_copy(update=update)
 
@@ -142,7 +142,7 @@ def line_texts(settings: LinesText) -> dict[str, list[str]]:
 def caption_texts(records: RecordTable, limit: int | None = None) -> dict[str, list[str]]:
     """Documents per split: the captions of each image, or its first answer if it has none.
 
-    A split may have none: who reads it will say so. Raises UserError if no split has any.
+    A split may be empty: its reader raises an error then. Raises UserError if all splits are.
     """
     sources = {"train": ("train",), "heldout": ("validation", "test")}
     texts: dict[str, list[str]] = {}
@@ -160,6 +160,6 @@ def caption_texts(records: RecordTable, limit: int | None = None) -> dict[str, l
 def _spoken(records: RecordTable, rows: Iterable[int]) -> Iterator[str]:
     for row in rows:
         record = records[int(row)]
-        told = record.captions or tuple(turn.answer for turn in record.turns[:1])
+        texts = record.captions or tuple(turn.answer for turn in record.turns[:1])
         # A document is one line, as in text files.
-        yield from filter(None, (" ".join(each.split()) for each in told))
+        yield from filter(None, (" ".join(text.split()) for text in texts))

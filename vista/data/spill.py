@@ -1,4 +1,4 @@
-"""Rows kept by key in a temporary file, for what is read in another order than it is needed."""
+"""Rows kept by key in a temporary file, for data that are read in another order than needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 class Spill:
     """Values that JSON can hold, appended under a key and read back under it, in their order.
 
-    Memory holds one number a value; the values lie in a nameless file that goes with the process.
+    Memory holds one number a value; the values are in an unnamed file that ends with the process.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Draw a world of scenes and write it in the formats that real data comes in.
 
-`images/*.png`, COCO instances and captions, LLaVA conversations, and a language corpus. What
-reads them cannot tell that they were drawn. The same settings give the same bytes.
+`images/*.png`, COCO instances and captions, LLaVA conversations, and a language corpus. They are
+read like any other data. The same settings give the same bytes.
 
 Shapes: h, w image rows and columns; 3 colour channels.
 """

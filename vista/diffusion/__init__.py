@@ -1,1 +1,1 @@
-"""Text-to-image pipelines: their text encoder's residual stream, images of it, what they show."""
+"""Text-to-image pipelines: edits of the text encoder's residual stream, images, attributes."""

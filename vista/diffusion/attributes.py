@@ -1,20 +1,16 @@
-"""Attributes of a scene as its text tells them: which value of each, by the words alone; and the
-templates around a text."""
+"""Attribute values that a text names, by its words alone, and templates around a text."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from vista.config.data import SPLITS, Split
 from vista.config.diffusion import CAPTION, DRAWN_ATTRIBUTES
 from vista.data.scenes import COLOURS, GROUNDS
-
-# Values of each attribute, by name.
-Attributes = Mapping[str, Sequence[str]]
 
 
 def drawn_attributes(nouns: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -32,8 +28,8 @@ def words_of(text: str) -> list[str]:
 def value_in(text: str, values: Iterable[str]) -> str | None:
     """The one value that the text has as a word; None where it has none, or two."""
     words = set(words_of(text))
-    found = [value for value in values if value in words]
-    return found[0] if len(found) == 1 else None
+    present = [value for value in values if value in words]
+    return present[0] if len(present) == 1 else None
 
 
 def frequent_values(texts: Sequence[str], values: Iterable[str], most: int) -> list[str]:
@@ -50,7 +46,7 @@ def with_value(text: str, values: Iterable[str], target: str) -> str:
         return text
     article = "an " if target[0] in "aeiou" else "a "
     place = re.compile(rf"\b(an? )?{re.escape(old)}\b", re.IGNORECASE)
-    return place.sub(lambda found: (article if found[1] else "") + target, text, count=1)
+    return place.sub(lambda match: (article if match[1] else "") + target, text, count=1)
 
 
 def in_templates(captions: Sequence[str], templates: Sequence[str], split: Split) -> list[str]:
@@ -61,5 +57,5 @@ def in_templates(captions: Sequence[str], templates: Sequence[str], split: Split
 
 
 def _in_template(caption: str, template: str) -> str:
-    told = caption.rstrip(" .")
-    return template.replace(CAPTION, told) + caption[len(told) :] if told else caption
+    sentence = caption.rstrip(" .")
+    return template.replace(CAPTION, sentence) + caption[len(sentence) :] if sentence else caption

@@ -14,15 +14,15 @@ from vista.sae.neutral import SparseAutoencoder
 
 
 def add_direction(direction_d: Tensor, length: float) -> Edit:
-    """Add the direction at every word, as long as told."""
+    """Add the direction, scaled to `length`, at every word."""
     added_d = length * direction_d / direction_d.norm()
     return lambda x_td: added_d.expand_as(x_td)
 
 
 def ablate_latent(sae: SparseAutoencoder, latent: int, direction_d: Tensor | None = None) -> Edit:
-    """Take the latent's part out of every word; the SAE's error stays.
+    """Subtract what the latent writes from every word; the SAE's error stays.
 
-    With a direction, as much is taken out along that one instead: the control of equal length.
+    With `direction_d` the same length is subtracted along that direction instead, as a control.
     """
     row_d = sae.decoder_row(latent).detach()
     along_d = row_d if direction_d is None else direction_d / direction_d.norm() * row_d.norm()

@@ -72,8 +72,8 @@ class TextToImage:
 
     @property
     def _device(self) -> torch.device:
-        found: torch.device = self._pipeline.device
-        return found
+        device: torch.device = self._pipeline.device
+        return device
 
     def words(self, prompts: Sequence[str]) -> Tensor:
         """Which tokens are words of the prompt, and not its begin, end or padding: bool [b, t]."""
@@ -128,7 +128,9 @@ class TextToImage:
         unet = self._pipeline.unet
         shape = (unet.config.in_channels, *2 * (unet.config.sample_size,))
         generators = [torch.Generator().manual_seed(sample.seed) for sample in samples]
-        noise_bchw = torch.stack([torch.randn(shape, generator=each) for each in generators])
+        noise_bchw = torch.stack(
+            [torch.randn(shape, generator=generator) for generator in generators]
+        )
         made = self._pipeline(
             prompt_embeds=embeds_btd,
             negative_prompt_embeds=negative_1td.expand_as(embeds_btd),

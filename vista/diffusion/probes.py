@@ -1,4 +1,4 @@
-"""Attribute probes: which value of an attribute an image shows, by an encoder of its own.
+"""Attribute probes: which value of an attribute an image shows, by the features of an encoder.
 
 An image's vector holds the means of its patch features over the quarters, which tell places, and
 their maximum. Legend: n image, p patch, r and c rows and columns of patches, d channel.
@@ -47,16 +47,16 @@ class AttributeProbes:
         iterations: int,
     ) -> None:
         self._probes: dict[str, Any] = {}
-        for name, found in values.items():
-            known = [i for i, value in enumerate(found) if value is not None]
-            told = np.array([found[i] for i in known])
-            if len(set(told)) < 2:
+        for name, captions in values.items():
+            known = [i for i, value in enumerate(captions) if value is not None]
+            labels = np.array([captions[i] for i in known])
+            if len(set(labels)) < 2:
                 raise UserError(
                     f"probing.diffusion.attributes.{name}: the captions of the images name fewer "
                     "than two of its values; correct the words, or leave the attribute out"
                 )
             self._probes[name] = fit_logistic(
-                vectors_nd[known], told, regularisation=regularisation, iterations=iterations
+                vectors_nd[known], labels, regularisation=regularisation, iterations=iterations
             )
 
     def say(self, vectors_nd: NDArray[np.float32]) -> Said:

@@ -52,7 +52,7 @@ class VisionEncoder:
         tokens: Literal["patches", "class"] = "patches",
     ) -> None:
         parts = load_family(family)
-        # CLIP and SigLIP checkpoints hold a text tower too; it is let go.
+        # CLIP and SigLIP checkpoints hold a text tower too; it is dropped.
         self.model = parts.tower(model).eval().requires_grad_(False)
         config = self.model.config
         self.family = family
@@ -103,8 +103,8 @@ class VisionEncoder:
 
     @property
     def device(self) -> torch.device:
-        found: torch.device = next(self.model.parameters()).device
-        return found
+        place: torch.device = next(self.model.parameters()).device
+        return place
 
     @torch.no_grad()
     def encode(self, images_bhwc: NDArray[np.uint8]) -> Tensor:
@@ -136,7 +136,7 @@ class VisionEncoder:
             self.model(**self._inputs(pixels, self.patch), **self._extra)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a model of a config that cannot be meant raises anything
+        except Exception as error:  # with a nonsensical config a model may raise anything
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model refuses images "
                 f"of {self.size} px ({reason_of(error)})"
@@ -182,12 +182,12 @@ def load_encoder(
         final_norm: apply the norm that the family's `last_hidden_state` has.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto".
         dtype: "float32", "bfloat16" or "float16".
-        prefix_tokens: tokens before the patches; None: what the family knows.
+        prefix_tokens: tokens before the patches; None: as the family counts them.
         tokens: what `encode` returns: the patches, or the class token.
 
     Raises:
-        UserError: nothing there, another family, weights missing or none, no settings of an image
-            processor or nonsense in them, no such device, or no class token.
+        UserError: the folder is missing, is of another family, or lacks weights or valid settings
+            of an image processor; the device is not there; or the model has no class token.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.utils.logging import disable_progress_bar
@@ -200,15 +200,15 @@ def load_encoder(
         f"vision encoder {folder}: could not be loaded",
         "a save_pretrained folder with safetensors weights",
     ):
-        # The config first: a wrong family is told before gigabytes are read.
+        # The config first: a wrong family is refused before gigabytes are read.
         config = load_part(AutoConfig, folder)
-        found = str(config.model_type)
-        other = parts.model_types and found not in parts.model_types
+        model_type = str(config.model_type)
+        other = parts.model_types and model_type not in parts.model_types
         # "vit" takes any model type, but not a model that is called with other inputs.
-        if other or load_family(family_of(found)).inputs is not parts.inputs:
+        if other or load_family(family_of(model_type)).inputs is not parts.inputs:
             raise UserError(
-                f"vision encoder {folder}: it is a {found} model, not of {family!r}; "
-                f"set family: {family_of(found)}"
+                f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
+                f"set family: {family_of(model_type)}"
             )
         model, missing = load_model(AutoModel, folder, config=config, dtype=getattr(torch, dtype))
         _refuse_missing(folder, model, parts.tower(model), missing)
@@ -220,12 +220,12 @@ def load_encoder(
 def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Sequence[str]) -> None:
     # A pooler, a head or a mask token takes no part in patch tokens, and real checkpoints do lack
     # them.
-    own = {id(parameter) for parameter in tower.parameters()}
+    tower_ids = {id(parameter) for parameter in tower.parameters()}
     lacking = sorted(
         name
         for name, parameter in model.named_parameters()
         if name in missing
-        and id(parameter) in own
+        and id(parameter) in tower_ids
         and not {"pooler", "head", "mask_token"} & set(name.split("."))
     )
     if lacking:

@@ -1,8 +1,8 @@
-"""How a checkpoint wants its images: what its image processor is set to, without its Python class.
+"""How a checkpoint's images are prepared: its image processor's settings, without the class itself.
 
-Pixels take one path here whatever is installed: PIL resizes (`vista.data.geometry`), then scale,
-mean and standard deviation. That is what the image processors of transformers do with their PIL
-backend; no image processor and no torchvision takes part.
+The path of pixels does not depend on what is installed: PIL resizes (`vista.data.geometry`), then
+come scale, mean and standard deviation. That is what the image processors of transformers do with
+their PIL backend; no image processor and no torchvision is used.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Preprocessing:
         Args:
             resample: filter where the file names none.
 
-        Raises UserError where a value is none that can be meant.
+        Raises UserError where a value is invalid.
         """
         steps = image_steps(content)
         return cls(
@@ -61,7 +61,7 @@ class Preprocessing:
     @property
     def mean_colour(self) -> tuple[int, int, int]:
         """The colour that normalises to about zero, 0..255."""
-        red, green, blue = (min(255, max(0, round(each / self.scale))) for each in self.mean)
+        red, green, blue = (min(255, max(0, round(mean / self.scale))) for mean in self.mean)
         return red, green, blue
 
     def normalise(self, images_bhwc: NDArray[np.uint8]) -> Tensor:

@@ -68,7 +68,7 @@ class EncoderFamily:
     """What differs between families.
 
     Attributes:
-        model_types: what `config.json` may call itself; empty: anything.
+        model_types: values of `model_type` in config.json; empty: any.
         prefix_tokens: class and register tokens before the patches, from the tower's config.
         norm: the norm that the tower's `last_hidden_state` has on patch tokens, or None.
         resample: the resampling filter where preprocessor_config.json names none (the default of
@@ -90,8 +90,8 @@ class EncoderFamily:
 def load_family(name: str) -> EncoderFamily:
     """Return the family `name`, from the file of that name. Raises UserError that lists them.
 
-    The code of a family counts for the nodes that name it (`Node.modules`), not for all that may
-    load one: a new file concerns nobody.
+    The code of a family counts only for the nodes that name its module (`Node.modules`), so a new
+    family changes the code digest of no other node.
     """
     if name not in (known := family_names()):
         raise UserError(f"encoder family {name!r} is unknown; known families: {', '.join(known)}")

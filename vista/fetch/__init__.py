@@ -1,1 +1,1 @@
-"""What comes over the network: the only part of the package that opens a connection."""
+"""Downloads of models, SAEs, labels and data."""

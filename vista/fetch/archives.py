@@ -35,9 +35,9 @@ def unpack(archive: Path, folder: Path) -> int:
     members = _zip if archive.name.endswith(".zip") else _tar
     count = 0
     try:
-        with closing(members(archive)) as found:
+        with closing(members(archive)) as contents:
             for name, size, content in progress(
-                found, desc=f"unpacking {archive.name}", unit="file"
+                contents, desc=f"unpacking {archive.name}", unit="file"
             ):
                 target = inside(folder, name)
                 if size > shutil.disk_usage(folder).free:

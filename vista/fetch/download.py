@@ -229,13 +229,13 @@ def _receive(client: httpx2.Client, file: RemoteFile, headers: Mapping[str, str]
     """Ask once for what is missing and append it to the partial file."""
     partial, validator = _partial(file.target), _validator(file.target)
     there = _size(partial)
-    asked = {**headers, "Accept-Encoding": "identity"}
+    request = {**headers, "Accept-Encoding": "identity"}
     if there and (file.checksum is not None or validator.is_file()):
-        asked["Range"] = f"bytes={there}-"
+        request["Range"] = f"bytes={there}-"
         # Without a checksum only the server can tell that both halves are of the same file.
         if file.checksum is None:
-            asked["If-Range"] = validator.read_text(encoding="utf-8")
-    with client.stream("GET", file.url, headers=asked) as response:
+            request["If-Range"] = validator.read_text(encoding="utf-8")
+    with client.stream("GET", file.url, headers=request) as response:
         if response.status_code == 416:
             if response.headers.get("content-range", "") == f"bytes */{there}":
                 return
@@ -291,7 +291,7 @@ def _remember(validator: Path, response: httpx2.Response) -> None:
 
 
 def _require_space(target: Path, needed: int) -> None:
-    folder = next(each for each in target.parents if each.exists())
+    folder = next(parent for parent in target.parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

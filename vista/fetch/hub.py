@@ -118,13 +118,14 @@ def _listing(repo: str, revision: str) -> Listing:
                 "to this network"
             ) from error
     files = {}
-    for each in info.siblings or ():
-        assert each.size is not None and each.blob_id is not None, "asked for with files_metadata"
-        if each.lfs is not None:
-            checksum = Checksum("sha256", each.lfs.sha256)
+    for sibling in info.siblings or ():
+        # Both are there because `files_metadata` is set.
+        assert sibling.size is not None and sibling.blob_id is not None
+        if sibling.lfs is not None:
+            checksum = Checksum("sha256", sibling.lfs.sha256)
         else:
-            checksum = Checksum("git", each.blob_id)
-        files[each.rfilename] = HubFile(each.rfilename, each.size, checksum)
+            checksum = Checksum("git", sibling.blob_id)
+        files[sibling.rfilename] = HubFile(sibling.rfilename, sibling.size, checksum)
     assert info.sha is not None, "asked for at a revision"
     return Listing(repo, info.sha, files)
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def write_source(path: Path, found: Mapping[str, object]) -> None:
-    """Write `found` as JSON in one step: a resumed job trusts the note that it finds."""
+def write_source(path: Path, source: Mapping[str, object]) -> None:
+    """Write `source` as JSON in one step: a resumed job trusts the note that it finds."""
     new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(found, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+    new.write_text(json.dumps(source, sort_keys=True, indent=1) + "\n", encoding="utf-8")
     os.replace(new, path)

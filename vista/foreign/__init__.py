@@ -1,1 +1,1 @@
-"""What readers of other programs' files have in common: their text, their values, their weights."""
+"""Helpers to read other programs' files: text, values, weights, pixels, chat templates, WordNet."""

@@ -1,4 +1,4 @@
-"""Chat templates: which of several is taken, and one text whatever the day."""
+"""Chat templates: the choice among several, and text that does not depend on the date."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _repeatable(template: str) -> str:
 
 
 def template_error(error: Exception) -> UserError:
-    """What is told where writing a chat failed: the sandbox of a template raises anything."""
+    """The error for a chat that could not be written: a template's sandbox may raise anything."""
     return UserError(
         f"chat template: it cannot write a question and its answer ({reason_of(error)}); give the "
         "tokenizer another chat_template"

@@ -1,4 +1,4 @@
-"""How a checkpoint wants its images: what its processor's files say, checked; no torch here."""
+"""Settings of a checkpoint's image processor, read from its files and checked; no torch here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
     """The settings of a checkpoint's image processor: those of preprocessor_config.json, or where
     there is none those that transformers 5 writes into processor_config.json.
 
-    Raises UserError where there are none, or one of them cannot be meant.
+    Raises UserError where there are none, or one of them is invalid.
     """
     for file, content in preprocessors(folder):
         image_steps(content, str(folder / file))
@@ -72,9 +72,9 @@ def preprocessors(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def image_steps(content: Mapping[str, Any], file: str = PREPROCESSOR) -> ImageSteps:
-    """The steps that the settings of an image processor mean. `file` is named in errors.
+    """The steps that the settings of an image processor describe. `file` is named in errors.
 
-    Raises UserError where a value is none that can be meant.
+    Raises UserError where a value is invalid.
     """
     if _flag(content, "do_rescale", True, file):
         scale = _positive(content.get("rescale_factor"), 1 / 255, f"{file}: rescale_factor")
@@ -139,7 +139,7 @@ def _side(value: Any, name: str) -> int | None:
 
 def input_size(content: Mapping[str, Any], file: str = PREPROCESSOR) -> int | None:
     """The side of the input, px: what the processor crops to, else resizes to; None: the model's
-    own. Raises UserError where a value is none that can be meant."""
+    own. Raises UserError where a value is invalid."""
     keys = ["size"] if _flag(content, "do_resize", True, file) else []
     if _flag(content, "do_center_crop", False, file):
         keys.insert(0, "crop_size")

@@ -63,7 +63,7 @@ def load_model(auto_class: Any, folder: Path | str, **options: Any) -> tuple[Any
         str(folder),
         use_safetensors=True,  # no pickle
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told below, with both shapes
+        ignore_mismatched_sizes=True,  # reported below, with both shapes
         **local,
         **options,
     )

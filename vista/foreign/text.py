@@ -24,22 +24,22 @@ def read_text(path: Path) -> str:
     return decode_text(content, str(path))
 
 
-def decode_text(content: bytes, where: str) -> str:
-    """The text of UTF-8 bytes, as `read_text` gives it; `where` names them in an error."""
-    refuse_utf_16(content, where)
+def decode_text(content: bytes, place: str) -> str:
+    """The text of UTF-8 bytes, as `read_text` gives it; `place` names them in an error."""
+    refuse_utf_16(content, place)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
+            f"{place} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def refuse_utf_16(start: bytes, where: str) -> None:
+def refuse_utf_16(start: bytes, place: str) -> None:
     """Raise UserError where the first bytes of a file are the byte order mark of UTF-16."""
     if start.startswith(_UTF_16):
-        raise UserError(f"{where} is UTF-16 text: save it as UTF-8")
+        raise UserError(f"{place} is UTF-16 text: save it as UTF-8")
 
 
 def one_line(text: object) -> str:

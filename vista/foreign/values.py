@@ -20,10 +20,10 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        found = float(value)
+        result = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return result if math.isfinite(result) else None
 
 
 def integer(value: Any) -> int | None:
@@ -32,10 +32,10 @@ def integer(value: Any) -> int | None:
         return value
     if isinstance(value, str) and len(value) <= _LONGEST and value.strip().isdecimal():
         return int(value)
-    found = number(value)
-    if found is None or not found.is_integer() or abs(found) > _EXACT:
+    whole = number(value)
+    if whole is None or not whole.is_integer() or abs(whole) > _EXACT:
         return None
-    return int(found)
+    return int(whole)
 
 
 def flag(value: Any) -> bool | None:
@@ -44,8 +44,8 @@ def flag(value: Any) -> bool | None:
         return value
     if isinstance(value, str):
         return _FLAGS.get(value.strip().lower())
-    found = number(value)
-    return bool(found) if found in (0.0, 1.0) else None
+    truth = number(value)
+    return bool(truth) if truth in (0.0, 1.0) else None
 
 
 def identifier(value: Any) -> str | None:
@@ -55,5 +55,5 @@ def identifier(value: Any) -> str | None:
     """
     if isinstance(value, str):
         return value or None
-    found = integer(value)
-    return None if found is None else str(found)
+    whole = integer(value)
+    return None if whole is None else str(whole)

@@ -1,4 +1,4 @@
-"""Files in the place of weights that are none, and weights that ask for another package.
+"""Checks of checkpoints: files that hold no weights, and weights that need another package.
 
 Cheap enough for a plan: only the first bytes of a file and a checkpoint's config.json are read.
 """
@@ -43,7 +43,7 @@ _PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# More than these no model has.
+# Upper bounds on a config's sizes: no model has more.
 _LARGEST: Mapping[str, int] = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 10_000),
     **dict.fromkeys(("hidden_size", "n_embd", "intermediate_size", "n_inner"), 1_000_000),
@@ -76,13 +76,13 @@ def refuse_no_weights(path: Path) -> None:
 
 
 def _has_unread_record(path: Path) -> bool:
-    """Whether a zip archive has content that its index calls a folder, or empty: torch.load takes
-    memory that nobody wrote for such a record, without an error.
+    """Whether a zip archive has content that its index calls a folder, or empty: torch.load returns
+    uninitialised memory for such a record, without an error.
     """
     try:
         with ZipFile(path) as archive:
             entries = archive.infolist()
-    except Exception:  # told by the library that loads the file
+    except Exception:  # reported by the library that loads the file
         return False
     return any(
         entry.file_size and (entry.external_attr & _FOLDER or not entry.compress_size)
@@ -94,7 +94,7 @@ def check_checkpoint(folder: Path) -> None:
     """Raise UserError where a `save_pretrained` folder cannot be loaded on this machine: its
     config is damaged, a file of weights is none, or its quantisation needs a missing package.
 
-    What else is wrong with a folder is told by the library that loads it.
+    Other faults of a folder are reported by the library that loads it.
     """
     for path in sorted(folder.glob("*")):
         if path.suffix in SUFFIXES and path.is_file():

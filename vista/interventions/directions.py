@@ -24,7 +24,7 @@ Space = Literal["stream", "features"]
 
 @dataclass(frozen=True)
 class ConceptDirection:
-    """What is known of one concept's direction.
+    """Properties of one concept's direction.
 
     A concept without one stays in the list with `found` False. `latents` are (layer, latent)
     behind it, the first of them also in `layer`, `latent` and `label` (`layer` alone where a
@@ -61,7 +61,7 @@ class Directions:
     @property
     def names(self) -> list[str]:
         """The concepts, in order."""
-        return [each.concept for each in self.concepts]
+        return [concept.concept for concept in self.concepts]
 
 
 def write_directions(folder: Path, directions: Directions) -> None:
@@ -71,7 +71,7 @@ def write_directions(folder: Path, directions: Directions) -> None:
     described = {
         "method": directions.method,
         "space": directions.space,
-        "concepts": [asdict(each) for each in directions.concepts],
+        "concepts": [asdict(concept) for concept in directions.concepts],
     }
     text = json.dumps(described, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -101,8 +101,8 @@ def read_directions(artifact: Artifact, width: dict[Space, int]) -> Directions:
             f"{width[space]} in the {space}; find directions with these models"
         )
     concepts = [
-        ConceptDirection(**{**each, "latents": tuple((a, b) for a, b in each["latents"])})
-        for each in described["concepts"]
+        ConceptDirection(**{**fields, "latents": tuple((a, b) for a, b in fields["latents"])})
+        for fields in described["concepts"]
     ]
     return Directions(described["method"], space, tuple(concepts), direction_cd)
 

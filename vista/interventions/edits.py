@@ -46,19 +46,19 @@ class Latent:
 
 @dataclass(frozen=True)
 class Concept:
-    """Where a concept lies: a unit direction [d], and the latents behind it, if it has any."""
+    """A concept's unit direction [d], and the latents behind it, if any."""
 
     direction_d: Tensor
     latents: tuple[Latent, ...] = ()
 
     def written(self, x_nd: Tensor) -> Tensor:
         """What its latents write into the SAE's reconstruction of tokens [n, d], [n, d]."""
-        parts = [each.activation(x_nd)[:, None] * each.row(x_nd) for each in self.latents]
+        parts = [latent.activation(x_nd)[:, None] * latent.row(x_nd) for latent in self.latents]
         return torch.stack(parts).sum(0)
 
     def fires(self, x_nd: Tensor) -> Tensor:
         """At which tokens [n, d] any of its latents fires, [n] bool."""
-        return torch.stack([each.activation(x_nd) > 0 for each in self.latents]).any(0)
+        return torch.stack([latent.activation(x_nd) > 0 for latent in self.latents]).any(0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def change(edit: RowEdit, x_nd: Tensor) -> Tensor:
         latents = () if concept is None else concept.latents
         if not latents:
             raise ValueError("clamp needs a latent")
-        parts = [(c - each.activation(x_nd))[:, None] * each.row(x_nd) for each in latents]
+        parts = [(c - latent.activation(x_nd))[:, None] * latent.row(x_nd) for latent in latents]
         return torch.stack(parts).sum(0)
     total_nd = torch.zeros_like(x_nd)
     length_n1: Tensor | float = 1.0

@@ -99,7 +99,9 @@ def firing_patches(
     Each latent reads the unedited stream after the block that its SAE was trained on. No concept:
     nowhere.
     """
-    layers = {each.sae.config.layer for concept in concepts if concept for each in concept.latents}
+    layers = {
+        latent.sae.config.layer for concept in concepts if concept for latent in concept.latents
+    }
     fires_bp = torch.zeros(visual_bpd.shape[:2], dtype=torch.bool)
     if not layers:
         return list(fires_bp)
@@ -115,7 +117,7 @@ def firing_patches(
     ).taps
     here = slice(batch.visual_start, batch.visual_start + n_visual)
     for b, concept in enumerate(concepts):
-        for each in concept.latents if concept else ():
-            x_pd = taps[each.sae.config.layer][b, here]
-            fires_bp[b] |= (each.activation(x_pd) > 0).cpu()
+        for latent in concept.latents if concept else ():
+            x_pd = taps[latent.sae.config.layer][b, here]
+            fires_bp[b] |= (latent.activation(x_pd) > 0).cpu()
     return list(fires_bp)

@@ -38,15 +38,15 @@ class DirectionMethod:
 
     @property
     def of_latents(self) -> bool:
-        """Whether its directions are latents, which fire somewhere and not elsewhere."""
+        """Whether its directions are those of latents, which have activations."""
         return "saes" in self.reads or "vision_sae" in self.reads
 
 
 def load_method(name: str) -> DirectionMethod:
     """Return the method `name`, from the file of that name. Raises UserError that lists them.
 
-    The code of a method counts for the nodes that name it (`Node.modules`), not for all that may
-    load one: a new file concerns nobody.
+    The code of a method counts only for the nodes that name its module (`Node.modules`), so a new
+    method changes the code digest of no other node.
     """
     if name not in (known := method_names()):
         raise UserError(f"method {name!r} is unknown; choose one of {', '.join(known)}")

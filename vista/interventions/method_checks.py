@@ -1,7 +1,7 @@
 """Checks of a run's methods and edits against what each method declares.
 
-They are made when a config is planned. What is accepted and then ignored, or measured along a
-direction that has not what the edit needs, would be a wrong result.
+They run when a config is planned. An edit that is accepted and then ignored, or that is made along
+a direction without the latent or block that it needs, would give a wrong result.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def refuse_unfit_methods(settings: InterventionsSettings, llms: Mapping[str, LlmEntry]) -> None:
-    """Refuse methods without the vision SAE that they read, and edits that directions of a method
-    cannot make, or that no block is there for.
+    """Refuse methods without the vision SAE that they read, edits that a method's directions do not
+    allow, and edits without a block.
 
     Raises:
         UserError: The first of them, by its whole key.

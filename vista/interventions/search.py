@@ -49,7 +49,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Loaders:
-    """How a job's inputs are opened. Other stages open theirs so, too, hence they are passed in.
+    """Functions that open a job's inputs. They are passed in because other stages share them.
 
     geometry: of the images on the patch grid behind some features, as `ImageGeometry` takes it;
     latents: the store of the input `latents`; layer_labels: the labels of each layer of it;

@@ -88,18 +88,18 @@ def best_latents(
     """
     chosen: list[list[Chosen]] = []
     for c, positive_u in enumerate(positive_cu):
-        found = [
+        ranked = [
             Chosen(candidates[i], sparse_auroc(*firings(*candidates[i].at), positive_u))
             for i in np.flatnonzero(named[:, c]).tolist()
         ]
-        found.sort(
-            key=lambda each: (
-                -(0.5 if each.auroc is None else each.auroc),
-                -each.candidate.share,
-                *each.candidate.at,
+        ranked.sort(
+            key=lambda choice: (
+                -(0.5 if choice.auroc is None else choice.auroc),
+                -choice.candidate.share,
+                *choice.candidate.at,
             )
         )
-        chosen.append(found[:n_latents])
+        chosen.append(ranked[:n_latents])
     return chosen
 
 
@@ -107,7 +107,7 @@ def derangement(n: int, seed: int) -> list[int]:
     """Return a partner for each of `n` things, each thing once and none its own; [0] for one."""
     order = np.random.default_rng(seed).permutation(n).tolist()
     partner = list(range(n))
-    # One cycle through all things: nobody is his own partner as soon as there are two.
+    # One cycle through all things: with two or more none is its own partner.
     for here, after in zip(order, order[1:] + order[:1], strict=True):
         partner[here] = after
     return partner

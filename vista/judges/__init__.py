@@ -69,12 +69,12 @@ def _in_silence(items: Iterable[Any], total: int) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a judge is given beside its settings.
+    """What a judge needs beside its settings.
 
     Attributes:
         model: Folder of its model, where that is an input of the stage and not the user's own.
         cache: Folder that keeps judgements between runs; None: they are kept in memory.
-        progress: Wraps a loop over that many items and tells how far it is.
+        progress: Wraps a loop over so many items and shows its progress.
     """
 
     model: str | None = None

@@ -19,9 +19,9 @@ _VERDICTS = (NO, YES, UNANSWERED)
 
 
 def pair_counts(first_io: ArrayLike, second_io: ArrayLike) -> NDArray[np.int64]:
-    """Count the pairs of each item by what both say, [i, 4]; truth goes second.
+    """Count the pairs of each item by both verdicts, [i, 4]; truth is the second.
 
-    A pair that either leaves unanswered is in no count.
+    A pair with an unanswered verdict is not counted.
 
     Raises:
         ValueError: The shapes differ, are not [items, objects], or there are other values than
@@ -82,7 +82,7 @@ def share_accepted(counts_4: ArrayLike) -> FloatArray:
 def cohens_kappa(counts_4: ArrayLike) -> FloatArray:
     """(accuracy - chance) / (1 - chance) of two judges: 1 always, 0 as by chance (Cohen 1960).
 
-    NaN where both always say the same word: they agree, and chance says nothing about them.
+    NaN where both always give the same verdict: agreement by chance is then 1, too.
     """
     chance = chance_accuracy(counts_4)
     return _share(accuracy(counts_4) - chance, 1 - chance)

@@ -1,7 +1,7 @@
-"""Judges that ask a model: which questions there are, and what became of each.
+"""Judges that ask a model: their questions, answers and counts.
 
-A question is asked once in a call and once in a cache; what a model failed to answer is counted
-and stays unanswered, never a no.
+A question is asked once in a call and once in a cache. A question that the model failed to answer
+is counted and stays unanswered; it is never a no.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said: a verdict a label, or None and why there are none."""
+    """A model's answer: a verdict for each label, or None and the reason."""
 
     verdicts: Verdicts | None
     reason: str | None = None
@@ -58,19 +58,19 @@ class Asker(Protocol):
 
 @dataclass
 class Tally:
-    """What a judge did so far, in numbers.
+    """Counts of a judge's questions and verdicts so far.
 
     Attributes:
-        verdicts: Verdicts that were wanted; a repeated question counts once a call.
+        verdicts: Requested verdicts; a repeated question counts once a call.
         unanswered: How many of these the model failed to give.
-        asked: Questions put to the model now.
+        sent: Questions put to the model by this run.
         kept: Questions that were answered before, by this run or an earlier one.
         reasons: Why questions went unanswered, and how often.
     """
 
     verdicts: int
     unanswered: int
-    asked: int
+    sent: int
     kept: int
     reasons: dict[str, int]
 
@@ -83,10 +83,10 @@ class AskingJudge:
         model: Name of the model that it asks.
         prompt: Identity of the prompt.
         asker: The model.
-        resources: Where judgements are kept, and who watches.
+        resources: Folder of the kept judgements, and progress.
         max_labels: Most labels in one question.
         max_unanswered: Largest share of verdicts on texts that may stay unanswered.
-        served: What else an answer depends on: judgements are kept apart by it.
+        served: Further values that an answer depends on; judgements are kept apart by them.
     """
 
     looks = True
@@ -116,8 +116,8 @@ class AskingJudge:
     def judge(self, texts: Sequence[str | None], objects: Sequence[str]) -> NDArray[np.bool_]:
         """Return [texts, objects]: True where the model says that the text names the object.
 
-        What the model left unanswered counts as not named; it stands in `tally`. Raises UserError
-        as `verdicts`.
+        Unanswered verdicts count as not named; `tally` has their number. Raises UserError as
+        `verdicts`.
         """
         named: NDArray[np.bool_] = self.verdicts(texts, objects) == YES
         return named
@@ -126,8 +126,8 @@ class AskingJudge:
         """Return [texts, objects]: YES, NO or UNANSWERED on whether the text names the object.
 
         Raises:
-            UserError: More was left unanswered than the settings allow, or the model cannot be
-                asked. What was judged before is kept.
+            UserError: More verdicts are unanswered than the settings allow, or the model cannot be
+                asked. Earlier judgements are kept.
         """
         import numpy as np
 
@@ -135,8 +135,8 @@ class AskingJudge:
         questions = [Question(part, text) for text in _spoken(texts) for part in self._parts(names)]
         verdicts = {
             (question.subject, label): verdict
-            for question, said in self._ask(questions).items()
-            for label, verdict in said.items()
+            for question, verdict_of in self._ask(questions).items()
+            for label, verdict in verdict_of.items()
         }
         open_ = sum(verdict == UNANSWERED for verdict in verdicts.values())
         if open_ > self._max_unanswered * len(verdicts):
@@ -146,34 +146,36 @@ class AskingJudge:
                 f"unanswered ({reasons}); take another model, or allow more"
             )
         pairs = ((text or "", name) for text in texts for name in objects)
-        said = [verdicts.get(pair, NO) for pair in pairs]
-        return np.array(said, dtype=np.int8).reshape(len(texts), len(objects))
+        flat = [verdicts.get(pair, NO) for pair in pairs]
+        return np.array(flat, dtype=np.int8).reshape(len(texts), len(objects))
 
     def judge_images(self, items: Sequence[Shown]) -> NDArray[np.int8]:
         """Return [items, labels]: YES, NO or UNANSWERED for each label of each image.
 
-        An image that comes with other labels too is asked about anew: no item's verdicts are taken
-        from a question that others caused.
+        A question holds the labels of one item only: an item's verdicts do not depend on other
+        items with the same image.
 
         Raises:
             ValueError: The items differ in their number of labels.
-            UserError: The model cannot be asked. What was judged before is kept.
+            UserError: The model cannot be asked. Earlier judgements are kept.
         """
         import numpy as np
 
         width = len(items[0].labels) if items else 0
         if any(len(item.labels) != width for item in items):
             raise ValueError("every image needs the same number of labels: pad with None")
-        asked = []
+        questions_of = []
         for item in items:
             labels = _spoken(item.labels)
             digest = hashlib.sha256(item.image()).hexdigest() if labels else ""
-            asked.append([Question(part, digest, item.image) for part in self._parts(labels)])
-        verdicts = self._ask([question for questions in asked for question in questions])
+            questions_of.append(
+                [Question(part, digest, item.image) for part in self._parts(labels)]
+            )
+        verdicts = self._ask([question for questions in questions_of for question in questions])
         rows = []
-        for item, questions in zip(items, asked, strict=True):
-            said = {label: each for q in questions for label, each in verdicts[q].items()}
-            rows.append([said.get(label or "", NO) for label in item.labels])
+        for item, questions in zip(items, questions_of, strict=True):
+            verdict_of = {label: v for q in questions for label, v in verdicts[q].items()}
+            rows.append([verdict_of.get(label or "", NO) for label in item.labels])
         return np.array(rows, dtype=np.int8).reshape(len(items), width)
 
     def _parts(self, labels: Sequence[str]) -> list[tuple[str, ...]]:
@@ -197,24 +199,24 @@ class AskingJudge:
                 question.seen, question.subject, question.labels, answer.verdicts, answer.reason
             )
             answers[question] = answer
-            self.tally.asked += 1
+            self.tally.sent += 1
             if answer.reason is not None:
                 self.tally.reasons[answer.reason] = self.tally.reasons.get(answer.reason, 0) + 1
         verdicts = {
             question: {
-                label: UNANSWERED if said is None else YES if said else NO
-                for label, said in zip(
+                label: UNANSWERED if is_named is None else YES if is_named else NO
+                for label, is_named in zip(
                     question.labels, answer.verdicts or [None] * len(question.labels), strict=True
                 )
             }
             for question, answer in answers.items()
         }
-        every = [verdict for said in verdicts.values() for verdict in said.values()]
+        every = [verdict for by_label in verdicts.values() for verdict in by_label.values()]
         self.tally.verdicts += len(every)
         self.tally.unanswered += every.count(UNANSWERED)
         return verdicts
 
 
 def _spoken(texts: Sequence[str | None]) -> list[str]:
-    """The texts that say something, each once, in their order."""
+    """The texts that are not blank, each once, in their order."""
     return list(dict.fromkeys(text for text in texts if text and text.strip()))

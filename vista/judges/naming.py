@@ -48,7 +48,7 @@ class NameAsker(Protocol):
     """A model behind a namer."""
 
     def __call__(self, items: Sequence[Evidence]) -> Iterator[tuple[int, str | None, str | None]]:
-        """Yield number, what was said or None, and why there is nothing, each item once."""
+        """Yield (number of the item, answer or None, reason where it is None), each item once."""
         ...
 
 
@@ -60,8 +60,8 @@ class Namer:
         model: Name of the model that it asks.
         prompt: Identity of the prompt.
         asker: The model.
-        resources: Where names are kept, and who watches.
-        served: What else an answer depends on.
+        resources: Folder of the kept names, and progress.
+        served: Further values that an answer depends on.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Namer:
         """Return a name for each item; None where the model gave none (`tally` counts them).
 
         Raises:
-            UserError: The model cannot be asked. What it said before is kept.
+            UserError: The model cannot be asked. Earlier names are kept.
         """
         named: dict[Evidence, str | None] = {}
         for item in dict.fromkeys(items):
@@ -93,8 +93,8 @@ class Namer:
                 named[item] = clean_name(known[0]) if known else None
         self.tally.kept += len(named)
         new = [item for item in dict.fromkeys(items) if item not in named]
-        for number, said, reason in self._progress(self._asker(new), len(new)):
-            item, name = new[number], None if said is None else clean_name(said)
+        for number, text, reason in self._progress(self._asker(new), len(new)):
+            item, name = new[number], None if text is None else clean_name(text)
             if name is None:
                 reason = reason or "no name"
                 self.tally.reasons[reason] = self.tally.reasons.get(reason, 0) + 1
@@ -105,7 +105,7 @@ class Namer:
                 None if name is None else (name,),
                 reason if name is None else None,
             )
-            self.tally.asked += 1
+            self.tally.sent += 1
             named[item] = name
         self.tally.verdicts += len(named)
         self.tally.unanswered += sum(name is None for name in named.values())
@@ -113,7 +113,7 @@ class Namer:
 
 
 def clean_name(text: str) -> str | None:
-    """A name out of what a model said: at most three words of letters, in lower case, without an
+    """A name out of a model's answer: at most three words of letters, in lower case, without an
     article before them. None where it is longer, as a sentence is, or has no letter."""
     words = re.findall(r"[^\W\d_]+", text[:1000].lower())
     if words and words[0] in _ARTICLES:
@@ -123,7 +123,7 @@ def clean_name(text: str) -> str | None:
 
 
 def load_namer(settings: JudgeSettings, resources: Resources) -> Namer:
-    """Return who names, of the module of the judge's kind.
+    """Return the judge that names, from the module of its kind.
 
     Raises:
         UserError: Its model cannot be loaded, or its key is not set.

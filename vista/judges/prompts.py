@@ -1,4 +1,4 @@
-"""What models are asked. A judgement is kept under the version and the digest of its prompt.
+"""Prompts of the judges. A judgement is kept under the version and the digest of its prompt.
 
 Labels and captions are data: they are quoted as JSON in a message of their own kind, with every
 character that opens a tag or a chat model's control token written as an escape, so that no label
@@ -51,8 +51,8 @@ class NamingPrompt(_Versioned):
     Attributes:
         images: Question about a sheet of images.
         texts: Question about a list of texts.
-        as_json: The form of the answer, of who speaks JSON.
-        alone: The form of the answer, of others.
+        as_json: The form of the answer, for an endpoint, which returns JSON.
+        alone: The form of the answer, for a local model.
     """
 
     images: str

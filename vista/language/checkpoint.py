@@ -30,9 +30,9 @@ def load_checkpoint(
     Arguments as in `LanguageModel.load`. A multimodal checkpoint gives its text decoder.
 
     Raises:
-        UserError: nothing there, no safetensors weights, some weights missing or of another shape,
-            no known causal language model, a package for quantised weights missing, a device that
-            is not there, or too little memory on the devices.
+        UserError: the folder is missing, has no safetensors weights, or weights are missing or of
+            another shape; it holds no known causal language model; a package for quantised weights
+            is missing; or a device is not there or has too little memory.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -53,7 +53,7 @@ def load_checkpoint(
         "a save_pretrained folder with a tokenizer and safetensors weights",
     ):
         tokenizer = load_part(AutoTokenizer, folder)
-        tokenizer(["a text"])  # settings that cannot be meant are told here, not in the middle
+        tokenizer(["a text"])  # invalid settings fail here, not in the middle of a job
         # The attention implementation is left to the model: Gemma 2 picks the eager one, since
         # the fused one cannot cap the attention logits.
         model, missing = load_model(

@@ -64,9 +64,9 @@ def _final_norm(llm: LanguageModel) -> nn.Module:
             parent = getattr(parent, part, None)
         if getattr(parent, name, None) is llm.blocks:
             for norm in NORM_NAMES:
-                found = getattr(parent, norm, None)
-                if isinstance(found, nn.Module):
-                    return found
+                module = getattr(parent, norm, None)
+                if isinstance(module, nn.Module):
+                    return module
     raise UserError(
         f"logit lens: the final norm of {type(llm.model).__name__} was not found beside its blocks "
         f"as {', '.join(NORM_NAMES)}; add its name to NORM_NAMES in vista/language/lens.py"

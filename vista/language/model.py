@@ -133,8 +133,8 @@ class LanguageModel:
             max_memory: most memory of each device under a `device_map`, {"0": "20GiB"}.
 
         Raises:
-            UserError: nothing there, no safetensors weights, some weights missing, no known causal
-                language model, a device that is not there, or too little memory.
+            UserError: the folder is missing or lacks weights in safetensors; it holds no known
+                causal language model; or a device is not there or has too little memory.
         """
         model, tokenizer = load_checkpoint(
             folder,

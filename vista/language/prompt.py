@@ -125,7 +125,7 @@ def build_batch(
         )
     segments = [_segments(tokenizer, turns, formatted) for turns in turns_per_sample]
     # One call for all pieces: a call a piece would cost more than a step of a small model.
-    encoded = iter(_tokens(tokenizer, [text for each in segments for text, _ in each]))
+    encoded = iter(_tokens(tokenizer, [text for pieces in segments for text, _ in pieces]))
     ids_rows, label_rows = [], []
     for pieces in segments:
         ids, labels = list(head), [IGNORED] * len(head)
@@ -153,9 +153,9 @@ def prompt_ids(
 ) -> list[int]:
     """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
     opening, formatted = _opening(tokenizer, placement)
-    asked = _without(formatted, render(tokenizer, [question]))
-    check_question(asked, question)
-    return opening + [_filler(tokenizer)] * n_visual + _tokens(tokenizer, [asked])[0]
+    prompt = _without(formatted, render(tokenizer, [question]))
+    check_question(prompt, question)
+    return opening + [_filler(tokenizer)] * n_visual + _tokens(tokenizer, [prompt])[0]
 
 
 def opening_ids(tokenizer: Any, placement: Placement = "after_bos") -> list[int]:
@@ -203,7 +203,7 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 def _segments(
     tokenizer: Any, turns: Sequence[QuestionAnswer], opening: str
 ) -> list[tuple[str, bool]]:
-    """Pieces of the formatted conversation: (what is asked, False), (what is answered, True), ...
+    """Pieces of the formatted conversation: (question, False), (answer, True), ...
 
     `opening` is the text that already stands before the image. Each piece is tokenized on its own,
     so a label never covers half a token, and the question of a training sample has the very ids
@@ -214,14 +214,14 @@ def _segments(
     dialogue: list[str] = []
     for turn in turns:
         dialogue.append(turn.question)
-        asked = render(tokenizer, dialogue)
-        if asked.startswith(done):
-            question = between + asked[len(done) :]
+        prompt = render(tokenizer, dialogue)
+        if prompt.startswith(done):
+            question = between + prompt[len(done) :]
         else:
             question = _after_answer(tokenizer, dialogue)
         dialogue.append(turn.answer)
         answered = render(tokenizer, dialogue)
-        answer = _without(asked, answered)
+        answer = _without(prompt, answered)
         # Line breaks that a template puts after its end-of-turn token are not part of an answer.
         between = answer[len(answer.rstrip()) :]
         check_question(question, turn.question)
@@ -242,10 +242,10 @@ def _after_answer(tokenizer: Any, dialogue: Sequence[str]) -> str:
     *before, answer, question = dialogue
     marked = [*before, answer.rstrip() + MARK]
     ended = render(tokenizer, marked).rpartition(MARK)
-    asked = render(tokenizer, [*marked, question]).partition(MARK)
-    if not (ended[1] and asked[1]):
+    prompt = render(tokenizer, [*marked, question]).partition(MARK)
+    if not (ended[1] and prompt[1]):
         raise UserError(_REWRITES)
-    return _without(ended[2].rstrip(), asked[2])
+    return _without(ended[2].rstrip(), prompt[2])
 
 
 def _without(beginning: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a tokenizer's chat template writes, compared with what it was given."""
+"""Text that a tokenizer's chat template writes, compared with the messages that it was given."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _wants_parts(template: str, special: _Special) -> bool:
         if MARK in prompt:
             silent.append(parts)
     if silent:
-        return silent[0]  # that it drops answers is told where there are any
+        return silent[0]  # `check_answer` reports dropped answers, where there are any
     if len(failures) == 2:
         raise failures[0]
     raise UserError(

@@ -1,10 +1,10 @@
-"""A projector that another program trained, as one of ours.
+"""Import of a projector that another program trained.
 
 Names differ from program to program (`linear.weight`, `module.linear.weight`,
 `model.mm_projector.0.weight`, `linear_1.weight`), shapes do not: one or two weights
-[out, in] with biases [out]. So layers are told by what stands before `.weight` and `.bias`, checked
-by their shapes, and ordered by the number in their names; where names differ in more than a number,
-by the shapes, if those leave no doubt.
+[out, in] with biases [out]. So a layer's name is what stands before `.weight` and `.bias`. Layers
+are checked by their shapes and ordered by the number in their names; where names differ in more
+than a number, by the shapes, if those leave no doubt.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def read_foreign(
 
     Raises:
         UserError: the file is not there, is damaged or holds more than tensors, its tensors are not
-            one or two linear layers of floats, which of two comes first is not told, or their
-            widths are not those of the models.
+            one or two linear layers of floats, the order of two is ambiguous, or their widths are
+            not those of the models.
     """
     layers = _layers(_tensors(path), path)
     kind = next((name for name, n in KINDS.items() if n == len(layers)), None)
@@ -137,7 +137,7 @@ def _layers(tensors: Mapping[str, Tensor], path: Path) -> list[_Layer]:
 
     A name ends in a dot, or is empty where the tensors are called `weight` and `bias` alone.
     """
-    found: dict[str, dict[str, Tensor]] = {}
+    layers: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         layer, dot, part = name.rpartition(".")
         if part not in ("weight", "bias") or value.ndim != (2 if part == "weight" else 1):
@@ -147,11 +147,11 @@ def _layers(tensors: Mapping[str, Tensor], path: Path) -> list[_Layer]:
                 "linear layer; a file with the tensors of one or two linear layers alone is "
                 "expected"
             )
-        found.setdefault(layer + dot, {})[part] = value
-    lonely = next((layer for layer, parts in found.items() if "weight" not in parts), None)
+        layers.setdefault(layer + dot, {})[part] = value
+    lonely = next((layer for layer, parts in layers.items() if "weight" not in parts), None)
     if lonely is not None:
         raise UserError(f"{path}: {lonely}bias has no {lonely}weight beside it")
-    return [(name, parts["weight"], parts.get("bias")) for name, parts in found.items()]
+    return [(name, parts["weight"], parts.get("bias")) for name, parts in layers.items()]
 
 
 def _ordered(layers: list[_Layer], path: Path) -> list[_Layer]:

@@ -42,8 +42,8 @@ def share(chosen: NDArray[np.int64], ranks: Accelerator) -> NDArray[np.int64]:
             f"projector.stages: a batch of {len(chosen)} images cannot be shared by "
             f"{ranks.num_processes} processes; lower `processes` or raise `batch_size`."
         )
-    own: NDArray[np.int64] = np.array_split(chosen, ranks.num_processes)[ranks.process_index]
-    return own
+    part: NDArray[np.int64] = np.array_split(chosen, ranks.num_processes)[ranks.process_index]
+    return part
 
 
 def total(ranks: Accelerator, *values: float) -> list[float]:
@@ -51,5 +51,5 @@ def total(ranks: Accelerator, *values: float) -> list[float]:
     if ranks.num_processes == 1:
         return list(values)
     sums = torch.tensor(values, dtype=torch.float64, device=ranks.device)
-    found: list[float] = ranks.reduce(sums, reduction="sum").tolist()
-    return found
+    totals: list[float] = ranks.reduce(sums, reduction="sum").tolist()
+    return totals

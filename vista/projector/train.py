@@ -1,4 +1,4 @@
-"""Training a projector from cached features, with checkpoints that lose nothing.
+"""Training a projector from cached features, exactly resumable from checkpoints.
 
 Everything random is a function of the seed and the step: the first weights and the order of the
 images. So a checkpoint is the weights, the optimizer's moments and the curve so far, and a killed
@@ -147,12 +147,12 @@ def _accumulate(
     Both are means over the whole batch, so a part counts by its share of the answer tokens in the
     one and by its share of the images in the other, whichever rank has it.
     """
-    own = share(chosen, ranks)
-    size = settings.micro_batch or len(own)
-    if size < len(own):
+    rows = share(chosen, ranks)
+    size = settings.micro_batch or len(rows)
+    if size < len(rows):
         # Samples of one length share a part: all of a part are padded to its longest.
-        own = own[np.argsort([_letters(data.turns[i]) for i in own], kind="stable")]
-    parts = [own[i : i + size] for i in range(0, len(own), size)]
+        rows = rows[np.argsort([_letters(data.turns[i]) for i in rows], kind="stable")]
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     batches = [
         llm.batch([data.turns[i] for i in part], data.n_visual, settings.max_length)
         for part in parts
@@ -200,8 +200,8 @@ def _losses(
     if not saes:
         return entropy, torch.tensor(float("nan"))
     visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
-    # By its name: a projector without the term does not depend on this code. The node of one with
-    # it names the module.
+    # Imported by name, so that a projector without the term does not depend on its code. The node
+    # of a projector with the term names the module.
     sae_term = importlib.import_module(SAE_TERM).sae_term
     return entropy, sae_term(out.taps, saes, visual).to(entropy.device)
 
@@ -241,11 +241,11 @@ def _restore(
     curve: dict[str, list[float]],
 ) -> int:
     """Load the newest checkpoint, if any, and return the next step."""
-    found = sorted(folder.glob("step-*"))
-    if not found:
+    checkpoints = sorted(folder.glob("step-*"))
+    if not checkpoints:
         return 0
-    step = int(found[-1].name.removeprefix("step-"))
-    tensors = load_file(found[-1] / "state.safetensors")
+    step = int(checkpoints[-1].name.removeprefix("step-"))
+    tensors = load_file(checkpoints[-1] / "state.safetensors")
     projector.load_state_dict(
         {n.removeprefix("weight/"): v for n, v in tensors.items() if n.startswith("weight/")}
     )
@@ -255,5 +255,5 @@ def _restore(
             "exp_avg": tensors[f"exp_avg/{name}"].to(parameter.device),
             "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
         }
-    curve.update(json.loads((found[-1] / "curve.json").read_text()))
+    curve.update(json.loads((checkpoints[-1] / "curve.json").read_text()))
     return step

@@ -1,1 +1,1 @@
-"""Sparse autoencoders on the residual stream: neutral form, sources, gate, labels."""
+"""Sparse autoencoders on the residual stream: neutral form, import, training, gate, labels."""

@@ -1,7 +1,7 @@
 """One streaming pass of text documents through a language model, read after one block.
 
 Padding never counts; BOS counts only where a setting asks for it (its stream is an outlier that
-would rule every mean and every SAE). Memory is that of one batch of documents.
+would dominate every mean and every SAE). Memory is that of one batch of documents.
 
 Shape legend: b document of the batch, t token of a document, n token of the batch (documents one
 after another), d width of the residual stream.
@@ -166,8 +166,8 @@ def split_fields(text: str) -> list[tuple[str, int, bool]]:
     """
     fields = text.split("\t")
     opening = len(fields) % 2
-    found, base = [], 0
+    spans, base = [], 0
     for i, field in enumerate(fields):
-        found.append((field, base, i >= opening and (i - opening) % 2 == 1))
+        spans.append((field, base, i >= opening and (i - opening) % 2 == 1))
         base += len(field) + 1
-    return found
+    return spans

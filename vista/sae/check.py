@@ -1,7 +1,7 @@
-"""The gate: how well an SAE holds held-out *text* of the model that it is meant for.
+"""The gate: how well an SAE reconstructs held-out *text* in the model that it is used with.
 
-An SAE of another model, layer or scale still runs, and every figure after it would be noise. Text
-is what the SAE was made for, so there it must reconstruct; visual tokens are what is judged by it.
+An SAE of another model, layer or scale still runs, and every figure after it would be noise. An SAE
+is trained on text, so it must reconstruct text. Its error on visual tokens is a result, not a test.
 
 FVU = mean squared error / variance of the stream, both over tokens and dimensions.
 

@@ -229,14 +229,14 @@ def from_sae_lens(
 
 def _normalisation(cfg: Any, name: str) -> str:
     """The neutral form's name for what is done to a token before it is encoded."""
-    own = str(cfg.normalize_activations)  # "none" once a scale is folded
+    rescaling = str(cfg.normalize_activations)  # "none" once a scale is folded
     read_with = cfg.metadata[KWARGS] or {}
-    if not read_with.get(CENTRING) or own == "layer_norm":  # which centres anyway
-        return own
-    if own != "none":
+    if not read_with.get(CENTRING) or rescaling == "layer_norm":  # which centres anyway
+        return rescaling
+    if rescaling != "none":
         raise UserError(
-            f"SAE {name} was trained on centred activations rescaled by {own}, which is not run "
-            "here; choose another"
+            f"SAE {name} was trained on centred activations rescaled by {rescaling}, which is not "
+            "run here; choose another"
         )
     return "centre"
 
@@ -268,24 +268,25 @@ def _weights(sae: Any, config: SaeConfig) -> dict[str, torch.Tensor]:
 
 
 def _layer(metadata: Any, name: str, layer: int | None) -> int:
-    """Block after which the SAE reads, from its hook name and the user's word; they must agree."""
+    """Block after which the SAE reads, by its hook name and the user's `layer`; they must agree."""
     hook = None if metadata.hook_name is None else str(metadata.hook_name)
-    found: int | None = None
+    hook_layer: int | None = None
     if hook:
         if match := _BLOCK_OUTPUT.fullmatch(hook):
-            found = int(match[1] or match[2])
+            hook_layer = int(match[1] or match[2])
         elif match := _BLOCK_INPUT.fullmatch(hook):
-            found = int(match[1]) - 1  # the stream that enters block l is the one after block l - 1
-        if found is None or found < 0:
+            # The stream that enters block l is the one after block l - 1.
+            hook_layer = int(match[1]) - 1
+        if hook_layer is None or hook_layer < 0:
             raise UserError(
                 f"SAE {name} reads {one_line(hook)}, not the residual stream after a block; "
                 "choose another"
             )
-    if found is None and layer is None:
+    if hook_layer is None and layer is None:
         raise UserError(f"SAE {name} does not say after which block it reads; give its `layer`")
-    if found is not None and layer is not None and found != layer:
+    if hook_layer is not None and layer is not None and hook_layer != layer:
         raise UserError(
-            f"SAE {name} reads the residual stream after block {found}, but `layer` says {layer}; "
-            "correct one of them"
+            f"SAE {name} reads the residual stream after block {hook_layer}, but `layer` says "
+            f"{layer}; correct one of them"
         )
-    return layer if found is None else found  # type: ignore[return-value]
+    return layer if hook_layer is None else hook_layer  # type: ignore[return-value]

@@ -1,6 +1,6 @@
 """The names of a dictionary's latents as a Parquet table. Read by metrics' stages: no torch here.
 
-Label text may come from anywhere (a corpus, an annotation service): whoever shows it escapes it.
+Label text may come from anywhere (a corpus, an annotation service): escape it before showing it.
 
 Shape legend: s dictionary latent.
 """
@@ -40,10 +40,10 @@ class LatentLabels:
     """Labels of all latents of one SAE, by latent number.
 
     layer: block after which the SAE reads; sae: its name; tokens: text tokens behind the figures;
-    label_s: word that rules the latent's strong activations, None where no word reaches the share
-    that was asked for; share_s: share of them that the first word has (0 where the latent never
-    fired); density_s: share of text tokens on which the latent fires; contexts_s: for each latent
-    its strongest places in text, as "activation: snippet with the token in «»".
+    label_s: word with the largest share of the latent's strong activation, None where no word has
+    the required share; share_s: the share of that first word (0 where the latent never fired);
+    density_s: share of text tokens on which the latent fires; contexts_s: for each latent its
+    strongest places in text, as "activation: snippet with the token in «»".
 
     Labels that others wrote (`vista.sae.neuronpedia`) are sentences, None where there is none; then
     tokens is 0, share_s 1 where there is a label, contexts_s the other explanations.

@@ -166,18 +166,18 @@ class TopContexts:
 
     def snippets(self, texts: Sequence[str], window: int) -> tuple[tuple[str, ...], ...]:
         """Each latent's contexts, strongest first; none for a latent that never fired."""
-        found = []
+        contexts = []
         for latent in range(self._value_cs.shape[1]):
             value_c = self._value_cs[:, latent].tolist()
             place_c3 = self._place_cs3[:, latent].tolist()
-            found.append(
+            contexts.append(
                 tuple(
                     f"{value:.3g}: {snippet(texts[document], start, end, window)}"
                     for value, (document, start, end) in zip(value_c, place_c3, strict=True)
                     if value > 0
                 )
             )
-        return tuple(found)
+        return tuple(contexts)
 
 
 def batch_words(batch: TextBatch, texts: Sequence[str]) -> list[str]:

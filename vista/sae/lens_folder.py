@@ -1,8 +1,8 @@
 """The folder of one SAE as sae_lens saves it, checked before sae_lens reads it; no torch here.
 
-sae_lens passes over keys of older versions that it knows no longer, also where they change what an
-SAE computes: another activation function, a stream that was centred. Here such a key is read or
-refused by name, and numbers and flags come out as numbers and flags.
+sae_lens ignores keys of older versions that it no longer knows, even where they change what an SAE
+computes: another activation function, a stream that was centred. Here such a key is read or refused
+by name, and numbers and flags that are written as text are converted.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ def folder_config(
     """The config of the SAE in `folder`, in the types that sae_lens takes, once its weights' names,
     shapes and number formats fit it.
 
-    `overrides` are values of sae_lens' directory of releases. `listed`: that directory was asked
-    about this SAE, so what the config leaves out is left out on purpose. Raises UserError where the
-    folder holds no SAE (and says whether one above or below it does), for a value that nobody can
-    read, keys that contradict each other, what changes the SAE's function but is not run here, and
-    weights that do not fit.
+    `overrides` are values of sae_lens' directory of releases. `listed`: the SAE was looked up in
+    that directory, so what the config leaves out is left out on purpose. Raises UserError where the
+    folder holds no SAE (and says whether one above or below it does), for an unreadable value, keys
+    that contradict each other, keys that change the SAE's function in a way that is not run here,
+    and weights that do not fit.
     """
     if not folder.exists():
         raise UserError(f"folder of the SAE {folder} does not exist; correct `path`")

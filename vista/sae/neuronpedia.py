@@ -4,10 +4,10 @@ The export is two folders of gzipped JSON lines: `explanations/batch-N.jsonl.gz`
 explanation (modelId, layer = the source's id, index, description, typeName, explanationModelName),
 and `features/batch-N.jsonl.gz`, a line for each latent (modelId, layer, index, frac_nonzero =
 share of text tokens that it fires on, and kilobytes of dashboard that are not kept). Files are read
-line by line, whatever their size. Rows that say nothing or say it again are counted and printed.
+line by line, whatever their size. Empty and repeated rows are left out, counted and printed.
 
-Explanations are text that strangers and language models wrote: it is stripped of signs that act on
-a screen, cut to a length, and otherwise left as it is; whoever shows it escapes it.
+Explanations are untrusted text of people and language models: control characters are removed and
+the length is limited, nothing else; escape it before showing it.
 
 Shape legend: s dictionary latent.
 """
@@ -64,21 +64,21 @@ def read_export(
     features are missing.
     """
     source = _Source(folder, settings, layer, d_sae, neuronpedia)
-    found: list[list[tuple[str, str]]] = [[] for _ in range(d_sae)]
+    entries_of: list[list[tuple[str, str]]] = [[] for _ in range(d_sae)]
     sets: set[str] = set()
-    for where, row, latent in source.rows(EXPLANATIONS):
+    for place, row, latent in source.rows(EXPLANATIONS):
         text = row.get("description")
         if text is not None and not isinstance(text, str):
-            raise UserError(f"{where}: `description` is not a text; fetch the export again")
+            raise UserError(f"{place}: `description` is not a text; fetch the export again")
         kind = _set_name(row)
         sets.add(kind)
         entry = (kind, plain_text(text or "", settings.max_length))
         if not entry[1]:
             source.left_out["explanations without text"] += 1
-        elif entry in found[latent]:
+        elif entry in entries_of[latent]:
             source.left_out["repeated explanations"] += 1
         else:
-            found[latent].append(entry)
+            entries_of[latent].append(entry)
     for wanted in settings.explanations:
         if not any(_is_of(kind, wanted) for kind in sets):
             raise UserError(
@@ -89,9 +89,10 @@ def read_export(
     if source.left_out:
         counts = ", ".join(f"{n} {what}" for what, n in sorted(source.left_out.items()))
         print(f"{folder}: {source.count} rows; left out: {counts}")
-    chosen = [_choose(entries, settings.explanations) for entries in found]
+    chosen = [_choose(entries, settings.explanations) for entries in entries_of]
     labels = [
-        None if at is None else entries[at][1] for entries, at in zip(found, chosen, strict=True)
+        None if at is None else entries[at][1]
+        for entries, at in zip(entries_of, chosen, strict=True)
     ]
     return LatentLabels(
         layer=layer,
@@ -102,7 +103,7 @@ def read_export(
         density_s=density_s,
         contexts_s=tuple(
             tuple(f"{kind}: {text}" for i, (kind, text) in enumerate(entries) if i != at)
-            for entries, at in zip(found, chosen, strict=True)
+            for entries, at in zip(entries_of, chosen, strict=True)
         ),
     )
 
@@ -154,77 +155,77 @@ class _Source:
             for number, line in enumerate(_lines(path), start=1):
                 if line.isspace():
                     continue
-                where = f"{path}, line {number}"
+                place = f"{path}, line {number}"
                 self.count += 1
-                row = _parse(line, where)
+                row = _parse(line, place)
                 if row is None:
                     self.left_out["rows of null"] += 1
                     continue
-                yield where, row, self._latent(row, where)
+                yield place, row, self._latent(row, place)
 
-    def _check_layer(self, source: str, where: str) -> None:
+    def _check_layer(self, source: str, place: str) -> None:
         """Raise UserError where an SAE's id begins with the number of another layer.
 
-        Ids of SAEs on a block's input count otherwise; those are in sae_lens' directory, whose word
-        is taken.
+        SAEs on a block's input are numbered by the block after; sae_lens' directory lists those,
+        and its id is compared instead.
         """
         number = source.partition("-")[0]
         if number.isascii() and number.isdigit() and number != str(self._layer):
             raise UserError(
-                f"{where}: labels of {source!r}, but the SAE reads layer {self._layer}; give that "
+                f"{place}: labels of {source!r}, but the SAE reads layer {self._layer}; give that "
                 "layer's labels"
             )
 
-    def _latent(self, row: dict[str, Any], where: str) -> int:
+    def _latent(self, row: dict[str, Any], place: str) -> int:
         for key in ("modelId", "layer"):
             value = row.get(key)
             if not isinstance(value, str):
-                raise UserError(f"{where}: no `{key}`; fetch the export again")
+                raise UserError(f"{place}: no `{key}`; fetch the export again")
             value, expected = plain_text(value, _MAX_ID), self._expected[key]
             if expected is None:
                 if key == "layer":
-                    self._check_layer(value, where)
+                    self._check_layer(value, place)
                 # All rows must be of one SAE, the first one's.
                 self._expected[key] = value
             elif value != expected:
                 raise UserError(
-                    f"{where}: labels of {value!r} where {expected!r} was asked for; give the "
+                    f"{place}: labels of {value!r} where {expected!r} was asked for; give the "
                     "export of this SAE"
                 )
         index = integer(row.get("index"))
         if index is None or not 0 <= index < _MAX_LATENT:
-            raise UserError(f"{where}: `index` is not the number of a latent; fetch it again")
+            raise UserError(f"{place}: `index` is not the number of a latent; fetch it again")
         if index >= self.d_sae:
             raise UserError(
-                f"{where}: latent {index}, but the SAE has {self.d_sae} latents; give the export "
+                f"{place}: latent {index}, but the SAE has {self.d_sae} latents; give the export "
                 "of this SAE"
             )
         return index
 
 
-def _density(source: _Source, given: float | None) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _density(source: _Source, default: float | None) -> np.ndarray[Any, np.dtype[np.float32]]:
     if not source.files(FEATURES):
-        if given is None:
+        if default is None:
             raise UserError(
                 f"{source.folder} has no {FEATURES}/ and so no densities, by which the matching "
                 "rate leaves latents out; fetch them too, or set `density` under `labels`"
             )
-        return np.full(source.d_sae, given, dtype=np.float32)
+        return np.full(source.d_sae, default, dtype=np.float32)
     density_s = np.full(source.d_sae, UNSEEN, dtype=np.float32)
     known_s = np.zeros(source.d_sae, dtype=bool)
     last = 0
-    for where, row, latent in source.rows(FEATURES):
+    for place, row, latent in source.rows(FEATURES):
         last = max(last, latent)
         value = row.get("frac_nonzero")
         if value is None:
             source.left_out["latents without density"] += 1
             continue
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise UserError(f"{where}: `frac_nonzero` is not a share; fetch the export again")
+            raise UserError(f"{place}: `frac_nonzero` is not a share; fetch the export again")
         if known_s[latent]:
             if density_s[latent] != np.float32(value):
                 raise UserError(
-                    f"{where}: latent {latent} has two densities, {density_s[latent]:g} and "
+                    f"{place}: latent {latent} has two densities, {density_s[latent]:g} and "
                     f"{value:g}; keep the line of this SAE's own export"
                 )
             source.left_out["repeated densities"] += 1
@@ -256,16 +257,16 @@ def _lines(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _parse(line: str, where: str) -> dict[str, Any] | None:
+def _parse(line: str, place: str) -> dict[str, Any] | None:
     """The object in a line; None where it is null."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{where}: not JSON ({reason_of(error)}); fetch the export again"
+            f"{place}: not JSON ({reason_of(error)}); fetch the export again"
         ) from error
     if row is not None and not isinstance(row, dict):
-        raise UserError(f"{where}: not a JSON object; fetch the export again")
+        raise UserError(f"{place}: not a JSON object; fetch the export again")
     return row
 
 

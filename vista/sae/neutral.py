@@ -141,9 +141,9 @@ class SparseAutoencoder(nn.Module):
         super().__init__()
         self.config = config
         shapes = config.weight_shapes()
-        found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        if found != shapes:
-            raise ValueError(f"weights {found} where {config.architecture} needs {shapes}")
+        sizes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if sizes != shapes:
+            raise ValueError(f"weights {sizes} where {config.architecture} needs {shapes}")
         for name in shapes:
             tensor = weights[name].detach().contiguous()
             setattr(self, name, nn.Parameter(tensor, requires_grad=False))
@@ -287,12 +287,9 @@ def save_sae(folder: Path, sae: SparseAutoencoder) -> None:
 
 
 def load_sae(
-    folder: Path,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    expect_d_in: int | None = None,
+    folder: Path, dtype: torch.dtype = torch.float32, expect_d_in: int | None = None
 ) -> SparseAutoencoder:
-    """Read the neutral form that `save_sae` wrote.
+    """Read the neutral form that `save_sae` wrote, onto the CPU.
 
     `expect_d_in` is the width of the language model's residual stream. Raises UserError when a
     file is missing or broken, and when the SAE reads another width than `expect_d_in`.
@@ -315,7 +312,7 @@ def load_sae(
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise UserError(f"{path}: {', '.join(broken)} holds NaN or infinity; import the SAE again")
-    return sae.to(device=device, dtype=dtype).eval()
+    return sae.to(dtype=dtype).eval()
 
 
 def _read_config(path: Path) -> SaeConfig:

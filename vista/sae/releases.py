@@ -1,4 +1,4 @@
-"""What a release of pretrained SAEs consists of, out of the directory that sae_lens ships.
+"""The SAEs and files of a published release, from the directory that sae_lens ships.
 
 The directory (`pretrained_saes.yaml`) is read as text, without importing sae_lens, and only the
 block of the release that is asked for is parsed: the whole file takes half a second, a block a few
@@ -109,8 +109,8 @@ def release_entry(release: str, sae_id: str) -> ReleaseEntry:
             'a name from there, or a repository "owner/name" in sae_lens\' format'
         )
     block = _release(release)
-    found = [sae for sae in block["saes"] if sae["id"] == sae_id]
-    if not found:
+    entries = [sae for sae in block["saes"] if sae["id"] == sae_id]
+    if not entries:
         known = [str(sae["id"]) for sae in block["saes"]]
         raise UserError(
             f"release {release} has no SAE {sae_id}{_closest(sae_id, known)}; correct `sae_id`"
@@ -121,7 +121,7 @@ def release_entry(release: str, sae_id: str) -> ReleaseEntry:
             f"release {release} holds dictionaries of kind {loader}, which are not run here; "
             "choose SAEs on the residual stream"
         )
-    return _entry(block["repo_id"], str(found[0]["path"]), loader, found[0].get("neuronpedia"))
+    return _entry(block["repo_id"], str(entries[0]["path"]), loader, entries[0].get("neuronpedia"))
 
 
 def _entry(repo: str, path: str, loader: str, neuronpedia: str | None) -> ReleaseEntry:

@@ -118,7 +118,7 @@ def balanced_batches(
 class NewSae:
     """An SAE to be trained: sae_lens' name of the architecture, sizes, what else its config takes.
 
-    `metadata` is what sae_lens shall save about it, `name` what progress is called.
+    `metadata` is saved with it by sae_lens; `name` is the title of the progress bar.
     """
 
     architecture: str
@@ -185,7 +185,7 @@ def fit_sae(
     if recipe.data_init:
         _init_from_data(sae, batches, scaler.scaling_factor)
     curve: dict[str, list[float]] = {name: [] for name in CURVE}
-    # The steps of SAETrainer.fit through its public seams, without its own progress bar.
+    # The steps of SAETrainer.fit through its public methods, without its own progress bar.
     for step in progress(range(recipe.steps), desc=new.name, unit="step"):
         output = trainer.step(next(batches))
         trainer.n_training_steps += 1

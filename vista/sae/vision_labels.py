@@ -1,8 +1,7 @@
 """Name a vision SAE's latents by the classes of the images that they fire on.
 
 One streaming pass gathers, for each latent, on what share of patches it fires and its top images,
-each by the patch where it fires most. The label is the class that holds most of these patches: a
-latent says what its strongest places show.
+each by the patch where it fires most. The label is the class that most of these patches lie in.
 
 Shape legend: b image, p patch, d channel, s dictionary latent, k top image.
 """
@@ -88,9 +87,9 @@ def label_places(
     """The classes, sorted, that each latent's top places lie in: by latent, strongest first.
 
     `classes_at(image)` gives, for a row of the feature store, the classes of each patch; it is
-    asked once an image.
+    called once an image.
     """
-    found: list[list[tuple[str, ...]]] = [[()] * int((row >= 0).sum()) for row in top.image_sk]
+    classes: list[list[tuple[str, ...]]] = [[()] * int((row >= 0).sum()) for row in top.image_sk]
     latents, ranks = np.nonzero(top.image_sk >= 0)
     order = np.argsort(top.image_sk[latents, ranks], kind="stable")
     last, at = -1, None
@@ -98,8 +97,8 @@ def label_places(
         image = int(top.image_sk[latent, rank])
         if at is None or image != last:
             last, at = image, classes_at(image)
-        found[latent][rank] = tuple(sorted(at(int(top.patch_sk[latent, rank]))))
-    return found
+        classes[latent][rank] = tuple(sorted(at(int(top.patch_sk[latent, rank]))))
+    return classes
 
 
 def vision_labels(
@@ -127,8 +126,8 @@ def vision_labels(
         contexts.append(
             tuple(
                 f"{value:.3g}: {plain_text(image_name(int(image)), _LONGEST_ID)}, "
-                f"patch {patch}, {plain_text(', '.join(found), _LONGEST_ID) or 'no object'}"
-                for value, image, patch, found in zip(
+                f"patch {patch}, {plain_text(', '.join(names), _LONGEST_ID) or 'no object'}"
+                for value, image, patch, names in zip(
                     values,
                     top.image_sk[latent].tolist(),
                     top.patch_sk[latent].tolist(),
@@ -152,8 +151,8 @@ def heaviest(places: list[tuple[str, ...]], values: list[float]) -> tuple[str | 
     """The class that most places lie in, and its share of all places; (None, 0) without one."""
     count: dict[str, int] = {}
     weight: dict[str, float] = {}
-    for found, value in zip(places, values, strict=True):
-        for name in found:
+    for names, value in zip(places, values, strict=True):
+        for name in names:
             count[name] = count.get(name, 0) + 1
             weight[name] = weight.get(name, 0.0) + value
     if not count:
@@ -170,14 +169,14 @@ def top_columns(
         name: [] for name in ("latent", "rank", "image_id", "patch", "activation", "classes")
     }
     for latent, places in enumerate(classes):
-        for rank, found in enumerate(places):
+        for rank, names in enumerate(places):
             row = (
                 latent,
                 rank,
                 image_name(int(top.image_sk[latent, rank])),
                 int(top.patch_sk[latent, rank]),
                 float(top.value_sk[latent, rank]),
-                list(found),
+                list(names),
             )
             for name, value in zip(columns, row, strict=True):
                 columns[name].append(value)

@@ -6,8 +6,8 @@ norm, can be added to them. Dead latents are revived by sae_lens' auxiliary loss
 other two start from data directions and have no revival there.
 
 In the neutral form `layer` is the encoder's block, counted from 0, whose output the features are.
-No hook is recorded: what the SAE reads is the store's features, after the norm and without the
-prefix tokens that the features' own settings tell.
+No hook is recorded: the SAE reads the features as they are stored; their settings say which norm
+was applied and which prefix tokens were dropped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The objectives of the CLIP and SigLIP stand-ins: tell an image's caption from the others'.
+"""The objectives of the CLIP and SigLIP stand-ins: match each image with its caption.
 
 CLIP: symmetric cross-entropy over the batch (Radford et al., 2021, arXiv 2103.00020). SigLIP: a
-sigmoid for each pair (Zhai et al., 2023, arXiv 2303.15343). Captions are thinned at random, the
-more frequent a word the more, so that places and colours do not do the telling alone.
+sigmoid for each pair (Zhai et al., 2023, arXiv 2303.15343). Words are dropped from captions at
+random, frequent ones more often, so that places and colours alone do not suffice.
 
 Legend: n image, b image of the batch, t word of a caption.
 """

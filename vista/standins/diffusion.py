@@ -3,8 +3,8 @@
 Plain classes of diffusers and transformers, saved with `save_pretrained`, as in Stable Diffusion
 (Rombach et al., 2022, arXiv 2112.10752): AutoencoderTiny, CLIPTextModel, UNet2DConditionModel and
 DDIMScheduler. The autoencoder is trained first; text encoder and denoiser then learn together to
-tell the velocity (Salimans and Ho, 2022, arXiv 2202.00512) of its latents, with captions left out
-now and then (Ho and Salimans, 2022, arXiv 2207.12598). A noise schedule that ends without any
+predict the velocity (Salimans and Ho, 2022, arXiv 2202.00512) of its latents, with some captions
+left out at random (Ho and Salimans, 2022, arXiv 2207.12598). A noise schedule that ends without any
 signal (Lin et al., 2023, arXiv 2305.08891) lets images be as dark or bright as real ones.
 
 Legend: n image, b image of the batch, c channel, h and w rows and columns, t token.
@@ -26,6 +26,7 @@ from torch.nn import functional
 from vista.config.pipeline import StandinPipeline
 from vista.errors import UserError
 from vista.progress import progress
+from vista.standins.encoder import batches
 
 BOS, EOS, UNK = "<bos>", "<eos>", "<unk>"
 # Sides of squares over which the autoencoder's error is averaged too, so that it learns colours
@@ -100,8 +101,8 @@ def build_tokenizer(captions: Sequence[str]) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    found = sorted({word for caption in captions for word in caption.split()})
-    vocabulary = {word: i for i, word in enumerate([UNK, BOS, EOS, *found])}
+    words = sorted({word for caption in captions for word in caption.split()})
+    vocabulary = {word: i for i, word in enumerate([UNK, BOS, EOS, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -213,11 +214,11 @@ def _train_autoencoder(
         latents_bchw = autoencoder.encode(images_bchw).latents
         error_bchw = autoencoder.decode(latents_bchw).sample - images_bchw
         pooled = [functional.avg_pool2d(error_bchw, side).square().mean() for side in _POOLED]
-        said: Tensor = error_bchw.square().mean() + _POOLED_WEIGHT * torch.stack(pooled).sum()
-        return said
+        total: Tensor = error_bchw.square().mean() + _POOLED_WEIGHT * torch.stack(pooled).sum()
+        return total
 
-    batches = _batches(n, settings.autoencoder_batch, steps)
-    _fit("autoencoder", [autoencoder], loss, batches, settings.lr, steps, curve)
+    rows = batches(n, settings.autoencoder_batch, steps)
+    _fit("autoencoder", [autoencoder], loss, rows, settings.lr, steps, curve)
 
 
 @torch.no_grad()
@@ -234,34 +235,23 @@ def _train_denoiser(
     ids_nt: Tensor,
     curve: dict[str, list[Any]],
 ) -> None:
-    """The last row of `ids_nt` is the empty caption's."""
+    """Train text encoder and denoiser; the last row of `ids_nt` is that of an empty caption."""
     unet, text_encoder, scheduler = parts
 
     def loss(rows: Tensor) -> Tensor:
         left_out = torch.rand(len(rows)) < settings.unconditional
-        said_bte = text_encoder(ids_nt[torch.where(left_out, len(ids_nt) - 1, rows)])[0]
+        text_bte = text_encoder(ids_nt[torch.where(left_out, len(ids_nt) - 1, rows)])[0]
         clean_bchw = latents_nchw[rows]
         noise_bchw = torch.randn_like(clean_bchw)
         time_b = torch.randint(scheduler.config.num_train_timesteps, (len(rows),))
         noisy_bchw = scheduler.add_noise(clean_bchw, noise_bchw, time_b)
-        wanted_bchw = scheduler.get_velocity(clean_bchw, noise_bchw, time_b)
-        given_bchw = unet(noisy_bchw, time_b, encoder_hidden_states=said_bte).sample
-        return functional.mse_loss(given_bchw, wanted_bchw)
+        target_bchw = scheduler.get_velocity(clean_bchw, noise_bchw, time_b)
+        output_bchw = unet(noisy_bchw, time_b, encoder_hidden_states=text_bte).sample
+        return functional.mse_loss(output_bchw, target_bchw)
 
-    batches = _batches(len(latents_nchw), settings.batch_size, settings.steps)
+    rows = batches(len(latents_nchw), settings.batch_size, settings.steps)
     trained = [unet, text_encoder]
-    _fit("denoiser", trained, loss, batches, settings.lr, settings.steps, curve)
-
-
-def _batches(n: int, size: int, steps: int) -> Iterator[Tensor]:
-    given = 0
-    while True:
-        order = torch.randperm(n)
-        for start in range(0, n - size + 1, size):
-            if given == steps:
-                return
-            given += 1
-            yield order[start : start + size]
+    _fit("denoiser", trained, loss, rows, settings.lr, settings.steps, curve)
 
 
 def _fit(

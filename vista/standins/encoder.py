@@ -27,7 +27,7 @@ FILL = (round(255 * MEAN),) * 3
 
 
 class Objective(Protocol):
-    """What a family learns by: a model to save, all parameters to train, and a loss."""
+    """A family's training objective: a model to save, all parameters to train, and a loss."""
 
     model: Any
     parameters: list[tuple[str, torch.nn.Parameter]]
@@ -107,7 +107,7 @@ def _fit(
     curve: dict[str, list[float]] = {"step": [], "loss": []}
     since: list[float] = []
     every = max(1, settings.steps // 20)
-    rows = _batches(n, settings, generator)
+    rows = batches(n, settings.batch_size, settings.steps, generator)
     what = f"encoder {settings.family}"
     for step, batch in enumerate(progress(rows, total=settings.steps, desc=what, unit="step")):
         for group in optimizer.param_groups:
@@ -125,15 +125,21 @@ def _fit(
     return curve
 
 
-def _batches(n: int, settings: StandinEncoder, generator: torch.Generator) -> Iterator[Tensor]:
-    given = 0
+def batches(
+    n: int, size: int, steps: int, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Yield the indices [size] of `steps` batches out of `n` images, in a new order each epoch.
+
+    An epoch leaves out its last, smaller batch. Without `generator` torch's own is used.
+    """
+    step = 0
     while True:
         order = torch.randperm(n, generator=generator)
-        for start in range(0, n - settings.batch_size + 1, settings.batch_size):
-            if given == settings.steps:
+        for start in range(0, n - size + 1, size):
+            if step == steps:
                 return
-            given += 1
-            yield order[start : start + settings.batch_size]
+            step += 1
+            yield order[start : start + size]
 
 
 def _schedule(settings: StandinEncoder) -> Callable[[int], float]:

@@ -210,16 +210,16 @@ def batches(
     """Batches of documents of similar length, so that little is computed on padding."""
     generator = np.random.default_rng(seed)
     span = batch_size * 8
-    given = 0
+    step = 0
     while True:
         order = generator.permutation(len(documents))
         for start in range(0, len(order), span):
             near = sorted(order[start : start + span], key=lambda i: len(documents[i].ids))
             groups = [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
             for group in generator.permutation(len(groups)):
-                if given == steps:
+                if step == steps:
                     return
-                given += 1
+                step += 1
                 yield [documents[i] for i in groups[group]]
 
 

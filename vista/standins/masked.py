@@ -65,7 +65,7 @@ class VisualWords:
         ]
 
     def loss(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Return own word + bag of words + mean colour, on the images `rows`."""
+        """Return the loss on the images `rows`: each patch's word + bag of words + mean colour."""
         words_bp = self._words_np[rows]
         b, p = words_bp.shape
         masked_bp = torch.rand(b, p, generator=generator) < self._settings.mask_share
@@ -73,15 +73,15 @@ class VisualWords:
         tokens_bpd = out[:, 1:]
         shown_bp = words_bp > 0
         chosen_bp = shown_bp | (torch.rand(b, p, generator=generator) < _BARE_SHARE)
-        own = functional.cross_entropy(self._own(tokens_bpd[chosen_bp]), words_bp[chosen_bp])
+        word = functional.cross_entropy(self._own(tokens_bpd[chosen_bp]), words_bp[chosen_bp])
         around_bwp = torch.where(self._around_wp >= 0, words_bp[:, self._around_wp.clamp(min=0)], 0)
         around_nw = around_bwp.mT[shown_bp]
         spoken_nk = functional.log_softmax(self._bag(tokens_bpd[shown_bp]), -1)
         present_nw = around_nw > 0
-        each_nw = spoken_nk.gather(1, (around_nw - 1).clamp(min=0)) * present_nw
-        bag = -(each_nw.sum(1) / present_nw.sum(1).clamp(min=1)).mean()
+        log_p_nw = spoken_nk.gather(1, (around_nw - 1).clamp(min=0)) * present_nw
+        bag = -(log_p_nw.sum(1) / present_nw.sum(1).clamp(min=1)).mean()
         colour = (self._colour(tokens_bpd) - self._colour_np3[rows]).square().mean()
-        total: Tensor = _OWN_WEIGHT * own + bag + _COLOUR_WEIGHT * colour
+        total: Tensor = _OWN_WEIGHT * word + bag + _COLOUR_WEIGHT * colour
         return total
 
 

@@ -247,18 +247,18 @@ class ArrayWriter:
         if chunk in encoded:
             raise ValueError(f"rows of chunk {chunk} of {self.folder} were written twice")
         if len(rows) < spec.chunk:
-            staged, given = self._staged.setdefault(
+            staged, written = self._staged.setdefault(
                 chunk,
                 (
                     np.full((spec.chunk, *spec.shape[1:]), spec.fill, spec.storage_dtype),
                     np.arange(spec.chunk) >= spec.rows - chunk * spec.chunk,
                 ),
             )
-            if given[start : start + len(rows)].any():
+            if written[start : start + len(rows)].any():
                 raise ValueError(f"rows of chunk {chunk} of {self.folder} were written twice")
             staged[start : start + len(rows)] = rows
-            given[start : start + len(rows)] = True
-            if not given.all():
+            written[start : start + len(rows)] = True
+            if not written.all():
                 return
             rows = self._staged.pop(chunk)[0]
         encoded[chunk] = encode(spec, rows)

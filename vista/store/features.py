@@ -153,7 +153,7 @@ class FeatureReader:
         self._source = _MappedImages(features)
         self.shape = (features.spec.shape[0], features.spec.shape[1], features.spec.shape[2])
         self.dtype = features.spec.storage_dtype
-        self.image_ids = [str(each) for each in tree.array("image").all()]
+        self.image_ids = [str(image_id) for image_id in tree.array("image").all()]
         self.grid = (int(tree.attributes["grid"][0]), int(tree.attributes["grid"][1]))
         for coordinate in ("row", "column"):
             tree.array(coordinate).all()
@@ -275,7 +275,7 @@ class _ZarrImages:
             file = path / "features" / array.metadata.encode_chunk_key(key)
             if not file.is_file():
                 raise damaged(file, "the chunk is missing")
-        self.image_ids = [str(each) for each in names]
+        self.image_ids = [str(name) for name in names]
         self.grid = (grid_rows, grid_columns)
         if self.grid[0] * self.grid[1] != self.shape[1] or len(self.image_ids) != self.shape[0]:
             raise UserError(

@@ -56,16 +56,16 @@ def coordinates(
 ) -> dict[str, tuple[ArraySpec, Array]]:
     """Return the coordinates by path: image ids in every group, row and column for image tokens.
 
-    Not once at the root: xarray refuses a group `image` below a group with a coordinate `image`,
-    and each group opens with its labels by itself.
+    They are not stored once at the root: xarray refuses a group `image` below a group with a
+    coordinate `image`, and a group that has its own labels can be opened alone.
     """
     images = image_spec(len(image_ids)), np.array(image_ids, dtype=object)
-    found: dict[str, tuple[ArraySpec, Array]] = {}
+    by_path: dict[str, tuple[ArraySpec, Array]] = {}
     for kind in kinds:
-        own = {"image": images, **(grid_coordinates(grid) if kind == IMAGE_TOKENS else {})}
+        of_kind = {"image": images, **(grid_coordinates(grid) if kind == IMAGE_TOKENS else {})}
         for group in [kind_group(kind), *(layer_group(layer, kind) for layer in layers)]:
-            found.update({f"{group}/{name}": coordinate for name, coordinate in own.items()})
-    return found
+            by_path.update({f"{group}/{name}": coordinate for name, coordinate in of_kind.items()})
+    return by_path
 
 
 def valid_spec(shape_bt: tuple[int, int], chunk: int, shard: int) -> ArraySpec:

@@ -137,30 +137,30 @@ class LatentWriter:
         is not finite or beyond 6e4; ValueError where arrays do not fit each other or the store.
         """
         k, d_sae = self._k[layer], self._layers[layer]
-        where = f"{self._store.path}: layer {layer}, {kind} tokens, images from {start_image} on"
+        place = f"{self._store.path}: layer {layer}, {kind} tokens, images from {start_image} on"
         if nnz.shape != index.shape[:2] or nnz.shape != error.shape or index.shape != value.shape:
-            raise ValueError(f"{where}: shapes {index.shape}, {value.shape}, {nnz.shape} differ")
+            raise ValueError(f"{place}: shapes {index.shape}, {value.shape}, {nnz.shape} differ")
         largest = int(nnz.max(initial=0))
         if largest > k:
             raise UserError(
-                f"{where}: a token has {largest} active latents, the store has {k} slots. "
+                f"{place}: a token has {largest} active latents, the store has {k} slots. "
                 f"Raise k of the latents to at least {largest}."
             )
         if largest > index.shape[2] or int(nnz.min(initial=0)) < 0:
-            raise ValueError(f"{where}: {largest} latents in {index.shape[2]} slots")
+            raise ValueError(f"{place}: {largest} latents in {index.shape[2]} slots")
         in_use = np.arange(index.shape[2]) < nnz[..., None]
         index, value = np.where(in_use, index, 0), np.where(in_use, value, 0)
         if int(index.min(initial=0)) < 0 or int(index.max(initial=0)) >= d_sae:
-            raise ValueError(f"{where}: an index is outside the dictionary of {d_sae}")
+            raise ValueError(f"{place}: an index is outside the dictionary of {d_sae}")
         for name, column in (("activation", value), ("error", error), ("norm", norm2)):
             limit = LIMIT if name == "activation" else float(np.finfo(np.float32).max)
             if not (np.abs(column) <= limit).all():
                 raise UserError(
-                    f"{where}: an {name} is not finite or beyond {limit:g}. Check the SAE, the "
+                    f"{place}: an {name} is not finite or beyond {limit:g}. Check the SAE, the "
                     "projector and their precision."
                 )
         if (total is None) != (self._d_model is None):
-            raise ValueError(f"{where}: totals go with d_model, both or neither")
+            raise ValueError(f"{place}: totals go with d_model, both or neither")
         columns = {
             "index": _slots(index, k, layout.unsigned_for(d_sae - 1)),
             "value": _slots(value, k, np.dtype("float16")),

@@ -72,7 +72,7 @@ class LatentReader:
             self.kinds = {str(kind): int(n) for kind, n in attributes["kinds"].items()}
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise damaged(Path(path) / META, f"an attribute is missing ({error})") from error
-        self.image_ids = [str(each) for each in self._tree.array(_IDS).all()]
+        self.image_ids = [str(image_id) for image_id in self._tree.array(_IDS).all()]
         self._arrays: dict[str, ArrayReader] = {}
         self._inverses: dict[int, InverseReader] = {}
 

@@ -60,7 +60,7 @@ def _folder(path: Path) -> Iterator[str]:
     else:
         yield f"{path.name}: a folder without {MANIFEST}, so no finished artifact"
     entries = sorted(
-        each for each in path.iterdir() if each.name not in (MANIFEST, MEMO, CHECKSUMS)
+        child for child in path.iterdir() if child.name not in (MANIFEST, MEMO, CHECKSUMS)
     )
     for entry in entries[:_NAMES]:
         if entry.is_dir() and entry.suffix != ".zarr":
@@ -106,7 +106,7 @@ def _made_from(artifact: Path) -> Iterator[str]:
 def _listing(path: Path) -> Iterator[str]:
     count, size = _weigh(path)
     yield f"{path.name}/  {count} files, {_size(size)}"
-    names = sorted(each.name + ("/" if each.is_dir() else "") for each in path.iterdir())
+    names = sorted(child.name + ("/" if child.is_dir() else "") for child in path.iterdir())
     yield f"  {', '.join(names[:_NAMES])}{', ...' if len(names) > _NAMES else ''}"
 
 
@@ -141,7 +141,7 @@ def _json_lines(value: Any, indent: str) -> Iterator[str]:
 
 
 def _judgements(path: Path) -> Iterator[str]:
-    """What a judge was asked and said (vista.judges.backends.judgements); else lines of text."""
+    """A judge's questions and answers (vista.judges.backends.judgements); else lines of text."""
     with path.open("rb") as file:
         count = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
         file.seek(0)
@@ -162,16 +162,16 @@ def _judgements(path: Path) -> Iterator[str]:
 
 def _judgement(line: bytes) -> str:
     try:
-        asked = json.loads(line)
-        what = "image" if asked["seen"] else "text"
-        subject = json.dumps(str(asked["subject"])[:60], ensure_ascii=False)
-        said = f"unanswered ({asked.get('reason')})"
-        if asked["verdicts"] is not None:
-            pairs = zip(asked["labels"], asked["verdicts"], strict=True)
-            said = ", ".join(f"{label}: {'yes' if yes else 'no'}" for label, yes in pairs)
+        judgement = json.loads(line)
+        what = "image" if judgement["seen"] else "text"
+        subject = json.dumps(str(judgement["subject"])[:60], ensure_ascii=False)
+        verdicts = f"unanswered ({judgement.get('reason')})"
+        if judgement["verdicts"] is not None:
+            pairs = zip(judgement["labels"], judgement["verdicts"], strict=True)
+            verdicts = ", ".join(f"{label}: {'yes' if yes else 'no'}" for label, yes in pairs)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return "! a damaged line"
-    return f"{what} {subject}  {said}"
+    return f"{what} {subject}  {verdicts}"
 
 
 def _text(path: Path) -> Iterator[str]:
@@ -249,14 +249,14 @@ def _nodes(path: Path, root: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metadata of all groups and arrays by path, consolidated or else as they lie."""
     if "consolidated_metadata" in root:
         return dict(root["consolidated_metadata"]["metadata"])
-    found = {}
+    nodes = {}
     for file in sorted(path.rglob(_META)):
         if file.parent != path:
             try:
-                found[file.parent.relative_to(path).as_posix()] = read_json(file)
+                nodes[file.parent.relative_to(path).as_posix()] = read_json(file)
             except UserError:
-                found[file.parent.relative_to(path).as_posix()] = {"node_type": "array"}
-    return found
+                nodes[file.parent.relative_to(path).as_posix()] = {"node_type": "array"}
+    return nodes
 
 
 def _array(folder: Path, node: dict[str, Any]) -> Iterator[str]:
@@ -269,7 +269,7 @@ def _array(folder: Path, node: dict[str, Any]) -> Iterator[str]:
         sharding = codecs[0]["configuration"]
         inner, codecs = sharding["chunk_shape"], sharding["codecs"]
     pieces = f"chunk {_step(inner, shape)}, shard {_step(outer, shape)}"
-    names = "+".join(each["name"] for each in codecs)
+    names = "+".join(codec["name"] for codec in codecs)
     units = node.get("attributes", {}).get("units")
     measured = f"units {units}" if units else "no units"
     count, size = _weigh(folder / "c")
@@ -308,4 +308,4 @@ def _size(n_bytes: float) -> str:
 
 def _clean(text: str) -> str:
     """Return the text with every control character replaced: a file may hold escape sequences."""
-    return "".join(each if each.isprintable() else "�" for each in text)
+    return "".join(character if character.isprintable() else "�" for character in text)

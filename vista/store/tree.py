@@ -31,14 +31,14 @@ def image_spec(n_images: int) -> ArraySpec:
 def grid_coordinates(grid: tuple[int, int]) -> dict[str, tuple[ArraySpec, Array]]:
     """Return row and column of each image token (row-major) as coordinates of `token`."""
     n_tokens = grid[0] * grid[1]
-    found = {}
+    coordinates = {}
     for axis, name in enumerate(("row", "column")):
         attributes = {"units": "patch", "long_name": f"{name} of the token in the patch grid"}
         spec = ArraySpec(
             (n_tokens,), np.dtype("uint16"), ("token",), n_tokens, n_tokens, attributes=attributes
         )
-        found[name] = (spec, np.indices(grid)[axis].ravel())
-    return found
+        coordinates[name] = (spec, np.indices(grid)[axis].ravel())
+    return coordinates
 
 
 def check_images(image_ids: Iterable[str]) -> list[str]:
@@ -50,7 +50,8 @@ def check_images(image_ids: Iterable[str]) -> list[str]:
         raise UserError("An image id is empty; give every record an image_id.")
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
-        twice = next(each for each in ids if each in seen or seen.add(each))  # type: ignore[func-returns-value]
+        # `add` returns None, so an id that is new goes on to the next one.
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
         raise UserError(f"Image id {twice!r} occurs twice; ids must be unique within a store.")
     return ids
 
@@ -139,7 +140,7 @@ def _group(attributes: dict[str, Any], nodes: dict[str, Any] | None) -> dict[str
 
 
 def _parents(name: str) -> list[str]:
-    return [each.as_posix() for each in Path(name).parents if each != Path(".")]
+    return [parent.as_posix() for parent in Path(name).parents if parent != Path(".")]
 
 
 def _digest(attributes: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:
@@ -179,15 +180,15 @@ def open_tree(path: Path, kind: str) -> StoreTree:
     root = read_json(path / META)
     try:
         attributes = root["attributes"]
-        found = attributes.get("format")
+        stored_kind = attributes.get("format")
         complete = attributes.get("complete", False)
         nodes = root["consolidated_metadata"]["metadata"] if complete else {}
         intact = not complete or _digest(attributes, nodes) == attributes["metadata_sha256"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(path / META, f"an entry is missing or wrong ({error})") from error
-    if found != kind:
+    if stored_kind != kind:
         raise UserError(
-            f"{path} is no {kind!r} store but {found!r}; expected one that vista wrote."
+            f"{path} is no {kind!r} store but {stored_kind!r}; expected one that vista wrote."
         )
     if not complete:
         raise damaged(path, "its writer did not finish it")
@@ -212,7 +213,10 @@ class DoneLog:
 
     def record(self, shard: int, images: int, files: Mapping[str, FileSum], **extra: Any) -> None:
         """Write the record of a shard of `images` images; `files` are paths below the base."""
-        sums = {name: {"bytes": each.size, "crc32c": each.crc32c} for name, each in files.items()}
+        sums = {
+            name: {"bytes": checksum.size, "crc32c": checksum.crc32c}
+            for name, checksum in files.items()
+        }
         content = {"identity": self._identity, "images": images, "files": sums, **extra}
         publish_json(self._path(shard), content, sync=False)
         self._verified.add(shard)
@@ -220,7 +224,7 @@ class DoneLog:
     def done(self, shards: Iterable[int]) -> set[int]:
         """Return those of `shards` that are finished; each is read and checked once."""
         wanted = set(shards)
-        self._verified.update(each for each in wanted - self._verified if self._intact(each))
+        self._verified.update(shard for shard in wanted - self._verified if self._intact(shard))
         return wanted & self._verified
 
     def _path(self, shard: int) -> Path:
@@ -230,8 +234,8 @@ class DoneLog:
         try:
             content = read_json(self._path(shard))
             return content["identity"] == self._identity and all(
-                sum_file(self._base / name) == FileSum(each["bytes"], each["crc32c"])
-                for name, each in content["files"].items()
+                sum_file(self._base / name) == FileSum(checksum["bytes"], checksum["crc32c"])
+                for name, checksum in content["files"].items()
             )
         except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError):
             return False

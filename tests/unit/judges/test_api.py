@@ -49,7 +49,7 @@ def test_texts(endpoint: Endpoint, settings: Settings) -> None:
         '{"text": "a cat", "names": ["cow"]}',
         '{"text": "a cat", "names": ["dog", "cat"]}',
     ]
-    assert (judge.tally.verdicts, judge.tally.asked, judge.tally.unanswered) == (3, 2, 0)
+    assert (judge.tally.verdicts, judge.tally.sent, judge.tally.unanswered) == (3, 2, 0)
     assert judge.judge([], ["cat"]).shape == (0, 1) and judge.judge(["x"], []).shape == (1, 0)
 
 
@@ -126,7 +126,7 @@ def test_who_stays_busy_is_an_error_and_what_was_judged_is_kept(
         judge_of(settings(retries=2, concurrency=1), tmp_path).judge(TEXTS, ["cat"])
     judge = judge_of(settings(), tmp_path)
     assert judge.judge(TEXTS, ["cat"]).all()
-    assert judge.tally.kept == 2 and judge.tally.asked == len(TEXTS) - 2
+    assert judge.tally.kept == 2 and judge.tally.sent == len(TEXTS) - 2
 
 
 def test_nobody_there(settings: Settings) -> None:

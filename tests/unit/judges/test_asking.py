@@ -48,7 +48,7 @@ def test_an_image_with_two_lists_of_labels_gets_the_verdicts_of_each(backwards: 
     assert sorted(model.asked) == sorted(
         [(RED, ("cat", "dog")), (RED, ("cat", "fog")), (BLUE, ("cat", "dog"))]
     )
-    assert (judge.tally.verdicts, judge.tally.unanswered, judge.tally.asked) == (6, 2, 3)
+    assert (judge.tally.verdicts, judge.tally.unanswered, judge.tally.sent) == (6, 2, 3)
 
 
 def test_an_open_text_is_no_for_a_metric_and_open_for_who_asks() -> None:

@@ -172,4 +172,4 @@ def test_a_killed_judge_asks_nothing_twice(
     assert judge.judge([f"text {i}" for i in range(200)], ["cat"]).all()
     # Only what was under way when the kill came is asked a second time.
     assert judge.tally.kept >= asked - given.concurrency
-    assert judge.tally.kept + judge.tally.asked == 200
+    assert judge.tally.kept + judge.tally.sent == 200

@@ -119,7 +119,7 @@ def test_unknown_judge_is_a_user_error_that_lists_the_known() -> None:
 
 # In WordNet's format: an index by lemma, and entries at the byte offsets that it names.
 LICENCE = "  1 This stands at the top of both files.\n"
-COUCH = "{:08d} 06 n 03 sofa 0 couch 0 lounge 1 002 @ 00000000 n 0000 | a seat\n"
+COUCH = "{:08d} 06 n 03 sofa 0 couch 0 lounge 1 001 @ 00000000 n 0000 | a seat\n"
 DAY_BED = "{:08d} 06 n 02 couch 1 day_bed 0 001 @ 00000000 n 0000 | a bed\n"
 
 

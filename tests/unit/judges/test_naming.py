@@ -52,7 +52,7 @@ def test_names_of_texts_and_images(endpoint: Endpoint, settings: Settings, tmp_p
     # What was named is not asked again, by the same model.
     again = load_namer(settings(), Resources(cache=str(tmp_path)))
     assert again.names(items) == ["cat", "red thing"]
-    assert (again.tally.asked, again.tally.kept, len(endpoint.requests)) == (0, 2, 2)
+    assert (again.tally.sent, again.tally.kept, len(endpoint.requests)) == (0, 2, 2)
 
 
 def test_no_name_is_counted_and_asked_for_again_later(
@@ -69,7 +69,7 @@ def test_no_name_is_counted_and_asked_for_again_later(
     namer = load_namer(settings(concurrency=1), Resources(cache=str(tmp_path)))
     assert namer.names(items) == [None, None, "dog"]
     tally = namer.tally
-    assert (tally.verdicts, tally.unanswered, tally.asked) == (3, 2, 3)
+    assert (tally.verdicts, tally.unanswered, tally.sent) == (3, 2, 3)
     assert sum(tally.reasons.values()) == 2
     endpoint.script = ['{"name": "sky"}', '{"name": "sea"}']
     again = load_namer(settings(concurrency=1), Resources(cache=str(tmp_path)))

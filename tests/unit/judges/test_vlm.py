@@ -123,7 +123,7 @@ def test_the_likelier_of_yes_and_no(model: Path, tmp_path: Path) -> None:
     # A second judge needs no answer of the model, in whatever folder that lies.
     again = judge_of(model, tmp_path)
     assert (again.judge_images([Shown(lambda: images[0], labels)]) == found[:1]).all()
-    assert (again.tally.asked, again.tally.kept) == (0, 1)
+    assert (again.tally.sent, again.tally.kept) == (0, 1)
 
 
 def test_texts_without_an_image(model: Path) -> None:

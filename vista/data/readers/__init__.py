@@ -1,1 +1,1 @@
-"""Readers of data in the forms that others keep them in: a module each, by the kind in settings."""
+"""Readers of data sets in common formats: a module each, named as `kind` in the settings."""

@@ -83,7 +83,7 @@ def image_record(
     category: str | None,
     turns: tuple[Turn, ...] = (),
 ) -> Record:
-    """The record of an image file, by its path, that a class, if any, fills."""
+    """The record of an image file, its path the id; a category is one object, the whole image."""
     width, height = size
     whole = Box(0.0, 0.0, float(width), float(height))
     return Record(

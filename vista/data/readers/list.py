@@ -27,7 +27,7 @@ def list_records(settings: ListData, skipped: Skipped) -> Iterator[Record]:
     names = None
     if settings.classes is not None:
         names = read_names(Path(settings.classes), what="class name")
-    for split in (each for each in SPLITS if each in settings.splits):
+    for split in (split for split in SPLITS if split in settings.splits):
         splitter = Splitter(split, settings)
         path = Path(settings.splits[split])
         for line in read_lines(path, what="`path label`"):
@@ -44,7 +44,7 @@ def list_records(settings: ListData, skipped: Skipped) -> Iterator[Record]:
                 yield image_record(name, split, size, category)
 
 
-def _category(label: str, names: list[str] | None, where: str) -> str | None:
+def _category(label: str, names: list[str] | None, place: str) -> str | None:
     number = integer(label)
     if number is not None and number < 0:
         return None
@@ -52,6 +52,6 @@ def _category(label: str, names: list[str] | None, where: str) -> str | None:
         return class_name(label)
     if number is None or number >= len(names):
         raise UserError(
-            f"{where} is {label[:40]!r}, not a number below the {len(names)} names of `classes`"
+            f"{place} is {label[:40]!r}, not a number below the {len(names)} names of `classes`"
         )
     return class_name(names[number])

@@ -44,18 +44,18 @@ def conversation_turns(row: dict[str, Any], path: Path) -> tuple[Turn, ...]:
     question with a blank answer. Raises UserError unless human and gpt take turns.
     """
     label = f"row {one_line(repr(row.get('id')))}"
-    said = row.get("conversations")
-    if not isinstance(said, list) or not said:
+    messages = row.get("conversations")
+    if not isinstance(messages, list) or not messages:
         raise UserError(f"{path}: {label} needs `conversations`, human and gpt messages in turn")
-    first = int(isinstance(said[0], dict) and said[0].get("from") == "gpt")
+    first = int(isinstance(messages[0], dict) and messages[0].get("from") == "gpt")
     texts: list[str] = []
-    for i, message in enumerate(said[first:], first):
+    for i, message in enumerate(messages[first:], first):
         speaker = "human" if i % 2 == first else "gpt"
         value = message.get("value") if isinstance(message, dict) else None
         if not isinstance(value, str) or message.get("from") != speaker:
             raise UserError(f"{path}: message {i} of {label} must be a text from {speaker!r}")
-        asked = value.replace(PLACEHOLDER, " ") if speaker == "human" else value
-        texts.append(asked.strip())
+        text = value.replace(PLACEHOLDER, " ") if speaker == "human" else value
+        texts.append(text.strip())
     return tuple(Turn(q, a) for q, a in zip(texts[::2], texts[1::2], strict=False) if a)
 
 

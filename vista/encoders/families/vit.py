@@ -1,7 +1,7 @@
-"""Any other vision transformer that AutoModel loads and whose config tells the patch size.
+"""Any other vision transformer that AutoModel loads and whose config has the patch size.
 
-What the other families know, this one finds: prefix tokens from the config, else as the learnt
-tokens that stand beside the patch embeddings; the final norm by a probe of the model itself.
+What the other families declare is derived from the model: prefix tokens from its config, else from
+the learnt tokens beside the patch embeddings; the final norm from a probe.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def prefix_tokens(tower: Any) -> int:
 
     The encoder checks the count against the tokens that come out.
     """
-    told = getattr(tower.config, "num_prefix_tokens", None)
-    if told is not None:
-        return int(told)
+    count = getattr(tower.config, "num_prefix_tokens", None)
+    if count is not None:
+        return int(count)
     sizes = {
         name.rpartition(".")[2]: parameter.shape[-2] if parameter.ndim > 1 else 1
         for name, parameter in tower.named_parameters()
@@ -85,9 +85,9 @@ def final_norm(tower: Any) -> Any | None:
         )
     if first.shape == last[0].shape and torch.equal(first, last[0]):
         return None
-    for module, given, made in steps:
-        alike = given.shape == last[0].shape == made.shape == first.shape
-        if alike and torch.equal(given, last[0]) and torch.equal(made, first):
+    for module, before, after in steps:
+        alike = before.shape == last[0].shape == after.shape == first.shape
+        if alike and torch.equal(before, last[0]) and torch.equal(after, first):
             return module
     raise UserError(
         f"vision encoder: the {name} model's last_hidden_state is not a norm of its last block's "

@@ -1,1 +1,1 @@
-"""What judges reach outside for: files, local models, and endpoints over HTTP."""
+"""Resources of judges outside of the process: files, local models, and endpoints over HTTP."""

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Malformed(Exception):
-    """An answer came, but not what was asked for."""
+    """The answer does not have the requested form."""
 
 
 def loads(content: str | bytes) -> Any:

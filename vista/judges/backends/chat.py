@@ -1,7 +1,7 @@
 """Requests to an OpenAI-compatible endpoint: several at a time, repeated where that may help.
 
-Nothing that the endpoint says is written anywhere but as an answer to be parsed: an error message
-could repeat the key.
+Text of the endpoint is used only as an answer to be parsed. Its error messages are never shown or
+stored: they could repeat the key.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ A = TypeVar("A")
 
 _PASSING = frozenset({408, 409, 425, 429})  # and every 5xx: the server may answer later
 _LARGEST_ANSWER = 1 << 20  # bytes
-# Refusals of single questions (a filter, an image too large) are theirs; that many without one
+# A single question may be refused (by a filter, for its image's size). So many refusals without one
 # answer mean that the request itself is wrong.
 _MOST_REFUSED = 10
 
 
 class _GivenUp(Exception):
-    """Another request showed that there is no use in trying again."""
+    """Another request failed in a way that makes further tries useless."""
 
 
 class _Refused(Exception):
@@ -48,7 +48,7 @@ class _Busy(Exception):
 
 @dataclass(frozen=True)
 class _Arrival(Generic[A]):
-    """An answer that came in. taken: whoever asked for it has it and went on."""
+    """An answer that came in. taken: set once the caller has kept it and asks for the next."""
 
     number: int
     answer: A | None
@@ -111,7 +111,7 @@ class ChatEndpoint(Generic[A]):
         messages: Sequence[Callable[[], list[dict[str, Any]]]],
         arrived: asyncio.Queue[_Arrival[A] | None],
     ) -> UserError | None:
-        """Ask everything; return why it had to stop, if so."""
+        """Send all requests; return the error that stopped them, if any."""
         todo = iter(range(len(messages)))
         stopped: list[UserError] = []
 
@@ -126,8 +126,8 @@ class ChatEndpoint(Generic[A]):
                     return
                 arrival = _Arrival(number, answer, reason)
                 arrived.put_nowait(arrival)
-                # Nothing new is asked before this answer is kept: a kill costs no more than
-                # what is under way.
+                # The next request waits until this answer is kept, so that a kill costs no more
+                # than the requests under way.
                 await arrival.taken.wait()
                 if stopped:
                     return

@@ -28,6 +28,7 @@ _WORDS = {
     True: ("yes", "Yes", "YES", " yes", " Yes"),
     False: ("no", "No", "NO", " no", " No"),
 }
+_MOST_TOKENS = 12  # of an answer that is written
 _EXPECTED = "a save_pretrained folder with a processor, a chat template and safetensors weights"
 
 
@@ -40,8 +41,8 @@ class ImageTextModel:
         dtype: Number format of its weights.
 
     Raises:
-        UserError: nothing there, no safetensors weights, weights missing, no chat template, or a
-            tokenizer that has no single token for yes and no.
+        UserError: the folder is missing or lacks safetensors weights, weights of the model or a
+            chat template, or its tokenizer has no single token for yes or no.
     """
 
     def __init__(self, location: str, *, device: str, dtype: str) -> None:
@@ -74,9 +75,9 @@ class ImageTextModel:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._tokens = {said: self._single_tokens(words) for said, words in _WORDS.items()}
+        self._tokens = {verdict: self._single_tokens(words) for verdict, words in _WORDS.items()}
 
-    def yes(self, asked: Sequence[tuple[str, bytes | None]]) -> list[bool | None]:
+    def yes(self, questions: Sequence[tuple[str, bytes | None]]) -> list[bool | None]:
         """Return for each (question, image's file or None) whether yes is likelier than no.
 
         None where the model gives no number. All have an image, or none has.
@@ -86,7 +87,7 @@ class ImageTextModel:
         """
         import torch
 
-        inputs = self._inputs(asked)
+        inputs = self._inputs(questions)
         with torch.inference_mode():
             logits_bv = self._model(**inputs, **self._last_only).logits[:, -1].float()
             yes_b = torch.logsumexp(logits_bv[:, self._tokens[True]], dim=1)
@@ -97,8 +98,8 @@ class ImageTextModel:
             for yes, known in zip((yes_b > no_b).tolist(), finite.tolist(), strict=True)
         ]
 
-    def say(self, text: str, image: bytes | None, most: int = 12) -> str:
-        """Return the likeliest answer, token by token, of at most `most` tokens; its first line.
+    def say(self, text: str, image: bytes | None) -> str:
+        """Return the first line of the likeliest answer, token by token, of few tokens.
 
         Raises:
             UserError: The file is no image.
@@ -109,16 +110,19 @@ class ImageTextModel:
         inputs = self._inputs([(text, image)])
         with torch.inference_mode():
             said_bt = self._model.generate(
-                **inputs, max_new_tokens=most, do_sample=False, pad_token_id=tokenizer.pad_token_id
+                **inputs,
+                max_new_tokens=_MOST_TOKENS,
+                do_sample=False,
+                pad_token_id=tokenizer.pad_token_id,
             )
         new_t = said_bt[0, inputs["input_ids"].shape[1] :]
-        said: str = tokenizer.decode(new_t, skip_special_tokens=True)
-        return said.strip().partition("\n")[0]
+        answer: str = tokenizer.decode(new_t, skip_special_tokens=True)
+        return answer.strip().partition("\n")[0]
 
-    def _inputs(self, asked: Sequence[tuple[str, bytes | None]]) -> Any:
+    def _inputs(self, questions: Sequence[tuple[str, bytes | None]]) -> Any:
         chats = []
         images = []
-        for text, image in asked:
+        for text, image in questions:
             content: list[dict[str, str]] = [{"type": "text", "text": text}]
             if image is not None:
                 content.insert(0, {"type": "image"})
@@ -158,8 +162,8 @@ class ImageTextModel:
 
     def _single_tokens(self, words: Sequence[str]) -> list[int]:
         tokenizer = self._processor.tokenizer
-        found = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-        ids = sorted({ids[0] for ids in found if len(ids) == 1} - {tokenizer.unk_token_id})
+        ids_of = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        ids = sorted({ids[0] for ids in ids_of if len(ids) == 1} - {tokenizer.unk_token_id})
         if not ids:
             raise self._unusable(f"its tokenizer has no single token for {words[0]!r}")
         return ids
@@ -172,14 +176,14 @@ class ImageTextModel:
 
 
 def model_digest(location: str) -> str:
-    """Return what tells a model from others of its name: a digest of its files."""
+    """Return a digest of a model's files, which distinguishes it from others of its name."""
     folder = Path(location)
     whole = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.suffix in _FILES and path.is_file():
             with path.open("rb") as file:
-                own = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{path.relative_to(folder).as_posix()}={own}\n".encode())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            whole.update(f"{path.relative_to(folder).as_posix()}={digest}\n".encode())
     return whole.hexdigest()[:12]
 
 
@@ -187,7 +191,7 @@ def _picture(image: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(image)) as picture:
             return to_rgb(picture)
-    except Exception as error:  # a decoder that met a damaged file raises anything
+    except Exception as error:  # decoders may raise anything on a damaged file
         raise UserError(
             "judge: an image cannot be read; check the images of the records"
         ) from error

@@ -5,8 +5,8 @@ and an fsync, so a killed process loses at most the line that it was writing; a 
 altered is passed over, its question asked again, and the number of such lines printed. Several
 processes may append to one file.
 
-    {"verdicts": [true | false, ..] (of who names: [name]) or null with "reason", "labels": [..]
-     (of who names: none), "subject": a text, or
+    {"verdicts": [true | false, ..] (of a namer: [name]) or null with "reason", "labels": [..]
+     (of a namer: []), "subject": a text, or
      where "seen" is true the SHA-256 of an image's file, "judge", "model", "prompt", for an
      endpoint "base_url" and "temperature", "key": SHA-256 over all the others}
 """
@@ -39,7 +39,7 @@ class Judgements(Generic[A]):
         judge: Name of the judge.
         model: Name of the model.
         prompt: Identity of the prompt.
-        served: What else tells the model from others.
+        served: Further values that distinguish the model from others.
 
     Raises:
         UserError: The file cannot be read or created.
@@ -62,7 +62,7 @@ class Judgements(Generic[A]):
             self._read(self._path)
 
     def find(self, seen: bool, subject: str, labels: tuple[str, ...]) -> tuple[A, ...] | None:
-        """Return the verdicts on `labels`, None where nobody answered that question yet."""
+        """Return the verdicts on `labels`, None where the question has no answer yet."""
         return self._known.get((seen, subject, labels))
 
     def add(
@@ -75,7 +75,7 @@ class Judgements(Generic[A]):
     ) -> None:
         """Keep the answer to a question, on disk before this returns.
 
-        An unanswered question is written for people to read, and asked again by the next run.
+        An unanswered question is written for the record, and asked again by the next run.
         """
         if verdicts is not None:
             self._known[seen, subject, labels] = verdicts
@@ -95,7 +95,7 @@ class Judgements(Generic[A]):
 
     def _append(self, path: Path, line: str) -> None:
         try:
-            # A+: a torn end has to be seen before something is written behind it.
+            # "a+": an incomplete last line must be seen before a line is appended.
             with path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if file.seek(0, os.SEEK_END):
@@ -128,15 +128,15 @@ class Judgements(Generic[A]):
             print(f"{path}: {damaged} damaged lines passed over; their questions are asked again")
 
     def _learn(self, line: bytes) -> bool:
-        """Take in one line; return False where it is none that this class wrote."""
+        """Read one line; return False where this class did not write it."""
         try:
-            found = json.loads(line)
-            key = found.pop("key")
-            if key != _digest(found) or any(found[k] != v for k, v in self._source.items()):
+            row = json.loads(line)
+            key = row.pop("key")
+            if key != _digest(row) or any(row[k] != v for k, v in self._source.items()):
                 return False
-            seen, subject, labels = found["seen"], found["subject"], tuple(found["labels"])
-            if found["verdicts"] is not None:
-                self._known[seen, subject, labels] = tuple(found["verdicts"])
+            seen, subject, labels = row["seen"], row["subject"], tuple(row["labels"])
+            if row["verdicts"] is not None:
+                self._known[seen, subject, labels] = tuple(row["verdicts"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
         return True

@@ -45,7 +45,7 @@ def create(settings: Settings, resources: Resources) -> AskingJudge:
 
 
 def create_namer(settings: Settings, resources: Resources) -> Namer:
-    """Return who names. Raises UserError as `create`."""
+    """Return the judge that names. Raises UserError as `create`."""
     prompt = NAMING[settings.prompt]
     asker = ApiNameAsker(settings, prompt)
     return Namer("api", settings.model, prompt.identity, asker, resources, _served(settings))
@@ -63,7 +63,7 @@ class ApiAsker:
         from vista.judges.backends.chat import ChatEndpoint
 
         self._prompt = prompt
-        # Made anew for each call would mean a budget for each call.
+        # One endpoint for all calls: its budget is that of the stage.
         self._questions: Sequence[Question] = ()
         self._endpoint = ChatEndpoint(settings, self._parse)
 
@@ -111,8 +111,8 @@ def parse_name(number: int, text: str) -> str:
         Malformed: It is anything else.
     """
     answer = loads(text)
-    said = answer.get("name") if isinstance(answer, dict) and len(answer) == 1 else None
-    name = clean_name(said) if isinstance(said, str) else None
+    value = answer.get("name") if isinstance(answer, dict) and len(answer) == 1 else None
+    name = clean_name(value) if isinstance(value, str) else None
     if name is None:
         raise Malformed('no object with a short "name" alone')
     return name
@@ -168,7 +168,7 @@ def parse_answer(text: str, n: int) -> tuple[bool, ...]:
     if not isinstance(answer, dict) or set(answer) != {"answers"}:
         raise Malformed('no object with "answers" alone')
     verdicts = answer["answers"]
-    if not isinstance(verdicts, list) or not all(isinstance(each, bool) for each in verdicts):
+    if not isinstance(verdicts, list) or not all(isinstance(verdict, bool) for verdict in verdicts):
         raise Malformed("answers that are not all true or false")
     if len(verdicts) != n:
         raise Malformed("answers of another number than the labels")

@@ -75,7 +75,7 @@ class EmbeddingJudge:
     Args:
         embed: texts -> unit rows [texts, width].
         threshold: Least cosine that counts as naming; None until it is fitted.
-        name: For the record.
+        name: Name of the judge in tables.
     """
 
     looks = False
@@ -107,7 +107,7 @@ class EmbeddingJudge:
     def similarity(
         self, texts: Sequence[str | None], objects: Sequence[str]
     ) -> NDArray[np.float32]:
-        """Return the cosines [texts, objects]; minus infinity where one of the two says nothing."""
+        """Return the cosines [texts, objects]; minus infinity where one of the two is blank."""
         import numpy as np
 
         rows, columns = list(dict.fromkeys(texts)), list(dict.fromkeys(objects))
@@ -115,9 +115,9 @@ class EmbeddingJudge:
         spoken_c = np.array([bool(name.strip()) for name in columns], dtype=bool)
         cosine = np.full((len(rows), len(columns)), -np.inf, dtype=np.float32)
         if spoken_r.any() and spoken_c.any():
-            said = self._embed([text for text in rows if text and text.strip()])
+            vectors = self._embed([text for text in rows if text and text.strip()])
             names = self._embed([name for name in columns if name.strip()])
-            cosine[np.ix_(spoken_r, spoken_c)] = said @ names.T
+            cosine[np.ix_(spoken_r, spoken_c)] = vectors @ names.T
         row = {text: i for i, text in enumerate(rows)}
         column = {name: j for j, name in enumerate(columns)}
         chosen = np.ix_([row[text] for text in texts], [column[name] for name in objects])
@@ -135,10 +135,10 @@ class EmbeddingJudge:
             truth: [texts, objects]: whether the text names the object.
 
         Raises:
-            UserError: All pairs are of one kind, so that there is nothing to part.
+            UserError: All pairs are of one kind, so that no threshold separates them.
         """
-        found = fit_threshold(self.similarity(texts, objects), truth)
-        return type(self)(self._embed, found.value, self.name), found
+        threshold = fit_threshold(self.similarity(texts, objects), truth)
+        return type(self)(self._embed, threshold.value, self.name), threshold
 
 
 def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) -> Threshold:
@@ -150,7 +150,7 @@ def fit_threshold(similarity: NDArray[np.floating], truth: NDArray[np.bool_]) ->
     depends on no rounding.
 
     Args:
-        similarity: Any shape; minus infinity marks a pair that says nothing and is left out.
+        similarity: Any shape; minus infinity marks a pair that is left out.
         truth: Same shape: whether the pair belongs together.
 
     Raises:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from vista.config.judge_base import JudgeSettings
+from vista.errors import UserError
+from vista.foreign.wordnet import read_nouns
 from vista.judges import Resources
-from vista.judges.backends.wordnet import WordNet
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import Phrase, columns, phrase_table, words
 
@@ -91,25 +92,48 @@ def create(settings: Settings, resources: Resources) -> LexicalJudge:
     """
     if settings.wordnet is None:
         return LexicalJudge()
-    wordnet = WordNet(settings.wordnet, settings.senses)
-    return LexicalJudge(further=wordnet.synonyms)
+    return LexicalJudge(further=wordnet_synonyms(settings.wordnet, settings.senses))
+
+
+def wordnet_synonyms(folder: str, most_senses: int) -> Callable[[str], Sequence[str]]:
+    """Return a function from a noun to the other words of its `most_senses` most frequent senses.
+
+    The words are in WordNet's order; an unknown noun has none.
+
+    Raises:
+        UserError: The folder does not hold WordNet's nouns.
+    """
+    try:
+        synsets, senses = read_nouns(folder, "judge.wordnet")
+    except UserError as error:
+        raise UserError(
+            f"judge.wordnet: {folder} holds no usable index.noun and data.noun; install "
+            "WordNet (Debian: wordnet-base), correct the folder, or leave the key out"
+        ) from error
+
+    def synonyms(name: str) -> Sequence[str]:
+        ids = senses.get("_".join(name.casefold().split()), ())[:most_senses]
+        words_of = (word.replace("_", " ") for synset in ids for word in synsets[synset].words)
+        return [word for word in dict.fromkeys(words_of) if word.casefold() != name.casefold()]
+
+    return synonyms
 
 
 def _longest_matches(
     text_words: list[str], phrases: Mapping[Phrase, set[str]], longest: int
 ) -> set[str]:
-    found: set[str] = set()
+    matches: set[str] = set()
     start = 0
     while start < len(text_words):
         for size in range(min(longest, len(text_words) - start), 0, -1):
             names = phrases.get(tuple(text_words[start : start + size]))
             if names:
-                found |= names
+                matches |= names
                 start += size
                 break
         else:
             start += 1
-    return found
+    return matches
 
 
 def _key(name: str) -> str:

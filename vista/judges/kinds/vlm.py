@@ -51,7 +51,7 @@ def create(settings: Settings, resources: Resources) -> AskingJudge:
 
 
 def create_namer(settings: Settings, resources: Resources) -> Namer:
-    """Return who names. Raises UserError as `create`."""
+    """Return the judge that names. Raises UserError as `create`."""
     prompt = NAMING[settings.prompt]
     name, model = _load(settings, resources)
     return Namer("vlm", name, prompt.identity, VlmNameAsker(model, prompt), resources)
@@ -75,7 +75,7 @@ class VlmNameAsker:
         self._prompt = prompt
 
     def __call__(self, items: Sequence[Evidence]) -> Iterator[tuple[int, str | None, str | None]]:
-        """Yield the number of an item and what was said, in their order."""
+        """Yield the number of an item, the model's answer and None, in their order."""
         for number, item in enumerate(items):
             if item.image is None:
                 text, image = f"{self._prompt.texts} {item.subject}", None
@@ -96,12 +96,12 @@ class VlmAsker:
         """Yield the number of a question and its answer, in their order."""
         for number, question in enumerate(questions):
             image = None if question.image is None else question.image()
-            asked = [(self._text(question, label), image) for label in question.labels]
-            said: list[bool | None] = []
-            for start in range(0, len(asked), self._batch_size):
-                said += self._model.yes(asked[start : start + self._batch_size])
-            known = tuple(each for each in said if each is not None)
-            if len(known) < len(said):
+            prompts = [(self._text(question, label), image) for label in question.labels]
+            verdicts: list[bool | None] = []
+            for start in range(0, len(prompts), self._batch_size):
+                verdicts += self._model.yes(prompts[start : start + self._batch_size])
+            known = tuple(verdict for verdict in verdicts if verdict is not None)
+            if len(known) < len(verdicts):
                 yield number, Answer(None, "the model gives no number")
             else:
                 yield number, Answer(known)

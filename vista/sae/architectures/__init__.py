@@ -1,7 +1,7 @@
 """The architectures of SAEs that are run here, a file each: its activation function at inference.
 
-A file is code of the nodes that make SAEs of that architecture (`Node.modules`). Who runs an SAE
-reads the function from `sae.json`, so that a new architecture changes nothing that is there.
+A file is code of the nodes that make SAEs of that architecture (`Node.modules`). Stages that run an
+SAE read the function from `sae.json`, so a new architecture changes no artifact that is there.
 """
 
 from __future__ import annotations
