@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vista.engine.artifacts import Job, Record, canonical_json, open_artifact, publishing
+from vista.engine.artifacts import Record, canonical_json, open_artifact, publishing
+from vista.engine.job import Job
 from vista.errors import UserError
 
 RECORD = Record("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "2"})

@@ -33,8 +33,9 @@ from vista.diffusion.attributes import (
 from vista.diffusion.edits import ablate_latent, add_direction
 from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
 from vista.diffusion.probes import pooled
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.attributes import Proposal
 from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity

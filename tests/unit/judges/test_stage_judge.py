@@ -11,8 +11,9 @@ import pytest
 from fake_endpoint import Endpoint
 
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.judges.kinds.embedding import EmbeddingJudge

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from vista.config.language import LanguageSettings
 from vista.data.records import Turn
 from vista.device import find_device
-from vista.engine.artifacts import Job, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import open_artifact, publishing
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.language.checkpoint import VISION_PARTS
 from vista.language.model import LanguageModel, _eos_ids

@@ -24,7 +24,8 @@ from vista.config.language import CheckpointLlm, LanguageSettings
 from vista.config.projector import TrainingStage
 from vista.data.records import Record as ImageRecord
 from vista.data.records import Turn, write_records
-from vista.engine.artifacts import Artifact, Job, Record, open_artifact, publishing
+from vista.engine.artifacts import Artifact, Record, open_artifact, publishing
+from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.projector.ranks import share

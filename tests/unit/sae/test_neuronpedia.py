@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from vista.config.sae import NeuronpediaSettings
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.sae.neuronpedia import read_export

@@ -19,8 +19,9 @@ from vista.config.sae import (
     TrainSaeSettings,
 )
 from vista.data.records import Box, Object, Record, write_records, write_text
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import check_sae, import_sae, label_latents, loading, naming, train_sae
 

@@ -10,7 +10,7 @@ import numpy as np
 from fake_endpoint import Endpoint
 
 from vista.config.diffusion import AttributeSettings
-from vista.engine.artifacts import Job
+from vista.engine.job import Job
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.stages.attribute_discovery import judged_labels
 from vista.stages.diffusion_inputs import Prompts

@@ -18,8 +18,9 @@ import pytest
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.probing import LogitLensSettings, SharedLatentsSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import logit_lens, report, shared_latents
 from vista.stages.results import read_result, read_rows

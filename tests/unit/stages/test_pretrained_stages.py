@@ -21,8 +21,9 @@ from vista.config.projector import PretrainedProjector
 from vista.config.sae import ImportSaeSettings
 from vista.data.geometry import prepare_image
 from vista.data.records import Record, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import features, import_projector, import_sae, loading
 from vista.store.features import FeatureReader, FeatureWriter

@@ -15,8 +15,9 @@ from PIL import Image
 from vista.config.probing import MonosemanticitySettings, OntologySettings
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.report import monosemanticity_sheet
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae

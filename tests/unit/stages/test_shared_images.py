@@ -17,8 +17,9 @@ from vista.config.encoders import ProbeSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, TrainingStage
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.stages import caption, latents, loading, probe, train_projector
 from vista.store.features import FeatureReader, FeatureWriter
 from vista.store.latents import LatentReader

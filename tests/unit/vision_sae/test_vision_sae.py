@@ -24,8 +24,9 @@ from vista.config.vision_sae import (
     TrainVisionSaeSettings,
 )
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.convert import from_sae_lens
 from vista.sae.label_table import read_labels
