@@ -25,6 +25,7 @@ from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.edit_plan import Item, Variant, plan_items, variants_of
+from vista.stages.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_parquet
 from vista.store.features import FeatureReader
@@ -34,26 +35,6 @@ if TYPE_CHECKING:
 
     from vista.interventions.directions import ConceptDirection, Space
     from vista.interventions.edits import Concept, RowEdit
-
-FILE = "captions.parquet"
-FACTS = "edits.json"
-SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("target", pa.string()),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("variant", pa.string(), nullable=False),
-        pa.field("coefficient", pa.float64(), nullable=False),
-        pa.field("blocks", pa.list_(pa.int32())),
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("found", pa.bool_(), nullable=False),
-        pa.field("n_tokens", pa.int32(), nullable=False),
-        pa.field("loss_sum", pa.float64(), nullable=False),
-        pa.field("loss_tokens", pa.int32(), nullable=False),
-    ]
-)
 
 
 class EditCaptionsOrder(Settings):
@@ -216,7 +197,7 @@ class _Editor:
         order = {item.record.image_id: i for i, item in enumerate(items)}
         # Stable: the rows of an image keep their order.
         rows.sort(key=lambda row: order[row["image_id"]])
-        write_parquet(self.job.work / FILE, pa.Table.from_pylist(rows, SCHEMA))
+        write_parquet(self.job.work / CAPTIONS, pa.Table.from_pylist(rows, SCHEMA))
         self._write_facts(len(items))
 
     def _items(self) -> list[Item]:

@@ -28,11 +28,10 @@ from vista.metrics.edited_captions import (
     shown_by,
 )
 from vista.metrics.intervention import Task, intervention_figures
+from vista.stages.edited_captions import CAPTIONS, FACTS
 from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_result
 
-CAPTIONS = "captions.parquet"
-FACTS = "edits.json"
 _COLUMNS = [
     *("image_id", "source", "target", "variant", "coefficient", "blocks", "caption", "found"),
     *("loss_sum", "loss_tokens"),

@@ -219,9 +219,10 @@ def test_import_projector_applies_the_output_scale(
         writer.write_shard(0, np.zeros((1, 1, 6)))
         writer.close()
 
-    monkeypatch.setattr(loading, "llm_width", lambda job: 8)
+    monkeypatch.setattr(loading, "llm_width", lambda *_: 8)
     settings = PretrainedProjector(pretrained=str(tmp_path / "theirs.pth"), output_scale=3.0)
-    job_settings = {"projector": settings.model_dump(mode="json")}
+    llm = {"source": {"kind": "standin", "family": "llama"}}
+    job_settings = {"llm": llm, "projector": settings.model_dump(mode="json")}
     inputs = {"features": publish(tmp_path, "features", write_features)}
     made = publish(
         tmp_path,

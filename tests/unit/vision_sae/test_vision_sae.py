@@ -293,8 +293,7 @@ def test_the_encoder_says_which_block(root: Path, inputs: dict[str, Artifact]) -
     last = publish(
         root, "features", lambda work: None, {"encoder": {**settings["encoder"], "layer": -2}}
     )
-    job = Job("train_vision_sae", {}, {"features": last, "encoder": encoder}, root)
-    assert encoder_block(job) == 3
+    assert encoder_block(last, encoder) == 3
 
 
 def test_mistakes_are_named(root: Path, inputs: dict[str, Artifact], sae: Artifact) -> None:
