@@ -23,8 +23,9 @@ from vista.data.records import (
     write_records,
     write_text,
 )
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.interventions.directions import Directions, read_directions
 from vista.language.model import LanguageModel
 from vista.projector.module import make_projector, save_projector

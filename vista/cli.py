@@ -16,7 +16,6 @@ from typing import Any, TextIO
 from vista.engine.artifacts import (
     MANIFEST,
     Artifact,
-    Job,
     Record,
     digest_text,
     input_digests,
@@ -29,6 +28,7 @@ from vista.engine.artifacts import (
 from vista.engine.code import is_fetch, source_digests, stage_code, stage_module, third_party
 from vista.engine.disk import full_disk
 from vista.engine.gpus import claimed
+from vista.engine.job import Job
 from vista.engine.locks import WORK
 from vista.engine.stages import stages
 from vista.errors import UserError

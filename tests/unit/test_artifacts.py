@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vista.engine.artifacts import Job, Record, canonical_json, open_artifact, publishing
+from vista.engine.artifacts import Record, canonical_json, open_artifact, publishing
 from vista.errors import UserError
 
 RECORD = Record("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "2"})
@@ -167,11 +167,3 @@ def test_a_manifest_holds_no_path_and_no_time(tmp_path: Path) -> None:
     manifest = json.loads((make(tmp_path) / "manifest.json").read_text())
     assert set(manifest) == {"stage", "settings", "inputs", "code", "packages", "digest"}
     assert str(tmp_path) not in json.dumps(manifest)
-
-
-def test_a_job_hands_out_its_inputs_by_role(tmp_path: Path) -> None:
-    artifact = open_artifact(make(tmp_path))
-    job = Job("report", {}, {"one": artifact, "many": [artifact]}, tmp_path)
-    assert job.input("one") is artifact
-    assert job.input_list("many") == [artifact]
-    assert job.optional("none") is None

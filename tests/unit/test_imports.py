@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "disk": set(),
     "locks": {"errors"},
     "artifacts": {"disk", "errors", "locks"},
+    "job": {"artifacts"},
     "lineage": {"artifacts"},
     "code": set(),
     "config": {"errors"},
@@ -45,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "forecast": {*BASE, "node", "plan", "sae"},
     "cli": {
         *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "locks"),
-        *("forecast", "gc", "gpus", "make", "plan", "report", "stages", "store"),
+        *("forecast", "gc", "gpus", "job", "make", "plan", "report", "stages", "store"),
     },
     "fetch": BASE,
     "data": BASE,
@@ -63,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "stages": {
         *BASE,
         *TOOLS,
+        "job",
         "diffusion",
         "interventions",
         "projector",

@@ -217,43 +217,6 @@ def input_digests(
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a stage receives: its own settings, its opened inputs and a folder to write into.
-
-    A job with a `part`, (k, n) with k from 1, does the k-th of n parts and leaves the artifact
-    unfinished; one without does what is still missing.
-    """
-
-    stage: str
-    settings: dict[str, Any]
-    inputs: dict[str, Artifact | list[Artifact]]
-    work: Path
-    threads: int = 1
-    part: tuple[int, int] | None = None
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder for what only a try that goes on needs; it goes when the artifact is published."""
-        return self.work / CHECKPOINTS
-
-    def input(self, role: str) -> Artifact:
-        """Return the one input artifact of `role`."""
-        found = self.inputs[role]
-        assert isinstance(found, Artifact), f"{self.stage}: input {role} is a list"
-        return found
-
-    def input_list(self, role: str) -> list[Artifact]:
-        """Return the input artifacts of `role`, in the order of the plan."""
-        found = self.inputs[role]
-        assert isinstance(found, list), f"{self.stage}: input {role} is not a list"
-        return found
-
-    def optional(self, role: str) -> Artifact | None:
-        """Return the input artifact of `role`, or None where the plan gives none."""
-        return self.input(role) if role in self.inputs else None
-
-
-@dataclass(frozen=True)
 class Record:
     """All that the bytes of an artifact depend on: two equal records, one result.
 

@@ -23,8 +23,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.name
-# What every stage imports and what cannot change a byte of its result: how it talks to people.
-SILENT = frozenset({"vista.errors", "vista.progress"})
+# What every stage imports and what cannot change a byte of its result, modules or definitions: how
+# it reports to people, and how it is handed its settings and its opened inputs.
+SILENT = frozenset(
+    {"vista.errors", "vista.progress", "vista.engine.job", "vista.engine.artifacts:Artifact"}
+)
 # Statements at a module's top that run when it is imported and define nothing.
 EFFECTS = "(top)"
 
@@ -108,7 +111,7 @@ def _closure(starts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], froz
     while todo:
         place = todo.pop()
         module, name = place
-        if place in seen or module in SILENT:
+        if place in seen or module in SILENT or f"{module}:{name}" in SILENT:
             continue
         seen.add(place)
         if name is None:

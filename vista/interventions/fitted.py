@@ -60,17 +60,19 @@ def _samples(search: Search, selection: Selection) -> tuple[NDArray[np.float32],
 
     from vista.projector.module import load_projector
 
-    job, settings = search.job, search.settings
-    reader = FeatureReader(job.input("features").store("features.zarr"))
-    llm = search.loaders.llm(job)
+    inputs, settings = search.inputs, search.settings
+    reader = FeatureReader(inputs.features.store("features.zarr"))
+    llm = search.loaders.llm()
     if settings.layer >= llm.n_blocks:
         raise UserError(
             f"directions.layer {settings.layer}: the language model has blocks "
             f"0..{llm.n_blocks - 1}"
         )
-    trained = job.input("projector")
-    trained.verify()
-    projector = load_projector(trained.path, d_vision=reader.shape[-1], d_model=llm.d_model)
+    assert inputs.projector is not None
+    inputs.projector.verify()
+    projector = load_projector(
+        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
+    )
     projector = projector.to(llm.device)
     image_of = search.records.feature_rows()[1]
     rng = np.random.default_rng(settings.seed)

@@ -6,7 +6,7 @@ Legend of shape suffixes: b image, p patch token, u place (patch or image), c co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vista.config.interventions import DirectionSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import RecordTable, reference
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.interventions.selection import BoolArray
 from vista.judges import Judge
@@ -47,31 +47,57 @@ class Selection:
         return self.patches_cbp.reshape(len(self.names), -1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchInputs:
+    """The input artifacts of a search: `records`, `features`, and those that the method reads
+    (`vista.interventions.method.DirectionMethod.reads`).
+
+    `labels` are a list, one artifact a layer, for latents of the language model's SAEs, and one
+    artifact for those of a vision SAE. `check` and `checks` are not read: the search waits until
+    they have passed.
+    """
+
+    records: Artifact
+    features: Artifact
+    latents: Artifact | None = None
+    labels: Artifact | list[Artifact] | None = None
+    saes: list[Artifact] = field(default_factory=list)
+    checks: list[Artifact] = field(default_factory=list)
+    vision_sae: Artifact | None = None
+    check: Artifact | None = None
+    llm: Artifact | None = None
+    projector: Artifact | None = None
+    judge: Artifact | None = None
+
+
 @dataclass(frozen=True)
 class Loaders:
-    """Functions that open a job's inputs. They are passed in because other stages share them.
+    """How input artifacts are opened: functions that other stages use, too.
 
-    geometry: of the images on the patch grid behind some features, as `ImageGeometry` takes it;
-    latents: the store of the input `latents`; layer_labels: the labels of each layer of it;
-    llm: the language model; llm_width: its width alone, without its weights.
+    Attributes:
+        geometry: Gives the patch grid behind some features, as `ImageGeometry` takes it.
+        latents: Opens the store of an artifact of latents.
+        layer_labels: Gives the labels of each layer of an artifact of latents and its store.
+        llm: Loads the language model of the search.
+        llm_width: Gives the width of that model; reads no weights.
     """
 
     geometry: Callable[[Artifact], dict[str, Any]]
-    latents: Callable[[Job], LatentReader]
-    layer_labels: Callable[[Job, LatentReader], dict[int, LatentLabels]]
-    llm: Callable[[Job], LanguageModel]
-    llm_width: Callable[[Job], int]
+    latents: Callable[[Artifact], LatentReader]
+    layer_labels: Callable[[Sequence[Artifact], Artifact, LatentReader], dict[int, LatentLabels]]
+    llm: Callable[[], LanguageModel]
+    llm_width: Callable[[], int]
 
 
 @dataclass(frozen=True)
 class Search:
     """What a method finds directions with.
 
-    job: the stage's job, for its inputs; records: of all images; judge: says which label (words:
-    and which reference caption) names which concept.
+    inputs: the input artifacts; records: of all images; judge: says which label (words: and which
+    reference caption) names which concept.
     """
 
-    job: Job
+    inputs: SearchInputs
     settings: DirectionSettings
     records: RecordTable
     judge: Judge
@@ -101,7 +127,7 @@ class Search:
         if concepts.kind == "words":
             present = self.judge.judge([reference(record) for record in shown], names)
             return Selection(names, chosen, present, None)
-        shape = self.loaders.geometry(self.job.input("features"))
+        shape = self.loaders.geometry(self.inputs.features)
         column = {name: c for c, name in enumerate(names)}
         parts = []
         for record in shown:

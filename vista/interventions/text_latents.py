@@ -31,14 +31,16 @@ class TextLatents:
     """
 
     def __init__(self, search: Search, extra: Sequence[str] = ()) -> None:
-        """Open the job's inputs `latents` and `labels`.
+        """Open the search's inputs `latents` and `labels`.
 
         Raises:
             UserError: They do not fit the features, each other or the selection split.
         """
         self._search = search
-        self.store = search.loaders.latents(search.job)
-        self.labels = search.loaders.layer_labels(search.job, self.store)
+        latents, labels = search.inputs.latents, search.inputs.labels
+        assert latents is not None and isinstance(labels, list)
+        self.store = search.loaders.latents(latents)
+        self.labels = search.loaders.layer_labels(labels, latents, self.store)
         rows = search.records.rows_by_id(self.store.image_ids).tolist()
         self.selection = search.select(extra, rows)
         self._n_patches = self.store.kinds["image"]
@@ -88,7 +90,7 @@ class TextLatents:
             UserError: A latent is of a layer that no SAE is given for, or an SAE is damaged.
         """
         ids = {latent.candidate.at for latents in chosen for latent in latents}
-        decoder, width = _decoder_rows(self._search.job.input_list("saes"), ids)
+        decoder, width = _decoder_rows(self._search.inputs.saes, ids)
         method = self._search.settings.method
         return latent_directions(method, "stream", self.selection, chosen, decoder, width)
 

@@ -1,4 +1,4 @@
-"""Stage: what the language model says about images that it sees through the projector.
+"""Stage: caption images that the language model sees through the projector; score the captions.
 
 Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width.
 """
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.config.base import Settings
+from vista.config.language import LanguageSettings
 from vista.config.metrics import CaptionSettings
 from vista.data.records import Record, read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.caption import caption_figures
 from vista.progress import progress
@@ -26,13 +29,13 @@ if TYPE_CHECKING:
     from vista.language.model import LanguageModel
     from vista.projector.module import Projector
 
-# Asked of images that come without any conversation.
+# The question about images whose data hold no conversation.
 DEFAULT_QUESTION = "Describe the image."
 
 
 @dataclass(frozen=True)
 class Sight:
-    """How images reach the language model: features, projector, model."""
+    """The models and features that make visual tokens of images."""
 
     reader: FeatureReader
     image_of: NDArray[np.int64]
@@ -47,7 +50,26 @@ class Sight:
         return self.projector(features_bpv.to(self.llm.device))
 
 
-def run(job: Job) -> None:
+class CaptionOrder(Settings):
+    """The language model, and how images are captioned."""
+
+    llm: LanguageSettings
+    caption: CaptionSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images by their features, and the models."""
+
+    projector: Artifact
+    features: Artifact
+    records: Artifact
+    llm: Artifact | None = None
+    judge: Artifact | None = None
+
+
+@stage(CaptionOrder, Inputs)
+def run(job: StageJob[CaptionOrder, Inputs]) -> None:
     """Read projector, features, records and LLM; write captions, result and per-image values."""
     import pyarrow as pa
     import torch
@@ -56,17 +78,18 @@ def run(job: Job) -> None:
     from vista.stages.loading import load_llm
 
     torch.set_num_threads(job.threads)
-    settings = CaptionSettings.model_validate(job.settings["caption"])
-    judge = stage_judge(job, settings.judge)
-    records = read_records(job.input("records").file("records.parquet"))
-    reader = FeatureReader(job.input("features").store("features.zarr"))
+    settings, inputs = job.settings.caption, job.inputs
+    judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
+    records = read_records(inputs.records.file("records.parquet"))
+    reader = FeatureReader(inputs.features.store("features.zarr"))
     chosen = records.rows_of(settings.split).tolist()
     if not chosen:
         raise UserError(f"caption.split {settings.split!r}: the data has no image of that split.")
-    llm = load_llm(job)
-    trained = job.input("projector")
-    trained.verify()
-    projector = load_projector(trained.path, d_vision=reader.shape[-1], d_model=llm.d_model)
+    llm = load_llm(job.settings.llm, inputs.llm)
+    inputs.projector.verify()
+    projector = load_projector(
+        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
+    )
     sight = Sight(reader, records.feature_rows()[1], projector.to(llm.device), llm)
     shown = records.select(chosen)
     questions = _questions(shown, records)
@@ -108,14 +131,14 @@ def run(job: Job) -> None:
     }
     if shuffled_b is not None:
         columns["shuffled_loss_sum"] = shuffled_b
-    write_result(job, result, columns)
-    write_tally(job, judge)
+    write_result(job.work, result, columns)
+    write_tally(job.work, judge)
 
 
 def _questions(shown: Sequence[Record], records: Sequence[Record]) -> list[str]:
     """The first question about each image; where there is none, the data's first question."""
-    asked = (record.turns[0].question for record in records if record.turns)
-    default = next(asked, DEFAULT_QUESTION)
+    questions = (record.turns[0].question for record in records if record.turns)
+    default = next(questions, DEFAULT_QUESTION)
     return [record.turns[0].question if record.turns else default for record in shown]
 
 

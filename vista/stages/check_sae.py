@@ -1,15 +1,36 @@
-"""Stage: how well an SAE holds held-out text. Fails the run where it is out of bounds."""
+"""Stage: measure how well an SAE explains held-out text; fail where a bound is broken."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
+from vista.config.base import Settings
+from vista.config.language import LanguageSettings
 from vista.config.sae import CheckSaeSettings
 from vista.data.records import read_text
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 
 
-def run(job: Job) -> None:
+class CheckSaeOrder(Settings):
+    """The language model, and the bounds."""
+
+    llm: LanguageSettings
+    check: CheckSaeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """An SAE, the text, and the language model unless its settings name a folder."""
+
+    sae: Artifact
+    text: Artifact
+    llm: Artifact | None = None
+
+
+@stage(CheckSaeOrder, Inputs)
+def run(job: StageJob[CheckSaeOrder, Inputs]) -> None:
     """Read SAE, LLM and text; write result.json (see vista.sae.check.SaeCheck).
 
     Raises UserError naming SAE, layer and figure where a bound is broken.
@@ -17,13 +38,13 @@ def run(job: Job) -> None:
     import torch
 
     from vista.sae.check import enforce_bounds, measure_sae
-    from vista.stages.loading import load_llm, load_one_sae
+    from vista.stages.loading import load_llm, load_text_sae
 
     torch.set_num_threads(job.threads)
-    settings = CheckSaeSettings.model_validate(job.settings["check"])
-    texts = read_text(job.input("text").file("text.parquet"), "heldout")
-    llm = load_llm(job)
-    check = measure_sae(llm, load_one_sae(job, llm), texts, settings)
+    settings, inputs = job.settings.check, job.inputs
+    texts = read_text(inputs.text.file("text.parquet"), "heldout")
+    llm = load_llm(job.settings.llm, inputs.llm)
+    check = measure_sae(llm, load_text_sae(inputs.sae, llm), texts, settings)
     enforce_bounds(check, settings, llm.model.config.model_type, key="check_sae")
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")

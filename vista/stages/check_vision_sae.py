@@ -1,21 +1,41 @@
-"""Stage: how well a vision SAE holds held-out images. Fails the run where it is out of bounds."""
+"""Stage: measure how well a vision SAE explains held-out images; fail where a bound is broken."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 
+from vista.config.base import Settings
 from vista.config.vision_sae import CheckVisionSaeSettings
 from vista.data.records import read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.metrics.rows import NO_TOKENS, Row
 from vista.metrics.sae_check import check_rows
-from vista.stages.vision_inputs import split_images
+from vista.stages.vision_inputs import SaeDevice, load_vision_sae, sae_block, split_images
 from vista.store.features import FeatureReader
 
 
-def run(job: Job) -> None:
+class CheckVisionSaeOrder(Settings):
+    """The bounds, and the SAE's device."""
+
+    check: CheckVisionSaeSettings
+    sae: SaeDevice = SaeDevice()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A vision SAE, and the features that it reads with their records."""
+
+    sae: Artifact
+    features: Artifact
+    records: Artifact
+
+
+@stage(CheckVisionSaeOrder, Inputs)
+def run(job: StageJob[CheckVisionSaeOrder, Inputs]) -> None:
     """Read vision SAE, features and records; write result.json (see vista.sae.check.SaeCheck) and
     its rows.
 
@@ -27,23 +47,22 @@ def run(job: Job) -> None:
     from vista.sae.check import enforce_bounds, measure_on
     from vista.sae.patches import read_patches
     from vista.stages.results import rows_table, write_parquet
-    from vista.stages.vision_inputs import load_vision_sae, sae_block, sae_device
 
     torch.set_num_threads(job.threads)
-    settings = CheckVisionSaeSettings.model_validate(job.settings["check"])
-    records = read_records(job.input("records").file("records.parquet"))
-    features = FeatureReader(job.input("features").store("features.zarr"))
-    sae = load_vision_sae(job.input("sae"), features, sae_device(job))
+    settings, inputs = job.settings.check, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    features = FeatureReader(inputs.features.store("features.zarr"))
+    sae = load_vision_sae(inputs.sae, features, job.settings.sae.device)
     images, _ = split_images(
         records, features, settings.split, f"SAE {sae.config.name}, check.split"
     )
     chosen = np.random.default_rng(settings.seed).permutation(images)
     chosen = np.sort(chosen[: -(-settings.patches // features.shape[1])])
     check = measure_on(sae, read_patches(features, chosen, sae.dense_rows))
-    source = job.input("features").settings["encoder"]["source"]
+    source = inputs.features.settings["encoder"]["source"]
     encoder = source.get("family", source["kind"])
     enforce_bounds(check, settings, encoder, key="check", tokens="patches")
-    layer = sae_block(sae, job.input("features"))
+    layer = sae_block(sae, inputs.features)
     expansion = check.d_sae / sae.config.d_in
     rows = [
         *check_rows(check.model_dump(), "vision_sae", layer),

@@ -1,6 +1,6 @@
-"""Stage: the features of two encoders as those of one, shard by shard (arXiv 2406.16860).
+"""Stage: combine the features of two encoders, shard by shard (arXiv 2406.16860).
 
-Features stay as they are: nothing is standardised.
+The features are not standardised.
 
 Legend of shape suffixes: b image, p patch token, d channel.
 """
@@ -8,44 +8,75 @@ Legend of shape suffixes: b image, p patch token, d channel.
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.engine.artifacts import Job
+from vista.config.base import Settings
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.latent_inputs import GEOMETRY, read_geometry
 from vista.store.features import FeatureReader, FeatureWriter
 
 
-def run(job: Job) -> None:
+class Combination(Settings):
+    """How the features of the encoders become one."""
+
+    kind: Literal["combined"]
+    how: Literal["concat", "interleave"]
+
+
+class CombinedFeatures(Settings):
+    """Settings of the combined encoder."""
+
+    source: Combination
+
+
+class CombineFeaturesOrder(Settings):
+    """The combined encoder."""
+
+    encoder: CombinedFeatures
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The features of the two encoders."""
+
+    features: list[Artifact]
+
+
+@stage(CombineFeaturesOrder, Inputs)
+def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
     """Read two stores of features; write features.zarr and geometry.json.
 
-    concat: the channels of both at each patch. interleave: two tokens a patch, first those of the
-    first encoder, the narrower ones padded with zeros at the end; the grid is twice as wide.
+    concat: the channels of both encoders at each patch. interleave: two tokens a patch, that of the
+    first encoder first; the narrower ones are padded with zeros at the end, and the grid is twice
+    as wide.
 
     Raises UserError where the stores hold other images or another order of them, or where their
     patches are not the same parts of an image.
     """
-    given = job.input_list("features")
-    readers = [FeatureReader(each.store("features.zarr")) for each in given]
+    parts = job.inputs.features
+    readers = [FeatureReader(part.store("features.zarr")) for part in parts]
     first, second = readers
     if first.image_ids != second.image_ids:
         raise UserError(
-            f"{given[0].path} and {given[1].path} hold other images, or another order of them; run "
+            f"{parts[0].path} and {parts[1].path} hold other images, or another order of them; run "
             "the workflow again so that both come from one data set"
         )
-    places = [read_geometry(each) for each in given]
+    places = [read_geometry(part) for part in parts]
     if first.grid != second.grid or _patches(places[0]) != _patches(places[1]):
         grids = " and ".join(f"{rows} x {columns}" for rows, columns in (first.grid, second.grid))
         raise UserError(
             f"a combined encoder needs two whose patches are the same parts of an image; the grids "
-            f"are {grids} (size, patch and fit: {_told(places[0])} and {_told(places[1])}): choose "
-            "another pair"
+            f"are {grids} (size, patch and fit: {_listed(places[0])} and {_listed(places[1])}): "
+            "choose another pair"
         )
-    interleaved = job.settings["encoder"]["source"]["how"] == "interleave"
+    interleaved = job.settings.encoder.source.how == "interleave"
     widths = [reader.shape[2] for reader in readers]
     rows, columns = first.grid
     writer = FeatureWriter(
@@ -80,9 +111,9 @@ def _interleaved(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
 
 
 def _patches(placing: dict[str, Any]) -> tuple[float, str]:
-    """What says where the patches lie: the side of one as a share of the input's, and the fit."""
+    """Where the patches lie: the side of one as a share of the input's side, and the fit."""
     return placing["patch"] / placing["size"], placing["fit"]
 
 
-def _told(placing: dict[str, Any]) -> str:
+def _listed(placing: dict[str, Any]) -> str:
     return ", ".join(str(placing[key]) for key in ("size", "patch", "fit"))

@@ -1,5 +1,5 @@
 """What the stages around a text-to-image pipeline share: the pipeline, the SAE on its text encoder,
-the probes that say what an image shows."""
+and the probes that classify images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vista.config.base import Settings
 from vista.config.encoders import EncoderSettings
 from vista.config.pipeline import CheckpointPipeline, PipelineSettings
 from vista.data.geometry import prepare_image
 from vista.data.records import read_records
 from vista.diffusion.attributes import drawn_attributes, value_in
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.stages.loading import load_vision_encoder
 from vista.store.features import FeatureReader
@@ -28,21 +29,62 @@ if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
 
 Pixels = NDArray[np.uint8]
-# Images that are kept for pictures have no longer side, pixels.
+# Longer side of the images that are kept for pictures, pixels.
 THUMBNAIL = 128
 # Images whose patch features are in memory at a time.
 READ = 256
 
 
-def open_pipeline(job: Job, settings: PipelineSettings, layer: int) -> TextToImage:
-    """Load the pipeline: the job's input `pipeline`, else the folder that the settings name.
+class ProbeFit(Settings):
+    """How the attribute probes are fitted."""
+
+    regularisation: float
+    iterations: int
+
+
+class PipelineOrder(Settings):
+    """What the experiments on a pipeline have in common.
+
+    Attributes:
+        layer: Block of the text encoder that is read and steered.
+        encoder: The vision encoder that the probes read.
+        attributes: The words of each attribute; None: those of the drawn world.
+    """
+
+    pipeline: PipelineSettings
+    layer: int
+    encoder: EncoderSettings
+    attributes: dict[str, tuple[str, ...]] | None
+    probe: ProbeFit
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineInputs:
+    """Prompts, the SAE with its labels, the data that probes learn from, and the models unless
+    their settings name a folder.
+
+    `check` is not read: the stage waits until it has passed.
+    """
+
+    prompts: Artifact
+    sae: Artifact
+    labels: Artifact
+    check: Artifact | None = None
+    features: Artifact
+    records: Artifact
+    pipeline: Artifact | None = None
+    encoder: Artifact | None = None
+
+
+def open_pipeline(model: Artifact | None, settings: PipelineSettings, layer: int) -> TextToImage:
+    """Load the pipeline from the artifact `model`, or the folder that the settings name.
 
     Raises UserError where the folder does not exist or holds no pipeline with a text encoder.
     """
     from vista.diffusion.pipeline import load_pipeline
 
-    if trained := job.optional("pipeline"):
-        folder = trained.folder("model")
+    if model is not None:
+        folder = model.folder("model")
     else:
         assert isinstance(settings.source, CheckpointPipeline)
         folder = Path(settings.source.path)
@@ -55,10 +97,12 @@ def open_pipeline(job: Job, settings: PipelineSettings, layer: int) -> TextToIma
 
 @dataclass(frozen=True)
 class Prompts:
-    """The prompts of the input `prompts`, and what its SAE says of them.
+    """Prompts, and the activations of the SAE's latents on them.
 
-    text: of every prompt; rows: by split, their places; score_ns: the largest activation of each
-    latent over a prompt's tokens.
+    Attributes:
+        text: The text of every prompt.
+        rows: By split, the indices of its prompts.
+        score_ns: The largest activation of each latent over a prompt's tokens.
     """
 
     text: list[str]
@@ -71,14 +115,14 @@ class Prompts:
         return [self.text[row] for row in self.rows[split].tolist()]
 
 
-def read_prompts(job: Job) -> Prompts:
-    """Read the job's inputs `prompts` and `sae`. Raises UserError where they do not fit."""
+def read_prompts(prompts: Artifact, sae_artifact: Artifact) -> Prompts:
+    """Read prompts, and an SAE on their features. Raises UserError where they do not fit."""
     from vista.stages.image_level import image_latents
     from vista.stages.vision_inputs import load_vision_sae
 
-    records = read_records(job.input("prompts").file("records.parquet"))
-    features = FeatureReader(job.input("prompts").store("features.zarr"))
-    sae = load_vision_sae(job.input("sae"), features)
+    records = read_records(prompts.file("records.parquet"))
+    features = FeatureReader(prompts.store("features.zarr"))
+    sae = load_vision_sae(sae_artifact, features)
     every = np.arange(len(records))
     return Prompts(
         text=[record.captions[0] for record in records],
@@ -89,29 +133,30 @@ def read_prompts(job: Job) -> Prompts:
 
 
 class Judge:
-    """Says which value of each attribute an image shows: probes on an encoder that is not the
-    pipeline's, fitted on real images whose captions tell the values.
+    """Classifies images by the value of each attribute that they show.
+
+    Its probes read an encoder that is not the pipeline's and are fitted on real images, whose
+    captions name the values.
 
     Attributes:
         attributes: the values of each attribute that captions name, by name.
-        accuracy: by attribute, whether the probe is right on each test image whose caption has a
-            value, and the share that the most frequent value of fitting has there.
+        accuracy: by attribute, whether the probe is right on each test image whose caption names a
+            value, and the share of these images that show the value most frequent in fitting.
     """
 
-    def __init__(self, job: Job) -> None:
-        """Read the inputs `records` and `features`, and the encoder of the features.
+    def __init__(self, order: PipelineOrder, inputs: PipelineInputs) -> None:
+        """Read the records and features, and the encoder of the features.
 
         Raises UserError where captions of train name fewer than two values of an attribute, or
         those of test none.
         """
         from vista.diffusion.probes import AttributeProbes, pooled
 
-        table = read_records(job.input("records").file("records.parquet"))
-        features = FeatureReader(job.input("features").store("features.zarr"))
+        table = read_records(inputs.records.file("records.parquet"))
+        features = FeatureReader(inputs.features.store("features.zarr"))
         image_n = table.feature_rows()[1]
         caption_n = [record.captions[0] if record.captions else "" for record in table]
-        given = job.settings["attributes"] or drawn_attributes(table.categories())
-        probe = job.settings["probe"]
+        attributes = order.attributes or drawn_attributes(table.categories())
 
         def of(split: str) -> tuple[NDArray[np.float32], dict[str, list[str | None]]]:
             rows = table.rows_of(split)
@@ -119,7 +164,8 @@ class Judge:
                 raise UserError(f"probing.diffusion.data has no image of split {split!r}")
             texts = [caption_n[row] for row in rows.tolist()]
             values = {
-                name: [value_in(text, words) for text in texts] for name, words in given.items()
+                name: [value_in(text, words) for text in texts]
+                for name, words in attributes.items()
             }
             images = image_n[rows]
             parts = [
@@ -130,26 +176,26 @@ class Judge:
 
         fitted_nd, known = of("train")
         self._probes: AttributeProbes = AttributeProbes(
-            fitted_nd, known, probe["regularisation"], probe["iterations"]
+            fitted_nd, known, order.probe.regularisation, order.probe.iterations
         )
         self.attributes = {
-            name: tuple(sorted({value for value in found if value is not None}))
-            for name, found in known.items()
+            name: tuple(sorted({value for value in values if value is not None}))
+            for name, values in known.items()
         }
         held_nd, truth = of("test")
-        for name, found in truth.items():
-            if set(found) == {None}:
+        for name, values in truth.items():
+            if set(values) == {None}:
                 raise UserError(
                     f"probing.diffusion.attributes.{name}: no caption of split 'test' names one of "
                     "its values; correct the words, or leave the attribute out"
                 )
-        said = self._probes.say(held_nd)
+        predicted = self._probes.say(held_nd)
         self.accuracy = {
-            name: agreement(said[name], found, most_frequent(known[name]))
-            for name, found in truth.items()
+            name: agreement(predicted[name], values, most_frequent(known[name]))
+            for name, values in truth.items()
         }
-        self._encoder = load_vision_encoder(job)
-        self._settings = EncoderSettings.model_validate(job.settings["encoder"])
+        self._encoder = load_vision_encoder(order.encoder, inputs.encoder)
+        self._settings = order.encoder
 
     def say(self, images_bhwc: Pixels) -> Said:
         """The value of each attribute that each image shows, by name [b]."""
@@ -172,24 +218,26 @@ class Judge:
     def look(
         self, pipeline: TextToImage, samples: Sequence[Sample]
     ) -> tuple[list[Pixels], dict[str, NDArray[np.str_]]]:
-        """The samples' images, at most THUMBNAIL px a side, and what they show."""
+        """Return the samples' images, at most THUMBNAIL px a side, and what they show."""
         small: list[Pixels] = []
-        said: list[Said] = []
+        batches: list[Said] = []
         for images_bhwc in pipeline.images(samples):
-            said.append(self.say(images_bhwc))
+            batches.append(self.say(images_bhwc))
             for image in map(Image.fromarray, images_bhwc):
                 image.thumbnail((THUMBNAIL, THUMBNAIL))
                 small.append(np.asarray(image))
-        return small, {name: np.concatenate([part[name] for part in said]) for name in said[0]}
+        return small, {
+            name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]
+        }
 
 
 def agreement(
-    said_n: NDArray[np.str_], truth: Sequence[str | None], guess: str
+    value_n: NDArray[np.str_], truth: Sequence[str | None], guess: str
 ) -> tuple[NDArray[np.bool_], float]:
-    """Where truth is known, whether what is said is it; and how often `guess` is."""
+    """Of the items with a known value: whether theirs is right, and the share that `guess` has."""
     known = [n for n, value in enumerate(truth) if value is not None]
     truth_n = np.array([truth[n] for n in known], dtype=np.str_)
-    return said_n[known] == truth_n, float(np.mean(truth_n == guess))
+    return value_n[known] == truth_n, float(np.mean(truth_n == guess))
 
 
 def most_frequent(values: Iterable[str | None]) -> str:

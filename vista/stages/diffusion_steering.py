@@ -1,8 +1,8 @@
 """Stage: steer a text-to-image pipeline through latents of its text encoder's SAE.
 
-Of each target value the latent is that of the largest AUROC on the prompts of validation;
-coefficients are chosen on the first of these, for the controls as for the latent; figures are of
-the first prompts of test. An edited image has the noise of its unedited one.
+The latent of a target value is that of the largest AUROC on the prompts of validation. The
+coefficients of latent and controls are chosen on the first of these prompts; figures are measured
+on the first prompts of test. An edited image has the noise of its unedited image.
 
 Legend: n prompt, s latent, c target, b image.
 """
@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vista.config.diffusion import SteeringSettings
-from vista.config.pipeline import PipelineSettings
 from vista.diffusion.attributes import frequent_values, value_in
-from vista.engine.artifacts import Job
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.steering import (
     LATENT,
@@ -36,6 +36,8 @@ from vista.metrics.steering import (
 from vista.sae.label_table import FILE, read_labels
 from vista.stages.diffusion_inputs import (
     Judge,
+    PipelineInputs,
+    PipelineOrder,
     Prompts,
     mean_norm,
     open_pipeline,
@@ -49,7 +51,14 @@ PICTURED = 3
 ABLATED = 4
 
 
-def run(job: Job) -> None:
+class DiffusionSteeringOrder(PipelineOrder):
+    """The pipeline with its SAE, and what is steered."""
+
+    steering: SteeringSettings
+
+
+@stage(DiffusionSteeringOrder, PipelineInputs)
+def run(job: StageJob[DiffusionSteeringOrder, PipelineInputs]) -> None:
     """Read pipeline, prompts, SAE, labels, and the features that probes learn from; write the
     result, items.parquet (a row an edited image), targets.parquet and grids/ATTRIBUTE.png.
 
@@ -58,13 +67,12 @@ def run(job: Job) -> None:
     import torch
 
     torch.set_num_threads(job.threads)
-    settings = SteeringSettings.model_validate(job.settings["steering"])
-    pipeline_settings = PipelineSettings.model_validate(job.settings["pipeline"])
-    pipeline = open_pipeline(job, pipeline_settings, int(job.settings["layer"]))
-    prompts, judge = read_prompts(job), Judge(job)
+    settings, order, inputs = job.settings.steering, job.settings, job.inputs
+    pipeline = open_pipeline(inputs.pipeline, order.pipeline, order.layer)
+    prompts, judge = read_prompts(inputs.prompts, inputs.sae), Judge(order, inputs)
     targets = list(_targets(settings, prompts, judge))
     bench = Bench(pipeline, prompts, judge, settings.seed)
-    tried_rows = _untold(bench, targets, "validation", settings.development)
+    tried_rows = _rows_to_steer(bench, targets, "validation", settings.development)
     unit = mean_norm(pipeline, prompts.of("validation")[: settings.development])
     lengths = [unit * coefficient for coefficient in settings.coefficients]
     tried = bench.measure(
@@ -78,12 +86,14 @@ def run(job: Job) -> None:
     readable = readable_attributes(shares(bench.adherence(), *intervals))
     chosen = {
         (target, method): choose_coefficient(
-            [each for each in tried if _is(each, target, method)], readable, settings.max_drift
+            [steered for steered in tried if _is(steered, target, method)],
+            readable,
+            settings.max_drift,
         )
         for target in targets
         for method in (LATENT, RANDOM, RANDOM_LATENT)
     }
-    rows = _untold(bench, targets, "test", settings.test)
+    rows = _rows_to_steer(bench, targets, "test", settings.test)
     tested = bench.measure(
         [
             *_added(bench, targets, rows, lambda *which: [chosen[which]]),
@@ -103,9 +113,10 @@ def run(job: Job) -> None:
         resamples=bootstrap.resamples,
         level=bootstrap.level,
     )
-    write_result(job, result, _items({"validation": tried, "test": tested}, prompts, unit))
-    _write_targets(job, targets, chosen, unit)
-    _write_grids(job, bench, targets, tried, unit)
+    write_result(job.work, result, _items({"validation": tried, "test": tested}, prompts, unit))
+    labels = read_labels(inputs.labels.file(FILE)).label_s
+    _write_targets(job.work, labels, targets, chosen, unit)
+    _write_grids(job.work, bench, targets, tried, unit)
 
 
 def _targets(settings: SteeringSettings, prompts: Prompts, judge: Judge) -> Iterator[Target]:
@@ -122,8 +133,8 @@ def _targets(settings: SteeringSettings, prompts: Prompts, judge: Judge) -> Iter
                 f"probing.diffusion.attributes.{attribute}: no prompt of validation has any of "
                 "its words; correct them, or give other prompts"
             )
-        said = np.array([value_in(text, known_values) or "" for text in texts])
-        positive_nc = said[:, None] == np.array(values)
+        value_n = np.array([value_in(text, known_values) or "" for text in texts])
+        positive_nc = value_n[:, None] == np.array(values)
         if positive_nc.all(axis=0).any():
             raise UserError(
                 f"probing.diffusion.attributes.{attribute}: every prompt of validation tells "
@@ -161,18 +172,20 @@ def _added(
 
 
 def _reworded(rows: Mapping[Target, NDArray[np.int64]]) -> Iterator[Task]:
-    for target, own in rows.items():
-        yield Task("add", target, PROMPT, 0.0, own, None)
+    for target, target_rows in rows.items():
+        yield Task("add", target, PROMPT, 0.0, target_rows, None)
 
 
 def _ablated(bench: Bench, targets: Sequence[Target]) -> Iterator[Task]:
-    """The target's latent taken from test prompts that tell the value."""
+    """The target's latent ablated in test prompts that name the value."""
     from vista.diffusion.edits import ablate_latent
 
     sae, every = bench.prompts.sae, bench.prompts.rows["test"]
     for target in targets:
-        told = [row for row in every.tolist() if bench.value(row, target.attribute) == target.value]
-        rows = np.array(told[:ABLATED], dtype=np.int64)
+        naming = [
+            row for row in every.tolist() if bench.value(row, target.attribute) == target.value
+        ]
+        rows = np.array(naming[:ABLATED], dtype=np.int64)
         edits = {
             LATENT: ablate_latent(sae, target.latent),
             RANDOM: ablate_latent(sae, target.latent, target.direction),
@@ -183,48 +196,56 @@ def _ablated(bench: Bench, targets: Sequence[Target]) -> Iterator[Task]:
             yield Task("ablate", target, method, 0.0, rows, edit)
 
 
-def _untold(
+def _rows_to_steer(
     bench: Bench, targets: Sequence[Target], split: str, most: int
 ) -> dict[Target, NDArray[np.int64]]:
-    """Of each target the first prompts of a split that tell another value of its attribute."""
-    found = {}
+    """For each target the first prompts of a split that do not name its value, but another value of
+    its attribute."""
+    rows_of = {}
     for target in targets:
-        own = (None, target.value)
+        excluded = (None, target.value)
         rows = (
             row
             for row in bench.prompts.rows[split].tolist()
-            if bench.value(row, target.attribute) not in own
+            if bench.value(row, target.attribute) not in excluded
         )
-        found[target] = np.fromiter(islice(rows, most), np.int64)
-        if not len(found[target]):
+        rows_of[target] = np.fromiter(islice(rows, most), np.int64)
+        if not len(rows_of[target]):
             raise UserError(
                 f"probing.diffusion.attributes.{target.attribute}: no prompt of {split} tells a "
                 f"value other than {target.value!r}; give more prompts"
             )
-    return found
+    return rows_of
 
 
-def _is(each: Steered, target: Target, method: str) -> bool:
-    return (each.attribute, each.target, each.method) == (target.attribute, target.value, method)
+def _is(steered: Steered, target: Target, method: str) -> bool:
+    return (steered.attribute, steered.target, steered.method) == (
+        target.attribute,
+        target.value,
+        method,
+    )
 
 
 def _items(
-    found: dict[str, Sequence[Steered]], prompts: Prompts, unit: float
+    by_split: dict[str, Sequence[Steered]], prompts: Prompts, unit: float
 ) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
-    for split, steered in found.items():
-        for each in steered:
-            for b, row in enumerate(each.prompt_b.tolist()):
+    for split, edits in by_split.items():
+        for steered in edits:
+            for b, row in enumerate(steered.prompt_b.tolist()):
                 item = {
                     "split": split,
-                    "kind": each.kind,
-                    "attribute": each.attribute,
-                    "target": each.target,
-                    "method": each.method,
-                    "coefficient": each.coefficient / unit,
+                    "kind": steered.kind,
+                    "attribute": steered.attribute,
+                    "target": steered.target,
+                    "method": steered.method,
+                    "coefficient": steered.coefficient / unit,
                     "prompt": prompts.text[row],
-                    **{f"before_{name}": str(said[b]) for name, said in each.before.items()},
-                    **{f"after_{name}": str(said[b]) for name, said in each.after.items()},
+                    **{
+                        f"before_{name}": str(value_b[b])
+                        for name, value_b in steered.before.items()
+                    },
+                    **{f"after_{name}": str(value_b[b]) for name, value_b in steered.after.items()},
                 }
                 for name, value in item.items():
                     columns.setdefault(name, []).append(value)
@@ -232,14 +253,14 @@ def _items(
 
 
 def _write_targets(
-    job: Job,
+    work: Path,
+    labels: Sequence[str | None],
     targets: Sequence[Target],
     chosen: Mapping[tuple[Target, str], float],
     unit: float,
 ) -> None:
     import pyarrow as pa
 
-    labels = read_labels(job.input("labels").file(FILE)).label_s
     rows = [
         {
             "attribute": target.attribute,
@@ -255,27 +276,29 @@ def _write_targets(
         }
         for target in targets
     ]
-    write_parquet(job.work / "targets.parquet", pa.Table.from_pylist(rows))
+    write_parquet(work / "targets.parquet", pa.Table.from_pylist(rows))
 
 
 def _write_grids(
-    job: Job, bench: Bench, targets: Sequence[Target], tried: Sequence[Steered], unit: float
+    work: Path, bench: Bench, targets: Sequence[Target], tried: Sequence[Steered], unit: float
 ) -> None:
-    """Of each attribute the first targets on one development prompt, over the coefficient."""
+    """Draw the first targets of each attribute on one development prompt, by coefficient."""
     from vista.report.steering_pictures import save_grid
 
-    lengths = sorted({each.coefficient for each in tried if each.method == LATENT})
+    lengths = sorted({steered.coefficient for steered in tried if steered.method == LATENT})
     columns = ["unedited", *(f"{length / unit:g}" for length in lengths), "prompt edited"]
-    (job.work / "grids").mkdir()
+    (work / "grids").mkdir()
     for attribute in dict.fromkeys(target.attribute for target in targets):
         rows = []
-        for target in [each for each in targets if each.attribute == attribute][:PICTURED]:
-            own = next(each for each in tried if _is(each, target, LATENT))
-            row = int(own.prompt_b[0])
+        pictured = [target for target in targets if target.attribute == attribute][:PICTURED]
+        for target in pictured:
+            steered = next(steered for steered in tried if _is(steered, target, LATENT))
+            row = int(steered.prompt_b[0])
             for method in (LATENT, RANDOM, RANDOM_LATENT):
-                where = (attribute, target.value, method)
-                images = [bench.images[*where, length, row] for length in lengths]
+                images = [
+                    bench.images[attribute, target.value, method, length, row] for length in lengths
+                ]
                 reworded = bench.images[attribute, target.value, PROMPT, 0.0, row]
                 name = f"{target.value}: {method.replace('_', ' ')}"
                 rows.append((name, [bench.plain(row), *images, reworded]))
-        save_grid(job.work / "grids" / f"{attribute}.png", rows, columns)
+        save_grid(work / "grids" / f"{attribute}.png", rows, columns)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from vista.config.drawn import DrawnData
 from vista.data.world import draw_world
-from vista.engine.artifacts import Job
+from vista.engine.job import NoInputs, StageJob, stage
 
 
-def run(job: Job) -> None:
+@stage(DrawnData, NoInputs)
+def run(job: StageJob[DrawnData, NoInputs]) -> None:
     """Write images/, annotations/ (COCO and LLaVA JSON) and text/."""
-    settings = DrawnData.model_validate(job.settings)
-    draw_world(settings, job.work, settings.seed)
+    draw_world(job.settings, job.work, job.settings.seed)

@@ -1,4 +1,4 @@
-"""Stage: captions of images whose visual tokens were edited along the directions of concepts.
+"""Stage: caption images after editing their visual tokens along the directions of concepts.
 
 Legend of shape suffixes: b row of a batch, p patch token, v encoder width, d LLM width.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vista.config.base import Settings
 from vista.config.interventions import READS_LATENT, EditSettings
+from vista.config.language import LanguageSettings
 from vista.data.records import read_records
-from vista.engine.artifacts import Job, canonical_json, digest_text
+from vista.engine.artifacts import Artifact, canonical_json, digest_text
 from vista.engine.disk import force_to_disk, write_synced
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.edit_plan import Item, Variant, plan_items, variants_of
+from vista.stages.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_parquet
 from vista.store.features import FeatureReader
@@ -31,33 +36,36 @@ if TYPE_CHECKING:
     from vista.interventions.directions import ConceptDirection, Space
     from vista.interventions.edits import Concept, RowEdit
 
-FILE = "captions.parquet"
-FACTS = "edits.json"
-SCHEMA = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("target", pa.string()),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("variant", pa.string(), nullable=False),
-        pa.field("coefficient", pa.float64(), nullable=False),
-        pa.field("blocks", pa.list_(pa.int32())),
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("found", pa.bool_(), nullable=False),
-        pa.field("n_tokens", pa.int32(), nullable=False),
-        pa.field("loss_sum", pa.float64(), nullable=False),
-        pa.field("loss_tokens", pa.int32(), nullable=False),
-    ]
-)
+
+class EditCaptionsOrder(Settings):
+    """The language model, and the edit."""
+
+    llm: LanguageSettings
+    edit: EditSettings
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images by their features, the models, the directions, and the SAE or SAEs that an edit reads
+    where it depends on a latent's activation."""
+
+    projector: Artifact
+    features: Artifact
+    records: Artifact
+    directions: Artifact
+    llm: Artifact | None = None
+    saes: list[Artifact] = field(default_factory=list)
+    vision_sae: Artifact | None = None
+    judge: Artifact | None = None
+
+
+@stage(EditCaptionsOrder, Inputs)
+def run(job: StageJob[EditCaptionsOrder, Inputs]) -> None:
     """Read projector, features, records, LLM and directions; write captions.parquet, edits.json.
 
-    Inputs `saes` (the text SAEs) or, for directions in feature space, `vision_sae` are read where
-    an edit asks how strongly a latent fires. Finished batches are checkpoints, so a killed run
-    goes on with the next one, even if it was killed while it was published.
+    The text SAEs or, for directions in feature space, the vision SAE are read where an edit depends
+    on a latent's activation. Finished batches are checkpoints: a resumed run continues with the
+    next one, also where the earlier run was killed while its artifact was published.
     """
     import torch
 
@@ -69,24 +77,24 @@ def run(job: Job) -> None:
 class _Editor:
     """The models, the directions, and the batches of images."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: StageJob[EditCaptionsOrder, Inputs]) -> None:
         from vista.interventions.directions import read_directions
         from vista.projector.module import load_projector
         from vista.stages.loading import load_llm
 
+        inputs = job.inputs
         self.job = job
-        self.settings = EditSettings.model_validate(job.settings["edit"])
-        self.records = read_records(job.input("records").file("records.parquet"))
-        self.reader = FeatureReader(job.input("features").store("features.zarr"))
+        self.settings = job.settings.edit
+        self.records = read_records(inputs.records.file("records.parquet"))
+        self.reader = FeatureReader(inputs.features.store("features.zarr"))
         self.image_of = self.records.feature_rows()[1]
-        self.llm = load_llm(job)
-        trained = job.input("projector")
-        trained.verify()
+        self.llm = load_llm(job.settings.llm, inputs.llm)
+        inputs.projector.verify()
         d_vision, d_model = self.reader.shape[-1], self.llm.d_model
-        projector = load_projector(trained.path, d_vision=d_vision, d_model=d_model)
+        projector = load_projector(inputs.projector.path, d_vision=d_vision, d_model=d_model)
         self.projector = projector.to(self.llm.device)
         width: dict[Space, int] = {"stream": d_model, "features": d_vision}
-        self.directions = read_directions(job.input("directions"), width)
+        self.directions = read_directions(inputs.directions, width)
         self.in_stream = self.directions.space == "stream"
         self._check()
         self.concepts = self._concepts()
@@ -97,12 +105,12 @@ class _Editor:
         return self.settings.how in READS_LATENT or "active" in self.settings.tokens
 
     def _check(self) -> None:
-        """Refuse what only the directions and the model tell; the config has refused what the
-        directions of a method can never do (`vista.config.intervention_checks`)."""
+        """Refuse edits that these directions or this model do not allow. The config refuses those
+        that no directions of a method allow (`vista.config.intervention_checks`)."""
         if not self.in_stream:
             return
         settings = self.settings
-        self._check_own_blocks([each for each in self.directions.concepts if each.found])
+        self._check_own_blocks([concept for concept in self.directions.concepts if concept.found])
         last = self.llm.n_blocks - 1
         for blocks in settings.blocks or ():
             if blocks[-1] > last:
@@ -110,13 +118,13 @@ class _Editor:
                     f"edit.blocks {list(blocks)}: the language model has blocks 0..{last}"
                 )
 
-    def _check_own_blocks(self, found: Sequence[ConceptDirection]) -> None:
-        """A latent's SAE reads the stream after one block, which has to be the edited one."""
-        for each in found if self.settings.blocks is None else ():
-            layers = sorted({layer for layer, _ in each.latents})
+    def _check_own_blocks(self, concepts: Sequence[ConceptDirection]) -> None:
+        """Refuse latents of several layers where the block of a concept's latents is edited."""
+        for concept in concepts if self.settings.blocks is None else ():
+            layers = sorted({layer for layer, _ in concept.latents})
             if len(layers) > 1:
                 raise UserError(
-                    f"edit.blocks is null, but the latents of {each.concept!r} are of layers "
+                    f"edit.blocks is null, but the latents of {concept.concept!r} are of layers "
                     f"{layers}; set directions.n_latents to 1, or list the blocks of an edit that "
                     "reads no latent"
                 )
@@ -129,29 +137,32 @@ class _Editor:
 
         saes = self._saes()
         concepts = {}
-        for each, direction_d in zip(
+        for concept, direction_d in zip(
             self.directions.concepts, self.directions.direction_cd, strict=True
         ):
-            if each.found:
+            if concept.found:
                 latents = tuple(
                     Latent(saes[layer], number)
-                    for layer, number in each.latents
+                    for layer, number in concept.latents
                     if self._reads_latents
                 )
-                concepts[each.concept] = Concept(torch.from_numpy(direction_d.copy()), latents)
+                concepts[concept.concept] = Concept(torch.from_numpy(direction_d.copy()), latents)
         return concepts
 
     def _saes(self) -> dict[int, Any]:
         """SAEs by layer: all that the directions' latents are of, if an edit reads any."""
         from vista.sae.neutral import CONFIG_FILE, load_sae
 
-        layers = {at for each in self.directions.concepts for at, _ in each.latents}
+        layers = {layer for concept in self.directions.concepts for layer, _ in concept.latents}
         if not self._reads_latents:
             return {}
-        given = self.job.input_list("saes") if self.in_stream else [self.job.input("vision_sae")]
+        artifacts = self.job.inputs.saes
+        if not self.in_stream:
+            assert self.job.inputs.vision_sae is not None
+            artifacts = [self.job.inputs.vision_sae]
         width = self.llm.d_model if self.in_stream else self.reader.shape[-1]
         saes = {}
-        for artifact in given:
+        for artifact in artifacts:
             described = json.loads(artifact.file(CONFIG_FILE).read_text(encoding="utf-8"))
             layer = int(described["layer"])
             if layer in layers:
@@ -174,7 +185,7 @@ class _Editor:
         force_to_disk(self.job.work)
         parts = []
         for batch in progress(batches, desc="edited captions", unit="batch"):
-            # Named by its images: a run that goes on may do so with another batch size.
+            # Named by its images: a resumed run may have another batch size.
             ids = canonical_json([item.record.image_id for item in batch])
             path = folder / f"{digest_text(ids)}.parquet"
             if not path.is_file():
@@ -186,15 +197,15 @@ class _Editor:
         order = {item.record.image_id: i for i, item in enumerate(items)}
         # Stable: the rows of an image keep their order.
         rows.sort(key=lambda row: order[row["image_id"]])
-        write_parquet(self.job.work / FILE, pa.Table.from_pylist(rows, SCHEMA))
+        write_parquet(self.job.work / CAPTIONS, pa.Table.from_pylist(rows, SCHEMA))
         self._write_facts(len(items))
 
     def _items(self) -> list[Item]:
         settings = self.settings
-        judge = stage_judge(self.job, settings.judge)
-        geometry = self.job.input("features")
-        items = plan_items(settings, self.records, self.directions, geometry, judge)
-        write_tally(self.job, judge)
+        inputs, work = self.job.inputs, self.job.work
+        judge = stage_judge(settings.judge, inputs.judge, inputs.records, work)
+        items = plan_items(settings, self.records, self.directions, inputs.features, judge)
+        write_tally(work, judge)
         if not items:
             lacks = "exactly one object that is a source"
             if settings.sources == "words":
@@ -369,7 +380,8 @@ class _Editor:
         """The block of the latent that is taken away, or put in where none is taken away."""
         adds = self.settings.how in ("add", "clamp") and item.target is not None
         name = item.target if adds else item.source
-        layer = next(each.layer for each in self.directions.concepts if each.concept == name)
+        concepts = self.directions.concepts
+        layer = next(concept.layer for concept in concepts if concept.concept == name)
         assert layer is not None
         return layer
 
@@ -393,4 +405,4 @@ class _Editor:
             sources,
             self.settings.max_length,
         )
-        return [each.numpy() for each in fires]
+        return [fires_p.numpy() for fires_p in fires]

@@ -1,4 +1,4 @@
-"""Stage: images -> dense patch features of one encoder, shard by shard."""
+"""Stage: encode images into dense patch features of one encoder, shard by shard."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vista.config.base import Settings
 from vista.config.encoders import EncoderSettings
 from vista.data.geometry import prepare_image
 from vista.data.images import ImageSource, UnusableImage
 from vista.data.records import Record, read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.progress import progress
 from vista.stages.image_files import image_files
@@ -32,44 +35,61 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-# Patches of a forward pass on a CPU: activations of more fall out of its cache (DINOv2-small on two
+# Patches of a forward pass on a CPU: activations of more do not fit its cache (DINOv2-small on two
 # cores: 64 images at once take 12 % longer than 16).
 _CPU_PATCHES = 4096
 
 
-def run(job: Job) -> None:
+class FeaturesOrder(Settings):
+    """The encoder, and how it is read."""
+
+    encoder: EncoderSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images, and the encoder unless its settings name a folder."""
+
+    records: Artifact
+    world: Artifact | None = None
+    fetched: Artifact | None = None
+    encoder: Artifact | None = None
+
+
+@stage(FeaturesOrder, Inputs)
+def run(job: StageJob[FeaturesOrder, Inputs]) -> None:
     """Read encoder, records and images; write features.zarr and geometry.json.
 
-    A killed run goes on after the last finished shard, and a job with a part writes the shards of
-    its range alone. Raises UserError where an image cannot be read, or where the encoder gives
+    A resumed run starts after the last finished shard; a job with a part writes only the shards of
+    its range. Raises UserError where an image cannot be read, or where the encoder gives
     values that are not finite or beyond 6e4.
     """
     import torch
 
     torch.set_num_threads(job.threads)
-    settings = EncoderSettings.model_validate(job.settings["encoder"])
-    records_input = job.input("records")
-    records = read_records(records_input.file("records.parquet"))
-    # An image that several records are about has one row of features: its first record's.
+    settings, inputs = job.settings.encoder, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    # An image of several records has one row of features, that of its first record.
     firsts = np.unique(records.feature_rows()[1], return_index=True)[1]
-    images, world = image_files(job), job.optional("world")
-    encoder = load_vision_encoder(job)
+    images = image_files(inputs.records, inputs.world, inputs.fetched)
+    encoder = load_vision_encoder(settings, inputs.encoder)
     writer = FeatureWriter(
         job.work / "features.zarr",
         records.image_ids(firsts),
         grid=encoder.grid,
         d_vision=encoder.d_vision,
     )
-    own = range(writer.shards)
+    shards = range(writer.shards)
     if job.part is not None:
         part, jobs = job.part
-        own = range((part - 1) * len(own) // jobs, part * len(own) // jobs)
-    # Where `max_unreadable` is 0 the records read headers alone: what is cut off is found here.
+        shards = range((part - 1) * len(shards) // jobs, part * len(shards) // jobs)
+    # Where `max_unreadable` is 0 the stage records reads headers only: a file that is cut off is
+    # noticed here.
     remedy = (
-        f"draw it again (rm -r '{world.path}')"
-        if world is not None
+        f"draw it again (rm -r '{inputs.world.path}')"
+        if inputs.world is not None
         else "put a whole image there; or set `max_unreadable` in the data and make the records "
-        f"again (rm -r '{records_input.path}')"
+        f"again (rm -r '{inputs.records.path}')"
     )
 
     def read(record: Record) -> Pixels:
@@ -79,9 +99,9 @@ def run(job: Job) -> None:
             raise UserError(f"{error}: {remedy}") from error
 
     start = time.monotonic()
-    seen = write_features(
+    encoded = write_features(
         writer,
-        own,
+        shards,
         encoder,
         lambda images: records.select(firsts[images.start : images.stop]),
         read,
@@ -92,8 +112,8 @@ def run(job: Job) -> None:
         writer.close()
         geometry = {"size": encoder.size, "patch": encoder.patch, "fit": settings.fit}
         (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
-    rate = seen / max(time.monotonic() - start, 1e-9)
-    print(f"features: {seen} images, {rate:.0f} images/s", file=sys.stderr)
+    rate = encoded / max(time.monotonic() - start, 1e-9)
+    print(f"features: {encoded} images, {rate:.0f} images/s", file=sys.stderr)
 
 
 def write_features(
@@ -105,19 +125,19 @@ def write_features(
     batch_size: int,
     threads: int,
 ) -> int:
-    """Encode the images of those of the shards that are not done; return how many they are.
+    """Encode the images of the shards that are not done; return the number of these images.
 
-    `records` gives the records of a range of the writer's images, `read` the pixels of one, which
-    up to `threads` threads call.
+    `records` gives the records of a range of the writer's images, `read` the pixels of a record; up
+    to `threads` threads call it.
     """
     pending = sorted(set(shards) - writer.done_shards(shards))
-    wanted = itertools.chain.from_iterable(records(writer.shard_images(each)) for each in pending)
+    wanted = itertools.chain.from_iterable(records(writer.shard_images(shard)) for shard in pending)
     if encoder.device.type == "cpu":
         batch_size = min(batch_size, max(1, _CPU_PATCHES // (encoder.grid[0] * encoder.grid[1])))
     else:
         # A model on a GPU waits for images that one thread decodes.
         threads = max(2, threads)
-    seen = 0
+    encoded = 0
     with closing(read_ahead(read, wanted, threads, 2 * batch_size)) as images_hwc:
         for shard in progress(pending, desc="features", unit="shard"):
             rows = writer.shard_images(shard)
@@ -127,8 +147,8 @@ def write_features(
                 pixels = np.stack(list(itertools.islice(images_hwc, size)))
                 parts.append(encoder.encode(pixels).cpu().numpy())
             writer.write_shard(shard, np.concatenate(parts))
-            seen += len(rows)
-    return seen
+            encoded += len(rows)
+    return encoded
 
 
 def read_ahead(
@@ -143,8 +163,8 @@ def read_ahead(
     try:
         while True:
             waiting.extend(
-                pool.submit(read, each)
-                for each in itertools.islice(records, 1 + ahead - len(waiting))
+                pool.submit(read, record)
+                for record in itertools.islice(records, 1 + ahead - len(waiting))
             )
             if not waiting:
                 return

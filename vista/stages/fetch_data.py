@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vista.engine.artifacts import Job
+from vista.config.base import Settings
+from vista.config.data import FetchFile
+from vista.engine.job import NoInputs, StageJob, stage
 from vista.errors import UserError
 from vista.fetch.archives import SUFFIXES, unpack
 from vista.fetch.download import Checksum, Refused, RemoteFile, client, digest, fetch_files, inside
@@ -18,17 +18,24 @@ from vista.fetch.source import write_source
 _INSTEAD = "fetch the files yourself and name their folders instead of `fetch`"
 
 
-def run(job: Job) -> None:
+class FetchDataOrder(Settings):
+    """The files to download."""
+
+    files: tuple[FetchFile, ...]
+
+
+@stage(FetchDataOrder, NoInputs)
+def run(job: StageJob[FetchDataOrder, NoInputs]) -> None:
     """Write data/ with the files of `files` (see vista.config.data.FetchFile), and source/N.json
-    for the Nth: its URL, SHA-256 and size in bytes. That note is written once the file is there or
-    its archive is unpacked completely; a resumed job passes over what has one.
+    for the Nth: its URL, SHA-256 and size in bytes. The latter is written when the file is complete
+    or its archive unpacked; a resumed job skips the files that have one.
 
     Raises UserError where a file does not exist, differs from its checksum or is no safe archive,
     a host cannot be reached or the disk is full.
     """
     received = job.work / "received"
     (job.work / "source").mkdir(exist_ok=True)
-    for number, file in enumerate(job.settings["files"]):
+    for number, file in enumerate(job.settings.files):
         done = job.work / "source" / f"{number}.json"
         if not done.is_file():
             write_source(done, _fetch(file, received / str(number), job.work / "data"))
@@ -36,9 +43,9 @@ def run(job: Job) -> None:
         shutil.rmtree(received)
 
 
-def _fetch(file: Mapping[str, Any], received: Path, data: Path) -> dict[str, object]:
-    """Fetch one file into `data`, by way of the folder `received`; return what came."""
-    url, sha256 = file["url"], file["sha256"]
+def _fetch(file: FetchFile, received: Path, data: Path) -> dict[str, object]:
+    """Download one file to `received` and put it into `data`; return its size, SHA-256 and URL."""
+    url, sha256 = file.url, file.sha256
     address = urlsplit(url)
     name = PurePosixPath(unquote(address.path)).name
     if not name:
@@ -57,12 +64,12 @@ def _fetch(file: Mapping[str, Any], received: Path, data: Path) -> dict[str, obj
     if sha256 is None:
         sha256 = digest(path, "sha256")
         print(f"{name}: no checksum was given; `sha256: {sha256}` pins what came")
-    found: dict[str, object] = {"bytes": path.stat().st_size, "sha256": sha256, "url": url}
-    folder = data / file["folder"]
-    if file["unpack"] and name.endswith(SUFFIXES):
-        found["files"] = unpack(path, folder)
+    source: dict[str, object] = {"bytes": path.stat().st_size, "sha256": sha256, "url": url}
+    folder = data / file.folder
+    if file.unpack and name.endswith(SUFFIXES):
+        source["files"] = unpack(path, folder)
         path.unlink()
     else:
         folder.mkdir(parents=True, exist_ok=True)
         os.replace(path, folder / name)
-    return found
+    return source

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from vista.engine.artifacts import Job
+from vista.config.base import Settings
+from vista.engine.job import NoInputs, StageJob, stage
 from vista.fetch.neuronpedia import fetch_export
 
 
-def run(job: Job) -> None:
+class FetchLabelsOrder(Settings):
+    """Neuronpedia's ids of a model and of an SAE."""
+
+    model: str
+    source: str
+
+
+@stage(FetchLabelsOrder, NoInputs)
+def run(job: StageJob[FetchLabelsOrder, NoInputs]) -> None:
     """Write export/ with explanations/ and features/, and source.json: what the export held.
 
     Raises UserError as `fetch_export`.
     """
-    model, source = job.settings["model"], job.settings["source"]
+    model, source = job.settings.model, job.settings.source
     fetch_export(model, source, job.work / "export", job.work / "source.json")

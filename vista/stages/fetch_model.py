@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from vista.engine.artifacts import Job
+from vista.config.base import Settings
+from vista.engine.job import NoInputs, StageJob, stage
 from vista.errors import UserError
 from vista.fetch.hub import Listing, fetch, pinned_listing
 
@@ -16,13 +17,21 @@ _INDEX = "model.safetensors.index.json"
 _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
-def run(job: Job) -> None:
+class FetchModelOrder(Settings):
+    """A repository at a revision."""
+
+    repo: str
+    revision: str
+
+
+@stage(FetchModelOrder, NoInputs)
+def run(job: StageJob[FetchModelOrder, NoInputs]) -> None:
     """Write model/ (configuration, safetensors weights, tokenizer and processor files) and
     source.json (repository, revision, commit).
 
     Raises UserError where the repository has no safetensors weights, and as `fetch`.
     """
-    listing = pinned_listing(job.settings["repo"], job.settings["revision"], job.work)
+    listing = pinned_listing(job.settings.repo, job.settings.revision, job.work)
     fetch(listing, wanted(listing), job.work / "model")
 
 

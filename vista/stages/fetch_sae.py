@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from vista.engine.artifacts import Job
+from vista.config.base import Settings
+from vista.engine.job import NoInputs, StageJob, stage
 from vista.errors import UserError
 from vista.fetch.hub import fetch, pinned_listing
 from vista.sae.releases import release_entry
 
 
-def run(job: Job) -> None:
+class FetchSaeOrder(Settings):
+    """An SAE of a release, at a revision of the release's repository."""
+
+    release: str
+    sae_id: str
+    revision: str
+
+
+@stage(FetchSaeOrder, NoInputs)
+def run(job: StageJob[FetchSaeOrder, NoInputs]) -> None:
     """Write hub/, laid out like a Hugging Face cache of which `main` is the fetched commit, and
     source.json (repository, revision, commit).
 
     Raises UserError where release, SAE or its files do not exist, and as `fetch`.
     """
-    release, sae_id = job.settings["release"], job.settings["sae_id"]
+    release, sae_id = job.settings.release, job.settings.sae_id
     entry = release_entry(release, sae_id)
-    listing = pinned_listing(entry.repo, job.settings["revision"], job.work)
+    listing = pinned_listing(entry.repo, job.settings.revision, job.work)
     for name in entry.required:
         if name not in listing.files:
             raise UserError(

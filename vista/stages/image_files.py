@@ -1,21 +1,20 @@
-"""The files of the images that a job's records are about."""
+"""The image files of a table of records."""
 
 from __future__ import annotations
 
 from vista.data.images import ImageSource
 from vista.data.source import images_root
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
 
 
-def image_files(job: Job) -> ImageSource:
-    """Open the images of the input `records`: below `world` or `fetched`, or in the user's folder.
+def image_files(records: Artifact, world: Artifact | None, fetched: Artifact | None) -> ImageSource:
+    """Open the images of `records`: in `world` or `fetched`, else in the user's folder.
 
     Raises:
-        UserError: The folder is not there.
+        UserError: The folder does not exist.
     """
-    world, fetched = job.optional("world"), job.optional("fetched")
     root = images_root(
-        job.input("records").settings,
+        records.settings,
         world.path if world else None,
         fetched.store("data") if fetched else None,
     )

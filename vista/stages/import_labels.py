@@ -1,33 +1,50 @@
-"""Stage: labels of an SAE's latents, out of a Neuronpedia export."""
+"""Stage: read the labels of an SAE's latents from a Neuronpedia export."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from vista.config.base import Settings
 from vista.config.sae import NeuronpediaSettings
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.sae.label_table import FILE, write_labels
 from vista.sae.neuronpedia import read_export
 
 
-def run(job: Job) -> None:
+class ImportLabelsOrder(Settings):
+    """The labels of one layer's SAE."""
+
+    labels: NeuronpediaSettings
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The SAE, and the fetched export unless the settings name a folder."""
+
+    sae: Artifact
+    export: Artifact | None = None
+
+
+@stage(ImportLabelsOrder, Inputs)
+def run(job: StageJob[ImportLabelsOrder, Inputs]) -> None:
     """Read the SAE's sae.json and the input `export`, or the folder that the settings name; write
     labels.parquet (see vista.sae.label_table).
 
     Raises UserError where the export is broken or of another SAE.
     """
-    settings = NeuronpediaSettings.model_validate(job.settings["labels"])
-    layer = int(job.settings["layer"])
-    sae = json.loads(job.input("sae").file("sae.json").read_text(encoding="utf-8"))
+    settings, layer = job.settings.labels, job.settings.layer
+    sae = json.loads(job.inputs.sae.file("sae.json").read_text(encoding="utf-8"))
     if sae["layer"] != layer:
         raise UserError(
             f"SAE {sae['name']} reads layer {sae['layer']}, labels are asked for layer {layer}"
         )
-    fetched = job.optional("export")
-    if fetched is not None:
-        folder = fetched.folder("export")
+    if job.inputs.export is not None:
+        folder = job.inputs.export.folder("export")
     elif settings.path is not None:
         folder = Path(settings.path)
     else:

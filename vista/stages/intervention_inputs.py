@@ -1,9 +1,10 @@
-"""What the stages `removal` and `replacement` share: edited captions in, scores and figures out."""
+"""What the stages `removal` and `replacement` share: they score edited captions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 from vista.config.intervention_metrics import InterventionMetricSettings
 from vista.data.records import Record, read_records
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob
 from vista.errors import UserError
 from vista.judges import Judge
 from vista.metrics.edited_captions import (
@@ -26,31 +28,40 @@ from vista.metrics.edited_captions import (
     shown_by,
 )
 from vista.metrics.intervention import Task, intervention_figures
+from vista.stages.edited_captions import CAPTIONS, FACTS
 from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_result
 
-CAPTIONS = "captions.parquet"
-FACTS = "edits.json"
 _COLUMNS = [
     *("image_id", "source", "target", "variant", "coefficient", "blocks", "caption", "found"),
     *("loss_sum", "loss_tokens"),
 ]
 
 
-def score_edits(job: Job, task: Task) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Edited captions of two splits, and the records."""
+
+    development: Artifact
+    test: Artifact
+    records: Artifact
+    judge: Artifact | None = None
+
+
+def score_edits(job: StageJob[InterventionMetricSettings, Inputs], task: Task) -> None:
     """Read edited captions of both splits and the records; write the result and every score.
 
     Raises:
         UserError: A split has no image to edit, or its captions are of another task.
     """
-    settings = InterventionMetricSettings.model_validate(job.settings)
-    judge = stage_judge(job, settings.judge)
-    records = list(read_records(job.input("records").file("records.parquet")))
-    facts = read_facts(job.input("test"))
+    settings, inputs = job.settings, job.inputs
+    judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
+    records = list(read_records(inputs.records.file("records.parquet")))
+    facts = read_facts(inputs.test)
     attributes = sorted({*settings.attributes, *facts["words"]})
     scored = {
-        role: _scored(job.input(role), task, records, judge, attributes)
-        for role in ("development", "test")
+        role: _scored(captions, task, records, judge, attributes)
+        for role, captions in (("development", inputs.development), ("test", inputs.test))
     }
     result = intervention_figures(
         task,
@@ -66,12 +77,12 @@ def score_edits(job: Job, task: Task) -> None:
         level=settings.bootstrap.level,
     )
     chosen = {edit.edit for edit in result.edits}
-    write_result(job, result, _items_table(scored["test"], chosen))
-    write_tally(job, judge)
+    write_result(job.work, result, _items_table(scored["test"], chosen))
+    write_tally(job.work, judge)
 
 
 def read_facts(captions: Artifact) -> dict[str, Any]:
-    """Return what an artifact of edited captions says about its edits."""
+    """Return the description of the edits in an artifact of edited captions."""
     facts: dict[str, Any] = json.loads(captions.file(FACTS).read_text(encoding="utf-8"))
     return facts
 
@@ -83,11 +94,11 @@ def chosen_scores(result: Artifact) -> dict[str, dict[ItemKey, int]]:
         columns=["image_id", "source", "target", "variant", "score"],
         filters=[("chosen", "=", True)],
     )
-    found: dict[str, dict[ItemKey, int]] = {}
+    scores: dict[str, dict[ItemKey, int]] = {}
     for row in table.to_pylist():
         key = row["image_id"], row["source"], row["target"]
-        found.setdefault(row["variant"], {})[key] = row["score"]
-    return found
+        scores.setdefault(row["variant"], {})[key] = row["score"]
+    return scores
 
 
 def _scored(
@@ -104,18 +115,19 @@ def _scored(
         raise UserError(f"{path} has no caption: its split has no image that can be edited.")
     if tasks != {task}:
         raise UserError(f"{path} is of task {sorted(tasks)[0]!r}, not {task!r}.")
-    # An object that covers the grid leaves nothing outside it: no control, and no failed one.
+    # An object that covers the grid leaves no patch outside it: such a control is left out, and
+    # does not count as one without effect.
     edited = np.asarray(table.column("n_tokens")) > 0
-    given = edited | ~np.asarray(table.column("found"))
+    valid = edited | ~np.asarray(table.column("found"))
     controls = np.asarray(table.column("variant")) == OUTSIDE
-    kept = table.select(_COLUMNS).filter(pa.array(given | ~controls))
+    kept = table.select(_COLUMNS).filter(pa.array(valid | ~controls))
     captions = [
         EditedCaption(**{**row, "blocks": None if (at := row["blocks"]) is None else tuple(at)})
         for row in kept.to_pylist()
     ]
-    if all(each.variant == UNEDITED for each in captions):
+    if all(caption.variant == UNEDITED for caption in captions):
         raise UserError(f"{path} has no edited caption; give the edit a coefficient.")
-    wanted = {each.image_id for each in captions}
+    wanted = {caption.image_id for caption in captions}
     shown = shown_by(
         {r.image_id: r.categories for r in records if r.image_id in wanted},
         {r.image_id: _texts(r) for r in records if r.image_id in wanted},
@@ -134,7 +146,7 @@ def _items_table(scored: Iterable[Scored], chosen: set[Edit]) -> pa.Table:
     """One row a test item and edit."""
     rows = list(scored)
     columns: dict[str, Any] = {
-        name: pa.array([getattr(each, name) for each in rows], kind)
+        name: pa.array([getattr(row, name) for row in rows], kind)
         for name, kind in (
             ("image_id", pa.string()),
             ("source", pa.string()),
@@ -144,7 +156,7 @@ def _items_table(scored: Iterable[Scored], chosen: set[Edit]) -> pa.Table:
             ("blocks", pa.list_(pa.int32())),
         )
     }
-    columns["chosen"] = [each.edit in chosen for each in rows]
+    columns["chosen"] = [row.edit in chosen for row in rows]
     for name, kind in (
         ("score", pa.int32()),
         ("found", pa.bool_()),
@@ -158,5 +170,5 @@ def _items_table(scored: Iterable[Scored], chosen: set[Edit]) -> pa.Table:
         ("loss_change", pa.float64()),
         ("loss_tokens", pa.int32()),
     ):
-        columns[name] = pa.array([getattr(each, name) for each in rows], kind)
+        columns[name] = pa.array([getattr(row, name) for row in rows], kind)
     return pa.table(columns)

@@ -1,14 +1,12 @@
-"""Stage: what judges say about captions, labels and images of which it is known what is so.
-
-Inputs: `records`; `labels`, a list, where latents have any; `world` or `fetched` where images are
-shown that lie there; `judge_<name>` for each judge whose model was fetched.
+"""Stage: measure judges against annotated captions, labels and images, and against each other.
 
 Suffixes: as in vista.metrics.judge_agreement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
@@ -17,7 +15,8 @@ from numpy.typing import NDArray
 
 from vista.config.agreement import JudgeAgreementSettings
 from vista.data.records import Record, read_records, reference_captions
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, roles_beginning, stage
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
 from vista.judges.asking import AskingJudge
@@ -28,16 +27,28 @@ from vista.stages.judging import stage_judge, write_tally
 from vista.stages.results import write_result
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Records, labels of latents, images, and the fetched models of judges by `judge_<name>`."""
+
+    records: Artifact
+    labels: list[Artifact] = field(default_factory=list)
+    world: Artifact | None = None
+    fetched: Artifact | None = None
+    judges: Mapping[str, Artifact] = roles_beginning("judge_")
+
+
+@stage(JudgeAgreementSettings, Inputs)
+def run(job: StageJob[JudgeAgreementSettings, Inputs]) -> None:
     """Ask every judge about every item; write the result, and judge_<name>.json of some judges.
 
-    What a model leaves unanswered is counted and left out (in other metrics that ask that judge
-    about a text it counts as a no).
+    Verdicts that a judge fails to give are counted and left out; in other metrics such a verdict
+    on a text counts as no.
 
     Raises UserError where the split has no image, no object, or nothing that a judge could read.
     """
-    settings = JudgeAgreementSettings.model_validate(job.settings)
-    path = job.input("records").file("records.parquet")
+    settings, inputs = job.settings, job.inputs
+    path = inputs.records.file("records.parquet")
     records = read_records(path)
     split = records.select(records.rows_of(settings.split).tolist())
     categories = sorted({name for record in split for name in record.categories})
@@ -47,37 +58,42 @@ def run(job: Job) -> None:
             "another split, or set metrics.judge_agreement to null"
         )
     shown = [split[i] for i in _drawn(len(split), settings.max_images, settings.seed)]
-    told = [(b, text) for b, record in enumerate(shown) for text in reference_captions(record)]
-    captions = [text for _, text in told]
-    image_i = np.array([b for b, _ in told], dtype=np.int64)
-    labels, truth_io, compared_i = _labels(job, settings, categories)
+    captions = [text for record in shown for text in reference_captions(record)]
+    image_i = np.array(
+        [b for b, record in enumerate(shown) for _ in reference_captions(record)], dtype=np.int64
+    )
+    labels, truth_io, compared_i = _labels(inputs.labels, settings, categories)
     if not captions and not labels:
         raise UserError(
             f"judge_agreement: {path} has no caption in split {settings.split!r} and there are no "
             "labels; set metrics.judge_agreement to null"
         )
-    pictures = _pictures(job, shown, categories) if settings.show_images else []
-    said: dict[Kind, dict[str, Verdicts]] = {"captions": {}, "labels": {}, "images": {}}
+    pictures: list[Shown] = []
+    if settings.show_images:
+        images = image_files(inputs.records, inputs.world, inputs.fetched)
+        pictures = [Shown(partial(images.read, record), categories) for record in shown]
+    verdicts: dict[Kind, dict[str, Verdicts]] = {"captions": {}, "labels": {}, "images": {}}
     names = {}
-    # One judge after the other, so that one model at a time is held.
+    # One judge after the other, so that one model at a time is in memory.
     for name, choice in sorted(settings.judges.items()):
-        judge = stage_judge(job, choice, f"judge_{name}")
+        role = f"judge_{name}"
+        judge = stage_judge(choice, inputs.judges.get(role), inputs.records, job.work, role)
         names[name] = judge.name
-        said["captions"][name] = _verdicts(judge, captions, categories)
-        said["labels"][name] = _verdicts(judge, labels, categories)
+        verdicts["captions"][name] = _verdicts(judge, captions, categories)
+        verdicts["labels"][name] = _verdicts(judge, labels, categories)
         if pictures and judge.looks:
-            said["images"][name] = cast(LookingJudge, judge).judge_images(pictures)
-        write_tally(job, judge, f"judge_{name}")
+            verdicts["images"][name] = cast(LookingJudge, judge).judge_images(pictures)
+        write_tally(job.work, judge, role)
     present_bo = _present(shown, categories)
     bootstrap = settings.bootstrap
     result = judge_agreement(
-        Judged("captions", image_i, present_bo[image_i], said["captions"], _all(captions)),
-        Judged("labels", np.arange(len(labels)), truth_io, said["labels"], compared_i),
+        Judged("captions", image_i, present_bo[image_i], verdicts["captions"], _all(captions)),
+        Judged("labels", np.arange(len(labels)), truth_io, verdicts["labels"], compared_i),
         Judged(
             "images",
             np.arange(len(pictures)),
             present_bo[: len(pictures)],
-            said["images"],
+            verdicts["images"],
             _all(pictures),
         ),
         judges=names,
@@ -85,11 +101,11 @@ def run(job: Job) -> None:
         resamples=bootstrap.resamples,
         level=bootstrap.level,
     )
-    write_result(job, result)
+    write_result(job.work, result)
 
 
 def _verdicts(judge: Judge, texts: Sequence[str], categories: Sequence[str]) -> Verdicts:
-    """Return what a judge says of texts, [i, o]; only one that asks leaves any unanswered."""
+    """Return a judge's verdicts on texts, [i, o]; only a judge that asks a model may fail to."""
     if isinstance(judge, AskingJudge):
         return judge.verdicts(texts, categories)
     return judge.judge(texts, categories).astype(np.int8)
@@ -111,10 +127,9 @@ def _all(items: Sequence[object]) -> NDArray[np.bool_]:
 
 
 def _labels(
-    job: Job, settings: JudgeAgreementSettings, categories: Sequence[str]
+    artifacts: Sequence[Artifact], settings: JudgeAgreementSettings, categories: Sequence[str]
 ) -> tuple[list[str], Verdicts, NDArray[np.bool_]]:
-    """Return the labels to judge, what is known of them [i, o], and which were drawn [i]."""
-    artifacts = job.input_list("labels") if "labels" in job.inputs else []
+    """Return the labels to judge, the truth about them [i, o], and which were drawn [i]."""
     tables = [read_labels(artifact.file(FILE)) for artifact in artifacts]
     distinct = sorted({text for table in tables for text in table.label_s if text and text.strip()})
     truth_io = label_truth(distinct, categories)
@@ -122,9 +137,3 @@ def _labels(
     drawn_i[_drawn(len(distinct), settings.max_labels, settings.seed)] = True
     kept = np.flatnonzero(drawn_i | (truth_io != UNANSWERED).any(axis=1))
     return [distinct[i] for i in kept], truth_io[kept], drawn_i[kept]
-
-
-def _pictures(job: Job, records: Sequence[Record], categories: Sequence[str]) -> list[Shown]:
-    """Return the images of some records, each with all categories as labels."""
-    images = image_files(job)
-    return [Shown(partial(images.read, record), categories) for record in records]

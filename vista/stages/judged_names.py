@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from vista.data.images import ImageSource
 from vista.data.records import RecordTable
-from vista.engine.artifacts import Job
 from vista.judges.naming import Evidence, Namer
-from vista.stages.image_files import image_files
 
 # Images of a sheet (three a line) or prompts; the side of an image in px.
 _SHOWN = 9
@@ -33,7 +32,7 @@ def names_by_texts(
 
 
 def names_by_images(
-    job: Job,
+    images: ImageSource,
     namer: Namer,
     records: RecordTable,
     rows: NDArray[np.int64],
@@ -45,10 +44,9 @@ def names_by_images(
 
     Raises UserError where an image cannot be read, or the judge cannot be asked.
     """
-    source = image_files(job)
 
     def sheet(places: list[int]) -> bytes:
-        return sheet_of([source.open(record) for record in records.select(rows[places])])
+        return sheet_of([images.open(record) for record in records.select(rows[places])])
 
     top = (_strongest(score_ns[:, latent]) for latent in latents.tolist())
     return namer.names([Evidence.of_image(partial(sheet, shown)) for shown in top])

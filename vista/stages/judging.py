@@ -1,9 +1,10 @@
-"""The judge of a stage: with its model, its threshold, and the judgements of earlier runs."""
+"""Load the judge of a stage with its model, its threshold and the cache of its judgements."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import fitted_on, judge_source
 from vista.data.records import RecordTable, read_records, reference, reference_captions
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.judges import Judge, Resources, load_judge
 from vista.progress import progress
@@ -20,56 +21,70 @@ from vista.stages.model_folder import model_folder
 if TYPE_CHECKING:
     from vista.judges.naming import Namer
 
-# Beside the artifacts in the results folder: it outlives each of them.
+# Folder in the results folder, beside those of the stages, so that it outlives the artifacts.
 JUDGEMENTS = "judgements"
 
 
-def stage_judge(job: Job, settings: str | JudgeSettings, role: str = "judge") -> Judge:
+def stage_judge(
+    settings: str | JudgeSettings,
+    model: Artifact | None,
+    records: Artifact,
+    work: Path,
+    role: str = "judge",
+) -> Judge:
     """Return the judge of a stage.
 
-    A model that the workflow fetched is the input `role`. A judge whose threshold is to be fitted
-    gets it from the input `records`; it is told in `role`.json.
+    Args:
+        settings: The judge, by its name or with its settings.
+        model: The fetched model that the judge runs; None where it runs none, or one in a folder.
+        records: The records that a threshold is fitted on, if the settings ask for that.
+        work: The stage's work folder; a fitted threshold is written to `role`.json.
+        role: The input role of `model`, and name of the file.
 
     Raises:
         UserError: The judge cannot be loaded, or its threshold cannot be fitted.
     """
-    judge = load_judge(settings, _resources(job, role, settings))
+    judge = load_judge(settings, _resources(settings, model, work, role))
     if (split := fitted_on(settings)) is not None:
-        records = read_records(job.input("records").file("records.parquet"))
-        return _fitted(job, role, judge, records, split)
+        table = read_records(records.file("records.parquet"))
+        return _fitted(judge, table, split, work, role)
     return judge
 
 
-def stage_namer(job: Job, settings: JudgeSettings, role: str = "judge") -> Namer:
-    """Return who names for a stage. Raises UserError as `stage_judge`."""
+def stage_namer(settings: JudgeSettings, model: Artifact | None, work: Path) -> Namer:
+    """Return the judge that names latents for a stage. Raises UserError as `stage_judge`."""
     from vista.judges.naming import load_namer
 
-    return load_namer(settings, _resources(job, role, settings))
+    return load_namer(settings, _resources(settings, model, work, "judge"))
 
 
-def write_tally(job: Job, judge: Judge | Namer, role: str = "judge") -> None:
-    """Write `role`.json where a judge had to ask a model: how many verdicts it failed to give."""
+def write_tally(work: Path, judge: Judge | Namer, role: str = "judge") -> None:
+    """Write the number of verdicts that a judge failed to give to `role`.json; only of a judge
+    that asks a model."""
     tally = getattr(judge, "tally", None)
     if tally is not None:
-        # Not what was asked now and what was kept: a second run would differ.
+        # Not how many were asked and how many were cached: a second run would differ.
         content = {"verdicts": tally.verdicts, "unanswered": tally.unanswered}
-        _write(job, role, {"judge": judge.name, **content})
+        _write(work, role, {"judge": judge.name, **content})
 
 
-def _resources(job: Job, role: str, settings: str | JudgeSettings) -> Resources:
+def _resources(
+    settings: str | JudgeSettings, model: Artifact | None, work: Path, role: str
+) -> Resources:
     source = judge_source(settings)
     return Resources(
-        model=None if source is None else str(model_folder(job, role, source)),
-        cache=str(job.work.parents[2] / JUDGEMENTS),
-        progress=_watched,
+        model=None if source is None else str(model_folder(model, source, role)),
+        cache=str(work.parents[2] / JUDGEMENTS),
+        progress=_with_progress,
     )
 
 
-def _fitted(job: Job, role: str, judge: Any, records: RecordTable, split: str) -> Judge:
+def _fitted(judge: Any, records: RecordTable, split: str, work: Path, role: str) -> Judge:
     """Fit the threshold on each image's first reference caption and the objects of the split.
 
-    That a caption names what its image shows is all the truth there is; labels of latents, which
-    a judge mostly reads, are shorter. `vista.stages.judge_agreement` measures how it carries over.
+    The truth is that a caption names the objects of its image. Labels of latents, which a judge
+    mostly reads, are shorter than captions: `vista.stages.judge_agreement` measures how well the
+    threshold carries over.
     """
     rows = records.select(records.rows_of(split).tolist())
     shown = [record for record in rows if reference_captions(record)]
@@ -82,14 +97,14 @@ def _fitted(job: Job, role: str, judge: Any, records: RecordTable, split: str) -
         )
     truth = np.array([[name in record.categories for name in objects] for record in shown])
     fitted, threshold = judge.fit(texts, objects, truth)
-    _write(job, role, {"judge": fitted.name, "threshold": asdict(threshold)})
+    _write(work, role, {"judge": fitted.name, "threshold": asdict(threshold)})
     return fitted  # type: ignore[no-any-return]
 
 
-def _write(job: Job, role: str, content: dict[str, Any]) -> None:
+def _write(work: Path, role: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False)
-    (job.work / f"{role}.json").write_text(text + "\n", encoding="utf-8")
+    (work / f"{role}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _watched(items: Any, total: int) -> Any:
+def _with_progress(items: Any, total: int) -> Any:
     return progress(items, total=total, desc="judge", unit="question")

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from vista.config.base import Settings
+from vista.config.language import LanguageSettings
 from vista.config.sae import LabelSettings
 from vista.data.records import read_text
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 
 
-def run(job: Job) -> None:
+class LabelLatentsOrder(Settings):
+    """The language model, and how its SAE's latents are named."""
+
+    llm: LanguageSettings
+    labels: LabelSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """An SAE, the text, and the language model unless its settings name a folder."""
+
+    sae: Artifact
+    text: Artifact
+    llm: Artifact | None = None
+
+
+@stage(LabelLatentsOrder, Inputs)
+def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     """Read SAE, LLM and text; write labels.parquet (see vista.sae.label_table)."""
     import torch
 
     from vista.sae.label_table import FILE, write_labels
     from vista.sae.labels import label_latents
-    from vista.stages.loading import load_llm, load_one_sae
+    from vista.stages.loading import load_llm, load_text_sae
 
     torch.set_num_threads(job.threads)
-    settings = LabelSettings.model_validate(job.settings["labels"])
-    texts = read_text(job.input("text").file("text.parquet"), "train")
-    llm = load_llm(job)
-    write_labels(job.work / FILE, label_latents(llm, load_one_sae(job, llm), texts, settings))
+    inputs = job.inputs
+    texts = read_text(inputs.text.file("text.parquet"), "train")
+    llm = load_llm(job.settings.llm, inputs.llm)
+    labels = label_latents(llm, load_text_sae(inputs.sae, llm), texts, job.settings.labels)
+    write_labels(job.work / FILE, labels)

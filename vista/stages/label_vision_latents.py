@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from vista.config.base import Settings
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.stages.top_classes import classes_of_patches
-from vista.stages.vision_inputs import load_vision_sae, sae_device, split_images
+from vista.stages.vision_inputs import SaeDevice, load_vision_sae, split_images
 from vista.store.features import FeatureReader
 
 TOP_FILE = "top.parquet"
 
 
-def run(job: Job) -> None:
+class LabelVisionLatentsOrder(Settings):
+    """How the latents are named, and the SAE's device."""
+
+    labels: LabelVisionSettings
+    sae: SaeDevice = SaeDevice()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A vision SAE, and the features that it reads with their records.
+
+    `check` is not read: the stage waits until it has passed.
+    """
+
+    sae: Artifact
+    features: Artifact
+    records: Artifact
+    check: Artifact | None = None
+
+
+@stage(LabelVisionLatentsOrder, Inputs)
+def run(job: StageJob[LabelVisionLatentsOrder, Inputs]) -> None:
     """Read vision SAE, features and records; write labels.parquet (see vista.sae.label_table) and
     top.parquet: latent, rank, image_id, patch, activation, classes.
 
@@ -27,14 +52,14 @@ def run(job: Job) -> None:
     from vista.stages.results import write_parquet
 
     torch.set_num_threads(job.threads)
-    settings = LabelVisionSettings.model_validate(job.settings["labels"])
-    records = read_records(job.input("records").file("records.parquet"))
-    features = FeatureReader(job.input("features").store("features.zarr"))
-    sae = load_vision_sae(job.input("sae"), features, sae_device(job))
+    settings, inputs = job.settings.labels, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    features = FeatureReader(inputs.features.store("features.zarr"))
+    sae = load_vision_sae(inputs.sae, features, job.settings.sae.device)
     images, rows = split_images(
         records, features, settings.split, f"SAE {sae.config.name}, labels.split"
     )
-    classes_at = classes_of_patches(records, images, rows, job.input("features"), settings)
+    classes_at = classes_of_patches(records, images, rows, inputs.features, settings)
     top = top_patches(sae, features, images, settings.top_k)
     classes = label_places(top, classes_at)
     ids = dict(zip(images.tolist(), records.image_ids(rows), strict=True))

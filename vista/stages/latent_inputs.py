@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vista.config.metrics import LatentMaskSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, decode_mask, read_records
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.metrics.ranking import LatentMask, Ranked, join_ranked, mask_latents, rank_latents
 from vista.sae.label_table import FILE, LatentLabels, read_labels
@@ -24,32 +24,34 @@ BoolArray = NDArray[np.bool_]
 GEOMETRY = "geometry.json"
 
 
-def read_latents(job: Job) -> LatentReader:
-    """Open the latents of the job's input `latents`."""
-    return LatentReader(job.input("latents").store("latents.zarr"))
+def read_latents(latents: Artifact) -> LatentReader:
+    """Open the store of an artifact of latents."""
+    return LatentReader(latents.store("latents.zarr"))
 
 
-def read_image_records(job: Job, latents: LatentReader) -> list[Record]:
-    """Return the record of each image of the store, in the store's order.
+def read_image_records(records: Artifact, store: LatentReader) -> list[Record]:
+    """Return the record of each image of a store of latents, in the store's order.
 
     Raises:
         UserError: An image of the store has no record.
     """
-    table = read_records(job.input("records").file("records.parquet"))
-    return table.select(table.rows_by_id(latents.image_ids))
+    table = read_records(records.file("records.parquet"))
+    return table.select(table.rows_by_id(store.image_ids))
 
 
-def read_layer_labels(job: Job, latents: LatentReader) -> dict[int, LatentLabels]:
-    """Return the labels of every layer that the store holds.
+def read_layer_labels(
+    artifacts: Sequence[Artifact], latents: Artifact, store: LatentReader
+) -> dict[int, LatentLabels]:
+    """Return the labels of every layer of `store`, the store of `latents`.
 
     Raises:
         UserError: A layer has no labels or two, or labels are of another SAE.
     """
     labels: dict[int, LatentLabels] = {}
-    read = job.input("latents").inputs.get("saes", [])
-    for artifact in job.input_list("labels"):
+    saes = latents.inputs.get("saes", [])
+    for artifact in artifacts:
         path = artifact.file(FILE)
-        if artifact.inputs["sae"] not in read:
+        if artifact.inputs["sae"] not in saes:
             raise UserError(
                 f"{path} labels another SAE than the latents were read with; labels hold for one "
                 "dictionary only: run the workflow again"
@@ -57,17 +59,17 @@ def read_layer_labels(job: Job, latents: LatentReader) -> dict[int, LatentLabels
         table = read_labels(path)
         if table.layer in labels:
             raise UserError(f"{path} labels layer {table.layer}, which has labels already")
-        size = latents.layers.get(table.layer)
+        size = store.layers.get(table.layer)
         if size is not None and size != len(table.label_s):
             raise UserError(
                 f"{path} labels {len(table.label_s)} latents; the SAE of layer {table.layer} "
                 f"behind the latents has {size}: label that SAE"
             )
         labels[table.layer] = table
-    missing = sorted(set(latents.layers) - set(labels))
+    missing = sorted(set(store.layers) - set(labels))
     if missing:
         raise UserError(f"layer {missing[0]} has latents but no labels; add label_latents for it")
-    return {layer: labels[layer] for layer in sorted(latents.layers)}
+    return {layer: labels[layer] for layer in sorted(store.layers)}
 
 
 def rank_layer(

@@ -1,4 +1,4 @@
-"""Stage: visual tokens -> residual stream by layer -> sparse SAE latents, with text and control.
+"""Stage: encode the residual stream at visual, text and control tokens into sparse SAE latents.
 
 Legend of shape suffixes: b image, p patch token, t token, d LLM width, n valid token, k slot.
 """
@@ -6,15 +6,19 @@ Legend of shape suffixes: b image, p patch token, t token, d LLM width, n valid 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.config.base import Settings
+from vista.config.language import LanguageSettings
 from vista.config.projector import LatentsSettings
 from vista.data.records import Record, RecordTable, read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.progress import progress
 from vista.store.features import FeatureReader
@@ -27,7 +31,30 @@ if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
 
 
-def run(job: Job) -> None:
+class LatentsOrder(Settings):
+    """The language model, and how visual tokens are read through its SAEs."""
+
+    llm: LanguageSettings
+    latents: LatentsSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images by their features, and the models.
+
+    `checks` are not read: the stage waits until they have passed.
+    """
+
+    features: Artifact
+    records: Artifact
+    projector: Artifact
+    llm: Artifact | None = None
+    saes: list[Artifact]
+    checks: list[Artifact] = field(default_factory=list)
+
+
+@stage(LatentsOrder, Inputs)
+def run(job: StageJob[LatentsOrder, Inputs]) -> None:
     """Read projector, features, records, LLM and SAEs; write latents.zarr.
 
     Token kinds: `image`, the visual tokens; `text`, the question and answer after them;
@@ -40,18 +67,17 @@ def run(job: Job) -> None:
     from vista.stages.loading import load_llm, load_saes
 
     torch.set_num_threads(job.threads)
-    settings = LatentsSettings.model_validate(job.settings["latents"])
-    records = read_records(job.input("records").file("records.parquet"))
-    reader = FeatureReader(job.input("features").store("features.zarr"))
+    settings, inputs = job.settings.latents, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    reader = FeatureReader(inputs.features.store("features.zarr"))
     rows = records.rows_of(settings.split)
     if not len(rows):
         raise UserError(f"latents.split {settings.split!r}: the data has no image of that split.")
-    llm = load_llm(job)
-    saes = load_saes(job, llm)
-    projector_input = job.input("projector")
-    projector_input.verify()
+    llm = load_llm(job.settings.llm, inputs.llm)
+    saes = load_saes(inputs.saes, llm)
+    inputs.projector.verify()
     projector = load_projector(
-        projector_input.path, d_vision=reader.shape[-1], d_model=llm.d_model
+        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
     ).to(llm.device)
     image_of = records.feature_rows()[1]
     with torch.no_grad():

@@ -1,12 +1,13 @@
-"""From a job's inputs to the frozen models that several stages need."""
+"""Load the frozen models that several stages read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vista.config.encoders import CheckpointEncoder, CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.foreign.pretrained import loading
 from vista.stages.model_folder import model_config, model_folder
@@ -17,17 +18,15 @@ if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
 
 
-def load_vision_encoder(job: Job) -> VisionEncoder:
-    """Load the job's vision encoder: its input `encoder`, or the checkpoint that its settings
-    name."""
+def load_vision_encoder(settings: EncoderSettings, model: Artifact | None) -> VisionEncoder:
+    """Load a vision encoder from the artifact `model`, or the folder that its settings name."""
     from vista.encoders.contract import load_encoder
 
-    settings = EncoderSettings.model_validate(job.settings["encoder"])
     source = settings.source
-    # The plan has another stage for those.
+    # Stage combine_features makes the features of those.
     assert not isinstance(source, CombinedEncoder)
     return load_encoder(
-        model_folder(job, "encoder", source),
+        model_folder(model, source, "encoder"),
         source.family,
         settings.layer,
         settings.final_norm,
@@ -38,13 +37,12 @@ def load_vision_encoder(job: Job) -> VisionEncoder:
     )
 
 
-def load_llm(job: Job) -> LanguageModel:
-    """Load the job's language model: its input `llm`, or the checkpoint that its settings name."""
+def load_llm(settings: LanguageSettings, model: Artifact | None) -> LanguageModel:
+    """Load a language model from the artifact `model`, or the folder that its settings name."""
     from vista.language.model import LanguageModel
 
-    settings = LanguageSettings.model_validate(job.settings["llm"])
     return LanguageModel.load(
-        model_folder(job, "llm", settings.source),
+        model_folder(model, settings.source, "llm"),
         settings.device,
         settings.dtype,
         placement=settings.placement,
@@ -53,33 +51,31 @@ def load_llm(job: Job) -> LanguageModel:
     )
 
 
-def llm_width(job: Job) -> int:
-    """Return the width of the job's language model from its config alone, without its weights."""
-    source = LanguageSettings.model_validate(job.settings["llm"]).source
-    folder = model_folder(job, "llm", source, config_only=True)
+def llm_width(settings: LanguageSettings, model: Artifact | None) -> int:
+    """Return the width of a language model from its config alone; no weights are read."""
+    folder = model_folder(model, settings.source, "llm", config_only=True)
     with loading(f"{folder}: its config.json tells no width", "one of a language model"):
         return int(model_config(folder).get_text_config().hidden_size)
 
 
-def load_one_sae(job: Job, llm: LanguageModel) -> SparseAutoencoder:
-    """Load the job's input `sae`; refuses one of another width than the language model's."""
-    return _load(job.input("sae"), llm, "float32")
-
-
-def load_saes(job: Job, llm: LanguageModel, dtype: str = "float32") -> dict[int, SparseAutoencoder]:
-    """Load the job's inputs `saes` by layer, in the order of the plan.
-
-    float32 whatever the language model's dtype: they are small beside it, and where they measure,
-    their error is what is measured.
-
-    Each lies on the device of the block that it reads. Raises UserError where the language model
-    has no such block or another width.
-    """
-    saes = [_load(each, llm, dtype) for each in job.input_list("saes")]
+def load_saes(
+    artifacts: Sequence[Artifact], llm: LanguageModel, dtype: str = "float32"
+) -> dict[int, SparseAutoencoder]:
+    """Load SAEs of a language model by layer, in the order of `artifacts`, as `load_text_sae`."""
+    saes = [load_text_sae(artifact, llm, dtype) for artifact in artifacts]
     return {sae.config.layer: sae for sae in saes}
 
 
-def _load(artifact: Artifact, llm: LanguageModel, dtype: str) -> SparseAutoencoder:
+def load_text_sae(
+    artifact: Artifact, llm: LanguageModel, dtype: str = "float32"
+) -> SparseAutoencoder:
+    """Load an SAE of a language model onto the device of the block that it reads.
+
+    Its dtype is float32 whatever the language model's: an SAE is small beside the model, and its
+    error is measured.
+
+    Raises UserError where the language model has no such block or another width.
+    """
     import torch
 
     from vista.sae.neutral import load_sae

@@ -1,7 +1,8 @@
-"""Stage: do latents that are named after a class fire where the class is?"""
+"""Stage: measure whether latents that are named after a class fire where the class is."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +10,8 @@ import pyarrow as pa
 from vista.config.metrics import LocalizationSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.localization import (
     LayerMaps,
@@ -32,19 +34,30 @@ from vista.stages.latent_inputs import (
 from vista.stages.results import write_result
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Latents with the labels of their layers, records, and the features' geometry."""
+
+    latents: Artifact
+    labels: list[Artifact]
+    records: Artifact
+    features: Artifact
+    judge: Artifact | None = None
+
+
+@stage(LocalizationSettings, Inputs)
+def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
     """Read latents, labels, records and the features' geometry; write result and turns."""
-    settings = LocalizationSettings.model_validate(job.settings)
-    judge = stage_judge(job, settings.judge)
-    latents = read_latents(job)
-    records = read_image_records(job, latents)
+    settings, inputs = job.settings, job.inputs
+    judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
+    latents = read_latents(inputs.latents)
+    records = read_image_records(inputs.records, latents)
     n_patches = latents.kinds["image"]
-    targets = _targets(
-        records, read_geometry(job.input("features")), latents.grid, settings.mask_cover
-    )
+    geometry = read_geometry(inputs.features)
+    targets = _targets(records, geometry, latents.grid, settings.mask_cover)
     categories = sorted({target.category for target in targets})
     layers: dict[int, LayerMaps] = {}
-    for layer, labels in read_layer_labels(job, latents).items():
+    for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
         ranked, _ = rank_layer(latents, layer, labels, settings.mask, settings.top_k)
         own = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
         layers[layer] = LayerMaps(ranked, labels.label_s, own, LatentMaps(latents, layer))
@@ -63,8 +76,8 @@ def run(job: Job) -> None:
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,
     )
-    write_result(job, result, _items(records, plays))
-    write_tally(job, judge)
+    write_result(job.work, result, _items(records, plays))
+    write_tally(job.work, judge)
 
 
 def _targets(
@@ -79,7 +92,7 @@ def _targets(
                 f"{grid}; rebuild the latents from these features"
             )
         for category, box_p, mask_p in class_patches(record, geometry, mask_cover):
-            # A crop may have cut the object off altogether: then it is not in what was encoded.
+            # A crop may have cut the whole object off: then the encoded image does not show it.
             if box_p.any():
                 targets.append(Target(image, category, box_p, mask_p))
     return targets

@@ -1,4 +1,4 @@
-"""Stage: which words does the language model's own head read at the visual tokens?
+"""Stage: read words at the visual tokens with the language model's own head (logit lens).
 
 Legend of shape suffixes: b image, p visual token, t token, d LLM width, n token of the batch,
 v vocabulary, w word, k likeliest words.
@@ -7,15 +7,19 @@ v vocabulary, w word, k likeliest words.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vista.config.base import Settings
+from vista.config.language import LanguageSettings
 from vista.config.probing import LogitLensSettings
 from vista.data.records import read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.logit_lens import LayerWords, logit_lens_figures
 from vista.progress import progress
@@ -31,15 +35,35 @@ if TYPE_CHECKING:
     from vista.language.lens import Lens
     from vista.language.model import LanguageModel
 
-# Probabilities that are held at once: 64 MB of float32.
+# Probabilities that are in memory at once: 64 MB of float32.
 _CELLS = 1 << 24
 
 
-def run(job: Job) -> None:
+class LogitLensOrder(Settings):
+    """The language model, how its visual tokens are read, and at which layers."""
+
+    llm: LanguageSettings
+    logit_lens: LogitLensSettings
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images by their features, and the models."""
+
+    projector: Artifact
+    features: Artifact
+    records: Artifact
+    llm: Artifact | None = None
+    judge: Artifact | None = None
+
+
+@stage(LogitLensOrder, Inputs)
+def run(job: StageJob[LogitLensOrder, Inputs]) -> None:
     """Read projector, features, records and LLM; write the result, and items.parquet with the
     likeliest words of every image's patches by layer.
 
-    What a visual token becomes depends on what stands before it alone, so no text follows it here.
+    No text follows the visual tokens: the stream at a token depends only on what precedes it.
 
     Raises UserError where no image of the split has an object, or the model's head is not known.
     """
@@ -50,37 +74,36 @@ def run(job: Job) -> None:
     from vista.stages.loading import load_llm
 
     torch.set_num_threads(job.threads)
-    settings = LogitLensSettings.model_validate(job.settings["logit_lens"])
-    records = read_records(job.input("records").file("records.parquet"))
-    reader = FeatureReader(job.input("features").store("features.zarr"))
+    settings, inputs = job.settings.logit_lens, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    reader = FeatureReader(inputs.features.store("features.zarr"))
     rows = records.rows_of(settings.split)
     shown = records.select(rows)
     if not any(record.objects for record in shown):
         raise UserError(
             f"probing.logit_lens.split {settings.split!r}: no image of that split has an object"
         )
-    llm = load_llm(job)
+    llm = load_llm(job.settings.llm, inputs.llm)
     lens = logit_lens(llm)
-    given = job.input("projector")
-    given.verify()
-    projector = load_projector(given.path, d_vision=reader.shape[-1], d_model=llm.d_model).to(
-        llm.device
-    )
+    inputs.projector.verify()
+    projector = load_projector(
+        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
+    ).to(llm.device)
     words, word_v = vocabulary(llm.tokenizer, llm.model.get_output_embeddings().weight.shape[0])
     image_of = records.feature_rows()[1]
-    found: dict[int, list[LayerWords]] = {layer: [] for layer in job.settings["layers"]}
+    parts: dict[int, list[LayerWords]] = {layer: [] for layer in job.settings.layers}
     starts = range(0, len(rows), settings.batch_size)
     with torch.no_grad():
         for start in progress(starts, desc="lens", unit="batch"):
-            part = image_of[rows[start : start + settings.batch_size]]
-            features_bpv = torch.from_numpy(reader.read(part).astype(np.float32))
+            images = image_of[rows[start : start + settings.batch_size]]
+            features_bpv = torch.from_numpy(reader.read(images).astype(np.float32))
             visual_bpd = projector(features_bpv.to(llm.device))
-            for layer, stream_bpd in _streams(llm, visual_bpd, list(found)).items():
-                found[layer].append(likeliest(lens, stream_bpd, words, word_v, max(settings.ks)))
-    layers = {layer: _joined(parts) for layer, parts in found.items()}
-    placing = read_geometry(job.input("features"))
+            for layer, stream_bpd in _streams(llm, visual_bpd, list(parts)).items():
+                parts[layer].append(likeliest(lens, stream_bpd, words, word_v, max(settings.ks)))
+    layers = {layer: _joined(batches) for layer, batches in parts.items()}
+    placing = read_geometry(inputs.features)
     objects = [record.categories for record in shown]
-    judge = stage_judge(job, settings.judge)
+    judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
     bootstrap = settings.bootstrap
     result = logit_lens_figures(
         layers,
@@ -96,8 +119,8 @@ def run(job: Job) -> None:
         resamples=bootstrap.resamples,
         level=bootstrap.level,
     )
-    write_result(job, result, _items(records.image_ids(rows), layers, words))
-    write_tally(job, judge)
+    write_result(job.work, result, _items(records.image_ids(rows), layers, words))
+    write_tally(job.work, judge)
 
 
 def vocabulary(tokenizer: Any, size: int) -> tuple[list[str], NDArray[np.int64]]:
@@ -164,14 +187,14 @@ def _items(
 ) -> pa.Table:
     """One row an image and layer: the likeliest word of each patch, and its probability."""
     tables = []
-    for layer, found in layers.items():
-        first_bp = found.word_bpk[..., 0].tolist()
+    for layer, likeliest_words in layers.items():
+        first_bp = likeliest_words.word_bpk[..., 0].tolist()
         columns = {
             "image_id": pa.array(image_ids, pa.string()),
             "layer": pa.array([layer] * len(image_ids), pa.int32()),
             "words": pa.array([[words[w] for w in row] for row in first_bp], pa.list_(pa.string())),
             "probabilities": pa.array(
-                found.probability_bpk[..., 0].tolist(), pa.list_(pa.float32())
+                likeliest_words.probability_bpk[..., 0].tolist(), pa.list_(pa.float32())
             ),
         }
         tables.append(pa.table(columns))

@@ -1,8 +1,9 @@
-"""Stage: do the labels of an image's strongest latents name what the image shows?"""
+"""Stage: measure whether the labels of an image's strongest latents name what the image shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -10,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from vista.config.metrics import MatchingSettings
-from vista.data.images import UnusableImage
+from vista.data.images import ImageSource, UnusableImage
 from vista.data.records import Record
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
 from vista.metrics.matching_images import LookFunction, image_scores
@@ -37,25 +39,37 @@ from vista.stages.results import write_result
 _VERDICTS = {YES: True, NO: False, UNANSWERED: None}
 
 
-def run(job: Job) -> None:
-    """Read latents, labels and records; write the result and each image's latents.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Latents with the labels of their layers, records, and, with `evidence: image`, images."""
 
-    With `evidence: image` the images are read too, from `world` or `fetched` where they lie there.
-    """
-    settings = MatchingSettings.model_validate(job.settings)
-    judge = stage_judge(job, settings.judge)
-    latents = read_latents(job)
-    records = read_image_records(job, latents)
-    seen = settings.evidence == "image"
-    # Images without objects still count for the frequency mask, but only who sees them can judge.
-    judged = np.flatnonzero([seen or bool(record.objects) for record in records])
+    latents: Artifact
+    labels: list[Artifact]
+    records: Artifact
+    world: Artifact | None = None
+    fetched: Artifact | None = None
+    judge: Artifact | None = None
+
+
+@stage(MatchingSettings, Inputs)
+def run(job: StageJob[MatchingSettings, Inputs]) -> None:
+    """Read latents, labels and records; write the result and each image's latents."""
+    settings, inputs = job.settings, job.inputs
+    judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
+    latents = read_latents(inputs.latents)
+    records = read_image_records(inputs.records, latents)
+    by_image = settings.evidence == "image"
+    # Images without objects count for the frequency mask, but only a judge that is shown them can
+    # say what they show.
+    judged = np.flatnonzero([by_image or bool(record.objects) for record in records])
     layers: dict[int, LayerInput] = {}
-    for layer, labels in read_layer_labels(job, latents).items():
+    for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
         ranked, mask = rank_layer(latents, layer, labels, settings.mask, max(settings.ks))
         chosen = Ranked(ranked.latent_bn[judged], ranked.token_bn[judged], ranked.value_bn[judged])
         layers[layer] = LayerInput(chosen, labels.label_s, mask)
-    if seen:
-        look = _look(job, judge, records)
+    if by_image:
+        images = image_files(inputs.records, inputs.world, inputs.fetched)
+        look = _look(images, judge, records)
         scores = image_scores(layers, len(records), look, settings.ks, settings.shuffle_seed)
     else:
         objects = [records[i].categories for i in judged]
@@ -74,13 +88,12 @@ def run(job: Job) -> None:
         level=settings.bootstrap.level,
     )
     image_ids = [records[i].image_id for i in judged]
-    write_result(job, result, _items_table(image_ids, layers, scores))
-    write_tally(job, judge)
+    write_result(job.work, result, _items_table(image_ids, layers, scores))
+    write_tally(job.work, judge)
 
 
-def _look(job: Job, judge: Judge, records: list[Record]) -> LookFunction:
-    """Return what shows the files of the images to the judge."""
-    images = image_files(job)
+def _look(images: ImageSource, judge: Judge, records: list[Record]) -> LookFunction:
+    """Return a function that shows the files of images to the judge."""
 
     def look(shown: Sequence[int], labels: Sequence[Sequence[str | None]]) -> VerdictArray:
         items = [
@@ -88,7 +101,7 @@ def _look(job: Job, judge: Judge, records: list[Record]) -> LookFunction:
             for b, row in zip(shown, labels, strict=True)
         ]
         try:
-            # The settings refuse every other judge.
+            # The settings refuse a judge that cannot be shown images.
             return cast(LookingJudge, judge).judge_images(items)
         except UnusableImage as error:
             raise UserError(

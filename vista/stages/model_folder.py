@@ -1,4 +1,4 @@
-"""Where a model of a job lies; no torch here."""
+"""The folder of a model that a stage runs; imports no torch."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from vista.config.checkpoint import Checkpoint
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.foreign.pretrained import load_part, loading
 
 
-def model_folder(job: Job, role: str, source: object, *, config_only: bool = False) -> Path:
-    """Return the folder of a model: the job's input `role`, else the path in its settings.
+def model_folder(
+    model: Artifact | None, source: object, role: str, *, config_only: bool = False
+) -> Path:
+    """Return the folder of a model.
 
-    The input is what a stage trained or fetched. `source` stands in the settings; it has a path
-    where no stage provides the model. An input's files are checked, all of them or, with
-    `config_only`, the one that tells the model's shape: gigabytes of weights take a while.
+    Args:
+        model: The artifact of a stage that trained or fetched the model. All of its files are
+            checked, or, with `config_only`, its config alone: to read gigabytes of weights takes
+            long.
+        source: The model's source in the settings. It has a path where `model` is None.
+        role: Name of the model, for messages.
 
     Raises UserError where the folder does not exist or a file differs from its manifest.
     """
-    given = job.optional(role)
-    if given is not None:
-        return given.file("model/config.json").parent if config_only else given.folder("model")
+    if model is not None:
+        return model.file("model/config.json").parent if config_only else model.folder("model")
     assert isinstance(source, Checkpoint) and source.path is not None
     folder = Path(source.path)
-    # A name that is no folder would be looked up in the hub's cache of this machine.
+    # transformers would look up a name that is no folder in the hub's cache of this machine.
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; correct `path` of the {role}'s source")
     return folder

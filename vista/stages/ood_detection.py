@@ -1,4 +1,4 @@
-"""Stage: do scores from an SAE tell other images from held-out ones?"""
+"""Stage: measure whether scores from an SAE tell other images from held-out ones."""
 
 from __future__ import annotations
 
@@ -7,20 +7,33 @@ from typing import Any
 import numpy as np
 
 from vista.config.probing import OodDetectionSettings
-from vista.engine.artifacts import Job
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.ood_detection import ood_detection
 from vista.metrics.ood_scores import Images, OodScores
-from vista.stages.ood_inputs import Dictionaries, SplitImages, further_images, own_images
+from vista.stages.ood_inputs import (
+    Dictionaries,
+    Inputs,
+    SplitImages,
+    further_images,
+    split_of,
+)
 from vista.stages.results import write_result
-from vista.stages.vision_inputs import probing_settings
+from vista.stages.vision_inputs import SaeDevice
 
 _KEY = "probing.ood_detection"
-# Of the in-distribution images in items.parquet.
+# The set that in-distribution images have in items.parquet.
 _INSIDE = ""
 
 
-def run(job: Job) -> None:
+class OodDetectionOrder(OodDetectionSettings):
+    """The settings, and the SAE's device."""
+
+    sae: SaeDevice = SaeDevice()
+
+
+@stage(OodDetectionOrder, Inputs)
+def run(job: StageJob[OodDetectionOrder, Inputs]) -> None:
     """Read vision SAE, its check, features and records of the run's data and of the sets; write the
     result and items: set ("" for in-distribution images), image_id and each score.
 
@@ -30,17 +43,18 @@ def run(job: Job) -> None:
     import torch
 
     torch.set_num_threads(job.threads)
-    settings, device = probing_settings(job, OodDetectionSettings)
-    dictionaries = Dictionaries(job, device, settings.seed)
+    settings, inputs = job.settings, job.inputs
+    dictionaries = Dictionaries(inputs, settings.sae.device, settings.seed)
 
-    def seen(part: SplitImages) -> Images:
+    def read(part: SplitImages) -> Images:
         return Images(*dictionaries.read(part))
 
-    fit = own_images(job, settings.fit_split, f"{_KEY}.fit_split")
+    key = f"{_KEY}.fit_split"
+    fit = split_of(inputs.features, inputs.records, settings.fit_split, key)
     fit = fit.drawn(settings.fit_images, settings.seed)
     try:
         scores_of = OodScores(
-            seen(fit),
+            read(fit),
             fit.classes,
             neighbours=settings.neighbours,
             components=settings.components,
@@ -53,10 +67,11 @@ def run(job: Job) -> None:
         raise UserError(f"{_KEY}.fit_split: {error}; name another split") from error
     kinds = dict.fromkeys(settings.near, "near") | dict.fromkeys(settings.far, "far")
     keys = {name: f"{_KEY}.{kind}: {name}" for name, kind in kinds.items()}
-    sets = {_INSIDE: own_images(job, settings.split, f"{_KEY}.split")}
-    sets |= further_images(job, settings.split, keys)
+    split = settings.split
+    sets = {_INSIDE: split_of(inputs.features, inputs.records, split, f"{_KEY}.split")}
+    sets |= further_images(inputs.set_features, inputs.set_records, split, keys)
     scores = {
-        name: each.judged(lambda part: scores_of.of(seen(part))) for name, each in sets.items()
+        name: images.judged(lambda part: scores_of.of(read(part))) for name, images in sets.items()
     }
     draws = settings.bootstrap
     result = ood_detection(
@@ -68,9 +83,9 @@ def run(job: Job) -> None:
         level=draws.level,
     )
     items: dict[str, Any] = {
-        "set": np.repeat(list(sets), [len(each.images) for each in sets.values()]),
-        "image_id": [image_id for each in sets.values() for image_id in each.image_ids],
+        "set": np.repeat(list(sets), [len(images.images) for images in sets.values()]),
+        "image_id": [image_id for images in sets.values() for image_id in images.image_ids],
     }
     for score in scores[_INSIDE]:
-        items[score] = np.concatenate([each[score] for each in scores.values()])
-    write_result(job, result, items)
+        items[score] = np.concatenate([by_score[score] for by_score in scores.values()])
+    write_result(job.work, result, items)

@@ -1,4 +1,4 @@
-"""Stage: does a linear probe on latents keep its accuracy under shift?"""
+"""Stage: measure whether a linear probe on latents keeps its accuracy under shift."""
 
 from __future__ import annotations
 
@@ -6,38 +6,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.config.probing import OodGeneralizationSettings
-from vista.engine.artifacts import Job
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.ood_generalization import Judged, Probes, ood_generalization
-from vista.stages.ood_inputs import Dictionaries, SplitImages, further_images, own_images
+from vista.stages.ood_inputs import (
+    Dictionaries,
+    Inputs,
+    SplitImages,
+    further_images,
+    split_of,
+)
 from vista.stages.results import write_result
-from vista.stages.vision_inputs import probing_settings
+from vista.stages.vision_inputs import SaeDevice
 
 _KEY = "probing.ood_generalization"
 
 
-def run(job: Job) -> None:
+class OodGeneralizationOrder(OodGeneralizationSettings):
+    """The settings, and the SAE's device."""
+
+    sae: SaeDevice = SaeDevice()
+
+
+@stage(OodGeneralizationOrder, Inputs)
+def run(job: StageJob[OodGeneralizationOrder, Inputs]) -> None:
     """Read vision SAE, its check, features and records of the run's data and of the shifted sets;
     write the result.
 
-    Images that show one class are read, all others left out. Raises UserError where a split has
-    no such image, where probes have fewer than two classes to fit on, and for a set with a class
-    that they were not fitted on.
+    Only images that show exactly one class are read. Raises UserError where a split has no such
+    image, where probes have fewer than two classes to fit on, and for a set with a class that they
+    were not fitted on.
     """
     import torch
 
     torch.set_num_threads(job.threads)
-    settings, device = probing_settings(job, OodGeneralizationSettings)
-    dictionaries = Dictionaries(job, device, settings.seed)
+    settings, inputs = job.settings, job.inputs
+    dictionaries = Dictionaries(inputs, settings.sae.device, settings.seed)
     fit_key, key = f"{_KEY}.fit_split", f"{_KEY}.split"
-    fit = own_images(job, settings.fit_split, fit_key).of_one_class(settings.fit_split, fit_key)
+    run_data = inputs.features, inputs.records
+    fit = split_of(*run_data, settings.fit_split, fit_key)
+    fit = fit.of_one_class(settings.fit_split, fit_key)
     fit = fit.drawn(settings.fit_images, settings.seed)
     fit_class_n = _class_of(fit)
-    inside = own_images(job, settings.split, key).of_one_class(settings.split, key)
+    inside = split_of(*run_data, settings.split, key).of_one_class(settings.split, key)
     sets = {}
     keys = {name: f"{_KEY}.shifts: {name}" for name in settings.shifts}
-    for name, each in further_images(job, settings.split, keys).items():
-        sets[name] = each.of_one_class(settings.split, keys[name])
+    further = further_images(inputs.set_features, inputs.set_records, settings.split, keys)
+    for name, images in further.items():
+        sets[name] = images.of_one_class(settings.split, keys[name])
         _refuse_unfit(keys[name], _class_of(sets[name]), fit_class_n, _class_of(inside))
     try:
         probes = Probes(
@@ -60,16 +76,16 @@ def run(job: Job) -> None:
     result = ood_generalization(
         fit_class_n,
         judged(inside),
-        {name: judged(each) for name, each in sets.items()},
+        {name: judged(images) for name, images in sets.items()},
         seed=draws.seed,
         resamples=draws.resamples,
         level=draws.level,
     )
-    write_result(job, result)
+    write_result(job.work, result)
 
 
 def _class_of(images: SplitImages) -> NDArray[np.str_]:
-    return np.array([each[0] for each in images.classes])
+    return np.array([names[0] for names in images.classes])
 
 
 def _refuse_unfit(

@@ -1,19 +1,20 @@
 """What both experiments out of distribution read: images of a split, and two dictionaries.
 
-Only the images that something is fitted on are in memory together; judged ones come in parts.
+The latents of the images that something is fitted on are in memory together; those of judged
+images are read in parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vista.data.records import read_records
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.stages.results import read_result
 from vista.stages.vision_inputs import load_vision_sae, split_images
@@ -21,6 +22,18 @@ from vista.store.features import FeatureReader
 
 # Judged images whose latents are in memory at once.
 _IMAGES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """A vision SAE with its check, and features and records of the run's data and of each set."""
+
+    sae: Artifact
+    check: Artifact
+    features: Artifact
+    records: Artifact
+    set_features: list[Artifact] = field(default_factory=list)
+    set_records: list[Artifact] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -58,14 +71,14 @@ class SplitImages:
 
 
 class Dictionaries:
-    """The job's vision SAE, and a random one of its size and sparsity."""
+    """The vision SAE, and a random one of its size and sparsity."""
 
-    def __init__(self, job: Job, device: str, seed: int) -> None:
+    def __init__(self, inputs: Inputs, device: str, seed: int) -> None:
         from vista.stages.image_level import random_sae
 
-        features = FeatureReader(job.input("features").store("features.zarr"))
-        self.sae = load_vision_sae(job.input("sae"), features, device)
-        self.random = random_sae(self.sae, round(read_result(job.input("check"))["l0"]), seed)
+        features = FeatureReader(inputs.features.store("features.zarr"))
+        self.sae = load_vision_sae(inputs.sae, features, device)
+        self.random = random_sae(self.sae, round(read_result(inputs.check)["l0"]), seed)
 
     def read(self, seen: SplitImages) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
         """Latents, raw features and latents of the random dictionary [n, width], by space, and
@@ -78,18 +91,19 @@ class Dictionaries:
         return {"latents": latents_ns, "raw": raw_nd, "random": random_ns}, error_n
 
 
-def own_images(job: Job, split: str, key: str) -> SplitImages:
-    """A split of the run's data; `key` names the setting, for the message."""
-    return _read(job.input("features"), job.input("records"), split, key)
-
-
-def further_images(job: Job, split: str, keys: Mapping[str, str]) -> dict[str, SplitImages]:
+def further_images(
+    features: Sequence[Artifact], records: Sequence[Artifact], split: str, keys: Mapping[str, str]
+) -> dict[str, SplitImages]:
     """A split of each further set, by name; `keys` has the settings that name them."""
-    sets = zip(keys, job.input_list("set_features"), job.input_list("set_records"), strict=True)
-    return {name: _read(features, records, split, keys[name]) for name, features, records in sets}
+    sets = zip(keys, features, records, strict=True)
+    return {
+        name: split_of(set_features, set_records, split, keys[name])
+        for name, set_features, set_records in sets
+    }
 
 
-def _read(features: Artifact, records: Artifact, split: str, key: str) -> SplitImages:
+def split_of(features: Artifact, records: Artifact, split: str, key: str) -> SplitImages:
+    """Read a split of a data set; `key` names the setting, for messages."""
     reader = FeatureReader(features.store("features.zarr"))
     table = read_records(records.file("records.parquet"))
     images, rows = split_images(table, reader, split, key)

@@ -1,7 +1,8 @@
-"""Stage: linear-probe patch accuracy of an encoder."""
+"""Stage: measure the linear-probe patch accuracy of an encoder."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from vista.config.encoders import ProbeSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, decode_mask, read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.probe import linear_probe
 from vista.stages.latent_inputs import read_geometry
@@ -18,20 +20,29 @@ from vista.stages.results import write_result
 from vista.store.features import FeatureReader
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Features with their records."""
+
+    features: Artifact
+    records: Artifact
+
+
+@stage(ProbeSettings, Inputs)
+def run(job: StageJob[ProbeSettings, Inputs]) -> None:
     """Read features and records; write the result.
 
     Raises UserError where no object covers a patch of the images that it needs.
     """
-    settings = ProbeSettings.model_validate(job.settings)
-    records = read_records(job.input("records").file("records.parquet"))
-    reader = FeatureReader(job.input("features").store("features.zarr"))
-    placing = read_geometry(job.input("features"))
+    settings, inputs = job.settings, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    reader = FeatureReader(inputs.features.store("features.zarr"))
+    placing = read_geometry(inputs.features)
     fitted = _patches(records, reader, placing, settings, settings.split, settings.max_patches)
     judged = _patches(records, reader, placing, settings, settings.test_split, None)
     bootstrap = settings.bootstrap
     write_result(
-        job,
+        job.work,
         linear_probe(
             fitted[:2],
             judged,

@@ -1,7 +1,7 @@
-"""One job in several processes: torchrun starts them, and srun starts it on further machines.
+"""Run one job in several processes, started by torchrun, and by srun on several machines.
 
-The process of the job holds the artifact's lock, waits, and publishes. Each of the others runs the
-same stage in the same work folder, and finds in torchrun's environment which of them it is.
+The process of the job holds the artifact's lock, waits and publishes. Each of the others runs the
+same stage in the same work folder and reads its rank from the environment that torchrun sets.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import sys
 import threading
 from pathlib import Path
 
-from vista.engine.artifacts import Artifact, Job, open_artifact
+from vista.engine.artifacts import Artifact, open_artifact
+from vista.engine.job import Job
 from vista.errors import UserError
 
-# Beside the checkpoints, which are not published: what a process says to the user.
+# Folder of the processes' error messages, beside the checkpoints, which are not published.
 _ERRORS = "errors"
 
 
@@ -32,13 +33,13 @@ def is_rank() -> bool:
 def run_ranks(job: Job, processes: int, machines: int) -> None:
     """Run the stage of `job` in `processes` processes on each of `machines` machines.
 
-    What they print goes to standard error. Raises UserError: the one that a process met, or that
+    What they print goes to standard error. Raises the UserError of a process, or one that says that
     a process died.
     """
     order = {
         "stage": job.stage,
         "settings": job.settings,
-        "inputs": {role: _paths(found) for role, found in job.inputs.items()},
+        "inputs": {role: _paths(source) for role, source in job.inputs.items()},
         "work": str(job.work),
         "threads": max(1, job.threads // processes),
         "watch": machines == 1,
@@ -55,10 +56,10 @@ def run_ranks(job: Job, processes: int, machines: int) -> None:
         for line in running.stdout:
             sys.stderr.write(line)
     if running.returncode:
-        said = sorted(errors.glob("*"))
+        messages = sorted(errors.glob("*"))
         raise UserError(
-            said[0].read_text()
-            if said
+            messages[0].read_text()
+            if messages
             else "one of the processes of the job died (see above which one, and how); run "
             "snakemake again to go on from the last checkpoint."
         )
@@ -83,8 +84,10 @@ def _launcher(processes: int, machines: int) -> list[str]:
     return ["srun", *one_each, *torchrun, f"--nnodes={machines}", *meeting, name]
 
 
-def _paths(found: Artifact | list[Artifact]) -> str | list[str]:
-    return [str(each.path) for each in found] if isinstance(found, list) else str(found.path)
+def _paths(source: Artifact | list[Artifact]) -> str | list[str]:
+    if isinstance(source, list):
+        return [str(artifact.path) for artifact in source]
+    return str(source.path)
 
 
 def _open(paths: str | list[str]) -> Artifact | list[Artifact]:
@@ -100,7 +103,7 @@ def _end_with_the_job() -> None:
 
 
 def main() -> None:
-    """Be one of the processes."""
+    """Run the stage of the order in the command line, as one of the processes."""
     order = json.loads(sys.argv[1])
     if order["watch"]:
         threading.Thread(target=_end_with_the_job, daemon=True).start()

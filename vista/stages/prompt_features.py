@@ -1,8 +1,8 @@
-"""Stage: prompts -> the text encoder's residual stream, in the form that image features have.
+"""Stage: write the text encoder's residual stream of prompts in the format of image features.
 
-A prompt stands where an image does and a word's token where a patch does, so that the stages that
-train, check and label vision SAEs read it unchanged. Begin, end and padding are left out, as edits
-do not reach them; a prompt shorter than the longest begins anew, so that every place has a word.
+A prompt takes the place of an image and a word's token that of a patch, so that the stages that
+train, check and label vision SAEs read it unchanged. Begin, end and padding tokens are left out, as
+edits do not change them; shorter prompts are repeated up to the length of the longest.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vista.config.base import Settings
 from vista.config.data import SPLITS
 from vista.config.diffusion import PromptSettings
+from vista.config.encoders import EncoderSettings
 from vista.config.pipeline import PipelineSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
 from vista.diffusion.attributes import in_templates, words_of
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.stages.diffusion_inputs import open_pipeline
 from vista.store.features import FeatureWriter
@@ -31,27 +35,42 @@ if TYPE_CHECKING:
     from vista.diffusion.pipeline import TextToImage
 
 
-def run(job: Job) -> None:
+class PromptFeaturesOrder(Settings):
+    """The text encoder and its block, the pipeline that it is of, and the prompts."""
+
+    encoder: EncoderSettings
+    pipeline: PipelineSettings
+    prompts: PromptSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Records whose captions are the prompts, and the pipeline unless it is in a folder."""
+
+    records: Artifact
+    pipeline: Artifact | None = None
+
+
+@stage(PromptFeaturesOrder, Inputs)
+def run(job: StageJob[PromptFeaturesOrder, Inputs]) -> None:
     """Read the pipeline, and records or a text file; write features.zarr, geometry.json and
-    records.parquet, whose objects are a prompt's words: what latents are named by.
+    records.parquet, where the words of a prompt, by which latents are named, are its objects.
 
     Raises UserError where a split has no prompt.
     """
     import torch
 
     torch.set_num_threads(job.threads)
-    settings = PromptSettings.model_validate(job.settings["prompts"])
-    layer = int(job.settings["encoder"]["layer"])
-    pipeline_settings = PipelineSettings.model_validate(job.settings["pipeline"])
-    pipeline = open_pipeline(job, pipeline_settings, layer)
-    prompts = _prompts(job, settings)
+    settings, order, inputs = job.settings.prompts, job.settings, job.inputs
+    pipeline = open_pipeline(inputs.pipeline, order.pipeline, order.encoder.layer)
+    prompts = _prompts(inputs.records, settings)
     for split, texts in prompts.items():
         if not texts:
-            where = settings.file or "the captions"
-            raise UserError(f"probing.diffusion.prompts: {where} hold none for split {split!r}")
+            source = settings.file or "the captions"
+            raise UserError(f"probing.diffusion.prompts: {source} hold none for split {split!r}")
     records = prompt_records(prompts, settings.max_word_share)
     texts = [record.captions[0] for record in records]
-    batch = pipeline_settings.batch_size
+    batch = order.pipeline.batch_size
     longest = max(
         int(pipeline.words(texts[i : i + batch]).sum(dim=1).max())
         for i in range(0, len(texts), batch)
@@ -81,8 +100,8 @@ def _streams(pipeline: TextToImage, texts: Sequence[str]) -> Iterator[tuple[Tens
     return zip(pipeline.stream(texts), pipeline.words(texts), strict=True)
 
 
-def _prompts(job: Job, settings: PromptSettings) -> dict[str, list[str]]:
-    """The distinct prompts of each split, those of a later one in no earlier one."""
+def _prompts(records: Artifact, settings: PromptSettings) -> dict[str, list[str]]:
+    """The distinct prompts of each split; a prompt of an earlier split is in no later one."""
     if settings.file is not None:
         path = Path(settings.file)
         try:
@@ -94,20 +113,19 @@ def _prompts(job: Job, settings: PromptSettings) -> dict[str, list[str]]:
         starts = [0, *stops[:-1]]
         parts = [every[a:b] for a, b in zip(starts, stops, strict=True)]
         return dict(zip(SPLITS, parts, strict=True))
-    table = read_records(job.input("records").file("records.parquet"))
-    found: dict[str, list[str]] = {}
-    seen: set[str] = set()
+    table = read_records(records.file("records.parquet"))
+    prompts: dict[str, list[str]] = {}
+    used: set[str] = set()
     for split, size in zip(SPLITS, settings.split_sizes, strict=True):
         captions = [r.captions[0] for r in table.select(table.rows_of(split)) if r.captions]
         texts = in_templates(captions, settings.templates, split)
-        own = [text for text in dict.fromkeys(texts) if text not in seen][:size]
-        seen.update(own)
-        found[split] = own
-    return found
+        prompts[split] = [text for text in dict.fromkeys(texts) if text not in used][:size]
+        used.update(prompts[split])
+    return prompts
 
 
 def prompt_records(prompts: Mapping[str, Sequence[str]], max_word_share: float) -> list[Record]:
-    """A record of each prompt: its objects are its words, but for those of most prompts."""
+    """A record of each prompt, with its words as objects, except words that most prompts have."""
     every = [text for texts in prompts.values() for text in texts]
     counts = Counter(word for text in every for word in set(words_of(text)))
     common = {word for word, count in counts.items() if count > max_word_share * len(every)}

@@ -1,12 +1,15 @@
-"""Stage: error and sparsity of the SAEs on visual, text and control tokens."""
+"""Stage: measure error and sparsity of the SAEs on visual, text and control tokens."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from vista.config.metrics import ReconstructionSettings
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.metrics.reconstruction import (
     LayerReconstruction,
     ReconstructionResult,
@@ -21,11 +24,18 @@ from vista.stages.results import write_result
 from vista.store.latents import LatentReader
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """Latents of one point of the sweep."""
+
+    latents: Artifact
+
+
+@stage(ReconstructionSettings, Inputs)
+def run(job: StageJob[ReconstructionSettings, Inputs]) -> None:
     """Read latents; write the result and per-image sums."""
-    settings = ReconstructionSettings.model_validate(job.settings)
-    latents = read_latents(job)
-    draws = settings.bootstrap
+    latents = read_latents(job.inputs.latents)
+    draws = job.settings.bootstrap
     parts: list[LayerReconstruction] = []
     items: list[pa.Table] = []
     for layer in sorted(latents.layers):
@@ -44,7 +54,7 @@ def run(job: Job) -> None:
                 )
             )
             items.append(_items(latents.image_ids, layer, kind, sums))
-    write_result(job, ReconstructionResult(parts=parts), pa.concat_tables(items))
+    write_result(job.work, ReconstructionResult(parts=parts), pa.concat_tables(items))
 
 
 def _read_sums(latents: LatentReader, layer: int, kind: str) -> TokenSums:

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
-from vista.config.data import DATA_SETTINGS
+from pydantic import RootModel
+
+from vista.config.data import DataSettings
 from vista.data.records import write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.progress import progress
 
 
-def run(job: Job) -> None:
+class RecordsOrder(RootModel[DataSettings]):
+    """Data of any kind."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The drawn world, or the fetched files, that the data lie in."""
+
+    world: Artifact | None = None
+    fetched: Artifact | None = None
+
+
+@stage(RecordsOrder, Inputs)
+def run(job: StageJob[RecordsOrder, Inputs]) -> None:
     """Read the `world`, if the data are drawn, the `fetched` files or the user's own; write
     records.parquet and, if rows were left out, skipped.parquet."""
-    settings = DATA_SETTINGS.validate_python(job.settings)
-    world, fetched = job.optional("world"), job.optional("fetched")
+    world, fetched = job.inputs.world, job.inputs.fetched
     if world is not None:
-        # All of it: a damaged world is drawn again, none of its images may be left out.
+        # Every file: a damaged world has to be drawn again, none of its images may be left out.
         world.folder("annotations")
         world.folder("images")
     skipped = Skipped()
     records = iterate_records(
-        settings,
+        job.settings.root,
         world.path if world else None,
         fetched.folder("data") if fetched else None,
         skipped,

@@ -1,11 +1,13 @@
-"""Stage: does an edit make captions name another object instead, and what else does it change?"""
+"""Stage: measure whether an edit makes captions name another object, and what else it changes."""
 
 from __future__ import annotations
 
-from vista.engine.artifacts import Job
-from vista.stages.intervention_inputs import score_edits
+from vista.config.intervention_metrics import InterventionMetricSettings
+from vista.engine.job import StageJob, stage
+from vista.stages.intervention_inputs import Inputs, score_edits
 
 
-def run(job: Job) -> None:
+@stage(InterventionMetricSettings, Inputs)
+def run(job: StageJob[InterventionMetricSettings, Inputs]) -> None:
     """Read edited captions of development and test, and records; write result and scores."""
     score_edits(job, "replace")

@@ -1,8 +1,8 @@
-"""Heat maps of the report: which examples, and their pixels, masks and activations."""
+"""Choose the examples of the report's heat maps, and read their pixels, masks and activations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,37 +10,37 @@ import numpy as np
 from vista.config.report import ReportSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, read_records
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.metrics.localization import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.stages.image_files import image_files
 from vista.stages.latent_inputs import LatentMaps, class_mask, read_geometry
+from vista.stages.report_inputs import Inputs, LlmPlace, ReportOrder, aligned
 from vista.store.latents import LatentReader
 
 Drawing = tuple[str, str, Callable[[], Any]]
 
 
-def heat_map_figures(job: Job, settings: ReportSettings) -> list[Drawing]:
+def heat_map_figures(order: ReportOrder, inputs: Inputs) -> list[Drawing]:
     """Return one drawing for each encoder and LLM, at its first seed, with all its weights."""
-    needed = ("latents", "labels", "features", "records")
-    if settings.heatmap_examples == 0 or any(role not in job.inputs for role in needed):
+    available = inputs.latents and inputs.labels and inputs.features
+    if order.report.heatmap_examples == 0 or not available or inputs.records is None:
         return []
-    records = read_records(job.input("records").file("records.parquet"))
-    open_image = _image_opener(job)
+    records = read_records(inputs.records.file("records.parquet"))
+    open_image = _image_opener(inputs.records, inputs.world, inputs.fetched)
     geometries = {
-        entry["encoder"]: read_geometry(artifact)
-        for entry, artifact in zip(
-            job.settings["features"], job.input_list("features"), strict=True
-        )
+        place.encoder: read_geometry(artifact)
+        for place, artifact in aligned(order.features, inputs.features)
     }
-    found: dict[tuple[str, str], dict[int, dict[float, Artifact]]] = {}
-    for entry, artifact in zip(job.settings["latents"], job.input_list("latents"), strict=True):
-        seeds = found.setdefault((entry["encoder"], entry["llm"]), {})
-        seeds.setdefault(int(entry["seed"]), {})[float(entry["sae_weight"])] = artifact
+    by_model: dict[tuple[str, str], dict[int, dict[float, Artifact]]] = {}
+    for place, artifact in aligned(order.latents, inputs.latents):
+        seeds = by_model.setdefault((place.encoder, place.llm), {})
+        seeds.setdefault(place.seed, {})[place.sae_weight] = artifact
+    labels = aligned(order.labels, inputs.labels)
     drawings: list[Drawing] = []
-    for (encoder, llm), seeds in sorted(found.items()):
+    for (encoder, llm), seeds in sorted(by_model.items()):
         seed = min(seeds)
         drawings.append(
             (
@@ -50,11 +50,11 @@ def heat_map_figures(job: Job, settings: ReportSettings) -> list[Drawing]:
                     title=f"Where named latents fire: {encoder} read by {llm}",
                     seed=seed,
                     stores=seeds[seed],
-                    labels=_labels_of(job, llm),
+                    labels=_labels_of(labels, llm),
                     records=records,
                     open_image=open_image,
                     geometry=geometries[encoder],
-                    settings=settings,
+                    settings=order.report,
                 ),
             )
         )
@@ -153,12 +153,8 @@ class _Drawer:
         return (left - 0.5, x + width - 0.5, y + height - 0.5, top - 0.5)
 
 
-def _labels_of(job: Job, llm: str) -> dict[int, LatentLabels]:
-    tables = [
-        read_labels(artifact.file(FILE))
-        for entry, artifact in zip(job.settings["labels"], job.input_list("labels"), strict=True)
-        if entry["llm"] == llm
-    ]
+def _labels_of(labels: Sequence[tuple[LlmPlace, Artifact]], llm: str) -> dict[int, LatentLabels]:
+    tables = [read_labels(artifact.file(FILE)) for place, artifact in labels if place.llm == llm]
     return {table.layer: table for table in tables}
 
 
@@ -166,9 +162,11 @@ def _places(reader: LatentReader) -> dict[str, int]:
     return {image: place for place, image in enumerate(reader.image_ids)}
 
 
-def _image_opener(job: Job) -> Callable[[Record], Any]:
-    """Return what opens an image: of the drawn world, verified, or where the records' lie."""
-    source, world = image_files(job), job.optional("world")
+def _image_opener(
+    records: Artifact, world: Artifact | None, fetched: Artifact | None
+) -> Callable[[Record], Any]:
+    """Return a function that opens the image of a record; files of a drawn world are verified."""
+    source = image_files(records, world, fetched)
     if world is None:
         return source.open
 

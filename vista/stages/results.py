@@ -16,7 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.metrics.result import MetricResult
 from vista.metrics.rows import Row, finite_or_none
@@ -36,31 +36,24 @@ ROW_SCHEMA = pa.schema(
 
 
 def write_result(
-    job: Job, result: MetricResult, items: Mapping[str, Any] | pa.Table | None = None
+    work: Path, result: MetricResult, items: Mapping[str, Any] | pa.Table | None = None
 ) -> None:
-    """Write a metric's result into the stage's work folder.
+    """Write a metric's result: result.json, rows.parquet and, if there are items, items.parquet.
 
     Args:
-        job: The running stage; files go to `job.work`.
+        work: The stage's work folder.
         result: The typed result.
         items: A table, or columns of equal length (arrays or lists) by name; None if the metric
             has no such values.
     """
-    write_result_files(job.work, result, items)
-
-
-def write_result_files(
-    folder: Path, result: MetricResult, items: Mapping[str, Any] | pa.Table | None = None
-) -> None:
-    """Write result.json, rows.parquet and, if given, items.parquet into `folder`."""
     # Through pydantic's own JSON first: it turns NaN into null, json.dumps would write NaN.
     content = json.loads(result.model_dump_json())
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
-    write_parquet(folder / "rows.parquet", rows_table(result.rows()))
+    (work / "result.json").write_text(text + "\n", encoding="utf-8")
+    write_parquet(work / "rows.parquet", rows_table(result.rows()))
     if items is not None:
         table = items if isinstance(items, pa.Table) else pa.table(dict(items))
-        write_parquet(folder / "items.parquet", table)
+        write_parquet(work / "items.parquet", table)
 
 
 def rows_table(rows: Iterable[Row]) -> pa.Table:

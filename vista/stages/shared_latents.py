@@ -1,4 +1,4 @@
-"""Stage: which text latents are selective for a concept in words and in images alike?
+"""Stage: find text latents that are selective for a concept in words and in images alike.
 
 Words: the text control of the latents, the reference answer in the place of the image. Images: the
 visual tokens. Both are read by the same SAE at the same layer.
@@ -9,6 +9,7 @@ Legend of shape suffixes: n entry (a latent that fires on a token), c concept, s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,11 +17,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vista.config.base import Settings
 from vista.config.language import LanguageSettings
 from vista.config.probing import SharedLatentsSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, reference
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.foreign.pretrained import load_part, loading
 from vista.metrics.ranking import firing
@@ -50,19 +53,38 @@ _BUDGET = 4_000_000
 Entries = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
-def run(job: Job) -> None:
+class SharedLatentsOrder(Settings):
+    """The language model, of which the tokenizer is read, and when latents are shared."""
+
+    llm: LanguageSettings
+    shared_latents: SharedLatentsSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Latents with their records, the features' geometry, and the language model."""
+
+    latents: Artifact
+    features: Artifact
+    records: Artifact
+    llm: Artifact | None = None
+
+
+@stage(SharedLatentsOrder, Inputs)
+def run(job: StageJob[SharedLatentsOrder, Inputs]) -> None:
     """Read latents, records, the features' geometry and the LLM's tokenizer; write the result, and
     items.parquet with each concept's best latents by layer.
 
     Raises UserError where fewer than two concepts are in enough images and texts, or where the
     tokenizer is not the one that the latents were made with.
     """
-    settings = SharedLatentsSettings.model_validate(job.settings["shared_latents"])
-    latents = read_latents(job)
-    records = read_image_records(job, latents)
+    settings, inputs = job.settings.shared_latents, job.inputs
+    latents = read_latents(inputs.latents)
+    records = read_image_records(inputs.records, latents)
     every = sorted({name for record in records for name in record.categories})
-    text = _word_tokens(_tokenizer(job), latents, records, every)
-    image = _patch_tokens(read_geometry(job.input("features")), latents, records, every, settings)
+    tokenizer = _tokenizer(job.settings.llm, inputs.llm)
+    text = _word_tokens(tokenizer, latents, records, every)
+    image = _patch_tokens(read_geometry(inputs.features), latents, records, every, settings)
     enough = [
         _images(pairs, latents.kinds[kind], len(every)) >= settings.min_images
         for kind, pairs in (("control", text), ("image", image))
@@ -77,7 +99,7 @@ def run(job: Job) -> None:
         mark(*_of(pairs, kept), len(records) * latents.kinds[kind], len(kept))
         for kind, pairs in (("control", text), ("image", image))
     )
-    # Slots that hold no token of a text would count as tokens on which nothing fires.
+    # Empty slots would count as tokens on which no latent fires.
     there = np.flatnonzero(latents.valid("control").reshape(-1))
     text_tc = text_tc[there]
     least = least_entries(image_tc, settings.min_auroc)
@@ -98,15 +120,14 @@ def run(job: Job) -> None:
         resamples=bootstrap.resamples,
         level=bootstrap.level,
     )
-    write_result(job, result, _items([every[c] for c in kept], layers, settings.min_auroc))
+    write_result(job.work, result, _items([every[c] for c in kept], layers, settings.min_auroc))
 
 
-def _tokenizer(job: Job) -> Any:
-    """Return the language model's tokenizer alone: no weights are read."""
+def _tokenizer(settings: LanguageSettings, model: Artifact | None) -> Any:
+    """Return the language model's tokenizer; no weights are read."""
     from transformers import AutoTokenizer
 
-    source = LanguageSettings.model_validate(job.settings["llm"]).source
-    folder = model_folder(job, "llm", source, config_only=True)
+    folder = model_folder(model, settings.source, "llm", config_only=True)
     with loading(
         f"language model {folder}: its tokenizer could not be read", "a save_pretrained folder"
     ):
@@ -118,12 +139,12 @@ def _word_tokens(
 ) -> tuple[IntArray, IntArray]:
     """Return the tokens of the concepts' words in the text control: (token, concept) pairs.
 
-    The longest name wins: in "hot dog" stands no dog.
+    The longest name counts: "hot dog" is no occurrence of "dog".
     """
     width, count_b = latents.kinds["control"], latents.valid("control").sum(axis=1)
     texts = [reference(record) for record in records]
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    any_name, own = words_for(names), [words_for([name]) for name in names]
+    any_name, patterns = words_for(names), [words_for([name]) for name in names]
     pairs = []
     for b, (text, offsets) in enumerate(zip(texts, encoded["offset_mapping"], strict=True)):
         if len(offsets) < count_b[b]:
@@ -132,10 +153,10 @@ def _word_tokens(
                 f"{count_b[b]}; they were made with another tokenizer: make the latents again"
             )
         span_t2 = np.array(offsets[: count_b[b]], dtype=np.int64).reshape(-1, 2)
-        for found in any_name.finditer(text):
-            inside = (span_t2[:, 0] < found.end()) & (span_t2[:, 1] > found.start())
-            for c, pattern in enumerate(own):
-                if pattern.fullmatch(found.group()):
+        for match in any_name.finditer(text):
+            inside = (span_t2[:, 0] < match.end()) & (span_t2[:, 1] > match.start())
+            for c, pattern in enumerate(patterns):
+                if pattern.fullmatch(match.group()):
                     pairs += [(b * width + t, c) for t in np.flatnonzero(inside).tolist()]
     return _columns(pairs)
 
@@ -169,8 +190,8 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[IntArray, IntArray]:
 def _images(pairs: tuple[IntArray, IntArray], width: int, n_concepts: int) -> IntArray:
     """Images with a token of each concept [c]."""
     token_m, concept_m = pairs
-    found = np.unique(np.stack([token_m // width, concept_m]), axis=1)
-    return np.bincount(found[1], minlength=n_concepts)
+    image_concept = np.unique(np.stack([token_m // width, concept_m]), axis=1)
+    return np.bincount(image_concept[1], minlength=n_concepts)
 
 
 def _of(pairs: tuple[IntArray, IntArray], kept: IntArray) -> tuple[IntArray, IntArray]:
@@ -200,8 +221,8 @@ def _on_images(
     wanted = np.union1d(np.flatnonzero(count_s >= max(least, 1)), best_c)
     image_sc = np.full((size, image_tc.shape[1]), np.nan)
     for part in _bands(wanted, count_s):
-        found = [_image_entries(latents, layer, i, latent) for i, latent in enumerate(part)]
-        image_sc[part] = selectivity(*_joined(found), image_tc, len(part))
+        entries = [_image_entries(latents, layer, i, latent) for i, latent in enumerate(part)]
+        image_sc[part] = selectivity(*_joined(entries), image_tc, len(part))
     return image_sc
 
 
@@ -214,10 +235,10 @@ def _bands(wanted: IntArray, count_s: IntArray) -> Iterator[IntArray]:
 
 
 def _image_entries(latents: LatentReader, layer: int, number: int, latent: int) -> Entries:
-    found = latents.by_latent(layer, int(latent))
-    fires = found.value > 0
-    place = found.image[fires].astype(np.int64) * latents.kinds["image"] + found.token[fires]
-    return np.full(len(place), number), place, found.value[fires]
+    entries = latents.by_latent(layer, int(latent))
+    fires = entries.value > 0
+    place = entries.image[fires].astype(np.int64) * latents.kinds["image"] + entries.token[fires]
+    return np.full(len(place), number), place, entries.value[fires]
 
 
 def _joined(parts: Sequence[Entries]) -> Entries:
@@ -228,18 +249,18 @@ def _joined(parts: Sequence[Entries]) -> Entries:
 def _items(
     names: Sequence[str], layers: dict[int, LayerSelectivity], min_auroc: float
 ) -> dict[str, Any]:
-    """One row a layer and concept: its best latent on text, and its best shared one (null: none),
-    whose lower AUROC is the highest."""
+    """One row a layer and concept: its best latent on text, and its best shared latent, that of the
+    highest minimum of both AUROCs (null: none)."""
     rows = []
-    for layer, found in layers.items():
-        # NaN, a latent that cannot reach the bound on images, stands below all others.
-        both_sc = np.nan_to_num(np.minimum(found.text_sc, found.image_sc))
+    for layer, aurocs in layers.items():
+        # NaN, a latent that cannot reach the bound on images, ranks below all others.
+        both_sc = np.nan_to_num(np.minimum(aurocs.text_sc, aurocs.image_sc))
         shared_c = both_sc.argmax(axis=0)
         for c, (name, best, shared) in enumerate(
-            zip(names, found.best_c.tolist(), shared_c.tolist(), strict=True)
+            zip(names, aurocs.best_c.tolist(), shared_c.tolist(), strict=True)
         ):
             row = {"layer": layer, "concept": name, "best_on_text": best}
-            row |= {"text_auroc": found.text_sc[best, c], "image_auroc": found.image_sc[best, c]}
+            row |= {"text_auroc": aurocs.text_sc[best, c], "image_auroc": aurocs.image_sc[best, c]}
             is_shared = both_sc[shared, c] >= min_auroc
             row |= {"shared": shared if is_shared else None}
             rows.append(row | {"shared_auroc": both_sc[shared, c] if is_shared else None})

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from vista.config.data import TEXT_SETTINGS, CaptionsText, LinesText
+from dataclasses import dataclass
+
+from pydantic import RootModel
+
+from vista.config.data import CaptionsText, LinesText, TextSettings
 from vista.data.lines import read_lines
 from vista.data.records import read_records, write_text
 from vista.data.source import caption_texts, line_texts
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 
 
-def run(job: Job) -> None:
+class TextOrder(RootModel[TextSettings]):
+    """A corpus of any kind."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The drawn world, or the records, that the texts come from."""
+
+    world: Artifact | None = None
+    records: Artifact | None = None
+
+
+@stage(TextOrder, Inputs)
+def run(job: StageJob[TextOrder, Inputs]) -> None:
     """Read the `world`'s documents, the `records`' captions or the user's text files; write
     text.parquet."""
-    settings = TEXT_SETTINGS.validate_python(job.settings)
+    settings = job.settings.root
     if isinstance(settings, LinesText):
         texts = line_texts(settings)
     elif isinstance(settings, CaptionsText):
-        table = read_records(job.input("records").file("records.parquet"))
+        assert job.inputs.records is not None
+        table = read_records(job.inputs.records.file("records.parquet"))
         texts = caption_texts(table, settings.limit)
     else:
-        world = job.input("world")
+        world = job.inputs.world
+        assert world is not None
         texts = {
             split: read_lines(world.file(f"text/{split}.txt")) for split in ("train", "heldout")
         }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from vista.config.base import Settings
 from vista.config.pipeline import StandinPipeline
 from vista.data.records import read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.stages.features import read_images
 from vista.stages.image_files import image_files
 
@@ -12,7 +16,24 @@ from vista.stages.image_files import image_files
 FILL = (127, 127, 127)
 
 
-def run(job: Job) -> None:
+class TrainDiffusionOrder(Settings):
+    """How the pipeline is trained, and the templates of its prompts."""
+
+    recipe: StandinPipeline
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images and captions."""
+
+    records: Artifact
+    world: Artifact | None = None
+    fetched: Artifact | None = None
+
+
+@stage(TrainDiffusionOrder, Inputs)
+def run(job: StageJob[TrainDiffusionOrder, Inputs]) -> None:
     """Read records and images; write model/ (save_pretrained) and curve.parquet.
 
     Raises UserError where the split has no image, or an image has no caption.
@@ -25,11 +46,12 @@ def run(job: Job) -> None:
     from vista.standins.diffusion import train_standin_pipeline
 
     torch.set_num_threads(job.threads)
-    settings = StandinPipeline.model_validate(job.settings["recipe"])
-    table = read_records(job.input("records").file("records.parquet"))
+    settings, inputs = job.settings.recipe, job.inputs
+    table = read_records(inputs.records.file("records.parquet"))
     records = table.select(table.rows_of(settings.split))
-    pixels = read_images(image_files(job), records, settings.image_size, "pad", FILL)
+    images = image_files(inputs.records, inputs.world, inputs.fetched)
+    pixels = read_images(images, records, settings.image_size, "pad", FILL)
     captions = [record.captions[0] if record.captions else "" for record in records]
-    told = in_templates(captions, job.settings["templates"], settings.split)
-    curve = train_standin_pipeline(settings, pixels, told, job.work / "model")
+    prompts = in_templates(captions, job.settings.templates, settings.split)
+    curve = train_standin_pipeline(settings, pixels, prompts, job.work / "model")
     write_parquet(job.work / "curve.parquet", pa.table(curve))

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vista.config.encoders import StandinEncoder
-from vista.data.images import ImageSource
 from vista.data.records import read_records
-from vista.data.source import images_root
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.stages.features import read_images
+from vista.stages.image_files import image_files
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Images and captions."""
+
+    records: Artifact
+    world: Artifact | None = None
+
+
+@stage(StandinEncoder, Inputs)
+def run(job: StageJob[StandinEncoder, Inputs]) -> None:
     """Read records and images; write model/ (save_pretrained) and curve.parquet."""
     import pyarrow as pa
     import torch
@@ -19,12 +30,10 @@ def run(job: Job) -> None:
     from vista.standins.encoder import FILL, train_standin_encoder
 
     torch.set_num_threads(job.threads)
-    settings = StandinEncoder.model_validate(job.settings)
-    records_input = job.input("records")
-    table = read_records(records_input.file("records.parquet"))
+    settings, inputs = job.settings, job.inputs
+    table = read_records(inputs.records.file("records.parquet"))
     records = table.select(table.rows_of("train"))
-    world = job.optional("world")
-    images = ImageSource(images_root(records_input.settings, world.path if world else None))
+    images = image_files(inputs.records, inputs.world, None)
     pixels = read_images(images, records, settings.image_size, "pad", FILL)
     captions = [record.captions[0] if record.captions else "" for record in records]
     curve = train_standin_encoder(settings, pixels, captions, job.work / "model")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from vista.config.language import StandinLlm
 from vista.data.records import read_text
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """The language corpus."""
+
+    text: Artifact
+
+
+@stage(StandinLlm, Inputs)
+def run(job: StageJob[StandinLlm, Inputs]) -> None:
     """Read text; write model/ (save_pretrained, with its tokenizer) and curve.parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -16,9 +27,8 @@ def run(job: Job) -> None:
     from vista.standins.llm import train_standin_llm
 
     torch.set_num_threads(job.threads)
-    settings = StandinLlm.model_validate(job.settings)
-    path = job.input("text").file("text.parquet")
+    path = job.inputs.text.file("text.parquet")
     curve = train_standin_llm(
-        settings, read_text(path, "train"), job.work / "model", read_text(path, "heldout")
+        job.settings, read_text(path, "train"), job.work / "model", read_text(path, "heldout")
     )
     pq.write_table(pa.table(curve), job.work / "curve.parquet")

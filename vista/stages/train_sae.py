@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from vista.config.base import Settings
+from vista.config.language import LanguageSettings
 from vista.config.sae import TrainSaeSettings
 from vista.data.records import read_text
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 
 
-def run(job: Job) -> None:
+class TrainSaeOrder(Settings):
+    """The language model, the block that the SAE reads, and how the SAE is trained."""
+
+    llm: LanguageSettings
+    sae: TrainSaeSettings
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """The language corpus, and the language model unless its settings name a folder."""
+
+    text: Artifact
+    llm: Artifact | None = None
+
+
+@stage(TrainSaeOrder, Inputs)
+def run(job: StageJob[TrainSaeOrder, Inputs]) -> None:
     """Read LLM and text; write sae/ in sae_lens' format, neutral/ and curve.parquet.
 
-    neutral/ is the import of sae/, made here because sae_lens is loaded already.
+    neutral/ is sae/ in the neutral form, converted here because sae_lens is loaded already.
 
     Raises UserError where the LLM has no such layer, or there is no text.
     """
@@ -24,11 +46,10 @@ def run(job: Job) -> None:
     from vista.stages.results import write_parquet
 
     torch.set_num_threads(job.threads)
-    settings = TrainSaeSettings.model_validate(job.settings["sae"])
-    layer = int(job.settings["layer"])
-    texts = read_text(job.input("text").file("text.parquet"), "train")
-    llm = load_llm(job)
-    curve = train_sae(llm, texts, layer, settings, job.work / "sae")
+    layer = job.settings.layer
+    texts = read_text(job.inputs.text.file("text.parquet"), "train")
+    llm = load_llm(job.settings.llm, job.inputs.llm)
+    curve = train_sae(llm, texts, layer, job.settings.sae, job.work / "sae")
     neutral = job.work / "neutral"
     neutral.mkdir(exist_ok=True)
     save_sae(neutral, from_folder(job.work / "sae", layer, name=f"layer {layer}"))

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from vista.config.base import Settings
 from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.data.records import read_records
-from vista.engine.artifacts import Job
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
 from vista.stages.vision_inputs import encoder_block, split_images
 from vista.store.features import FeatureReader
 
 
-def run(job: Job) -> None:
+class TrainVisionSaeOrder(Settings):
+    """How the SAE is trained, and its name."""
+
+    sae: TrainVisionSaeSettings
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Features with their records, and the encoder that they are of, if it is an artifact."""
+
+    features: Artifact
+    records: Artifact
+    encoder: Artifact | None = None
+
+
+@stage(TrainVisionSaeOrder, Inputs)
+def run(job: StageJob[TrainVisionSaeOrder, Inputs]) -> None:
     """Read features and records; write the neutral form, sae/ in sae_lens' format, curve.parquet.
 
     Raises UserError where the split has no image or the dictionary is too small for its settings.
@@ -23,11 +44,11 @@ def run(job: Job) -> None:
     from vista.stages.results import write_parquet
 
     torch.set_num_threads(job.threads)
-    settings = TrainVisionSaeSettings.model_validate(job.settings["sae"])
-    name = str(job.settings["name"])
-    records = read_records(job.input("records").file("records.parquet"))
-    features = FeatureReader(job.input("features").store("features.zarr"))
+    settings, name, inputs = job.settings.sae, job.settings.name, job.inputs
+    records = read_records(inputs.records.file("records.parquet"))
+    features = FeatureReader(inputs.features.store("features.zarr"))
     images, _ = split_images(records, features, settings.split, f"SAE {name}, train.split")
     curve = train_vision_sae(features, images, settings, name, job.work / "sae")
-    save_sae(job.work, from_folder(job.work / "sae", encoder_block(job), name=name))
+    block = encoder_block(inputs.features, inputs.encoder)
+    save_sae(job.work, from_folder(job.work / "sae", block, name=name))
     write_parquet(job.work / "curve.parquet", pa.table(curve))

@@ -1,17 +1,18 @@
-"""What the stages of vision SAEs share: a split's images in the feature store, the encoder's block
-that the store holds, the SAE."""
+"""What the stages of vision SAEs share: their order's part `sae`, a split's images in the feature
+store, the encoder's block that the store holds, and the SAE."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import Field
 
+from vista.config.base import Settings
 from vista.config.encoders import EncoderSettings
 from vista.data.records import RecordTable
-from vista.engine.artifacts import Artifact, Job
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.stages.model_folder import model_config, model_folder
 from vista.store.features import FeatureReader
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
+class SaeDevice(Settings):
+    """Where a stage runs its vision SAE."""
+
+    device: str = Field("cpu", description='"cpu", "cuda", "cuda:1", "mps" or "auto"')
 
 
 def split_images(
@@ -44,20 +48,20 @@ def split_images(
     return images, rows[first]
 
 
-def encoder_block(job: Job) -> int:
-    """The block, counted from 0, whose output the job's input `features` holds.
+def encoder_block(features: Artifact, encoder: Artifact | None) -> int:
+    """The block, counted from 0, whose output `features` holds.
 
-    Where the features' settings count it from the last, the model's own config is asked: that of
-    the job's input `encoder`, or of the folder that the settings name. Combined features are of no
-    single block: 0.
+    Where the features' settings count it from the last, the number of blocks is read from the
+    model's config: in `encoder`, or in the folder that the settings name. Combined features belong
+    to no single block: 0.
     """
-    own = job.input("features").settings["encoder"]
-    if own["source"]["kind"] == "combined":
+    encoder_settings = features.settings["encoder"]
+    if encoder_settings["source"]["kind"] == "combined":
         return 0
-    settings = EncoderSettings.model_validate(own)
+    settings = EncoderSettings.model_validate(encoder_settings)
     if settings.layer >= 0:
         return settings.layer
-    folder = model_folder(job, "encoder", settings.source, config_only=True)
+    folder = model_folder(encoder, settings.source, "encoder", config_only=True)
     config = model_config(folder)
     blocks = int(getattr(config, "vision_config", config).num_hidden_layers)
     return blocks + settings.layer
@@ -67,17 +71,6 @@ def sae_block(sae: SparseAutoencoder, features: Artifact) -> int | None:
     """The block, counted from 0, that an SAE of these features reads; None of combined features."""
     combined = features.settings["encoder"]["source"]["kind"] == "combined"
     return None if combined else sae.config.layer
-
-
-def probing_settings(job: Job, kind: type[Settings]) -> tuple[Settings, str]:
-    """An experiment's own settings, and the device that its vision SAE runs on."""
-    own = {key: value for key, value in job.settings.items() if key != "sae"}
-    return kind.model_validate(own), sae_device(job)
-
-
-def sae_device(job: Job) -> str:
-    """The device that a job's vision SAE runs on."""
-    return str(job.settings.get("sae", {}).get("device", "cpu"))
 
 
 def load_vision_sae(

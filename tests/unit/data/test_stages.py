@@ -17,7 +17,8 @@ from vista.data.images import ImageSource
 from vista.data.records import Record as Row
 from vista.data.records import Turn, read_records, read_text, write_records
 from vista.data.source import images_root
-from vista.engine.artifacts import Artifact, Job, Record, open_artifact, publishing
+from vista.engine.artifacts import Artifact, Record, open_artifact, publishing
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import draw_world, records, text
 

@@ -33,8 +33,9 @@ from vista.diffusion.attributes import (
 from vista.diffusion.edits import ablate_latent, add_direction
 from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
 from vista.diffusion.probes import pooled
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.attributes import Proposal
 from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity
@@ -289,7 +290,12 @@ def inputs(root: Path, folder: Path) -> dict[str, Artifact]:
         "pipeline": SETTINGS.model_dump(),
         "prompts": PromptSettings(file=str(lines), split_sizes=(6, 6, 6)).model_dump(),
     }
-    prompts = run(root, prompt_features, settings, pipeline=pipeline)
+    records = [
+        Record(str(i), "train" if i < 18 else "test", str(i), 16, 16, captions=(CAPTIONS[i % 18],))
+        for i in range(36)
+    ]
+    shown = publish(root, "records", lambda w: write_records(w / "records.parquet", records))
+    prompts = run(root, prompt_features, settings, pipeline=pipeline, records=shown)
     rng = np.random.default_rng(0)
     encoder, size = torch.from_numpy(rng.normal(0, 1, (8, 12)).astype(np.float32)), 12
     weights = {
@@ -311,19 +317,13 @@ def inputs(root: Path, folder: Path) -> dict[str, Artifact]:
         writer.write_shard(0, rng.uniform(0, 255, (36, 4, 3)).astype(np.float16))
         writer.close()
 
-    records = [
-        Record(str(i), "train" if i < 18 else "test", str(i), 16, 16, captions=(CAPTIONS[i % 18],))
-        for i in range(36)
-    ]
     return {
         "pipeline": pipeline,
         "prompts": prompts,
         "sae": sae,
         "labels": labels,
         "features": publish(root, "features", write_features),
-        "records": publish(
-            root, "records", lambda w: write_records(w / "records.parquet", records)
-        ),
+        "records": shown,
     }
 
 
@@ -353,9 +353,14 @@ def test_what_there_is_too_little_of_is_named(
 ) -> None:
     (lines := tmp_path / "few.txt").write_text("a red cat\na blue cat\na red cat\n")
     few = PromptSettings(file=str(lines), split_sizes=(1, 1, 1)).model_dump()
-    settings = {"encoder": {"layer": 0}, "pipeline": SETTINGS.model_dump(), "prompts": few}
+    settings = {
+        "encoder": OWN["encoder"] | {"layer": 0},
+        "pipeline": SETTINGS.model_dump(),
+        "prompts": few,
+    }
     with pytest.raises(UserError, match=r"few\.txt hold none for split 'test'"):
-        run(root, prompt_features, settings, pipeline=inputs["pipeline"])
+        read = {role: inputs[role] for role in ("pipeline", "records")}
+        run(root, prompt_features, settings, **read)
     images = np.zeros((2, 16, 16, 3), np.uint8)
     with pytest.raises(UserError, match="need a caption each"):
         train_standin_pipeline(StandinPipeline(), images, ["a cat", ""], tmp_path)
@@ -368,8 +373,13 @@ def test_a_short_prompt_is_its_words_again(
 ) -> None:
     (lines := tmp_path / "lines.txt").write_text("a red cat on sand .\na red cat\na blue cat\n")
     own = PromptSettings(file=str(lines), split_sizes=(1, 1, 1)).model_dump()
-    settings = {"encoder": {"layer": 0}, "pipeline": SETTINGS.model_dump(), "prompts": own}
-    short = run(root, prompt_features, settings, pipeline=inputs["pipeline"])
+    settings = {
+        "encoder": OWN["encoder"] | {"layer": 0},
+        "pipeline": SETTINGS.model_dump(),
+        "prompts": own,
+    }
+    read = {role: inputs[role] for role in ("pipeline", "records")}
+    short = run(root, prompt_features, settings, **read)
     found = FeatureReader(short.store("features.zarr")).read([1])[0]
     words = pipeline.stream(["a red cat"])[0, 1:4]
     np.testing.assert_allclose(found, np.concatenate([words, words]), atol=2e-3)
@@ -386,7 +396,7 @@ def test_pipeline_and_prompts_are_of_one_text(
 
     monkeypatch.setattr("vista.standins.diffusion.train_standin_pipeline", learn)
     monkeypatch.setattr(train_diffusion, "read_images", lambda *_: None)
-    monkeypatch.setattr(train_diffusion, "image_files", lambda _: None)
+    monkeypatch.setattr(train_diffusion, "image_files", lambda *_: None)
     splits = ("train", "validation", "test")
     told = [
         Record(f"{split}{i}", split, "", 16, 16, captions=(caption,))
@@ -398,7 +408,11 @@ def test_pipeline_and_prompts_are_of_one_text(
     settings = {"recipe": StandinPipeline().model_dump(), "templates": templates}
     run(root, train_diffusion, settings, records=records)
     own = PromptSettings(templates=tuple(templates)).model_dump()
-    settings = {"encoder": {"layer": 0}, "pipeline": SETTINGS.model_dump(), "prompts": own}
+    settings = {
+        "encoder": OWN["encoder"] | {"layer": 0},
+        "pipeline": SETTINGS.model_dump(),
+        "prompts": own,
+    }
     prompts = run(root, prompt_features, settings, pipeline=inputs["pipeline"], records=records)
     found = read_records(prompts.file("records.parquet"))
     texts = {s: [r.captions[0] for r in found.select(found.rows_of(s))] for s in splits}
@@ -418,13 +432,15 @@ def test_an_attribute_without_a_word_in_held_out_captions_is_named(
     ]
     other = publish(root, "records", lambda w: write_records(w / "records.parquet", records))
     with pytest.raises(UserError, match=r"attributes\.noun: no caption of split 'test'"):
-        diffusion_inputs.Judge(Job("", own, {**inputs, "records": other}, root))
+        order = diffusion_inputs.PipelineOrder.model_validate(own)
+        read = diffusion_inputs.PipelineInputs(**{**inputs, "records": other})
+        diffusion_inputs.Judge(order, read)
 
 
 def test_steering_from_prompts_to_figures(
     root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusion_inputs, "load_vision_encoder", lambda job: Quadrants())
+    monkeypatch.setattr(diffusion_inputs, "load_vision_encoder", lambda *_: Quadrants())
     steering = SteeringSettings(targets=2, coefficients=(1.0, 8.0), development=2, test=3)
     own = {**OWN, "steering": steering.model_dump()}
     done, again = (run(root, diffusion_steering, own, **inputs) for _ in range(2))
@@ -443,7 +459,7 @@ def test_steering_from_prompts_to_figures(
     assert all("blue" not in text for text, _ in tried[PROMPT, 0])
     ablated = [item for item in items if item["kind"] == "ablate"]
     assert all(item["target"] in item["prompt"] for item in ablated)
-    prompts = read_prompts(Job("", {}, dict(inputs), root))
+    prompts = read_prompts(inputs["prompts"], inputs["sae"])
     rows = prompts.rows["validation"]
     for target in pq.read_table(done.file("targets.parquet")).to_pylist():
         told = np.array([[target["target"] in prompts.text[row]] for row in rows])
@@ -456,7 +472,7 @@ def test_steering_from_prompts_to_figures(
 def test_discovery_from_prompts_to_figures(
     root: Path, inputs: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diffusion_inputs, "load_vision_encoder", lambda job: Quadrants())
+    monkeypatch.setattr(diffusion_inputs, "load_vision_encoder", lambda *_: Quadrants())
     names = ("red", "sand", "cat", None, "red", "blue") * 2
     empty = np.zeros(len(names), np.float32)
     known = LatentLabels(0, "planted", 1, names, empty, empty, ((),) * len(names))

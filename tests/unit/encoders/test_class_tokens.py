@@ -17,8 +17,9 @@ from vista.config.encoders import EncoderSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, write_records
 from vista.encoders.contract import load_encoder
-from vista.engine.artifacts import Job, open_artifact, publishing
 from vista.engine.artifacts import Record as Published
+from vista.engine.artifacts import open_artifact, publishing
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import features
 from vista.store.features import FeatureReader

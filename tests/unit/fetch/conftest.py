@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_hub import FakeHub
 
-from vista.engine.artifacts import Job
+from vista.engine.job import Job
 from vista.fetch import download
 
 

@@ -17,7 +17,7 @@ import pytest
 from fake_hub import FakeHub
 
 from vista.config.data import FetchFile
-from vista.engine.artifacts import Job
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.fetch import download
 from vista.stages import fetch_data

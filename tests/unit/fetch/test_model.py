@@ -16,7 +16,8 @@ import httpx2
 import pytest
 from fake_hub import FakeHub
 
-from vista.engine.artifacts import Job, open_artifact
+from vista.engine.artifacts import open_artifact
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.fetch import download
 from vista.fetch.hub import HubFile, Listing, fetch, pinned_listing

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_hub import FakeHub
 
-from vista.engine.artifacts import Job
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.hub import cached_snapshot, require_files
 from vista.stages import fetch_labels, fetch_sae

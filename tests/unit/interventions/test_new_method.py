@@ -26,7 +26,7 @@ from vista.interventions.method import DirectionMethod
 
 def find(search):
     selection = search.select()
-    rows_cd = np.zeros((len(selection.names), search.loaders.llm_width(search.job)), np.float32)
+    rows_cd = np.zeros((len(selection.names), search.loaders.llm_width()), np.float32)
     rows_cd[:, 0] = 1
     concepts = tuple(ConceptDirection(name, True, 1, norm=1.0) for name in selection.names)
     return Directions(search.settings.method, "stream", concepts, rows_cd)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_endpoint import Endpoint
 
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
@@ -31,44 +30,55 @@ def artifact(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Callable[..., Job]:
-    """A job where the workflow would run it: below results/.work/."""
-
-    def job(**inputs: Any) -> Job:
-        work = tmp_path / "results" / ".work" / "matching_rate" / "node"
-        work.mkdir(parents=True, exist_ok=True)
-        return Job("matching_rate", {}, inputs, work)
-
-    return job
+def work(tmp_path: Path) -> Path:
+    """A work folder where the workflow would have it: below results/.work/."""
+    work = tmp_path / "results" / ".work" / "matching_rate" / "node"
+    work.mkdir(parents=True)
+    return work
 
 
-def test_a_name_alone(job: Callable[..., Job], tmp_path: Path) -> None:
-    found = stage_judge(job(), "whole_word")
+@pytest.fixture
+def records(tmp_path: Path) -> Artifact:
+    """Records without an image."""
+    return artifact(
+        tmp_path / "results",
+        "no_records",
+        lambda work: void(write_records(work / "records.parquet", [])),
+    )
+
+
+def void(_: object) -> None:
+    """Lets a function that returns something be used where nothing may be."""
+
+
+def test_a_name_alone(work: Path, records: Artifact, tmp_path: Path) -> None:
+    found = stage_judge("whole_word", None, records, work)
     assert isinstance(found, WholeWordJudge)
-    write_tally(job(), found)
-    assert not list(job().work.iterdir()) and not (tmp_path / "results" / "judgements").exists()
+    write_tally(work, found)
+    assert not list(work.iterdir()) and not (tmp_path / "results" / "judgements").exists()
 
 
 def test_judgements_outlive_the_stage_and_what_is_open_is_reported(
-    job: Callable[..., Job],
+    work: Path,
+    records: Artifact,
     endpoint: Endpoint,
     settings: Callable[..., ApiJudgeSettings],
     tmp_path: Path,
 ) -> None:
     endpoint.true, endpoint.script = {"cat"}, ["no", "no"]
-    judge = stage_judge(job(), settings(max_unanswered=0.5, concurrency=1))
+    judge = stage_judge(settings(max_unanswered=0.5, concurrency=1), None, records, work)
     assert judge.judge(["a", "b"], ["cat"]).tolist() == [[False], [True]]
-    write_tally(job(), judge)
-    told = json.loads((job().work / "judge.json").read_text())
+    write_tally(work, judge)
+    told = json.loads((work / "judge.json").read_text())
     assert told == {"judge": "api:small", "unanswered": 1, "verdicts": 2}
     assert len(list((tmp_path / "results" / "judgements").glob("api-*.jsonl"))) == 1
     asked = len(endpoint.requests)
-    assert stage_judge(job(), settings()).judge(["b"], ["cat"]).all()
+    assert stage_judge(settings(), None, records, work).judge(["b"], ["cat"]).all()
     assert len(endpoint.requests) == asked
 
 
 def test_a_threshold_is_fitted_on_the_captions_of_a_split(
-    job: Callable[..., Job], encoder: Path, tmp_path: Path
+    work: Path, encoder: Path, tmp_path: Path
 ) -> None:
     def record(i: int, split: str, name: str, caption: str) -> Record:
         turns = (Turn("What?", caption),)
@@ -86,20 +96,20 @@ def test_a_threshold_is_fitted_on_the_captions_of_a_split(
     records = artifact(tmp_path / "results", "records", write)
     source = {"kind": "checkpoint", "path": str(encoder)}
     wanted = EmbeddingJudgeSettings.model_validate({"source": source})
-    judge = stage_judge(job(records=records), wanted)
+    judge = stage_judge(wanted, None, records, work)
     assert isinstance(judge, EmbeddingJudge) and judge.threshold is not None
     between = float(judge.similarity(["cat"], ["dog"])[0, 0])
     assert judge.threshold == pytest.approx((1 + between) / 2, abs=1e-6)
-    told = json.loads((job().work / "judge.json").read_text())["threshold"]
+    told = json.loads((work / "judge.json").read_text())["threshold"]
     assert (told["precision"], told["recall"], told["f1"]) == (1, 1, 1)
     assert (told["n"], told["n_named"]) == (4, 2)
     none = wanted.model_copy(update={"fit_split": "train"})
     with pytest.raises(UserError, match=r"judge\.fit_split: no image of 'train'"):
-        stage_judge(job(records=records), none)
+        stage_judge(none, None, records, work)
 
 
 def test_the_threshold_is_fitted_on_captions_where_conversations_say_other_things(
-    job: Callable[..., Job], encoder: Path, tmp_path: Path
+    work: Path, encoder: Path, tmp_path: Path
 ) -> None:
     def record(i: int, name: str, answer: str) -> Record:
         box, turns = (Object(name, BOX),), (Turn("What is it not?", answer),)
@@ -114,40 +124,39 @@ def test_the_threshold_is_fitted_on_captions_where_conversations_say_other_thing
     records = artifact(tmp_path / "results", "records", write)
     source = {"kind": "checkpoint", "path": str(encoder)}
     wanted = EmbeddingJudgeSettings.model_validate({"source": source})
-    stage_judge(job(records=records), wanted, "judge_two")
-    told = json.loads((job().work / "judge_two.json").read_text())["threshold"]
+    stage_judge(wanted, None, records, work, "judge_two")
+    told = json.loads((work / "judge_two.json").read_text())["threshold"]
     assert told["f1"] == 1 and told["n"] == 4
 
 
 def test_judges_of_one_stage_write_beside_each_other(
-    job: Callable[..., Job],
+    work: Path,
+    records: Artifact,
     endpoint: Endpoint,
     settings: Callable[..., ApiJudgeSettings],
     tmp_path: Path,
 ) -> None:
     endpoint.true = {"cat"}
     for role, texts in (("judge_one", ["a"]), ("judge_other", ["a", "b"])):
-        judge = stage_judge(job(), settings(), role)
+        judge = stage_judge(settings(), None, records, work, role)
         judge.judge(texts, ["cat"])
-        write_tally(job(), judge, role)
-    told = {
-        path.name: json.loads(path.read_text())["verdicts"] for path in job().work.glob("*.json")
-    }
+        write_tally(work, judge, role)
+    told = {path.name: json.loads(path.read_text())["verdicts"] for path in work.glob("*.json")}
     assert told == {"judge_one.json": 1, "judge_other.json": 2}
 
 
 def test_a_fetched_model_is_an_input(
-    job: Callable[..., Job], encoder: Path, tmp_path: Path
+    work: Path, records: Artifact, encoder: Path, tmp_path: Path
 ) -> None:
-    def copy(work: Path) -> None:
-        (work / "model").mkdir()
+    def copy(folder: Path) -> None:
+        (folder / "model").mkdir()
         for file in encoder.iterdir():
-            (work / "model" / file.name).write_bytes(file.read_bytes())
+            (folder / "model" / file.name).write_bytes(file.read_bytes())
 
     fetched = artifact(tmp_path / "results", "fetch_model", copy)
     source = {"kind": "checkpoint", "repo": "owner/name", "revision": "1"}
     wanted = EmbeddingJudgeSettings.model_validate({"source": source, "threshold": 0.9999})
-    judge = stage_judge(job(judge_small=fetched), wanted, "judge_small")
+    judge = stage_judge(wanted, fetched, records, work, "judge_small")
     assert judge.name == "embedding:owner/name"
-    assert stage_judge(job(judge=fetched), wanted).name == judge.name
+    assert stage_judge(wanted, fetched, records, work).name == judge.name
     assert judge.judge(["cat"], ["cat", "dog"]).tolist() == [[True, False]]

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from vista.config.language import LanguageSettings
 from vista.data.records import Turn
 from vista.device import find_device
-from vista.engine.artifacts import Job, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import open_artifact, publishing
 from vista.errors import UserError
 from vista.language.checkpoint import VISION_PARTS
 from vista.language.model import LanguageModel, _eos_ids
@@ -212,16 +212,15 @@ def test_a_model_that_a_stage_provides_is_an_input(
         shutil.copytree(checkpoint("qwen3"), work / "model")
     fetched = open_artifact(tmp_path / "fetch_model" / "one")
     source = {"kind": "checkpoint", "repo": "maker/model", "revision": "1"}
-    settings = {"llm": {"source": source}}
-    job = Job("n", settings, {"llm": fetched}, tmp_path)
-    assert load_llm(job).d_model == llm_width(job) == 32
+    settings = LanguageSettings.model_validate({"source": source})
+    assert load_llm(settings, fetched).d_model == llm_width(settings, fetched) == 32
     weights = next((fetched.path / "model").glob("*.safetensors"))
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1
     weights.write_bytes(damaged)
     with pytest.raises(UserError, match="differs from the manifest"):
-        load_llm(job)
-    assert llm_width(job) == 32  # reads the config alone
+        load_llm(settings, fetched)
+    assert llm_width(settings, fetched) == 32  # reads the config alone
 
 
 def test_a_path_is_a_folder_and_never_a_name_in_the_hubs_cache(
@@ -237,10 +236,10 @@ def test_a_path_is_a_folder_and_never_a_name_in_the_hubs_cache(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert AutoConfig.from_pretrained("maker/model", local_files_only=True).hidden_size == 32
-    job = Job("n", {"llm": _settings(Path("maker/model")).model_dump()}, {}, tmp_path)
+    settings = _settings(Path("maker/model"))
     for load in (load_llm, llm_width):
         with pytest.raises(UserError, match="maker/model is not a folder; correct `path`"):
-            load(job)
+            load(settings, None)
 
 
 def test_a_job_loads_what_its_settings_say(
@@ -255,11 +254,10 @@ def test_a_job_loads_what_its_settings_say(
             assert work is not None
             save_sae(work, SparseAutoencoder(config, _weights()))
         saes.append(open_artifact(tmp_path / "import_sae" / f"l{layer}"))
-    job = Job("n", {"llm": settings.model_dump(mode="json")}, {"saes": saes}, tmp_path)
-    llm = load_llm(job)
+    llm = load_llm(settings, None)
     assert llm.placement == "in_question"
     assert llm.dtype == torch.bfloat16
-    assert {layer: str(sae.W_enc.device) for layer, sae in load_saes(job, llm).items()} == {
+    assert {layer: str(sae.W_enc.device) for layer, sae in load_saes(saes, llm).items()} == {
         2: "cpu",
         0: "cpu",
     }
@@ -267,7 +265,7 @@ def test_a_job_loads_what_its_settings_say(
     monkeypatch.setattr(
         LanguageModel, "layer_device", lambda _, layer: torch.device("meta" if layer else "cpu")
     )
-    assert {layer: str(sae.W_enc.device) for layer, sae in load_saes(job, llm).items()} == {
+    assert {layer: str(sae.W_enc.device) for layer, sae in load_saes(saes, llm).items()} == {
         2: "meta",
         0: "cpu",
     }

@@ -24,7 +24,8 @@ from vista.config.language import CheckpointLlm, LanguageSettings
 from vista.config.projector import TrainingStage
 from vista.data.records import Record as ImageRecord
 from vista.data.records import Turn, write_records
-from vista.engine.artifacts import Artifact, Job, Record, open_artifact, publishing
+from vista.engine.artifacts import Artifact, Record, open_artifact, publishing
+from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.projector.ranks import share
@@ -246,7 +247,10 @@ def test_processes_that_cannot_hold_a_model_each_are_refused(placed: dict[str, s
         {"source": {"kind": "checkpoint", "path": "p"}, **placed}
     ).model_dump(mode="json")
     training = STAGE.model_dump(mode="json") | {"processes": 2}
-    job = Job("train_projector", {"llm": llm, "training": training}, {}, Path("unused"))
+    settings = {"llm": llm, "training": training, "sae_weight": 0.5, "seed": 5}
+    unread = Artifact(Path("unused"), {}, {})
+    inputs: dict[str, Any] = {"features": unread, "records": unread}
+    job = Job("train_projector", settings, inputs, Path("unused"))
     with pytest.raises(UserError, match=f"its `{next(iter(placed))}: .*says otherwise"):
         train_projector.run(job)
 

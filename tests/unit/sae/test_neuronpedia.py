@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from vista.config.sae import NeuronpediaSettings
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.sae.neuronpedia import read_export
@@ -322,8 +323,7 @@ def test_the_stage_gives_what_metrics_accept(tmp_path: Path) -> None:
         tmp_path, "latents", {"saes": [sae.digest]}, lambda work: (work / "x").write_text("x")
     )
     reader: Any = SimpleNamespace(layers={5: D_SAE})
-    job = Job("matching_rate", {}, {"latents": latents, "labels": [labels]}, tmp_path)
-    assert read_layer_labels(job, reader)[5].label_s == table.label_s
+    assert read_layer_labels([labels], latents, reader)[5].label_s == table.label_s
     with pytest.raises(UserError, match="asked for layer 4"):
         import_labels.run(Job("import_labels", {**settings, "layer": 4}, {**inputs}, tmp_path))
 

@@ -16,8 +16,9 @@ import yaml
 from safetensors.torch import save_file
 
 from vista.config.sae import ImportSaeSettings
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.convert import from_release
 from vista.sae.hub import cached_snapshot

@@ -19,14 +19,19 @@ from vista.config.sae import (
     TrainSaeSettings,
 )
 from vista.data.records import Box, Object, Record, write_records, write_text
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import check_sae, import_sae, label_latents, loading, naming, train_sae
 
 SMALL = TrainSaeSettings(
     d_sae=48, k=4, steps=150, batch_tokens=256, tokens=1200, lr=5e-3, dead_window=20
 )
+
+
+# The settings of a language model that is an input.
+LLM = {"source": {"kind": "standin", "family": "llama"}}
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
@@ -49,19 +54,27 @@ def text(tmp_path: Path, texts: list[str]) -> Artifact:
 
 @pytest.fixture
 def sae(tmp_path: Path, text: Artifact, llm: Any, monkeypatch: pytest.MonkeyPatch) -> Artifact:
-    monkeypatch.setattr(loading, "load_llm", lambda job: llm)
-    trained = run(tmp_path, train_sae, {"sae": SMALL.model_dump(), "layer": 0}, text=text)
+    monkeypatch.setattr(loading, "load_llm", lambda *_: llm)
+    trained = run(
+        tmp_path, train_sae, {"llm": LLM, "sae": SMALL.model_dump(), "layer": 0}, text=text
+    )
     assert pq.read_table(trained.file("curve.parquet")).num_rows > 2
     settings = {"sae": {}, "layer": 0, "name": "llama-l0"}
     return run(tmp_path, import_sae, settings, train_sae=trained)
 
 
 def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
-    check = run(tmp_path, check_sae, {"check": CheckSaeSettings().model_dump()}, sae=sae, text=text)
+    check = run(
+        tmp_path,
+        check_sae,
+        {"llm": LLM, "check": CheckSaeSettings().model_dump()},
+        sae=sae,
+        text=text,
+    )
     figures = json.loads(check.file("result.json").read_text())
     assert figures["sae"] == "llama-l0"
     assert 0 < figures["fvu"] < 0.2
-    settings = {"labels": LabelSettings(min_share=0.3).model_dump()}
+    settings = {"llm": LLM, "labels": LabelSettings(min_share=0.3).model_dump()}
     labels = run(tmp_path, label_latents, settings, sae=sae, text=text)
 
     things = [Object(f"noun{i}", Box(0.0, 0.0, 8.0, 8.0)) for i in range(8)]
@@ -80,7 +93,7 @@ def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifac
 
 
 def test_a_bound_fails_the_stage(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
-    settings = {"check": CheckSaeSettings(max_fvu=1e-6).model_dump()}
+    settings = {"llm": LLM, "check": CheckSaeSettings(max_fvu=1e-6).model_dump()}
     with pytest.raises(UserError, match=r"SAE llama-l0 at layer 0 of llama.*check_sae\.max_fvu"):
         run(tmp_path, check_sae, settings, sae=sae, text=text)
     assert not (tmp_path / "check_sae" / "one" / "manifest.json").exists()
@@ -132,4 +145,5 @@ def test_records_without_objects_have_nothing_to_name(tmp_path: Path) -> None:
         tmp_path, "records", lambda work: write_records(work / "records.parquet", [image])
     )
     with pytest.raises(UserError, match="no objects"):
-        naming.run(Job("naming", NamingSettings().model_dump(), {"records": records}, tmp_path))
+        inputs: dict[str, Any] = {"records": records, "labels": records}  # labels are not reached
+        naming.run(Job("naming", NamingSettings().model_dump(), inputs, tmp_path))

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from vista.config.encoders import EncoderSettings, refuse_unfit_parts
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.stages import combine_features

@@ -18,8 +18,9 @@ from PIL import Image, ImageColor
 
 from vista.config.probing import ImageAttributeSettings
 from vista.data.records import Box, Object, Record, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.report.image_attributes_figure import image_attributes_figure
 from vista.report.image_attributes_section import image_attributes_section

@@ -14,8 +14,9 @@ import pytest
 from vista.config.intervention_metrics import InterventionMetricSettings
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import removal, replacement, report
 from vista.stages.intervention_inputs import chosen_scores

@@ -15,8 +15,9 @@ from PIL import Image
 from vista.config.agreement import JudgeAgreementSettings
 from vista.config.reading import load_config
 from vista.data.records import Box, Object, Record, Turn, read_records, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.report.metric_sections import judge_section
 from vista.report.table import LongTable, figures_of

@@ -10,10 +10,10 @@ import numpy as np
 from fake_endpoint import Endpoint
 
 from vista.config.diffusion import AttributeSettings
-from vista.engine.artifacts import Job
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.stages.attribute_discovery import judged_labels
 from vista.stages.diffusion_inputs import Prompts
+from vista.stages.judging import stage_namer, write_tally
 
 
 def test_prompts_name_the_latents_that_vary(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -36,9 +36,10 @@ def test_prompts_name_the_latents_that_vary(endpoint: Endpoint, tmp_path: Path) 
     settings = AttributeSettings.model_validate({"judge": judge})
     work = tmp_path / ".work" / "attribute_discovery" / "node"
     work.mkdir(parents=True)
-    job = Job("attribute_discovery", {}, {}, work)
     assert isinstance(settings.judge, ApiJudgeSettings)
-    labels: Any = judged_labels(job, settings, settings.judge, prompts)
+    namer = stage_namer(settings.judge, None, work)
+    labels: Any = judged_labels(namer, settings, prompts)
+    write_tally(work, namer)
     assert labels == [None, "red", None, None]
     # The largest variance first, the strongest prompt first; one without an answer is asked twice.
     assert asked == [["a red cow", "a red cat"], ["a blue cat"], ["a blue cat"]]

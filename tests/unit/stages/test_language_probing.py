@@ -18,10 +18,12 @@ import pytest
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.probing import LogitLensSettings, SharedLatentsSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job, roles
 from vista.errors import UserError
 from vista.stages import logit_lens, report, shared_latents
+from vista.stages.report_inputs import MetricPlace
 from vista.stages.results import read_result, read_rows
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
@@ -149,7 +151,8 @@ def run(made: dict[str, Artifact], tmp_path: Path, stage: Any, own: Any, **more:
     settings = {"llm": llm, name: own.model_dump(mode="json"), **more}
     with publishing(tmp_path, name, "n", ArtifactRecord(name, {}, {}, "code", {})) as work:
         assert work is not None
-        stage.run(Job("n", settings, made, work))
+        inputs = {role: made[role] for role in roles(stage.run.inputs_type) if role in made}
+        stage.run(Job("n", settings, inputs, work))
     return open_artifact(tmp_path / name / "n")
 
 
@@ -215,8 +218,7 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
         assert value["lens_matching_rate@1", layer]["value"] == pytest.approx(12 / 13)
     result = read_result(artifact)
     assert (result["n_categories"], result["n_one_token"]) == (4, 4)
-    point: dict[str, Any] = {"metric": "logit_lens", "llm": "small"}
-    (note,) = report._notes(Job("n", {"points": [point]}, {"metrics": [artifact]}, tmp_path))
+    (note,) = report._notes([(MetricPlace(metric="logit_lens", llm="small"), artifact)])
     assert note.startswith("Logit lens: 4 of 4 object names are one token of small;")
     items = pq.read_table(artifact.file("items.parquet")).to_pylist()
     for row in items:

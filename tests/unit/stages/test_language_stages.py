@@ -14,8 +14,9 @@ import torch
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.metrics import CaptionSettings
 from vista.data.records import Box, Object, Record, Turn, write_records, write_text
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.projector.module import make_projector, save_projector

@@ -32,8 +32,9 @@ from vista.data.records import Record, write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
 from vista.data.world import draw_world
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.shuffled import other_images
 from vista.sae.label_table import LatentLabels, write_labels

@@ -21,8 +21,9 @@ from PIL import Image
 from vista.config.metrics import LocalizationSettings, MatchingSettings, ReconstructionSettings
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.report.summary import publish_summary
 from vista.sae.label_table import LatentLabels, write_labels

@@ -13,8 +13,9 @@ import torch
 
 from vista.config.probing import OodDetectionSettings, OodGeneralizationSettings
 from vista.data.records import Box, Object, Record, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import ood_detection, ood_generalization

@@ -21,7 +21,8 @@ from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.data.records import Record as ImageRecord
 from vista.data.records import write_records
 from vista.engine import artifacts
-from vista.engine.artifacts import Artifact, Job, Record, open_artifact, publishing, sharing
+from vista.engine.artifacts import Artifact, Record, open_artifact, publishing, sharing
+from vista.engine.job import Job
 from vista.engine.plan import Plan, load_plan
 from vista.stages import features
 from vista.store.features import FeatureWriter

@@ -21,8 +21,9 @@ from vista.config.projector import PretrainedProjector
 from vista.config.sae import ImportSaeSettings
 from vista.data.geometry import prepare_image
 from vista.data.records import Record, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import features, import_projector, import_sae, loading
 from vista.store.features import FeatureReader, FeatureWriter
@@ -218,9 +219,10 @@ def test_import_projector_applies_the_output_scale(
         writer.write_shard(0, np.zeros((1, 1, 6)))
         writer.close()
 
-    monkeypatch.setattr(loading, "llm_width", lambda job: 8)
+    monkeypatch.setattr(loading, "llm_width", lambda *_: 8)
     settings = PretrainedProjector(pretrained=str(tmp_path / "theirs.pth"), output_scale=3.0)
-    job_settings = {"projector": settings.model_dump(mode="json")}
+    llm = {"source": {"kind": "standin", "family": "llama"}}
+    job_settings = {"llm": llm, "projector": settings.model_dump(mode="json")}
     inputs = {"features": publish(tmp_path, "features", write_features)}
     made = publish(
         tmp_path,

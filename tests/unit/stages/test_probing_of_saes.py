@@ -15,12 +15,14 @@ from PIL import Image
 from vista.config.probing import MonosemanticitySettings, OntologySettings
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job, roles
 from vista.errors import UserError
 from vista.report import monosemanticity_sheet
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import label_vision_latents, monosemanticity, ontology
+from vista.stages.image_files import image_files
 from vista.stages.results import read_result, read_rows
 from vista.stages.top_images import draw_top_images
 from vista.store.features import FeatureWriter
@@ -42,13 +44,8 @@ def publish(
 
 def run(root: Path, stage: Any, settings: dict[str, Any], **inputs: Any) -> Artifact:
     name = stage.__name__.rsplit(".", 1)[1]
-    job = Job(name, settings, inputs, root)
-    return publish(
-        root,
-        name,
-        lambda work: stage.run(Job(job.stage, settings, inputs, work)),
-        settings,
-    )
+    read = {role: inputs[role] for role in roles(stage.run.inputs_type) if role in inputs}
+    return publish(root, name, lambda work: stage.run(Job(name, settings, read, work)), settings)
 
 
 def features(root: Path, x_bpd: Any, order: Sequence[int]) -> Artifact:
@@ -154,9 +151,11 @@ def test_the_sheet_shows_the_best_latents_and_their_patches(
     shown: list[Any] = []
     monkeypatch.setattr(monosemanticity_sheet, "sheet_figure", lambda rows, *_: shown.extend(rows))
     records = read_records(inputs["records"].file("records.parquet"))
-    job = Job("monosemanticity", {}, inputs, tmp_path)
+    source = image_files(inputs["records"], inputs["world"], None)
+    artifacts = inputs["features"], inputs["labels"]
     score_s = np.array([0.1, 0.5, 0.9, 0.7, np.nan, 0.8])
-    draw_top_images(job, records, score_s, np.array([9, 9, 2, 3, 0, 9]), 2, 3)
+    fired_s = np.array([9, 9, 2, 3, 0, 9])
+    draw_top_images(tmp_path, source, *artifacts, records, score_s, fired_s, 2, 3)
     assert [name for name, _ in shown] == ["latent 5: 0.80", "latent 3: 0.70"]
     assert [len(tiles) for _, tiles in shown] == [0, 3]  # the labels saw latent 5 nowhere
     for tile in shown[1][1]:

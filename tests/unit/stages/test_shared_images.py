@@ -17,8 +17,9 @@ from vista.config.encoders import ProbeSettings
 from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, TrainingStage
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job, roles
 from vista.stages import caption, latents, loading, probe, train_projector
 from vista.store.features import FeatureReader, FeatureWriter
 from vista.store.latents import LatentReader
@@ -28,6 +29,8 @@ D_MODEL, D_VISION, PATCHES = 16, 12, 4
 # The file of each record's image: two of them are in three records, and in both splits.
 PATHS = ["c", "a", "b", "a", "d", "c", "e", "b", "f", "d", "a", "e"]
 DISTINCT = list(dict.fromkeys(PATHS))
+# The settings of the language model, which the fixture puts in the place of any other.
+LLM = {"source": {"kind": "standin", "family": "llama"}}
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact:
@@ -67,7 +70,7 @@ def frozen(tmp_path: Path, llm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[st
     from vista.projector.module import make_projector, save_projector
     from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 
-    monkeypatch.setattr(loading, "load_llm", lambda job: llm)
+    monkeypatch.setattr(loading, "load_llm", lambda *_: llm)
     generator = torch.Generator().manual_seed(0)
     config = SaeConfig("standard", D_MODEL, 32, 1, "test-l1")
     weights = {
@@ -130,7 +133,10 @@ def run_both(
     made = []
     for shared in (True, False):
         root = tmp_path / str(shared)
-        given = {**inputs, **images(root, shared=shared)}
+        available = {**inputs, **images(root, shared=shared)}
+        given = {
+            role: available[role] for role in roles(stage.run.inputs_type) if role in available
+        }
         made.append(
             publish(root, "stage", lambda work, at=given: stage.run(Job("n", settings, at, work)))
         )
@@ -140,7 +146,7 @@ def run_both(
 def test_latents_of_rows_that_share_an_image_are_those_of_that_image(
     tmp_path: Path, frozen: dict[str, Any]
 ) -> None:
-    settings = {"latents": LatentsSettings(batch_size=3, max_active=32).model_dump()}
+    settings = {"llm": LLM, "latents": LatentsSettings(batch_size=3, max_active=32).model_dump()}
     readers = [
         LatentReader(artifact.store("latents.zarr"))
         for artifact in run_both(tmp_path, latents, settings, frozen)
@@ -159,7 +165,8 @@ def test_latents_of_rows_that_share_an_image_are_those_of_that_image(
 def test_captions_of_rows_that_share_an_image_see_that_image(
     tmp_path: Path, frozen: dict[str, Any]
 ) -> None:
-    settings = {"caption": CaptionSettings(max_new_tokens=3, batch_size=3).model_dump(mode="json")}
+    own = CaptionSettings(max_new_tokens=3, batch_size=3).model_dump(mode="json")
+    settings = {"llm": LLM, "caption": own}
     tables = [
         [pq.read_table(artifact.file(name)) for name in ("captions.parquet", "items.parquet")]
         for artifact in run_both(tmp_path, caption, settings, frozen)
@@ -201,7 +208,7 @@ def test_the_second_stage_goes_on_from_the_first_whatever_interrupts_it(
             split="train", steps=6, batch_size=2, lr=rate, warmup=0, checkpoint_every=2
         )
         settings = {
-            "llm": {"device": "cpu"},
+            "llm": LLM,
             "training": stage.model_dump(mode="json"),
             "seed": 5,
             "sae_weight": 1.0,

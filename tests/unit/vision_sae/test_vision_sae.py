@@ -24,8 +24,9 @@ from vista.config.vision_sae import (
     TrainVisionSaeSettings,
 )
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, Job, open_artifact, publishing
+from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.convert import from_sae_lens
 from vista.sae.label_table import read_labels
@@ -292,8 +293,7 @@ def test_the_encoder_says_which_block(root: Path, inputs: dict[str, Artifact]) -
     last = publish(
         root, "features", lambda work: None, {"encoder": {**settings["encoder"], "layer": -2}}
     )
-    job = Job("train_vision_sae", {}, {"features": last, "encoder": encoder}, root)
-    assert encoder_block(job) == 3
+    assert encoder_block(last, encoder) == 3
 
 
 def test_mistakes_are_named(root: Path, inputs: dict[str, Artifact], sae: Artifact) -> None:

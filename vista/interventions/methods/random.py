@@ -23,7 +23,7 @@ def find(search: Search) -> Directions:
         ConceptDirection(name, True, int(present_b.sum()), norm=1.0)
         for name, present_b in zip(selection.names, selection.present_bc.T, strict=True)
     )
-    width = search.loaders.llm_width(search.job)
+    width = search.loaders.llm_width()
     rows_cd = random_directions(len(concepts), width, search.settings.seed)
     return Directions(search.settings.method, "stream", concepts, rows_cd)
 

@@ -29,6 +29,7 @@ def find(search: Search) -> Directions:
     Raises:
         UserError: The labels are of another dictionary, or a file is damaged.
     """
+    from vista.engine.artifacts import Artifact
     from vista.interventions.latents import labelled_candidates, latent_directions
     from vista.interventions.search import firings_at
     from vista.interventions.selection import best_latents
@@ -36,13 +37,13 @@ def find(search: Search) -> Directions:
     from vista.sae.neutral import load_sae
     from vista.store.features import FeatureReader
 
-    job, settings = search.job, search.settings
+    inputs, settings = search.inputs, search.settings
     selection = search.select()
-    reader = FeatureReader(job.input("features").store("features.zarr"))
-    trained = job.input("vision_sae")
-    trained.verify()
-    sae = load_sae(trained.path, expect_d_in=reader.shape[-1])
-    table = read_labels(job.input("labels").file(FILE))
+    reader = FeatureReader(inputs.features.store("features.zarr"))
+    assert inputs.vision_sae is not None and isinstance(inputs.labels, Artifact)
+    inputs.vision_sae.verify()
+    sae = load_sae(inputs.vision_sae.path, expect_d_in=reader.shape[-1])
+    table = read_labels(inputs.labels.file(FILE))
     if len(table.label_s) != sae.config.d_sae:
         raise UserError(
             f"directions: labels of {len(table.label_s)} latents for a vision SAE of "

@@ -1,0 +1,90 @@
+"""What the report reads: artifacts in lists, each with a list in the settings that places them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from vista.config.base import Settings
+from vista.config.report import ReportSettings
+from vista.engine.artifacts import Artifact
+
+Place = TypeVar("Place", bound=Settings)
+
+
+class EncoderPlace(Settings):
+    """An encoder, by its name."""
+
+    encoder: str
+
+
+class LlmPlace(Settings):
+    """A language model, by its name."""
+
+    llm: str
+
+
+class PointPlace(Settings):
+    """A point of the sweep."""
+
+    encoder: str
+    llm: str
+    sae_weight: float
+    seed: int
+
+
+class MetricPlace(Settings):
+    """A metric's stage, and the columns of its figures in the table; null where one does not apply.
+
+    `method` is that of interventions, or the vision SAE of experiments on one.
+    """
+
+    metric: str
+    encoder: str | None = None
+    llm: str | None = None
+    sae_weight: float | None = None
+    seed: int | None = None
+    method: str | None = None
+
+
+class ReportOrder(Settings):
+    """The run's name, the report's settings, and the places of the input artifacts.
+
+    Attributes:
+        points: of the inputs `metrics`.
+        checks: of the inputs `checks`.
+        curves: of the inputs `projectors`, one for each stage of training.
+        latents: of the inputs `latents`.
+        labels: of the inputs `labels`.
+        features: of the inputs `features`.
+    """
+
+    name: str
+    report: ReportSettings
+    points: tuple[MetricPlace, ...] = ()
+    checks: tuple[LlmPlace, ...] = ()
+    curves: tuple[PointPlace, ...] = ()
+    latents: tuple[PointPlace, ...] = ()
+    labels: tuple[LlmPlace, ...] = ()
+    features: tuple[EncoderPlace, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the run made. Heat maps need latents, labels, features, records and images."""
+
+    metrics: list[Artifact] = field(default_factory=list)
+    checks: list[Artifact] = field(default_factory=list)
+    projectors: list[Artifact] = field(default_factory=list)
+    latents: list[Artifact] = field(default_factory=list)
+    labels: list[Artifact] = field(default_factory=list)
+    features: list[Artifact] = field(default_factory=list)
+    records: Artifact | None = None
+    world: Artifact | None = None
+    fetched: Artifact | None = None
+
+
+def aligned(places: Sequence[Place], artifacts: Sequence[Artifact]) -> list[tuple[Place, Artifact]]:
+    """Return artifacts with their places."""
+    return list(zip(places, artifacts, strict=True))
