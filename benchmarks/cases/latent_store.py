@@ -18,8 +18,8 @@ from benchmarks.profiles import python_shares
 from benchmarks.usual import dense_latents
 from benchmarks.usual.dense_latents import Found
 from vista.config.metrics import LatentMaskSettings
+from vista.inputs.latents import rank_layer
 from vista.sae.label_table import LatentLabels
-from vista.stages.latent_inputs import rank_layer
 from vista.store.by_latent import TOP_IMAGES
 from vista.store.latents import LatentReader, LatentWriter
 

@@ -18,11 +18,11 @@ from benchmarks.case import Case, Limit, Size, seconds
 from benchmarks.cases.latent_store import LAYER, draw_latents, write_sparse
 from tests.finished_plan import publish_all
 from tests.workflow_run import ROOT, jobs, snakemake
-from vista.config.metrics import MatchingSettings
 from vista.data.records import Box, Object, Record, write_records
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.artifacts import publishing
 from vista.engine.plan import load_plan
+from vista.metrics.matching_rate import MatchingSettings
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.store.latents import LatentWriter
 
@@ -50,7 +50,11 @@ def cases(size: Size, folder: Path) -> Iterator[Case]:
     require_share(job(), share)
     bare, arrays, imports = (
         min(seconds(partial(_python, "-c", text)) for _ in range(starts))
-        for text in ("pass", "import numpy, zarr", "import vista.cli, vista.stages.matching_rate")
+        for text in (
+            "pass",
+            "import numpy, zarr",
+            "import vista.cli, vista.metrics.matching_rate.stage",
+        )
     )
     yield Case(
         "job of a metric, start to end",

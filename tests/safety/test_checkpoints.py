@@ -18,6 +18,7 @@ from word_tokenizer import word_tokenizer
 
 from vista.encoders.contract import load_encoder
 from vista.errors import UserError
+from vista.inputs.model_folder import model_config
 from vista.judges.backends.image_text import ImageTextModel
 from vista.judges.backends.sentences import sentence_embedder
 from vista.language.checkpoint import load_checkpoint
@@ -25,7 +26,6 @@ from vista.projector.foreign import read_foreign
 from vista.projector.module import CONFIG, WEIGHTS, load_projector
 from vista.sae.convert import from_folder
 from vista.sae.neutral import load_sae
-from vista.stages.model_folder import model_config
 from vista.store.features import FeatureReader
 
 ROOT = Path(__file__).parents[2]

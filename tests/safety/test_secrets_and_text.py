@@ -16,12 +16,12 @@ import pytest
 from fake_endpoint import KEY, Endpoint
 from pydantic import ValidationError
 
-from vista.config.agreement import JudgeAgreementSettings
 from vista.config.data import FetchFile
 from vista.data.records import Box, Object, Record, write_records
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.artifacts import publishing
 from vista.errors import UserError
+from vista.metrics.judge_agreement import JudgeAgreementSettings
 from vista.report.escape import clean, html, markdown
 from vista.store.show import describe
 

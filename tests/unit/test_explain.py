@@ -194,13 +194,13 @@ def test_new_and_unused_sources_and_other_packages_are_told_apart(run: Run) -> N
     node = run.node("probe", "dinov2")
     folder = run.results / node.path
     code = source_digests(stage_code("probe"))
-    del code["vista.stages.probe:run"]
+    del code["vista.metrics.probe.stage:run"]
     rewrite(folder, code={**code, "vista.metrics.gone:gone": "00"}, packages={"numpy": "0.1"})
     status, lines = run.explain(node)
     assert status == 1
     assert lines[1:3] == [
         "  source vista.metrics.gone:gone is used no longer",
-        "  source vista.stages.probe:run is new",
+        "  source vista.metrics.probe.stage:run is new",
     ]
     assert lines[3].startswith("  note: numpy 0.1 -> ")
     rewrite(folder, code=source_digests(stage_code("probe")))

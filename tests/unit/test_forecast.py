@@ -348,8 +348,8 @@ def test_the_table_is_in_the_order_of_the_pipeline_and_adds_up(default: dict[str
     assert "Missing: nothing." in text
     folder = str(found.results)
     assert max(len(line) for line in text.splitlines() if folder not in line) <= 100
-    stages = [line.split()[0] for line in text.splitlines()[2 : 2 + len(found.stages)]]
-    assert stages == [each.stage for each in found.stages]
+    names = [line.split()[0] for line in text.splitlines()[2 : 2 + len(found.stages)]]
+    assert names == [each.stage for each in found.stages]
 
 
 @pytest.mark.parametrize(

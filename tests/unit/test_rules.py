@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from vista.config.metric import declared_metrics
+from vista.engine.code import stage_module
+from vista.engine.job import roles as declared_roles
 from vista.engine.plan import load_plan
 from vista.engine.stages import stages
+from vista.stages import MAKERS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("config/*.yaml"))
@@ -20,25 +25,18 @@ FURTHER = {
     "records": {"files"},
     "text": {"files"},
     "prompt_features": {"files"},
+    "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},
-    "caption": _JUDGE,
-    "localization": _JUDGE,
-    "matching_rate": {*_JUDGE, "world", "fetched"},
-    "judge_agreement": {"judge_*", "files", "world", "fetched"},
     "directions": _JUDGE,
     "edit_captions": {*_JUDGE, "saes", "vision_sae"},
     "removal": _JUDGE,
     "replacement": _JUDGE,
-    "monosemanticity": {"fetched"},
-    "image_attributes": {"judge", "world", "fetched"},
-    "logit_lens": _JUDGE,
-    "attribute_discovery": {"judge"},
 }
 
 
 def named() -> dict[str, set[str]]:
-    """The roles in each rule's text, by rule."""
-    rules = {}
+    """The roles in each rule's text, by rule; those of metrics by their declarations."""
+    rules = {name: set(metric.reads) for name, metric in declared_metrics().items()}
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         for block in re.split(r"^(?=use rule |rule )", path.read_text(), flags=re.MULTILINE):
             if name := re.match(r"(?:use rule stage as|rule) (\w+)", block):
@@ -64,8 +62,14 @@ def test_every_stage_has_a_rule_and_every_rule_a_stage() -> None:
 def test_a_rule_names_the_roles_that_its_nodes_can_have(roles: dict[str, set[str]]) -> None:
     """A role that its rule does not name would let a job start before its input is there."""
     rules = named()
-    for stage in stages():
+    for stage in MAKERS:
         assert rules[stage] == roles[stage] | FURTHER.get(stage, set()), stage
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_a_rule_names_the_inputs_that_its_stage_declares(stage: str) -> None:
+    run = importlib.import_module(stage_module(stage)).run
+    assert named()[stage] - {"files"} == set(declared_roles(run.inputs_type))
 
 
 def test_what_a_rule_names_is_all_that_its_job_waits_for() -> None:

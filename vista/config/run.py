@@ -231,13 +231,11 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _judges_fitted_elsewhere(self) -> Self:
         asked: list[tuple[str, str | JudgeSettings, Split]] = []
-        latents = self.judged_split(self.latents.split)
         for metric, settings in self.metrics.chosen():
-            # A judge that is shown images is fitted on none.
-            if metric.per == "point" and "judge" in settings.judge_roles:
-                splits = [self.judged_split(split) for _, split in settings.splits_read()]
-                judge = settings.judge_roles["judge"]
-                asked += [(f"metrics.{metric.name}", judge, *(splits or [latents])[:1])]
+            judge = settings.judge_roles.get("judge")
+            if metric.per == "point" and judge is not None:
+                named = next((split for _, split in settings.splits_read()), self.latents.split)
+                asked += [(f"metrics.{metric.name}", judge, self.judged_split(named))]
         if self.interventions:
             scores = self.interventions.scores
             asked += [("interventions.scores", scores.judge, self.interventions.test)]

@@ -70,7 +70,7 @@ class StageJob(Generic[SettingsType, InputsType]):
     Attributes:
         settings: The whole order of the job, validated.
         inputs: The opened input artifacts, by role.
-        order: The job as the plan orders it, for `vista.stages.processes`.
+        order: The job as the plan orders it, for `vista.engine.processes`.
     """
 
     settings: SettingsType

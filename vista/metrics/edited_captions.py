@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vista.judges.words import words
-from vista.metrics.matching_rate import JudgeFunction
+from vista.metrics.matching_rate.measure import JudgeFunction
 
 ItemKey = tuple[str, str, str | None]
 # One edit: which patches, coefficient, blocks (None: none that were chosen).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vista.metrics.logit_lens import PREFIX
+from vista.metrics.logit_lens.measure import PREFIX
 from vista.report import style
 from vista.report.shared_latents_figure import Series, over_layers
 from vista.report.table import LongTable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vista.metrics.logit_lens import PREFIX
+from vista.metrics.logit_lens.measure import PREFIX
 from vista.report import grid
 from vista.report.grid import Grid, Section, number, spread
 from vista.report.table import LongTable, groups, over_seeds

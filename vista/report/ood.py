@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vista.metrics import ood_detection, ood_generalization
-from vista.metrics.ood_scores import SCORES
+from vista.metrics.ood_detection import measure as ood_detection
+from vista.metrics.ood_detection.scores import SCORES
+from vista.metrics.ood_generalization import measure as ood_generalization
 from vista.report import grid
 from vista.report.escape import clean
 from vista.report.grid import Grid, Name, Section, interval, number

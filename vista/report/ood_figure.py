@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vista.metrics.ood_scores import SAE_SCORES, SCORES
+from vista.metrics.ood_detection.scores import SAE_SCORES, SCORES
 from vista.report import style
 from vista.report.escape import mathtext
 from vista.report.ood import (

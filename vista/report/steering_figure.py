@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vista.metrics.steering import LATENT, METHODS, PROMPT
+from vista.metrics.diffusion_steering.measure import LATENT, METHODS, PROMPT
 from vista.report import style
 from vista.report.escape import mathtext
 from vista.report.table import Figure, LongTable, OverSeeds, over_seeds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vista.metrics.steering import METHODS
+from vista.metrics.diffusion_steering.measure import METHODS
 from vista.report import grid
 from vista.report.grid import Grid, Section, spread
 from vista.report.table import LongTable, over_seeds

@@ -30,8 +30,6 @@ MAKERS = {
     "replacement": "does an edit make captions name another object instead",
     "train_diffusion": "a stand-in text-to-image pipeline",
     "prompt_features": "a text encoder's residual stream of prompts",
-    "diffusion_steering": "does a latent of the text encoder steer what images show",
-    "attribute_discovery": "attributes that latents of the text encoder find by themselves",
 }
 
 # Those whose work several jobs may share out, each doing a part of one artifact.

@@ -37,8 +37,8 @@ def run(job: StageJob[CheckSaeOrder, Inputs]) -> None:
     """
     import torch
 
+    from vista.inputs.models import load_llm, load_text_sae
     from vista.sae.check import enforce_bounds, measure_sae
-    from vista.stages.loading import load_llm, load_text_sae
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.check, job.inputs

@@ -12,9 +12,9 @@ from vista.config.vision_sae import CheckVisionSaeSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
+from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
 from vista.metrics.rows import NO_TOKENS, Row
 from vista.metrics.sae_check import check_rows
-from vista.stages.vision_inputs import SaeDevice, load_vision_sae, sae_block, split_images
 from vista.store.features import FeatureReader
 
 
@@ -44,9 +44,9 @@ def run(job: StageJob[CheckVisionSaeOrder, Inputs]) -> None:
     """
     import torch
 
+    from vista.metrics.results import rows_table, write_parquet
     from vista.sae.check import enforce_bounds, measure_on
     from vista.sae.patches import read_patches
-    from vista.stages.results import rows_table, write_parquet
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.check, job.inputs

@@ -18,8 +18,8 @@ from vista.config.base import Settings
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
+from vista.inputs.latents import GEOMETRY, read_geometry
 from vista.progress import progress
-from vista.stages.latent_inputs import GEOMETRY, read_geometry
 from vista.store.features import FeatureReader, FeatureWriter
 
 

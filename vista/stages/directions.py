@@ -7,12 +7,12 @@ from vista.config.interventions import DirectionSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.job import StageJob, stage
+from vista.inputs.judge import stage_judge, write_tally
+from vista.inputs.latents import read_geometry, read_latents, read_layer_labels
+from vista.inputs.models import llm_width, load_llm
 from vista.interventions.directions import write_directions
 from vista.interventions.method import load_method
 from vista.interventions.search import Loaders, Search, SearchInputs
-from vista.stages.judging import stage_judge, write_tally
-from vista.stages.latent_inputs import read_geometry, read_latents, read_layer_labels
-from vista.stages.loading import llm_width, load_llm
 
 
 class DirectionsOrder(Settings):

@@ -23,11 +23,11 @@ from vista.engine.artifacts import Artifact, canonical_json, digest_text
 from vista.engine.disk import force_to_disk, write_synced
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
+from vista.inputs.edit_plan import Item, Variant, plan_items, variants_of
+from vista.inputs.judge import stage_judge, write_tally
+from vista.metrics.results import write_parquet
 from vista.progress import progress
-from vista.stages.edit_plan import Item, Variant, plan_items, variants_of
 from vista.stages.edited_captions import CAPTIONS, FACTS, SCHEMA
-from vista.stages.judging import stage_judge, write_tally
-from vista.stages.results import write_parquet
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class _Editor:
     """The models, the directions, and the batches of images."""
 
     def __init__(self, job: StageJob[EditCaptionsOrder, Inputs]) -> None:
+        from vista.inputs.models import load_llm
         from vista.interventions.directions import read_directions
         from vista.projector.module import load_projector
-        from vista.stages.loading import load_llm
 
         inputs = job.inputs
         self.job = job

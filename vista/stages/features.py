@@ -25,9 +25,9 @@ from vista.data.records import Record, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
+from vista.inputs.image_files import image_files
+from vista.inputs.models import load_vision_encoder
 from vista.progress import progress
-from vista.stages.image_files import image_files
-from vista.stages.loading import load_vision_encoder
 from vista.store.features import FeatureWriter
 
 if TYPE_CHECKING:

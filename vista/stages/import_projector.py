@@ -34,9 +34,9 @@ def run(job: StageJob[ImportProjectorOrder, Inputs]) -> None:
 
     Raises UserError where the file is no linear or two-layer projector between the two models.
     """
+    from vista.inputs.models import llm_width
     from vista.projector.foreign import read_foreign
     from vista.projector.module import save_projector
-    from vista.stages.loading import llm_width
 
     settings = job.settings.projector
     reader = FeatureReader(job.inputs.features.store("features.zarr"))

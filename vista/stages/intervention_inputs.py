@@ -16,6 +16,7 @@ from vista.data.records import Record, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob
 from vista.errors import UserError
+from vista.inputs.judge import stage_judge, write_tally
 from vista.judges import Judge
 from vista.metrics.edited_captions import (
     OUTSIDE,
@@ -28,9 +29,8 @@ from vista.metrics.edited_captions import (
     shown_by,
 )
 from vista.metrics.intervention import Task, intervention_figures
+from vista.metrics.results import write_result
 from vista.stages.edited_captions import CAPTIONS, FACTS
-from vista.stages.judging import stage_judge, write_tally
-from vista.stages.results import write_result
 
 _COLUMNS = [
     *("image_id", "source", "target", "variant", "coefficient", "blocks", "caption", "found"),

@@ -33,9 +33,9 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     """Read SAE, LLM and text; write labels.parquet (see vista.sae.label_table)."""
     import torch
 
+    from vista.inputs.models import load_llm, load_text_sae
     from vista.sae.label_table import FILE, write_labels
     from vista.sae.labels import label_latents
-    from vista.stages.loading import load_llm, load_text_sae
 
     torch.set_num_threads(job.threads)
     inputs = job.inputs

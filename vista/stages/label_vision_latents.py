@@ -9,8 +9,8 @@ from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
-from vista.stages.top_classes import classes_of_patches
-from vista.stages.vision_inputs import SaeDevice, load_vision_sae, split_images
+from vista.inputs.vision import SaeDevice, load_vision_sae, split_images
+from vista.metrics.top_classes import classes_of_patches
 from vista.store.features import FeatureReader
 
 TOP_FILE = "top.parquet"
@@ -47,9 +47,9 @@ def run(job: StageJob[LabelVisionLatentsOrder, Inputs]) -> None:
     import pyarrow as pa
     import torch
 
+    from vista.metrics.results import write_parquet
     from vista.sae.label_table import FILE, write_labels
     from vista.sae.vision_labels import label_places, top_columns, top_patches, vision_labels
-    from vista.stages.results import write_parquet
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.labels, job.inputs

@@ -63,8 +63,8 @@ def run(job: StageJob[LatentsOrder, Inputs]) -> None:
     """
     import torch
 
+    from vista.inputs.models import load_llm, load_saes
     from vista.projector.module import load_projector
-    from vista.stages.loading import load_llm, load_saes
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.latents, job.inputs

@@ -26,7 +26,7 @@ from vista.diffusion.attributes import in_templates, words_of
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.stages.diffusion_inputs import open_pipeline
+from vista.inputs.pipeline import open_pipeline
 from vista.store.features import FeatureWriter
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.metrics.intervention import InterventionResult
+from vista.metrics.results import ROW_SCHEMA, read_result, read_rows, write_parquet
 from vista.metrics.sae_check import check_rows
 from vista.progress import progress
 from vista.report.figures import Curve
@@ -29,7 +30,6 @@ from vista.stages.report_inputs import (
     ReportOrder,
     aligned,
 )
-from vista.stages.results import ROW_SCHEMA, read_result, read_rows, write_parquet
 
 _TABLE_SCHEMA = pa.schema(
     [

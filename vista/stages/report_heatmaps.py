@@ -11,12 +11,12 @@ from vista.config.report import ReportSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, read_records
 from vista.engine.artifacts import Artifact
+from vista.inputs.image_files import image_files
+from vista.inputs.latents import LatentMaps, class_mask, read_geometry
 from vista.judges.kinds.whole_word import WholeWordJudge
-from vista.metrics.localization import own_latents
+from vista.metrics.localization.measure import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
 from vista.sae.label_table import FILE, LatentLabels, read_labels
-from vista.stages.image_files import image_files
-from vista.stages.latent_inputs import LatentMaps, class_mask, read_geometry
 from vista.stages.report_inputs import Inputs, LlmPlace, ReportOrder, aligned
 from vista.store.latents import LatentReader
 

@@ -9,8 +9,8 @@ from vista.config.pipeline import StandinPipeline
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
+from vista.inputs.image_files import image_files
 from vista.stages.features import read_images
-from vista.stages.image_files import image_files
 
 # The colour that images are padded to squares with.
 FILL = (127, 127, 127)
@@ -42,7 +42,7 @@ def run(job: StageJob[TrainDiffusionOrder, Inputs]) -> None:
     import torch
 
     from vista.diffusion.attributes import in_templates
-    from vista.stages.results import write_parquet
+    from vista.metrics.results import write_parquet
     from vista.standins.diffusion import train_standin_pipeline
 
     torch.set_num_threads(job.threads)

@@ -8,8 +8,8 @@ from vista.config.encoders import StandinEncoder
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
+from vista.inputs.image_files import image_files
 from vista.stages.features import read_images
-from vista.stages.image_files import image_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ def run(job: StageJob[StandinEncoder, Inputs]) -> None:
     import pyarrow as pa
     import torch
 
-    from vista.stages.results import write_parquet
+    from vista.metrics.results import write_parquet
     from vista.standins.encoder import FILL, train_standin_encoder
 
     torch.set_num_threads(job.threads)

@@ -11,8 +11,8 @@ from vista.config.projector import TrainingStage
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
+from vista.engine.processes import is_rank, run_ranks
 from vista.errors import UserError
-from vista.stages.processes import is_rank, run_ranks
 from vista.store.features import FeatureReader
 
 
@@ -87,10 +87,10 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
     import torch
 
     from vista.device import find_device
+    from vista.inputs.models import load_llm, load_saes
     from vista.projector.module import load_projector, make_projector, save_projector
     from vista.projector.ranks import join_ranks
     from vista.projector.train import TrainingData, train_projector
-    from vista.stages.loading import load_llm, load_saes
 
     torch.set_num_threads(job.threads)
     settings, order, inputs = job.settings.training, job.settings, job.inputs

@@ -39,11 +39,11 @@ def run(job: StageJob[TrainSaeOrder, Inputs]) -> None:
     import pyarrow as pa
     import torch
 
+    from vista.inputs.models import load_llm
+    from vista.metrics.results import write_parquet
     from vista.sae.convert import from_folder
     from vista.sae.neutral import save_sae
     from vista.sae.train import train_sae
-    from vista.stages.loading import load_llm
-    from vista.stages.results import write_parquet
 
     torch.set_num_threads(job.threads)
     layer = job.settings.layer

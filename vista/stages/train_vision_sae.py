@@ -9,7 +9,7 @@ from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
-from vista.stages.vision_inputs import encoder_block, split_images
+from vista.inputs.vision import encoder_block, split_images
 from vista.store.features import FeatureReader
 
 
@@ -38,10 +38,10 @@ def run(job: StageJob[TrainVisionSaeOrder, Inputs]) -> None:
     import pyarrow as pa
     import torch
 
+    from vista.metrics.results import write_parquet
     from vista.sae.convert import from_folder
     from vista.sae.neutral import save_sae
     from vista.sae.vision_train import train_vision_sae
-    from vista.stages.results import write_parquet
 
     torch.set_num_threads(job.threads)
     settings, name, inputs = job.settings.sae, job.settings.name, job.inputs

@@ -37,23 +37,25 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
-from vista.metrics.attributes import Proposal
-from vista.metrics.steering import LATENT, PROMPT, RANDOM, RANDOM_LATENT, selectivity
+from vista.inputs import pipeline as diffusion_inputs
+from vista.inputs.pipeline import Prompts, read_prompts
+from vista.metrics.attribute_discovery import stage as attribute_discovery
+from vista.metrics.attribute_discovery.measure import Proposal
+from vista.metrics.attribute_discovery.stage import one_a_name, ranked, steer_all
+from vista.metrics.diffusion_steering import stage as diffusion_steering
+from vista.metrics.diffusion_steering.bench import Bench
+from vista.metrics.diffusion_steering.measure import (
+    LATENT,
+    PROMPT,
+    RANDOM,
+    RANDOM_LATENT,
+    selectivity,
+)
+from vista.metrics.results import read_result
 from vista.sae.label_table import FILE, LatentLabels, write_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages import (
-    attribute_discovery,
-    diffusion_inputs,
-    diffusion_steering,
-    label_vision_latents,
-    prompt_features,
-    train_diffusion,
-)
-from vista.stages.attribute_discovery import one_a_name, ranked, steer_all
-from vista.stages.diffusion_inputs import Prompts, read_prompts
+from vista.stages import label_vision_latents, prompt_features, train_diffusion
 from vista.stages.prompt_features import prompt_records
-from vista.stages.results import read_result
-from vista.stages.steering_bench import Bench
 from vista.standins.diffusion import train_standin_pipeline
 from vista.store.features import FeatureReader, FeatureWriter
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from vista.config.interventions import PRESETS, DirectionSettings, EditSettings
 from vista.config.judges import judge_files
 from vista.errors import UserError
+from vista.inputs.edit_plan import words_for
 from vista.interventions.directions import summed_rows
 from vista.interventions.methods.latent_at import published_latents, read_latent_ids
 from vista.interventions.methods.logistic import logistic
@@ -25,7 +26,6 @@ from vista.interventions.selection import (
     derangement,
     sparse_auroc,
 )
-from vista.stages.edit_plan import words_for
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -29,11 +29,11 @@ from vista.config.interventions import EditSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import CHECKPOINTS
 from vista.errors import UserError
+from vista.inputs.edit_plan import plan_items
 from vista.interventions.directions import ConceptDirection
 from vista.interventions.selection import derangement
 from vista.judges import load_judge
 from vista.stages import edit_captions
-from vista.stages.edit_plan import plan_items
 
 JUDGE = load_judge("lexical")
 

@@ -14,9 +14,9 @@ from vista.data.masks import encode_mask
 from vista.data.records import Box, Object, Record, RecordTable, read_records, write_records
 from vista.engine.artifacts import Artifact
 from vista.errors import UserError
+from vista.inputs.edit_plan import Item, plan_items
 from vista.interventions.directions import ConceptDirection, Directions
 from vista.judges import load_judge
-from vista.stages.edit_plan import Item, plan_items
 
 WORDS = ("blue", "red", "grass", "sand", "top", "top left")
 # A grid of 3 x 3 patches of 8 px.

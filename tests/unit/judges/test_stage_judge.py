@@ -13,11 +13,11 @@ from vista.data.records import Box, Object, Record, Turn, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.errors import UserError
+from vista.inputs.judge import stage_judge, write_tally
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
 from vista.judges.kinds.embedding import EmbeddingJudge
 from vista.judges.kinds.embedding import Settings as EmbeddingJudgeSettings
 from vista.judges.kinds.whole_word import WholeWordJudge
-from vista.stages.judging import stage_judge, write_tally
 
 BOX = Box(0.0, 0.0, 8.0, 8.0)
 

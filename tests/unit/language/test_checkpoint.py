@@ -22,10 +22,10 @@ from vista.device import find_device
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.artifacts import open_artifact, publishing
 from vista.errors import UserError
+from vista.inputs.models import llm_width, load_llm, load_saes
 from vista.language.checkpoint import VISION_PARTS
 from vista.language.model import LanguageModel, _eos_ids
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages.loading import llm_width, load_llm, load_saes
 
 IDS = torch.tensor([[1, 5, 9, 7, 11, 6, 8, 30, 31, 12, 4, 40]])
 

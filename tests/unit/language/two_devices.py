@@ -45,7 +45,7 @@ def spread(lm: LanguageModel, mode: FakeTensorMode) -> None:
 
 
 def sae(lm: LanguageModel, layer: int) -> SparseAutoencoder:
-    """An SAE on its block's device, as `vista.stages.loading` puts it."""
+    """An SAE on its block's device, as `vista.inputs.models` puts it."""
     d, s = lm.d_model, 8
     shapes = {"W_enc": (d, s), "b_enc": (s,), "W_dec": (s, d), "b_dec": (d,)}
     place = lm.layer_device(layer)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vista.metrics.attributes import Proposal, attribute_discovery
+from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
 
 NAN = float("nan")
 TRUTH = {"colour": ("blue", "red"), "ground": ("sand", "water")}

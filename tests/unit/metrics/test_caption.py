@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vista.judges import load_judge
-from vista.metrics.caption import CaptionItems, CaptionResult, caption_figures
+from vista.metrics.caption.measure import CaptionItems, CaptionResult, caption_figures
 
 VOCABULARY = ["cat", "dog", "umbrella", "cow"]
 

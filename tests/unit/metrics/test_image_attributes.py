@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vista.metrics import image_attributes
-from vista.metrics.attributes import attribute_discovery
-from vista.metrics.image_attributes import (
+from vista.metrics.attribute_discovery.measure import attribute_discovery
+from vista.metrics.image_attributes import measure as image_attributes
+from vista.metrics.image_attributes.measure import (
     NAMELESS,
     ImageAttributesResult,
     Seen,

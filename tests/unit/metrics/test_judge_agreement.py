@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vista.metrics.judge_agreement import (
+from vista.metrics.judge_agreement.measure import (
     JudgeAgreementResult,
     Judged,
     Kind,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from vista.judges import load_judge
-from vista.metrics.localization import (
+from vista.metrics.localization.measure import (
     LayerMaps,
     LocalizationResult,
     Target,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vista.judges.kinds.lexical import LexicalJudge
-from vista.metrics.logit_lens import LayerWords, LogitLensResult, logit_lens_figures
+from vista.metrics.logit_lens.measure import LayerWords, LogitLensResult, logit_lens_figures
 
 WORDS = ["", "cat", "cats", "dog", "grass", "the"]
 PATCHES = [["cat", None], ["dog", "dog"], ["cat", None]]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from vista.judges import NO, UNANSWERED, YES
-from vista.metrics.matching_images import image_scores
-from vista.metrics.matching_rate import (
+from vista.metrics.matching_rate.images import image_scores
+from vista.metrics.matching_rate.measure import (
     LayerInput,
     MatchingResult,
     Scores,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vista.judges import load_judge
-from vista.metrics.matching_rate import (
+from vista.metrics.matching_rate.measure import (
     LayerInput,
     MatchingResult,
     Scores,

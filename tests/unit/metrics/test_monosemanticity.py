@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vista.metrics.monosemanticity import (
+from vista.metrics.monosemanticity.measure import (
     matching_weights,
     monosemanticity,
     monosemanticity_scores,

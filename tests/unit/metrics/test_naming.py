@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vista.metrics.naming import naming
+from vista.metrics.naming.measure import naming
 
 LABELS = {
     0: [("cat", 0.9), ("dog", 0.4), (None, 0.3), ("Cow", 0.8), ("cat", 0.95)],

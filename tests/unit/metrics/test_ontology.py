@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vista.metrics.ontology import OntologyResult, ontology
+from vista.metrics.ontology.measure import OntologyResult, ontology
 
 # Each synset is called like its only word.
 ABOVE: dict[str, tuple[str, ...]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vista.metrics.ood_detection import ood_detection, told_apart
-from vista.metrics.ood_scores import (
+from vista.metrics.ood_detection.measure import ood_detection, told_apart
+from vista.metrics.ood_detection.scores import (
     SCORES,
     ClassGaussians,
     Images,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vista.metrics.logistic import fit_logistic
-from vista.metrics.ood_generalization import (
+from vista.metrics.ood_generalization.measure import (
     Judged,
     OodGeneralizationResult,
     Probes,
@@ -92,7 +92,7 @@ def test_rows_and_what_is_left_out(result: OodGeneralizationResult) -> None:
 def test_columns_are_ranked_as_scikit_learn_does(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.feature_selection import f_classif
 
-    monkeypatch.setattr("vista.metrics.ood_generalization._COLUMNS", 3)
+    monkeypatch.setattr("vista.metrics.ood_generalization.measure._COLUMNS", 3)
     one = planted(50, 0)
     latents = one.vectors["latents"][:, [0, 5, 6]] + [0, 0, 7]
     found = anova_f(latents, one.class_n)

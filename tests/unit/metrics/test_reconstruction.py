@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vista.metrics.reconstruction import (
+from vista.metrics.reconstruction.measure import (
     LayerReconstruction,
     ReconstructionResult,
     join_sums,

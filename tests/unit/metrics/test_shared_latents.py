@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from vista.metrics.shared_latents import (
+from vista.metrics.shared_latents.measure import (
     LayerSelectivity,
     least_entries,
     mark,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from vista.metrics.steering import (
+from vista.metrics.diffusion_steering.measure import (
     LATENT,
     RANDOM,
     Steered,

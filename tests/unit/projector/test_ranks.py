@@ -24,13 +24,14 @@ from vista.config.language import CheckpointLlm, LanguageSettings
 from vista.config.projector import TrainingStage
 from vista.data.records import Record as ImageRecord
 from vista.data.records import Turn, write_records
+from vista.engine import processes
 from vista.engine.artifacts import Artifact, Record, open_artifact, publishing
 from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.projector.ranks import share
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages import processes, train_projector
+from vista.stages import train_projector
 from vista.store.features import FeatureReader, FeatureWriter
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "what", "?", "cat", "dog", "on", "sand"]
@@ -66,7 +67,7 @@ wait $first
 # A stage that takes its time.
 WAITING = """
 import sys, time, types
-from vista.stages import processes
+from vista.engine import processes
 stage = types.ModuleType("waiting")
 stage.run = lambda job: time.sleep(60)
 sys.modules["vista.stages.waiting"] = stage

@@ -11,6 +11,7 @@ import pytest
 from vista.config.report import Aims, ReportSettings
 from vista.metrics.edited_captions import Scored
 from vista.metrics.intervention import METRIC, intervention_figures
+from vista.metrics.results import rows_table
 from vista.report import style
 from vista.report.interventions import (
     Intervention,
@@ -22,7 +23,6 @@ from vista.report.interventions import (
 from vista.report.interventions_figure import coefficient_response
 from vista.report.summary import summary_markdown
 from vista.report.table import LongTable, figures_of
-from vista.stages.results import rows_table
 
 Task = Literal["remove", "replace"]
 # method -> kind of method, space, strength at the largest coefficient, weights.

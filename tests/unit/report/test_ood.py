@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vista.metrics.ood_scores import SCORES
+from vista.metrics.ood_detection.scores import SCORES
 from vista.report.ood import ood_detection_section, ood_generalization_section
 from vista.report.ood_figure import ood_detection_figure, ood_generalization_figure
 from vista.report.table import LongTable, figures_of

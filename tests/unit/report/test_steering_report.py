@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vista.metrics.attributes import Proposal, attribute_discovery
+from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
+from vista.metrics.diffusion_steering.measure import METHODS, MethodFigures, SteeringResult
 from vista.metrics.result import Estimate
-from vista.metrics.steering import METHODS, MethodFigures, SteeringResult
 from vista.report import style
 from vista.report.attributes_figure import attributes_figure
 from vista.report.attributes_section import attributes_section

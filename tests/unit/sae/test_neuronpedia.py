@@ -17,10 +17,10 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.inputs.latents import read_layer_labels
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.sae.neuronpedia import read_export
 from vista.stages import import_labels
-from vista.stages.latent_inputs import read_layer_labels
 
 MODEL, SOURCE = "gemma-2-2b", "5-gemmascope-res-16k"
 D_SAE = 12

@@ -14,7 +14,6 @@ from vista.config.sae import (
     CheckSaeSettings,
     ImportSaeSettings,
     LabelSettings,
-    NamingSettings,
     NeuronpediaSettings,
     TrainSaeSettings,
 )
@@ -23,7 +22,10 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
-from vista.stages import check_sae, import_sae, label_latents, loading, naming, train_sae
+from vista.inputs import models as loading
+from vista.metrics.naming import NamingSettings
+from vista.metrics.naming import stage as naming
+from vista.stages import check_sae, import_sae, label_latents, train_sae
 
 SMALL = TrainSaeSettings(
     d_sae=48, k=4, steps=150, batch_tokens=256, tokens=1200, lr=5e-3, dead_window=20

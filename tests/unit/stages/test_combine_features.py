@@ -16,8 +16,8 @@ from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
+from vista.inputs.latents import read_geometry
 from vista.stages import combine_features
-from vista.stages.latent_inputs import read_geometry
 from vista.store.features import FeatureReader, FeatureWriter
 
 # More than one shard.

@@ -16,18 +16,18 @@ import torch
 from fake_endpoint import Endpoint
 from PIL import Image, ImageColor
 
-from vista.config.probing import ImageAttributeSettings
 from vista.data.records import Box, Object, Record, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.image_attributes import ImageAttributeSettings
+from vista.metrics.image_attributes import stage as image_attributes
+from vista.metrics.results import read_result, read_rows
 from vista.report.image_attributes_figure import image_attributes_figure
 from vista.report.image_attributes_section import image_attributes_section
 from vista.report.table import LongTable, figures_of
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages import image_attributes
-from vista.stages.results import read_result, read_rows
 from vista.store.features import FeatureWriter
 
 D, PATCHES = 12, 4

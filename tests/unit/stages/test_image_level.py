@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from vista.metrics.image_level import image_codes, image_latents, image_means
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
-from vista.stages.image_level import image_codes, image_latents, image_means
 
 
 class Stored:

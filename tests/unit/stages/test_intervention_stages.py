@@ -18,9 +18,9 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.results import read_result, read_rows
 from vista.stages import removal, replacement, report
 from vista.stages.intervention_inputs import chosen_scores
-from vista.stages.results import read_result, read_rows
 
 SETTINGS = InterventionMetricSettings.model_validate(
     {"attributes": ["red", "sand"], "bootstrap": {"resamples": 50}}

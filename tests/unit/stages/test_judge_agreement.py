@@ -12,18 +12,19 @@ import pytest
 from fake_endpoint import Endpoint, labels_of
 from PIL import Image
 
-from vista.config.agreement import JudgeAgreementSettings
 from vista.config.reading import load_config
 from vista.data.records import Box, Object, Record, Turn, read_records, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.judge_agreement import JudgeAgreementSettings
+from vista.metrics.judge_agreement import stage as judge_agreement
+from vista.metrics.results import read_result, read_rows
 from vista.report.metric_sections import judge_section
 from vista.report.table import LongTable, figures_of
 from vista.sae.label_table import LatentLabels, write_labels
-from vista.stages import draw_world, judge_agreement, records
-from vista.stages.results import read_result, read_rows
+from vista.stages import draw_world, records
 
 SMOKE = Path(__file__).parents[3] / "config" / "smoke.yaml"
 BOX = Box(0.0, 0.0, 8.0, 8.0)

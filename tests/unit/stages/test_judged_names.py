@@ -10,10 +10,10 @@ import numpy as np
 from fake_endpoint import Endpoint
 
 from vista.config.diffusion import AttributeSettings
+from vista.inputs.judge import stage_namer, write_tally
+from vista.inputs.pipeline import Prompts
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
-from vista.stages.attribute_discovery import judged_labels
-from vista.stages.diffusion_inputs import Prompts
-from vista.stages.judging import stage_namer, write_tally
+from vista.metrics.attribute_discovery.stage import judged_labels
 
 
 def test_prompts_name_the_latents_that_vary(endpoint: Endpoint, tmp_path: Path) -> None:

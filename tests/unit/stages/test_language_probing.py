@@ -16,15 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from vista.config.language import LanguageSettings, StandinLlm
-from vista.config.probing import LogitLensSettings, SharedLatentsSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job, roles
 from vista.errors import UserError
-from vista.stages import logit_lens, report, shared_latents
+from vista.metrics.logit_lens import LogitLensSettings
+from vista.metrics.logit_lens import stage as logit_lens
+from vista.metrics.results import read_result, read_rows
+from vista.metrics.shared_latents import SharedLatentsSettings
+from vista.metrics.shared_latents import stage as shared_latents
+from vista.stages import report
 from vista.stages.report_inputs import MetricPlace
-from vista.stages.results import read_result, read_rows
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
 

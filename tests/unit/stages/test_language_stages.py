@@ -12,16 +12,17 @@ import pytest
 import torch
 
 from vista.config.language import LanguageSettings, StandinLlm
-from vista.config.metrics import CaptionSettings
 from vista.data.records import Box, Object, Record, Turn, write_records, write_text
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.language.model import LanguageModel
+from vista.metrics.caption import CaptionSettings
+from vista.metrics.caption import stage as caption
+from vista.metrics.results import read_result
 from vista.projector.module import make_projector, save_projector
-from vista.stages import caption, train_llm
-from vista.stages.results import read_result
+from vista.stages import train_llm
 from vista.store.features import FeatureWriter
 
 NOUNS = ("cat", "dog", "anchor", "umbrella", "star", "cloud")

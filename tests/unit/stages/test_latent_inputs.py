@@ -7,7 +7,7 @@ import numpy as np
 from vista.data.geometry import ImageGeometry
 from vista.data.masks import encode_mask
 from vista.data.records import Box, Object, Record
-from vista.stages.latent_inputs import class_mask, class_patches
+from vista.inputs.latents import class_mask, class_patches
 
 
 def mask(*rows: int) -> np.ndarray:

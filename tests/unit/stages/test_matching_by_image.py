@@ -26,7 +26,6 @@ from fake_endpoint import Endpoint, labels_of
 
 from vista.config.drawn import DrawnData
 from vista.config.judges import judge_names
-from vista.config.metrics import MatchingSettings
 from vista.config.reading import parse_config
 from vista.data.records import Record, write_records
 from vista.data.skipped import Skipped
@@ -36,10 +35,11 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.matching_rate import MatchingSettings
+from vista.metrics.matching_rate import stage as matching_rate
+from vista.metrics.results import read_result, read_rows
 from vista.metrics.shuffled import other_images
 from vista.sae.label_table import LatentLabels, write_labels
-from vista.stages import matching_rate
-from vista.stages.results import read_result, read_rows
 from vista.store.latents import LatentWriter
 
 SCENES = 8

@@ -18,17 +18,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vista.config.metrics import LocalizationSettings, MatchingSettings, ReconstructionSettings
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.localization import LocalizationSettings
+from vista.metrics.localization import stage as localization
+from vista.metrics.matching_rate import MatchingSettings
+from vista.metrics.matching_rate import stage as matching_rate
+from vista.metrics.reconstruction import ReconstructionSettings
+from vista.metrics.reconstruction import stage as reconstruction
+from vista.metrics.results import read_result, read_rows
 from vista.report.summary import publish_summary
 from vista.sae.label_table import LatentLabels, write_labels
-from vista.stages import localization, matching_rate, reconstruction, report
-from vista.stages.results import read_result, read_rows
+from vista.stages import report
 from vista.store.latents import LatentWriter
 
 NAMES = ["cat", "dog", "umbrella"]

@@ -11,15 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vista.config.probing import OodDetectionSettings, OodGeneralizationSettings
 from vista.data.records import Box, Object, Record, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.ood_detection import OodDetectionSettings
+from vista.metrics.ood_detection import stage as ood_detection
+from vista.metrics.ood_generalization import OodGeneralizationSettings
+from vista.metrics.ood_generalization import stage as ood_generalization
+from vista.metrics.results import read_result, read_rows
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages import ood_detection, ood_generalization
-from vista.stages.results import read_result, read_rows
 from vista.store.features import FeatureWriter
 
 D, PATCHES = 8, 4
@@ -114,7 +116,7 @@ def test_parts_of_a_set_are_not_to_be_seen(
     settings = OodDetectionSettings(far=("other",), neighbours=3)
     whole, parts = [], []
     for size, found in ((1024, whole), (7, parts)):
-        monkeypatch.setattr("vista.stages.ood_inputs._IMAGES", size)
+        monkeypatch.setattr("vista.metrics.ood_inputs._IMAGES", size)
         made = run(ood_detection, settings, inputs, ["other"], tmp_path)
         found.append(pq.read_table(made.file("items.parquet")).to_pydict())
     for name, values in whole[0].items():

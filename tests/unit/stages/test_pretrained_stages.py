@@ -25,7 +25,8 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
-from vista.stages import features, import_projector, import_sae, loading
+from vista.inputs import models as loading
+from vista.stages import features, import_projector, import_sae
 from vista.store.features import FeatureReader, FeatureWriter
 
 SIZE, PATCH, WIDTH = 16, 8, 16

@@ -12,19 +12,22 @@ import pytest
 import torch
 from PIL import Image
 
-from vista.config.probing import MonosemanticitySettings, OntologySettings
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job, roles
 from vista.errors import UserError
+from vista.inputs.image_files import image_files
+from vista.metrics.monosemanticity import MonosemanticitySettings
+from vista.metrics.monosemanticity import stage as monosemanticity
+from vista.metrics.ontology import OntologySettings
+from vista.metrics.ontology import stage as ontology
+from vista.metrics.results import read_result, read_rows
+from vista.metrics.top_images import draw_top_images
 from vista.report import monosemanticity_sheet
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
-from vista.stages import label_vision_latents, monosemanticity, ontology
-from vista.stages.image_files import image_files
-from vista.stages.results import read_result, read_rows
-from vista.stages.top_images import draw_top_images
+from vista.stages import label_vision_latents
 from vista.store.features import FeatureWriter
 
 CLASSES, IMAGES, D = ("cat", "cow", "ankh", "umbrella"), 80, 6

@@ -13,14 +13,17 @@ import pytest
 from word_tokenizer import word_tokenizer
 
 from vista.config.data import Split
-from vista.config.encoders import ProbeSettings
-from vista.config.metrics import CaptionSettings
 from vista.config.projector import LatentsSettings, TrainingStage
 from vista.data.records import Box, Object, Record, Turn, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job, roles
-from vista.stages import caption, latents, loading, probe, train_projector
+from vista.inputs import models as loading
+from vista.metrics.caption import CaptionSettings
+from vista.metrics.caption import stage as caption
+from vista.metrics.probe import ProbeSettings
+from vista.metrics.probe import stage as probe
+from vista.stages import latents, train_projector
 from vista.store.features import FeatureReader, FeatureWriter
 from vista.store.latents import LatentReader
 

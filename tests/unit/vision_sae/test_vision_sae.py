@@ -28,13 +28,13 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.inputs.vision import encoder_block
+from vista.metrics.results import read_rows
 from vista.sae.convert import from_sae_lens
 from vista.sae.label_table import read_labels
 from vista.sae.neutral import load_sae
 from vista.sae.patches import read_patches, shuffled_patches
 from vista.stages import check_vision_sae, label_vision_latents, train_vision_sae
-from vista.stages.results import read_rows
-from vista.stages.vision_inputs import encoder_block
 from vista.store.features import FeatureWriter
 
 D, CLASSES, GROUNDS, IMAGES, GRID = 16, 8, 6, 160, 4

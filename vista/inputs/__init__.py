@@ -1,0 +1,1 @@
+"""What stages read: from input artifacts to models, latents, images, judges."""

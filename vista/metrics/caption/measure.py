@@ -1,0 +1,175 @@
+"""Captions: how well the language model predicts the reference, and what its own captions name.
+
+Object hallucination follows CHAIR (Rohrbach et al., 2018): an object category that a caption
+mentions and the image does not have is hallucinated. Categories count once a caption.
+
+Suffixes: b images, c object categories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from vista.metrics.bootstrap import bootstrap_mean, bootstrap_ratio
+from vista.metrics.matching_rate.measure import JudgeFunction
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+from vista.metrics.shuffled import shuffled_level
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+class CaptionResult(MetricResult):
+    """Figures over the held-out images."""
+
+    judge: str = Field(description="Name of the judge of object mentions.")
+    n_images: int = Field(description="Images with a reference, over which cross-entropy is taken.")
+    n_with_objects: int = Field(description="Images with an object and a generated caption.")
+    n_categories: int = Field(description="Object categories that a caption could mention.")
+    cross_entropy: Estimate = Field(
+        description="Mean negative log likelihood of the reference answer's tokens, in nats a "
+        "token. Chance, where measured: the visual tokens of another image."
+    )
+    object_recall: Estimate = Field(
+        description="Share of an image's object categories that its caption names, mean over "
+        "images; chance: against all other images' objects."
+    )
+    one_object_named: Estimate = Field(
+        description="Share of the images with exactly one object whose caption names it; chance: "
+        "against the other one-object images."
+    )
+    hallucinated_mentions: Estimate = Field(
+        description="CHAIR_i: hallucinated mentions / mentions over all captions; n counts "
+        "mentions; chance: against all other images' objects."
+    )
+    hallucinating_captions: Estimate = Field(
+        description="CHAIR_s: share of captions with a hallucinated object; chance: against all "
+        "other images' objects."
+    )
+
+    def rows(self) -> list[Row]:
+        """Return one row a figure; token kind "text" for the cross-entropy only."""
+        return [
+            self.cross_entropy.row("caption_cross_entropy", None, "text"),
+            self.object_recall.row("caption_object_recall"),
+            self.one_object_named.row("caption_names_object"),
+            self.hallucinated_mentions.row("chair_mentions"),
+            self.hallucinating_captions.row("chair_captions"),
+        ]
+
+
+@dataclass(frozen=True)
+class CaptionItems:
+    """Per-image values, all [b], NaN for images without an object.
+
+    Attributes:
+        recall_b: Share of the image's categories that the caption names.
+        mentions_b: Categories that the caption mentions.
+        hallucinated_b: Those that the image does not have.
+    """
+
+    recall_b: FloatArray
+    mentions_b: FloatArray
+    hallucinated_b: FloatArray
+
+
+def caption_figures(
+    loss_b: NDArray[Any],
+    tokens_b: NDArray[Any],
+    captions: Sequence[str],
+    objects: Sequence[Sequence[str]],
+    vocabulary: Sequence[str],
+    judge: JudgeFunction,
+    *,
+    judge_name: str,
+    seed: int,
+    resamples: int,
+    level: float,
+    shuffled_loss_b: NDArray[Any] | None = None,
+) -> tuple[CaptionResult, CaptionItems]:
+    """Summarise losses and captions.
+
+    Args:
+        loss_b: Sum of the negative log likelihood over the answer tokens of each image, in nats.
+        tokens_b: Number of those tokens; images with 0 are left out of the cross-entropy.
+        captions: Generated caption of each image.
+        objects: Names of every object of each image, one entry an object: an image whose only
+            object stands there once is a one-object image. May be empty.
+        vocabulary: Every category of the data set, not only of these images: a category that
+            is never present can still be hallucinated.
+        judge: Says which categories a caption names.
+        judge_name: Its name, for the record.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+        level: Coverage of the intervals.
+        shuffled_loss_b: As `loss_b`, with the visual tokens of another image.
+
+    Raises:
+        ValueError: Lengths differ, or an object's name is not in the vocabulary.
+    """
+    n = len(captions)
+    if not n == len(loss_b) == len(tokens_b) == len(objects):
+        raise ValueError("losses, tokens, captions and objects must have one entry an image")
+    draws = (seed, resamples, level)
+    loss, tokens = np.asarray(loss_b, np.float64), np.asarray(tokens_b, np.float64)
+    told = tokens > 0
+    other_loss = None
+    if shuffled_loss_b is not None and told.any():
+        other_loss = float(np.asarray(shuffled_loss_b, np.float64)[told].sum() / tokens.sum())
+    names = sorted(set(vocabulary))
+    column = {name: c for c, name in enumerate(names)}
+    unknown = sorted({name for image in objects for name in image} - set(names))
+    if unknown:
+        raise ValueError(f"object {unknown[0]!r} is not in the vocabulary")
+    present_bc = np.zeros((n, len(names)), dtype=bool)
+    for b, image in enumerate(objects):
+        present_bc[b, [column[name] for name in image]] = True
+    named_bc = judge(list(captions), names)
+    has = np.asarray(present_bc.any(axis=1), dtype=bool)
+    named, present = named_bc[has], present_bc[has]
+    recall = shuffled_level(named, present, "share")
+    extra = shuffled_level(named, present, "extra")
+    any_extra_b = extra.own_b > 0
+    mentions = named.sum(axis=1).astype(np.float64)
+    one = np.array([len(image) == 1 for image in objects], dtype=bool)[has]
+    single = shuffled_level(named[one], present[one], "any")
+    n_has, n_mentions = int(has.sum()), int(mentions.sum())
+    result = CaptionResult(
+        judge=judge_name,
+        n_images=int(told.sum()),
+        n_with_objects=n_has,
+        n_categories=len(names),
+        cross_entropy=estimate(
+            bootstrap_ratio(loss[told], tokens[told], *draws), int(told.sum()), other_loss
+        ),
+        object_recall=estimate(bootstrap_mean(recall.own_b, *draws), n_has, recall.shuffled),
+        one_object_named=estimate(
+            bootstrap_mean(single.own_b, *draws), int(one.sum()), single.shuffled
+        ),
+        hallucinated_mentions=estimate(
+            bootstrap_ratio(extra.own_b, mentions, *draws),
+            n_mentions,
+            extra.shuffled * n_has / n_mentions if n_mentions else None,
+        ),
+        hallucinating_captions=estimate(
+            bootstrap_mean(any_extra_b.astype(np.float64), *draws),
+            n_has,
+            shuffled_level(named, present, "any_extra").shuffled,
+        ),
+    )
+    return result, CaptionItems(
+        _spread(recall.own_b, has), _spread(mentions, has), _spread(extra.own_b, has)
+    )
+
+
+def _spread(values: FloatArray, has: BoolArray) -> FloatArray:
+    full = np.full(len(has), np.nan)
+    full[has] = values
+    return full

@@ -1,0 +1,138 @@
+"""Where edits of a text encoder's stream are put to the test: images made, judged and kept.
+
+Legend: n prompt, b image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.diffusion.attributes import value_in, with_value
+from vista.inputs.pipeline import Judge, Pixels, Prompts
+from vista.metrics.diffusion_steering.measure import PROMPT, Kind, Steered
+
+if TYPE_CHECKING:
+    import torch
+
+    from vista.diffusion.pipeline import Edit, TextToImage
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A value that is steered to: its latent, and the controls of that."""
+
+    attribute: str
+    value: str
+    latent: int
+    auroc: float
+    random_latent: int
+    direction: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One edit of some prompts, given by their rows."""
+
+    kind: Kind
+    target: Target
+    method: str
+    coefficient: float
+    rows: NDArray[np.int64]
+    edit: Edit | None
+
+
+class Bench:
+    """Makes and judges images of prompts, unedited ones once."""
+
+    def __init__(self, pipeline: TextToImage, prompts: Prompts, judge: Judge, seed: int) -> None:
+        self.pipeline, self.prompts, self.judge = pipeline, prompts, judge
+        self._seed = seed
+        self._plain: dict[int, tuple[Pixels, dict[str, str]]] = {}
+        # Edited images by (attribute, target, method, coefficient, row), for pictures.
+        self.images: dict[tuple[str, str, str, float, int], Pixels] = {}
+
+    def value(self, row: int, attribute: str) -> str | None:
+        """The value of an attribute that a prompt tells."""
+        return value_in(self.prompts.text[row], self.judge.attributes[attribute])
+
+    def measure(self, tasks: Iterable[Task]) -> list[Steered]:
+        """Make the images of all tasks, and of their prompts unedited."""
+        from vista.diffusion.pipeline import Sample
+
+        tasks = [task for task in tasks if len(task.rows)]
+        texts, seed = self.prompts.text, self._seed
+        rows = sorted({int(row) for task in tasks for row in task.rows} - set(self._plain))
+        if rows:
+            images, said = self.judge.look(
+                self.pipeline, [Sample(texts[row], seed + row) for row in rows]
+            )
+            for b, row in enumerate(rows):
+                self._plain[row] = images[b], {name: str(said[name][b]) for name in said}
+        samples = [
+            Sample(self._text(task, row), seed + row, task.edit)
+            for task in tasks
+            for row in task.rows.tolist()
+        ]
+        images, said = self.judge.look(self.pipeline, samples)
+        found, start = [], 0
+        for task in tasks:
+            part, start = slice(start, start + len(task.rows)), start + len(task.rows)
+            target = task.target
+            for row, image in zip(task.rows.tolist(), images[part], strict=True):
+                key = (target.attribute, target.value, task.method, task.coefficient, row)
+                if task.kind == "add":
+                    self.images[key] = image
+            found.append(
+                Steered(
+                    task.kind,
+                    target.attribute,
+                    target.value,
+                    task.method,
+                    task.coefficient,
+                    task.rows,
+                    before={
+                        name: np.array([self._plain[row][1][name] for row in task.rows.tolist()])
+                        for name in said
+                    },
+                    after={name: values[part] for name, values in said.items()},
+                )
+            )
+        return found
+
+    def _text(self, task: Task, row: int) -> str:
+        text, target = self.prompts.text[row], task.target
+        if task.method != PROMPT:
+            return text
+        values = self.judge.attributes[target.attribute]
+        if task.kind == "add":
+            return with_value(text, values, target.value)
+        # Ablated: by the value that comes next, as no caption is without one.
+        return with_value(text, values, values[(values.index(target.value) + 1) % len(values)])
+
+    def plain(self, row: int) -> Pixels:
+        """The unedited image of a prompt."""
+        return self._plain[row][0]
+
+    def adherence(self) -> dict[str, tuple[NDArray[np.bool_], float]]:
+        """By attribute that some prompt tells, whether each unedited image shows its prompt's
+        value, and how often it shows another prompt's."""
+        found = {}
+        for name in self.judge.attributes:
+            pairs = [
+                (said[name], value)
+                for row, (_, said) in sorted(self._plain.items())
+                if (value := self.value(row, name)) is not None
+            ]
+            if not pairs:
+                continue
+            said_n, told_n = (np.array(column) for column in zip(*pairs, strict=True))
+            same_nn = said_n[:, None] == told_n
+            n = len(pairs)
+            right_n = same_nn.diagonal()
+            found[name] = right_n, float((same_nn.sum() - right_n.sum()) / max(n * (n - 1), 1))
+        return found

@@ -1,0 +1,395 @@
+"""Localization: do latents that are named after a class fire where the class is?
+
+Two questions, kept apart. The pointing game of the VISTA paper (arXiv 2605.24946) asks only about
+latents that matched: does the token where such a latent fires most touch its class's boxes? The
+maps ask about every (image, class in it) for which the class has a latent of its own, whether or
+not the latent fires there: how well does its activation separate the object's patches?
+
+Suffixes: b images, n ranked latents, p patches, i (image, class) pairs, r permutations, s latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.metrics.matching_rate.measure import JudgeFunction, labels_say
+from vista.metrics.patch_scores import MapScores, map_scores
+from vista.metrics.ranking import Ranked
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+Truth = Literal["box", "mask"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one class is in one image.
+
+    Attributes:
+        image: Position of the image among those measured.
+        category: Name of the class.
+        box_p: Patches that touch the union of the class's boxes.
+        mask_p: Patches that its masks cover enough of, or None if it has no mask.
+    """
+
+    image: int
+    category: str
+    box_p: BoolArray
+    mask_p: BoolArray | None
+
+
+@dataclass(frozen=True)
+class LayerMaps:
+    """What one layer brings to the metric.
+
+    Attributes:
+        ranked: Strongest eligible latents of each image (as many as may play the game).
+        labels: Label of every latent, None where it has none.
+        own_latent: Class -> its own latent, for classes that have one (see `own_latents`).
+        activation: (image, latent) -> activation on every patch, [p], zeros where it is silent.
+    """
+
+    ranked: Ranked
+    labels: Sequence[str | None]
+    own_latent: dict[str, int]
+    activation: Callable[[int, int], NDArray[Any]]
+
+
+class MapFigures(BaseModel):
+    """How well the class's own latent marks the class's patches, against boxes or masks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    truth: Truth = Field(description="box: patches that touch the boxes; mask: patches covered.")
+    auroc: Estimate = Field(
+        description="Area under the ROC curve of the activation over patches; mean over all "
+        "(image, class present) pairs whose class has a latent of its own, whether or not it "
+        "matched or fires (silent: .5). Pairs in which all patches or none are the object are "
+        "left out."
+    )
+    average_precision: Estimate = Field(
+        description="Average precision over patches, same pairs; chance: the map's patches "
+        "permuted."
+    )
+    iou_active: Estimate = Field(
+        description="Intersection over union of the patches where the latent fires (activation "
+        "> 0) with the object's, same pairs; silent: 0. Chance: the map's patches permuted."
+    )
+    iou_best: Estimate = Field(
+        description="The same at each pair's best threshold above 0: an upper bound, so compare "
+        "it with its chance level, which has the same freedom."
+    )
+
+    def rows(self, layer: int | None) -> list[Row]:
+        """Return the rows for this truth, on a layer or (None) over all layers."""
+        return [
+            figure.row(f"{name}_{self.truth}", layer, "image")
+            for name, figure in (
+                ("auroc", self.auroc),
+                ("average_precision", self.average_precision),
+                ("iou_active", self.iou_active),
+                ("iou_best", self.iou_best),
+            )
+        ]
+
+
+class LayerLocalization(BaseModel):
+    """Localization on one layer, or pooled over all layers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int | None = Field(description="Block after which the stream was read; null: all.")
+    n_named_classes: int = Field(
+        description="Classes that have a latent of their own: of those whose label is the class "
+        "word the one whose label dominates its contexts most; at a tie the label of fewest words, "
+        "then the lowest number. No image has a say."
+    )
+    pointing: Estimate = Field(
+        description="Pointing game: share of matched latents (label is the class word, class in "
+        "the image, boxes within the size limits) whose strongest token touches the boxes; n "
+        "counts (image, latent, class). Chance: mean share of the patches that the boxes cover."
+    )
+    pointing_gain: Estimate = Field(description="Pointing game minus its chance level, paired.")
+    n_pointing_images: int = Field(description="Images with at least one such latent.")
+    maps: list[MapFigures] = Field(description="Figures against boxes, then against masks.")
+
+    def rows(self) -> list[Row]:
+        """Return the rows of this layer."""
+        return [
+            self.pointing.row("pointing_game", self.layer, "image"),
+            self.pointing_gain.row("pointing_gain", self.layer, "image"),
+            *(row for figures in self.maps for row in figures.rows(self.layer)),
+        ]
+
+
+class LocalizationResult(MetricResult):
+    """Localization of all layers."""
+
+    judge: str = Field(description="Judge that decides which label is the class word.")
+    n_images: int = Field(description="Images measured.")
+    n_patches: int = Field(description="Patches of an image.")
+    min_patches: int = Field(description="Least patches of a class's boxes in the pointing game.")
+    max_patches: int = Field(description="Most patches of a class's boxes in the pointing game.")
+    n_targets: int = Field(description="(image, class present) pairs in all.")
+    n_targets_in_limits: int = Field(description="Those whose boxes lie within the size limits.")
+    layers: list[LayerLocalization] = Field(description="One entry a layer, ascending.")
+    over_layers: LayerLocalization = Field(description="Pairs of all layers pooled.")
+
+    def rows(self) -> list[Row]:
+        """Return rows per layer, then those pooled over layers (layer null)."""
+        return [row for part in (*self.layers, self.over_layers) for row in part.rows()]
+
+
+def own_latents(
+    labels: Sequence[str | None],
+    share_s: NDArray[Any],
+    categories: Sequence[str],
+    judge: JudgeFunction,
+) -> dict[str, int]:
+    """Choose for each class the one latent that is named after it, before any image is seen.
+
+    Of several latents whose label is the class word, the one whose label dominates its contexts
+    most (largest `share_s`, NaN last) is taken. Labels that others wrote all tie there, being
+    sentences: of them the shortest in words is taken, which says least beside the class. Then the
+    lowest number.
+    """
+    share_s = np.nan_to_num(np.asarray(share_s, dtype=np.float64), nan=-1.0)
+    words_s = [len((label or "").split()) for label in labels]
+    labelled = [s for s, label in enumerate(labels) if label and label.strip()]
+    says = judge([labels[s] for s in labelled], categories)
+    chosen: dict[str, int] = {}
+    for c, category in enumerate(categories):
+        found = [labelled[i] for i in np.flatnonzero(says[:, c])]
+        if found:
+            chosen[category] = min(found, key=lambda s: (-share_s[s], words_s[s], s))
+    return chosen
+
+
+def scaled_limits(min_patches: int, max_patches: int, n_patches: int) -> tuple[int, int]:
+    """Carry size limits given for 256 patches over to a grid of `n_patches`, rounded inwards.
+
+    Never below one patch at the low end: 5..200 of 256 are 1..28 of 36.
+    """
+    low = -(-min_patches * n_patches // 256)
+    return max(1, low), max(1, max_patches * n_patches // 256)
+
+
+@dataclass(frozen=True)
+class Play:
+    """One turn of the pointing game: a matched latent that is named after a class in the image."""
+
+    image: int
+    layer: int
+    category: str
+    latent: int
+    token: int
+    hit: bool
+    covered: float
+
+
+@dataclass(frozen=True)
+class _LayerValues:
+    """Turns of the pointing game, and per-pair scores of the maps with the pairs' images."""
+
+    plays: list[Play]
+    scores: dict[Truth, tuple[NDArray[np.int64], MapScores]]
+
+
+def localization(
+    layers: dict[int, LayerMaps],
+    targets: Sequence[Target],
+    judge: JudgeFunction,
+    *,
+    judge_name: str,
+    n_images: int,
+    n_patches: int,
+    min_patches: int,
+    max_patches: int,
+    permutations: int,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> tuple[LocalizationResult, list[Play]]:
+    """Play the pointing game and score the maps of every layer; returns every turn too.
+
+    Args:
+        layers: Rankings, labels and activations, by layer.
+        targets: Every class in every image, at most one entry a pair.
+        judge: Strict judge: whole word, singular or plural.
+        judge_name: Its name, for the record.
+        n_images: Number of images measured.
+        n_patches: Patches of an image.
+        min_patches: Least patches of the union of a class's boxes to play, on this grid.
+        max_patches: Most patches, on this grid.
+        permutations: Permutations for the chance levels of average precision and IoU.
+        seed: Seed of the bootstrap and the permutations.
+        resamples: Number of resamples.
+        level: Coverage of the intervals.
+
+    Raises:
+        ValueError: An image or patch array does not fit, or a pair comes twice.
+    """
+    for target in targets:
+        if not 0 <= target.image < n_images or target.box_p.shape != (n_patches,):
+            raise ValueError(f"{target.category} in image {target.image} does not fit")
+    if len({(t.image, t.category) for t in targets}) != len(targets):
+        raise ValueError("a class comes twice for one image: join its boxes first")
+    in_limits = [t for t in targets if min_patches <= int(t.box_p.sum()) <= max_patches]
+    draws = (seed, resamples, level)
+    values = {
+        layer: _LayerValues(
+            _pointing(layer, maps, in_limits, judge),
+            {truth: _scores(maps, targets, truth, permutations, seed) for truth in _TRUTHS},
+        )
+        for layer, maps in sorted(layers.items())
+    }
+    pooled = _pool(list(values.values()))
+    named = set().union(*(maps.own_latent for maps in layers.values()))
+    result = LocalizationResult(
+        judge=judge_name,
+        n_images=n_images,
+        n_patches=n_patches,
+        min_patches=min_patches,
+        max_patches=max_patches,
+        n_targets=len(targets),
+        n_targets_in_limits=len(in_limits),
+        layers=[
+            _summarise(layer, part, len(layers[layer].own_latent), n_images, draws)
+            for layer, part in values.items()
+        ],
+        over_layers=_summarise(None, pooled, len(named), n_images, draws),
+    )
+    return result, pooled.plays
+
+
+_TRUTHS: tuple[Truth, Truth] = ("box", "mask")
+
+
+def _pointing(
+    layer: int, maps: LayerMaps, targets: Sequence[Target], judge: JudgeFunction
+) -> list[Play]:
+    categories = sorted({target.category for target in targets})
+    column = {name: c for c, name in enumerate(categories)}
+    says_bnc = labels_say(maps.ranked, maps.labels, categories, judge)
+    plays = []
+    for target in targets:
+        b = target.image
+        for n in np.flatnonzero(says_bnc[b, :, column[target.category]]):
+            token = int(maps.ranked.token_bn[b, n])
+            plays.append(
+                Play(
+                    image=b,
+                    layer=layer,
+                    category=target.category,
+                    latent=int(maps.ranked.latent_bn[b, n]),
+                    token=token,
+                    hit=bool(target.box_p[token]),
+                    covered=float(target.box_p.mean()),
+                )
+            )
+    return plays
+
+
+def _scores(
+    maps: LayerMaps, targets: Sequence[Target], truth: Truth, permutations: int, seed: int
+) -> tuple[NDArray[np.int64], MapScores]:
+    """Score the own latent's map of each pair; returns the pairs' images and their scores."""
+    chosen = []
+    for target in targets:
+        where = target.box_p if truth == "box" else target.mask_p
+        if where is not None and where.any() and not where.all():
+            latent = maps.own_latent.get(target.category)
+            if latent is not None:
+                chosen.append((target.image, latent, where))
+    images = np.array([image for image, _, _ in chosen], dtype=np.int64)
+    if not chosen:
+        return images, MapScores.empty()
+    activation_ip = np.stack([maps.activation(image, latent) for image, latent, _ in chosen])
+    truth_ip = np.stack([where for _, _, where in chosen])
+    return images, map_scores(activation_ip, truth_ip, permutations, seed)
+
+
+def _pool(parts: list[_LayerValues]) -> _LayerValues:
+    none = np.zeros(0, dtype=np.int64)
+    return _LayerValues(
+        [play for part in parts for play in part.plays],
+        {
+            truth: (
+                np.concatenate([none, *(part.scores[truth][0] for part in parts)]),
+                MapScores.join([part.scores[truth][1] for part in parts]),
+            )
+            for truth in _TRUTHS
+        },
+    )
+
+
+def _summarise(
+    layer: int | None,
+    values: _LayerValues,
+    n_named: int,
+    n_images: int,
+    draws: tuple[int, int, float],
+) -> LayerLocalization:
+    image = np.array([play.image for play in values.plays], dtype=np.int64)
+    n = len(image)
+    columns_bc = np.stack(
+        [
+            np.bincount(image, weights=weights, minlength=n_images)
+            for weights in (
+                [float(play.hit) for play in values.plays],
+                [play.covered for play in values.plays],
+                np.ones(n),
+            )
+        ],
+        axis=1,
+    )
+    hits, covered, pairs = columns = columns_bc[columns_bc[:, 2] > 0].T
+    gain = bootstrap(columns.T, lambda m: (m[:, 0] - m[:, 1]) / m[:, 2], *draws)
+    chance = float(covered.sum() / n) if n else None
+    return LayerLocalization(
+        layer=layer,
+        n_named_classes=n_named,
+        pointing=estimate(bootstrap_ratio(hits, pairs, *draws), n, chance),
+        pointing_gain=estimate(gain, n),
+        n_pointing_images=len(pairs),
+        maps=[_figures(truth, *values.scores[truth], n_images, draws) for truth in _TRUTHS],
+    )
+
+
+def _figures(
+    truth: Truth,
+    image_i: NDArray[np.int64],
+    scores: MapScores,
+    n_images: int,
+    draws: tuple[int, int, float],
+) -> MapFigures:
+    count_b = np.bincount(image_i, minlength=n_images).astype(np.float64)
+    has = count_b > 0
+    n = len(image_i)
+
+    def mean(score_i: FloatArray, chance: float | None) -> Estimate:
+        sum_b = np.bincount(image_i, weights=score_i, minlength=n_images)
+        interval = bootstrap_ratio(sum_b[has], count_b[has], *draws)
+        return estimate(interval, n, chance if n else None)
+
+    def level(chance_i: FloatArray) -> float | None:
+        return float(chance_i.mean()) if n else None
+
+    return MapFigures(
+        truth=truth,
+        auroc=mean(scores.auroc_i, 0.5),
+        average_precision=mean(
+            scores.average_precision_i, level(scores.average_precision_chance_i)
+        ),
+        iou_active=mean(scores.iou_active_i, level(scores.iou_active_chance_i)),
+        iou_best=mean(scores.iou_best_i, level(scores.iou_best_chance_i)),
+    )

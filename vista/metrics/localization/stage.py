@@ -1,0 +1,112 @@
+"""Stage: measure whether latents that are named after a class fire where the class is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vista.data.geometry import ImageGeometry
+from vista.data.records import Record
+from vista.engine.artifacts import Artifact
+from vista.engine.job import StageJob, stage
+from vista.errors import UserError
+from vista.inputs.judge import stage_judge, write_tally
+from vista.inputs.latents import (
+    LatentMaps,
+    class_patches,
+    rank_layer,
+    read_geometry,
+    read_image_records,
+    read_latents,
+    read_layer_labels,
+)
+from vista.metrics.localization import LocalizationSettings
+from vista.metrics.localization.measure import (
+    LayerMaps,
+    Play,
+    Target,
+    localization,
+    own_latents,
+    scaled_limits,
+)
+from vista.metrics.results import write_result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Latents with the labels of their layers, records, and the features' geometry."""
+
+    latents: Artifact
+    labels: list[Artifact]
+    records: Artifact
+    features: Artifact
+    judge: Artifact | None = None
+
+
+@stage(LocalizationSettings, Inputs)
+def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
+    """Read latents, labels, records and the features' geometry; write result and turns."""
+    settings, inputs = job.settings, job.inputs
+    judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
+    latents = read_latents(inputs.latents)
+    records = read_image_records(inputs.records, latents)
+    n_patches = latents.kinds["image"]
+    geometry = read_geometry(inputs.features)
+    targets = _targets(records, geometry, latents.grid, settings.mask_cover)
+    categories = sorted({target.category for target in targets})
+    layers: dict[int, LayerMaps] = {}
+    for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
+        ranked, _ = rank_layer(latents, layer, labels, settings.mask, settings.top_k)
+        own = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
+        layers[layer] = LayerMaps(ranked, labels.label_s, own, LatentMaps(latents, layer))
+    min_patches, max_patches = scaled_limits(settings.min_patches, settings.max_patches, n_patches)
+    result, plays = localization(
+        layers,
+        targets,
+        judge.judge,
+        judge_name=judge.name,
+        n_images=len(records),
+        n_patches=n_patches,
+        min_patches=min_patches,
+        max_patches=max_patches,
+        permutations=settings.permutations,
+        seed=settings.bootstrap.seed,
+        resamples=settings.bootstrap.resamples,
+        level=settings.bootstrap.level,
+    )
+    write_result(job.work, result, _items(records, plays))
+    write_tally(job.work, judge)
+
+
+def _targets(
+    records: list[Record], shape: dict[str, Any], grid: tuple[int, int], mask_cover: float
+) -> list[Target]:
+    targets = []
+    for image, record in enumerate(records):
+        geometry = ImageGeometry(record.width, record.height, **shape)
+        if geometry.grid != grid:
+            raise UserError(
+                f"the features' geometry {shape} gives a grid of {geometry.grid}, the latents have "
+                f"{grid}; rebuild the latents from these features"
+            )
+        for category, box_p, mask_p in class_patches(record, geometry, mask_cover):
+            # A crop may have cut the whole object off: then the encoded image does not show it.
+            if box_p.any():
+                targets.append(Target(image, category, box_p, mask_p))
+    return targets
+
+
+def _items(records: list[Record], plays: list[Play]) -> pa.Table:
+    """Every turn of the pointing game."""
+    columns: dict[str, tuple[list[Any], pa.DataType]] = {
+        "image_id": ([records[play.image].image_id for play in plays], pa.string()),
+        "layer": ([play.layer for play in plays], pa.int32()),
+        "category": ([play.category for play in plays], pa.string()),
+        "latent": ([play.latent for play in plays], pa.int32()),
+        "token": ([play.token for play in plays], pa.int32()),
+        "hit": ([play.hit for play in plays], pa.bool_()),
+        "covered": ([play.covered for play in plays], pa.float64()),
+    }
+    return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})

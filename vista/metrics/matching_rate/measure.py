@@ -1,0 +1,365 @@
+"""Matching rate: does one of an image's strongest latents name what the image shows?
+
+The rule of the VISTA paper (arXiv 2605.24946), with what it lacks: the level of the same figure
+when the images are shuffled, and the gain over that. Labels are judged against the names of the
+image's annotated objects (here) or, as published, by a judge that is shown the image
+(`vista.metrics.matching_rate.images`).
+
+Suffixes: b images, n ranked latents of an image, c object categories, s latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
+from vista.metrics.ranking import LatentMask, Ranked
+from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.rows import Row
+from vista.metrics.shuffled import Level, shuffled_level
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+VerdictArray = NDArray[np.int8]
+Evidence = Literal["objects", "image"]
+# (texts, object names) -> [texts, objects], as vista.judges.Judge.judge.
+JudgeFunction = Callable[[Sequence[str | None], Sequence[str]], BoolArray]
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What one layer brings to the metric.
+
+    Attributes:
+        ranked: Strongest eligible latents of each image that is judged; as many as the largest
+            k asked for.
+        labels: Label of every latent of this layer's SAE, None where it has none.
+        mask: The mask that the ranking used.
+    """
+
+    ranked: Ranked
+    labels: Sequence[str | None]
+    mask: LatentMask
+
+
+class TopK(BaseModel):
+    """Figures over the k strongest distinct latents of each image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = Field(description="Latents of an image that are judged.")
+    matching: Estimate = Field(
+        description="Share of images in which a label names an object or, for evidence `image`, "
+        "something that the judge sees; chance is the shuffled-image level: the labels judged "
+        "against all other images' objects, or shown with one other image."
+    )
+    gain: Estimate = Field(description="Matching rate minus its shuffled-image level, paired.")
+    ratio: Estimate = Field(
+        description="Matching rate / shuffled-image level, paired; null if that level is 0."
+    )
+    recall: Estimate | None = Field(
+        description="Share of an image's object categories that the labels name, mean over "
+        "images; chance as for matching. Null for evidence `image`: it knows no list of objects."
+    )
+    n_unanswered: int = Field(
+        description="Images left out (on an average over layers: images and layers) because the "
+        "judge that is shown them left a label open and accepted none. Had they counted as no "
+        "match, the rate would be lower."
+    )
+    n_unanswered_shuffled: int = Field(
+        description="The same for the shuffled-image level, which leaves them out too."
+    )
+
+    def rows(self, layer: int | None, n_judged: int) -> list[Row]:
+        """Return the rows for one k, on a layer or (None) averaged over layers.
+
+        `n_judged`: images (averaged: images and layers) that a judge was asked about.
+        """
+        figures = [
+            ("matching_rate", self.matching),
+            ("matching_gain", self.gain),
+            ("matching_ratio", self.ratio),
+        ]
+        if self.recall is not None:
+            figures.append(("object_recall", self.recall))
+        elif n_judged:
+            # Chance: what stayed open where the labels were shown with another image.
+            unanswered = Estimate(
+                value=self.n_unanswered / n_judged,
+                ci_low=None,
+                ci_high=None,
+                chance=self.n_unanswered_shuffled / n_judged,
+                n=n_judged,
+            )
+            figures.append(("matching_unanswered", unanswered))
+        return [figure.row(f"{name}@{self.k}", layer, "image") for name, figure in figures]
+
+
+class LayerMatching(BaseModel):
+    """Matching on one layer, with the numbers of the masks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: int = Field(description="Residual stream after this block, counted from 0.")
+    n_latents: int = Field(description="Latents in the dictionary.")
+    n_too_frequent: int = Field(description="Latents masked: active in too many images.")
+    n_too_dense: int = Field(description="Latents masked: active on too much text, or unlabelled.")
+    n_eligible: int = Field(description="Latents that pass both masks.")
+    silent_images: Estimate = Field(
+        description="Share of images in which no eligible latent fires; they cannot match."
+    )
+    top: list[TopK] = Field(description="One entry a k, ascending.")
+
+    def rows(self) -> list[Row]:
+        """Return the rows of this layer."""
+        eligible = Estimate(
+            value=self.n_eligible / self.n_latents, ci_low=None, ci_high=None, n=self.n_latents
+        )
+        return [
+            *(row for top in self.top for row in top.rows(self.layer, self.silent_images.n)),
+            self.silent_images.row("silent_images", self.layer, "image"),
+            eligible.row("eligible_latents", self.layer, "image"),
+        ]
+
+
+class MatchingResult(MetricResult):
+    """Matching rates of all layers."""
+
+    judge: str = Field(description="Name of the judge.")
+    evidence: Evidence = Field(
+        description="What labels were judged against: names of annotated objects, or the image."
+    )
+    max_image_share: float = Field(description="Frequency mask that was used (published .05).")
+    max_label_density: float = Field(description="Density mask that was used (published .005).")
+    top_k: int = Field(description="The k of the headline figure (published 3).")
+    n_images: int = Field(description="Images judged; for evidence `objects` those with one.")
+    n_without_objects: int = Field(
+        description="Images left out: nothing in them has a name. 0 for evidence `image`."
+    )
+    n_categories: int | None = Field(
+        description="Object categories in these images; null for evidence `image`."
+    )
+    layers: list[LayerMatching] = Field(description="One entry a layer, ascending.")
+    over_layers: list[TopK] = Field(description="The same figures averaged over the layers.")
+
+    def rows(self) -> list[Row]:
+        """Return rows per layer, then those averaged over layers (layer null)."""
+        return [
+            *(row for layer in self.layers for row in layer.rows()),
+            *(
+                row
+                for top in self.over_layers
+                for row in top.rows(None, self.n_images * len(self.layers))
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """What a judge says about the ranked latents of one layer.
+
+    Attributes:
+        named_bn: Whether the n-th label names something in the image: YES, NO or UNANSWERED of
+            `vista.judges`.
+        matching: k -> whether one of the first k does, 1 or 0; NaN where nobody knows.
+        recall: k -> share of the image's categories that they name; empty without categories.
+    """
+
+    named_bn: VerdictArray
+    matching: dict[int, Level]
+    recall: dict[int, Level]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a judge says, layer by layer, and against what."""
+
+    evidence: Evidence
+    n_images: int
+    n_categories: int | None
+    layers: dict[int, LayerScores]
+
+
+def presence(objects: Sequence[Sequence[str]]) -> tuple[list[str], BoolArray]:
+    """Return all categories, sorted, and which of them each image has, [b, c]."""
+    categories = sorted({name for image in objects for name in image})
+    column = {name: c for c, name in enumerate(categories)}
+    present_bc = np.zeros((len(objects), len(categories)), dtype=bool)
+    for b, image in enumerate(objects):
+        present_bc[b, [column[name] for name in image]] = True
+    return categories, present_bc
+
+
+def labels_say(
+    ranked: Ranked, labels: Sequence[str | None], names: Sequence[str], judge: JudgeFunction
+) -> BoolArray:
+    """Judge each ranked latent's label against each name, [b, n, c].
+
+    A latent that is missing, or whose label is None or blank, says nothing.
+    """
+    latents, inverse = np.unique(ranked.latent_bn, return_inverse=True)
+    texts = [labels[s] if s >= 0 else None for s in latents.tolist()]
+    says_uc = judge(texts, names)
+    spoken_u = np.array([bool(text and text.strip()) for text in texts], dtype=bool)
+    result: BoolArray = (says_uc & spoken_u[:, None])[inverse.reshape(ranked.latent_bn.shape)]
+    return result
+
+
+def require_fit(
+    layers: dict[int, LayerInput], n_images: int, ks: Sequence[int]
+) -> list[tuple[int, LayerInput]]:
+    """Return the layers in ascending order.
+
+    Raises:
+        ValueError: A ranking is of another number of images or of too few latents, or labels are
+            of another dictionary.
+    """
+    for layer, given in layers.items():
+        if len(given.ranked) != n_images or given.ranked.latent_bn.shape[1] < max(ks):
+            raise ValueError(
+                f"layer {layer}: the ranking does not fit {n_images} images and k {max(ks)}"
+            )
+        if len(given.labels) != len(given.mask.eligible_s):
+            raise ValueError(f"layer {layer}: labels of another dictionary")
+    return sorted(layers.items())
+
+
+def object_scores(
+    layers: dict[int, LayerInput],
+    objects: Sequence[Sequence[str]],
+    judge: JudgeFunction,
+    ks: Sequence[int],
+) -> Scores:
+    """Judge every layer's strongest latents against the objects of each image.
+
+    Args:
+        layers: Rankings and labels, by layer.
+        objects: Names of the objects of each image, in the order of the rankings; one or more
+            an image (repeated names count once).
+        judge: Says which names a label holds.
+        ks: Every number of latents to score.
+
+    Raises:
+        ValueError: As `require_fit`.
+    """
+    categories, present_bc = presence(objects)
+    scores = {}
+    for layer, given in require_fit(layers, len(objects), ks):
+        says_bnc = labels_say(given.ranked, given.labels, categories, judge)
+        named = {k: np.asarray(says_bnc[:, :k].any(axis=1), dtype=bool) for k in ks}
+        scores[layer] = LayerScores(
+            np.asarray((says_bnc & present_bc[:, None]).any(axis=2), dtype=np.int8),
+            {k: shuffled_level(named_bc, present_bc, "any") for k, named_bc in named.items()},
+            {k: shuffled_level(named_bc, present_bc, "share") for k, named_bc in named.items()},
+        )
+    return Scores("objects", len(objects), len(categories), scores)
+
+
+def matching_rate(
+    layers: dict[int, LayerInput],
+    scores: Scores,
+    *,
+    judge_name: str,
+    top_k: int,
+    ks: Sequence[int],
+    max_image_share: float,
+    max_label_density: float,
+    n_without_objects: int,
+    seed: int,
+    resamples: int,
+    level: float,
+) -> MatchingResult:
+    """Return the figures over what a judge said about every layer's strongest latents.
+
+    Args:
+        layers: Rankings and labels, by layer.
+        scores: What the judge said about them.
+        judge_name: Its name, for the record.
+        top_k: The k of the headline figure.
+        ks: Every k to report; the scores have each.
+        max_image_share: Mask that the rankings used, for the record.
+        max_label_density: Mask that the rankings used, for the record.
+        n_without_objects: Images that were left out, for the record.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+        level: Coverage of the intervals.
+    """
+    n, draws = scores.n_images, (seed, resamples, level)
+    parts = []
+    for layer, given in sorted(layers.items()):
+        silent_b = (given.ranked.latent_bn[:, 0] < 0).astype(np.float64)
+        parts.append(
+            LayerMatching(
+                layer=layer,
+                n_latents=len(given.labels),
+                n_too_frequent=given.mask.too_frequent,
+                n_too_dense=given.mask.too_dense,
+                n_eligible=given.mask.n_eligible,
+                silent_images=estimate(bootstrap_mean(silent_b, *draws), n),
+                top=[_summarise(k, [scores.layers[layer]], draws) for k in ks],
+            )
+        )
+    every = [scores.layers[part.layer] for part in parts]
+    return MatchingResult(
+        judge=judge_name,
+        evidence=scores.evidence,
+        max_image_share=max_image_share,
+        max_label_density=max_label_density,
+        top_k=top_k,
+        n_images=n,
+        n_without_objects=n_without_objects,
+        n_categories=scores.n_categories,
+        layers=parts,
+        over_layers=[_summarise(k, every, draws) for k in ks if every],
+    )
+
+
+def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, float]) -> TopK:
+    matching = [scores.matching[k] for scores in layers]
+    recall = [scores.recall[k] for scores in layers if scores.recall]
+    # An image's sum over layers and number of layers with an answer, own and shuffled.
+    pair_b4 = np.concatenate(
+        [
+            _answered([level.own_b for level in matching]),
+            _answered([level.shuffled_b for level in matching]),
+        ],
+        axis=1,
+    )
+    figure = _mean(matching, draws)
+    gain = bootstrap(pair_b4, lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3], *draws)
+    # The projected level of a resample can dip below 0 where hardly anything matches.
+    ratio = bootstrap(
+        pair_b4, lambda m: m[:, 0] / m[:, 1] / np.maximum(m[:, 2] / m[:, 3], 0.0), *draws
+    )
+    return TopK(
+        k=k,
+        matching=figure,
+        gain=estimate(gain, figure.n),
+        ratio=estimate(ratio, figure.n),
+        recall=_mean(recall, draws) if recall else None,
+        n_unanswered=sum(int(np.isnan(level.own_b).sum()) for level in matching),
+        n_unanswered_shuffled=sum(int(np.isnan(level.shuffled_b).sum()) for level in matching),
+    )
+
+
+def _mean(levels: Sequence[Level], draws: tuple[int, int, float]) -> Estimate:
+    """Return the mean over images and layers of what is known, with its shuffled level."""
+    own_b2 = _answered([level.own_b for level in levels])
+    total, known = _answered([level.shuffled_b for level in levels]).sum(axis=0)
+    return estimate(
+        bootstrap_ratio(own_b2[:, 0], own_b2[:, 1], *draws),
+        int((own_b2[:, 1] > 0).sum()),
+        total / known if known else None,
+    )
+
+
+def _answered(layers: Sequence[FloatArray]) -> FloatArray:
+    """Return each image's sum over layers and the number of layers behind it, [b, 2]."""
+    values_lb = np.stack(layers)
+    return np.stack([np.nansum(values_lb, axis=0), (~np.isnan(values_lb)).sum(axis=0)], axis=1)
