@@ -112,6 +112,13 @@ NEUTRAL = [
     ("store/features.py", "from __future__", "# A comment.\nfrom __future__"),
     ("projector/train.py", "    seed: int,\n", "    seed: float,\n"),
     ("sae/through.py", "if TYPE_CHECKING:", "if TYPE_CHECKING:\n    import vista.sae.train"),
+    # How a stage is handed its settings and its opened inputs.
+    ("engine/job.py", "return inputs_type(**values)", "return inputs_type(**dict(values))"),
+    (
+        "engine/artifacts.py",
+        'return dict(self.manifest["settings"])',
+        'return {**self.manifest["settings"]}',
+    ),
     # How work is told to people.
     ("progress.py", "", "\n\ndef new():\n    pass\n"),
 ]

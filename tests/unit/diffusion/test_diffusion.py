@@ -264,6 +264,14 @@ def run(root: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact) ->
     return publish(root, name, lambda work: stage.run(Job(name, settings, dict(inputs), work)))
 
 
+def prompt_settings(prompts: PromptSettings) -> dict[str, Any]:
+    return {
+        "encoder": {"source": {"kind": "standin", "family": "clip"}, "layer": 0},
+        "pipeline": SETTINGS.model_dump(),
+        "prompts": prompts.model_dump(),
+    }
+
+
 class Quadrants:
     """An encoder whose patches are an image's quadrants and whose channels are their colours."""
 
@@ -287,11 +295,7 @@ def inputs(root: Path, folder: Path) -> dict[str, Artifact]:
     # Every third caption: each split has all colours and grounds.
     order = [CAPTIONS[i] for first in range(3) for i in range(first, 18, 3)]
     lines.write_text("\n".join([*order, order[0], ""]))
-    settings = {
-        "encoder": {"source": {"kind": "standin", "family": "clip"}, "layer": 0},
-        "pipeline": SETTINGS.model_dump(),
-        "prompts": PromptSettings(file=str(lines), split_sizes=(6, 6, 6)).model_dump(),
-    }
+    settings = prompt_settings(PromptSettings(file=str(lines), split_sizes=(6, 6, 6)))
     records = [
         Record(str(i), "train" if i < 18 else "test", str(i), 16, 16, captions=(CAPTIONS[i % 18],))
         for i in range(36)
@@ -354,12 +358,8 @@ def test_what_there_is_too_little_of_is_named(
     root: Path, inputs: dict[str, Artifact], tmp_path: Path
 ) -> None:
     (lines := tmp_path / "few.txt").write_text("a red cat\na blue cat\na red cat\n")
-    few = PromptSettings(file=str(lines), split_sizes=(1, 1, 1)).model_dump()
-    settings = {
-        "encoder": OWN["encoder"] | {"layer": 0},
-        "pipeline": SETTINGS.model_dump(),
-        "prompts": few,
-    }
+    few = PromptSettings(file=str(lines), split_sizes=(1, 1, 1))
+    settings = prompt_settings(few)
     with pytest.raises(UserError, match=r"few\.txt hold none for split 'test'"):
         read = {role: inputs[role] for role in ("pipeline", "records")}
         run(root, prompt_features, settings, **read)
@@ -374,12 +374,8 @@ def test_a_short_prompt_is_its_words_again(
     root: Path, inputs: dict[str, Artifact], pipeline: TextToImage, tmp_path: Path
 ) -> None:
     (lines := tmp_path / "lines.txt").write_text("a red cat on sand .\na red cat\na blue cat\n")
-    own = PromptSettings(file=str(lines), split_sizes=(1, 1, 1)).model_dump()
-    settings = {
-        "encoder": OWN["encoder"] | {"layer": 0},
-        "pipeline": SETTINGS.model_dump(),
-        "prompts": own,
-    }
+    own = PromptSettings(file=str(lines), split_sizes=(1, 1, 1))
+    settings = prompt_settings(own)
     read = {role: inputs[role] for role in ("pipeline", "records")}
     short = run(root, prompt_features, settings, **read)
     found = FeatureReader(short.store("features.zarr")).read([1])[0]
@@ -409,12 +405,8 @@ def test_pipeline_and_prompts_are_of_one_text(
     templates = ["{}", "show me {}", "{} today", "we see {}"]
     settings = {"recipe": StandinPipeline().model_dump(), "templates": templates}
     run(root, train_diffusion, settings, records=records)
-    own = PromptSettings(templates=tuple(templates)).model_dump()
-    settings = {
-        "encoder": OWN["encoder"] | {"layer": 0},
-        "pipeline": SETTINGS.model_dump(),
-        "prompts": own,
-    }
+    own = PromptSettings(templates=tuple(templates))
+    settings = prompt_settings(own)
     prompts = run(root, prompt_features, settings, pipeline=inputs["pipeline"], records=records)
     found = read_records(prompts.file("records.parquet"))
     texts = {s: [r.captions[0] for r in found.select(found.rows_of(s))] for s in splits}

@@ -57,22 +57,16 @@ def text(tmp_path: Path, texts: list[str]) -> Artifact:
 @pytest.fixture
 def sae(tmp_path: Path, text: Artifact, llm: Any, monkeypatch: pytest.MonkeyPatch) -> Artifact:
     monkeypatch.setattr(loading, "load_llm", lambda *_: llm)
-    trained = run(
-        tmp_path, train_sae, {"llm": LLM, "sae": SMALL.model_dump(), "layer": 0}, text=text
-    )
+    recipe = {"llm": LLM, "sae": SMALL.model_dump(), "layer": 0}
+    trained = run(tmp_path, train_sae, recipe, text=text)
     assert pq.read_table(trained.file("curve.parquet")).num_rows > 2
     settings = {"sae": {}, "layer": 0, "name": "llama-l0"}
     return run(tmp_path, import_sae, settings, train_sae=trained)
 
 
 def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
-    check = run(
-        tmp_path,
-        check_sae,
-        {"llm": LLM, "check": CheckSaeSettings().model_dump()},
-        sae=sae,
-        text=text,
-    )
+    bounds = {"llm": LLM, "check": CheckSaeSettings().model_dump()}
+    check = run(tmp_path, check_sae, bounds, sae=sae, text=text)
     figures = json.loads(check.file("result.json").read_text())
     assert figures["sae"] == "llama-l0"
     assert 0 < figures["fvu"] < 0.2

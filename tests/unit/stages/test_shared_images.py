@@ -137,9 +137,8 @@ def run_both(
     for shared in (True, False):
         root = tmp_path / str(shared)
         available = {**inputs, **images(root, shared=shared)}
-        given = {
-            role: available[role] for role in roles(stage.run.inputs_type) if role in available
-        }
+        wanted = roles(stage.run.inputs_type)
+        given = {role: available[role] for role in wanted if role in available}
         made.append(
             publish(root, "stage", lambda work, at=given: stage.run(Job("n", settings, at, work)))
         )
