@@ -13,10 +13,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vista.engine.artifacts import Artifact
+from vista.engine.code import stage_module
 from vista.engine.job import Job, Stage, StageJob, roles, roles_beginning, stage
 from vista.engine.node import Node
 from vista.engine.plan import load_plan
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 CONFIGS = sorted((Path(__file__).parents[2] / "config").glob("*.yaml"))
 ARTIFACT = Artifact(Path("a"), {}, {})
@@ -33,12 +34,12 @@ def nodes() -> Mapping[str, list[Node]]:
 
 
 def declared(name: str) -> Stage[Any, Any]:
-    declaration = importlib.import_module(f"vista.stages.{name}").run
+    declaration = importlib.import_module(stage_module(name)).run
     assert isinstance(declaration, Stage)
     return declaration
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", stages())
 def test_a_stage_declares_what_its_nodes_give_it(
     name: str, nodes: Mapping[str, list[Node]]
 ) -> None:

@@ -20,6 +20,8 @@ from vista.store.features import FeatureReader
 if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
 
+TOP_FILE = "top.parquet"
+
 
 class SaeDevice(Settings):
     """Where a stage runs its vision SAE."""

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.edited_captions import Edit, ItemKey, Scored, edit_order
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 FloatArray = NDArray[np.float64]
 Task = Literal["remove", "replace"]
@@ -92,7 +92,7 @@ class EditFigures(_Part):
         """What was edited: place, coefficient, blocks."""
         return (self.variant, self.coefficient, self.blocks)
 
-    def rows(self, metric: str) -> list[Row]:
+    def figures(self, metric: str) -> list[Figure]:
         """Return a row a figure, called <metric>_<figure>_<variant>."""
         named = {
             name: value
@@ -102,8 +102,8 @@ class EditFigures(_Part):
         n = self.ms.n
         chosen = Estimate(value=self.coefficient, n=n)
         return [
-            *(each.row(f"{metric}_{name}_{self.variant}") for name, each in named.items()),
-            chosen.row(f"{metric}_coefficient_{self.variant}"),
+            *(each.figure(f"{metric}_{name}_{self.variant}") for name, each in named.items()),
+            chosen.figure(f"{metric}_coefficient_{self.variant}"),
         ]
 
 
@@ -151,13 +151,13 @@ class InterventionResult(MetricResult):
             point for point in self.curve if point.variant == variant and point.blocks in chosen
         ]
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return what holds for every edit, then the figures of each place."""
         metric = METRIC[self.task]
         return [
-            self.found.row(f"{metric}_found"),
-            self.named_before.row(f"{metric}_named_before"),
-            *(row for edit in self.edits for row in edit.rows(metric)),
+            self.found.figure(f"{metric}_found"),
+            self.named_before.figure(f"{metric}_named_before"),
+            *(row for edit in self.edits for row in edit.figures(metric)),
         ]
 
 

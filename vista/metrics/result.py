@@ -1,10 +1,10 @@
-"""What every metric returns: a typed result that knows its rows of the long table."""
+"""What every metric returns: a typed result that knows its figures."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vista.metrics.rows import NO_TOKENS, Row, finite_or_none
+from vista.metrics.figure import NO_TOKENS, Figure, finite_or_none
 
 
 class Estimate(BaseModel):
@@ -18,10 +18,18 @@ class Estimate(BaseModel):
     chance: float | None = Field(None, description="Level of the same figure without the effect.")
     n: int = Field(description="Number of things that the figure is a mean over.")
 
-    def row(self, metric: str, layer: int | None = None, token_kind: str = NO_TOKENS) -> Row:
-        """Return this figure as a row of the long table (NaN where the value is undefined)."""
-        value = float("nan") if self.value is None else self.value
-        return Row(metric, layer, token_kind, value, self.ci_low, self.ci_high, self.chance, self.n)
+    def figure(
+        self,
+        metric: str,
+        layer: int | None = None,
+        token_kind: str = NO_TOKENS,
+        *,
+        of: str | None = None,
+        set: str | None = None,
+        k: int | None = None,
+    ) -> Figure:
+        """Return this estimate as a figure of the long table; arguments as of `Figure`."""
+        return Figure(metric, of, set, k, layer=layer, token_kind=token_kind, **self.model_dump())
 
 
 def estimate(interval: tuple[float, float, float], n: int, chance: float | None = None) -> Estimate:
@@ -41,6 +49,6 @@ class MetricResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the figures as rows of the long table, in a fixed order."""
         raise NotImplementedError

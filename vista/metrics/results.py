@@ -1,7 +1,7 @@
 """The one place where the result of a metric becomes files, and where its rows are read back.
 
 result.json    the typed result, keys sorted, undefined figures as null
-rows.parquet   its rows of the long table (schema ROW_SCHEMA)
+rows.parquet   its rows of the long table (schema SCHEMA)
 items.parquet  one row an image (or image and layer, ...), where the metric keeps such values
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,21 +17,11 @@ import pyarrow.parquet as pq
 
 from vista.engine.artifacts import Artifact
 from vista.errors import UserError
+from vista.metrics.figure import COLUMNS, Figure
 from vista.metrics.result import MetricResult
-from vista.metrics.rows import Row, finite_or_none
 
-ROW_SCHEMA = pa.schema(
-    [
-        pa.field("metric", pa.string(), nullable=False),
-        pa.field("layer", pa.int32()),
-        pa.field("token_kind", pa.string(), nullable=False),
-        pa.field("value", pa.float64()),
-        pa.field("ci_low", pa.float64()),
-        pa.field("ci_high", pa.float64()),
-        pa.field("chance", pa.float64()),
-        pa.field("n", pa.int64(), nullable=False),
-    ]
-)
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 
 
 def write_result(
@@ -50,21 +39,15 @@ def write_result(
     content = json.loads(result.model_dump_json())
     text = json.dumps(content, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
     (work / "result.json").write_text(text + "\n", encoding="utf-8")
-    write_parquet(work / "rows.parquet", rows_table(result.rows()))
+    write_parquet(work / "rows.parquet", figures_table(result.figures()))
     if items is not None:
         table = items if isinstance(items, pa.Table) else pa.table(dict(items))
         write_parquet(work / "items.parquet", table)
 
 
-def rows_table(rows: Iterable[Row]) -> pa.Table:
-    """Return rows as a table of `ROW_SCHEMA`; undefined and unbounded figures become null."""
-    records = []
-    for row in rows:
-        record = asdict(row)
-        for key in ("value", "ci_low", "ci_high", "chance"):
-            record[key] = finite_or_none(record[key])
-        records.append(record)
-    return pa.Table.from_pylist(records, schema=ROW_SCHEMA)
+def figures_table(figures: Iterable[Figure]) -> pa.Table:
+    """Return figures as a table of `SCHEMA`."""
+    return pa.Table.from_pylist([figure.record() for figure in figures], schema=SCHEMA)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -72,20 +55,26 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
-def read_rows(artifact: Artifact) -> list[dict[str, Any]]:
-    """Read the rows of a metric artifact, one dict a row (None where a figure is undefined).
+def read_figures(artifact: Artifact, **point: Any) -> list[Figure]:
+    """Read the figures of a metric artifact.
+
+    Args:
+        artifact: The artifact of a metric.
+        point: Columns of the point of the sweep, and the stage; one that is None stays as the
+            metric gave it.
 
     Raises:
         UserError: rows.parquet lacks a column of the long table.
     """
     path = artifact.file("rows.parquet")
     table = pq.read_table(path)
-    missing = [name for name in ROW_SCHEMA.names if name not in table.column_names]
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise UserError(
             f"{path} has no column {missing[0]!r}; delete the folder and run the metric again"
         )
-    return cast(list[dict[str, Any]], table.select(ROW_SCHEMA.names).to_pylist())
+    known = {name: value for name, value in point.items() if value is not None}
+    return [Figure(**{**row, **known}) for row in table.select(SCHEMA.names).to_pylist()]
 
 
 def read_result(artifact: Artifact) -> dict[str, Any]:

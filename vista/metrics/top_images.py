@@ -14,7 +14,7 @@ from vista.data.images import ImageSource
 from vista.data.records import RecordTable
 from vista.engine.artifacts import Artifact
 from vista.inputs.latents import read_geometry
-from vista.stages.label_vision_latents import TOP_FILE
+from vista.inputs.vision import TOP_FILE
 
 SHEET = "top_images"
 _DPI = 150

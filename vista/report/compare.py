@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vista.report.table import Figure, LongTable
+from vista.metrics.figure import Figure
+from vista.report.table import LongTable
 
 BASELINE = 0.0
 

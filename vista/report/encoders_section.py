@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from vista.metrics.figure import Figure
 from vista.report import grid
 from vista.report.grid import Grid, Name, Section, number
-from vista.report.table import Figure, LongTable
+from vista.report.table import LongTable
 
 
 class Line(NamedTuple):

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
-from vista.report.table import Figure, LongTable, OverSeeds, over_seeds
+from vista.report.table import LongTable, OverSeeds, over_seeds
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from vista.config.report import ReportSettings
+from vista.metrics.figure import Figure
 from vista.report import grid
 from vista.report.compare import BASELINE
 from vista.report.grid import Grid, Name, Section, number, reached, spread
-from vista.report.table import Figure, LongTable, groups, over_seeds
+from vista.report.table import LongTable, groups, over_seeds
 
 
 def matching_section(table: LongTable, settings: ReportSettings) -> Section:

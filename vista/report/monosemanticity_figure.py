@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
-from vista.report.table import Figure, LongTable
+from vista.report.table import LongTable
 
 # What a figure of a dictionary is of, after the metric's name; the SAE first, then its controls.
 DICTIONARIES = {

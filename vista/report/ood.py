@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vista.metrics.figure import Figure
 from vista.metrics.ood_detection import measure as ood_detection
 from vista.metrics.ood_detection.scores import SCORES
 from vista.metrics.ood_generalization import measure as ood_generalization
 from vista.report import grid
 from vista.report.escape import clean
 from vista.report.grid import Grid, Name, Section, interval, number
-from vista.report.table import Figure, LongTable, groups
+from vista.report.table import LongTable, groups
 
 DETECTION, GENERALIZATION = "ood_detection", "ood_generalization"
 # What the run's own images are called where a set stands otherwise.

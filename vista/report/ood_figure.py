@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vista.metrics.figure import Figure
 from vista.metrics.ood_detection.scores import SAE_SCORES, SCORES
 from vista.report import style
 from vista.report.escape import mathtext
@@ -19,7 +20,7 @@ from vista.report.ood import (
     size_of,
     split_metric,
 )
-from vista.report.table import Figure, LongTable
+from vista.report.table import LongTable
 
 _ALL = "all"
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
-from vista.report.table import Figure, LongTable, groups, over_seeds
+from vista.report.table import LongTable, groups, over_seeds
 
 
 @dataclass(frozen=True)

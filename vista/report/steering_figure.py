@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vista.metrics.diffusion_steering.measure import LATENT, METHODS, PROMPT
+from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
-from vista.report.table import Figure, LongTable, OverSeeds, over_seeds
+from vista.report.table import LongTable, OverSeeds, over_seeds
 
 
 def steering_figure(table: LongTable) -> Any | None:

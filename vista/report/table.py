@@ -4,86 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-COLUMNS = (
-    "metric",
-    "encoder",
-    "llm",
-    "sae_weight",
-    "seed",
-    "method",
-    "layer",
-    "token_kind",
-    "value",
-    "ci_low",
-    "ci_high",
-    "chance",
-    "n",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One row: a figure of one metric at one point of the sweep.
-
-    Columns that do not apply are None. `method` says where an intervention's directions come from.
-    `stage` is the stage that measured it; it groups rows and is no column. Figures that are
-    undefined have the value None.
-    """
-
-    metric: str
-    encoder: str | None
-    llm: str | None
-    sae_weight: float | None
-    seed: int | None
-    layer: int | None
-    token_kind: str
-    value: float | None
-    ci_low: float | None
-    ci_high: float | None
-    chance: float | None
-    n: int
-    stage: str = ""
-    method: str | None = None
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells this figure from all others."""
-        point = (self.encoder, self.llm, self.sae_weight, self.seed, self.method)
-        return (self.metric, *point, self.layer, self.token_kind)
-
-
-def figures_of(point: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> list[Figure]:
-    """Join the rows of one metric artifact with its point of the sweep.
-
-    Args:
-        point: metric (the stage), encoder, llm, sae_weight, seed and, for interventions, method;
-            None where one does not apply.
-        rows: Rows as `vista.metrics.rows.Row` has them.
-    """
-    weight = point.get("sae_weight")
-    return [
-        Figure(
-            metric=row["metric"],
-            encoder=point.get("encoder"),
-            llm=point.get("llm"),
-            sae_weight=None if weight is None else float(weight),
-            seed=point.get("seed"),
-            layer=row["layer"],
-            token_kind=row["token_kind"],
-            value=row["value"],
-            ci_low=row["ci_low"],
-            ci_high=row["ci_high"],
-            chance=row["chance"],
-            n=row["n"],
-            stage=str(point["metric"]),
-            method=point.get("method"),
-        )
-        for row in rows
-    ]
+from vista.metrics.figure import COLUMNS, Figure
 
 
 class LongTable:
@@ -126,7 +51,7 @@ class LongTable:
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each row as a dict of the table's columns."""
         for figure in self.figures:
-            yield {name: getattr(figure, name) for name in COLUMNS}
+            yield figure.record()
 
     def csv(self) -> str:
         """Return the table as CSV: empty where a column does not apply, floats in full."""

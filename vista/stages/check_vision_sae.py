@@ -13,8 +13,8 @@ from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
-from vista.metrics.rows import NO_TOKENS, Row
-from vista.metrics.sae_check import check_rows
+from vista.metrics.figure import Figure
+from vista.metrics.sae_check import check_figures
 from vista.store.features import FeatureReader
 
 
@@ -44,7 +44,7 @@ def run(job: StageJob[CheckVisionSaeOrder, Inputs]) -> None:
     """
     import torch
 
-    from vista.metrics.results import rows_table, write_parquet
+    from vista.metrics.results import figures_table, write_parquet
     from vista.sae.check import enforce_bounds, measure_on
     from vista.sae.patches import read_patches
 
@@ -65,9 +65,9 @@ def run(job: StageJob[CheckVisionSaeOrder, Inputs]) -> None:
     layer = sae_block(sae, inputs.features)
     expansion = check.d_sae / sae.config.d_in
     rows = [
-        *check_rows(check.model_dump(), "vision_sae", layer),
-        Row("vision_sae_expansion", layer, NO_TOKENS, expansion, n=check.d_sae),
+        *check_figures(check.model_dump(), "vision_sae", layer),
+        Figure("vision_sae_expansion", layer=layer, value=expansion, n=check.d_sae),
     ]
-    write_parquet(job.work / "rows.parquet", rows_table(rows))
+    write_parquet(job.work / "rows.parquet", figures_table(rows))
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")

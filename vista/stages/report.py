@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
+from vista.metrics.figure import Figure
 from vista.metrics.intervention import InterventionResult
-from vista.metrics.results import ROW_SCHEMA, read_result, read_rows, write_parquet
-from vista.metrics.sae_check import check_rows
+from vista.metrics.results import figures_table, read_figures, read_result, write_parquet
+from vista.metrics.sae_check import check_figures
 from vista.progress import progress
 from vista.report.figures import Curve
 from vista.report.interventions import STAGES, Intervention
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
-from vista.report.table import COLUMNS, Figure, LongTable, figures_of
+from vista.report.table import LongTable
 from vista.stages.intervention_inputs import chosen_scores
 from vista.stages.report_inputs import (
     Inputs,
@@ -29,17 +29,6 @@ from vista.stages.report_inputs import (
     PointPlace,
     ReportOrder,
     aligned,
-)
-
-_TABLE_SCHEMA = pa.schema(
-    [
-        pa.field("encoder", pa.string()),
-        pa.field("llm", pa.string()),
-        pa.field("sae_weight", pa.float64()),
-        pa.field("seed", pa.int64()),
-        pa.field("method", pa.string()),
-        *ROW_SCHEMA,
-    ]
 )
 
 # Metrics with the columns of their figures, as `aligned` gives them.
@@ -60,10 +49,7 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
     metrics = aligned(order.points, inputs.metrics)
     table = LongTable(_figures(metrics, aligned(order.checks, inputs.checks)))
     (job.work / "summary.csv").write_text(table.csv(), encoding="utf-8")
-    schema = pa.schema([_TABLE_SCHEMA.field(name) for name in COLUMNS])
-    write_parquet(
-        job.work / "summary.parquet", pa.Table.from_pylist(list(table.records()), schema=schema)
-    )
+    write_parquet(job.work / "summary.parquet", figures_table(table.figures))
     interventions = _interventions(metrics)
     folder = job.work / FIGURES
     folder.mkdir(exist_ok=True)
@@ -84,11 +70,14 @@ def _figures(metrics: Metrics, checks: Sequence[tuple[LlmPlace, Artifact]]) -> l
     """All figures of the run's metrics, and of the checks of SAEs on held-out text."""
     figures = []
     for place, artifact in metrics:
-        figures += figures_of(place.model_dump(), read_rows(artifact))
+        columns = place.model_dump(exclude={"metric"})
+        figures += read_figures(artifact, stage=place.metric, **columns)
     for llm, artifact in checks:
         check = read_result(artifact)
-        rows = check_rows(check, "sae_text", check["layer"], "text")
-        figures += figures_of({"metric": "check_sae", "llm": llm.llm}, map(asdict, rows))
+        figures += [
+            replace(figure, llm=llm.llm, stage="check_sae")
+            for figure in check_figures(check, "sae_text", check["layer"], "text")
+        ]
     return figures
 
 

@@ -25,7 +25,7 @@ def figures(proposals: list[Proposal], random: list[Proposal]) -> dict[str, Any]
         resamples=20,
         level=0.95,
     )
-    return {row.metric: (row.value, row.chance, row.n) for row in result.rows()}
+    return {row.metric: (row.value, row.chance, row.n) for row in result.figures()}
 
 
 PROPOSALS = [

@@ -97,7 +97,7 @@ def test_no_caption_with_objects_leaves_figures_undefined() -> None:
     result, _ = measure(["", ""], [[], []])
     assert result.object_recall.value is None
     assert result.hallucinated_mentions.value is None
-    assert {row.n for row in result.rows() if row.metric != "caption_cross_entropy"} == {0}
+    assert {row.n for row in result.figures() if row.metric != "caption_cross_entropy"} == {0}
 
 
 def test_a_name_outside_the_vocabulary_is_refused() -> None:

@@ -130,7 +130,9 @@ def test_rows_name_their_dictionary() -> None:
     result = attribute_discovery(
         [], [], {"hue": ("red",)}, min_auroc=0.9, min_gain=1, seed=0, resamples=5, level=0.9
     )
-    rows = ImageAttributesResult(images={}, dictionaries={"sae": result, "random": result}).rows()
+    rows = ImageAttributesResult(
+        images={}, dictionaries={"sae": result, "random": result}
+    ).figures()
     assert [row.metric for row in rows if row.metric.endswith(":sae")] == [
         *(f"image_discovery_{name}:sae" for name in ("precision", "verified")),
         *("image_discovery_precision:verified:sae", "image_discovery_correct:sae"),

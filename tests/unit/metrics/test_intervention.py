@@ -335,7 +335,7 @@ def test_replacement_has_its_own_rates() -> None:
     assert (found.replaced.value, found.replaced.chance) == (0.8, 0.2)
     assert found.both_named.value == 0.0
     assert found.new_objects.value == pytest.approx(0.2)  # the umbrella, not the target
-    names = [row.metric for row in result.rows()]
+    names = [row.metric for row in result.figures()]
     assert len(set(names)) == len(names)
     assert {"replacement_ms_object", "replacement_replaced_outside"} <= set(names)
 

@@ -148,8 +148,8 @@ def test_rows_say_of_what_and_whom() -> None:
     found = result()
     assert (found.n_captions, found.n_images, found.n_categories) == (3, 0, 3)
     assert (found.n_labels, found.n_named_labels) == (2, 1)
-    rows = {row.metric: row for row in found.rows()}
-    assert len(rows) == len(found.rows()) == 2 * 2 * 5 + 2 * 2
+    rows = {row.metric: row for row in found.figures()}
+    assert len(rows) == len(found.figures()) == 2 * 2 * 5 + 2 * 2
     assert rows["judge_accuracy:captions:a"].value == pytest.approx(5 / 8)
     assert rows["judge_unanswered:captions:a"].value == pytest.approx(1 / 9)
     assert rows["judge_unanswered:captions:a"].n == 9

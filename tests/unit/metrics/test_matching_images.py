@@ -173,7 +173,7 @@ def test_a_judge_that_accepts_everything_gains_nothing() -> None:
 def test_rows_name_no_recall_and_carry_the_images_behind_them() -> None:
     look = Looker({0: {"cat"}}, {1: {"cat"}})
     result, _ = measure({2: layer([[0]] * 3, ["cat"])}, 3, look)
-    rows = {(row.metric, row.layer): row for row in result.rows()}
+    rows = {(row.metric, row.layer): row for row in result.figures()}
     assert not [name for name, _ in rows if "recall" in name]
     assert (result.evidence, result.n_categories, result.n_images) == ("image", None, 3)
     for name in ("matching_rate@2", "matching_gain@2", "matching_ratio@2"):

@@ -66,7 +66,7 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     assert neurons.value is not None and neurons.value < 0.4
     assert other.value is not None and other.value < 0.6
     assert sae.chance == pytest.approx(1 / 8, abs=0.05)
-    assert [(row.metric, row.layer) for row in result.rows()] == [
+    assert [(row.metric, row.layer) for row in result.figures()] == [
         ("monosemanticity:neurons", 3),
         ("monosemanticity:random", 3),
         ("monosemanticity:random_matched", 3),

@@ -30,7 +30,7 @@ def test_a_word_inside_a_label_is_not_the_label() -> None:
 
 
 def test_rows_are_one_a_layer() -> None:
-    rows = naming(["cat", "dog"], LABELS, min_share=0.5, seed=0).rows()
+    rows = naming(["cat", "dog"], LABELS, min_share=0.5, seed=0).figures()
     assert [(row.metric, row.layer, row.value, row.n) for row in rows] == [
         ("named_classes", 0, 0.5, 2),
         ("named_classes", 2, 0.0, 2),

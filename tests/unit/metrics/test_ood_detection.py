@@ -59,7 +59,7 @@ def test_resamples_are_paired_and_rows_say_of_what() -> None:
     found = ood_detection(
         inside, {"d": ("far", outside)}, n_fitted=7, seed=0, resamples=50, level=0.9
     )
-    rows = {row.metric: row for row in found.rows()}
+    rows = {row.metric: row for row in found.figures()}
     gain, auroc = rows["ood_knn_gain:knn_raw@far:d"], rows["ood_auroc:knn_latents@far:d"]
     assert (gain.value, gain.ci_low, gain.ci_high, gain.chance) == (0, 0, 0, 0)
     assert auroc.ci_low is not None and auroc.ci_high is not None

@@ -79,7 +79,7 @@ def test_a_set_is_compared_on_the_classes_that_it_has(result: OodGeneralizationR
 
 
 def test_rows_and_what_is_left_out(result: OodGeneralizationResult) -> None:
-    rows = {row.metric: row for row in result.rows()}
+    rows = {row.metric: row for row in result.figures()}
     of = {"latents", "latents_2", "latents_4", "raw", "raw_2", "random", "random_2", "random_4"}
     # Of four raw channels, the four best are all.
     assert set(result.inside.accuracy) == {*of, "pca_2"}

@@ -110,7 +110,7 @@ def test_reading_in_pieces_changes_nothing() -> None:
 def test_rows_name_layer_and_kind() -> None:
     x = np.random.default_rng(5).normal(size=(2, 2, 3))
     part = summarise(x, x, np.ones((2, 2), int), np.ones((2, 2), bool))
-    rows = ReconstructionResult(parts=[part]).rows()
+    rows = ReconstructionResult(parts=[part]).figures()
     assert [(row.metric, row.layer, row.token_kind) for row in rows] == [
         (name, 2, "text") for name in ("mse", "fvu", "l0", "active_share")
     ]

@@ -75,8 +75,8 @@ def test_a_shared_latent_is_selective_for_one_concept_in_both() -> None:
     assert result.any_layer.shared.value == pytest.approx(2 / 3)
     assert result.any_layer.shared.chance == pytest.approx(1 / 6)
     assert result.any_layer.on_images.value == 1
-    names = {(row.metric, row.layer, row.token_kind) for row in result.rows()}
-    assert len(names) == len(result.rows()) == 11
+    names = {(row.metric, row.layer, row.token_kind) for row in result.figures()}
+    assert len(names) == len(result.figures()) == 11
     # A latent that fires on the words of every concept is selective for none of them alone.
     text_sc[0] = high
     layers[3] = LayerSelectivity(text_sc, image_sc, text_sc.argmax(axis=0))

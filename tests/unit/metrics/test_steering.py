@@ -81,7 +81,7 @@ def test_a_method_is_paired_with_the_random_direction() -> None:
     assert (ours.drift.value, ours.drift.chance) == pytest.approx((1 / 6, 2 / 6))
     assert ours.gain.n == 6
     assert chance.gain_over_random.ci_low == chance.gain_over_random.ci_high == 0
-    rows = {row.metric: row for row in result.rows()}
+    rows = {row.metric: row for row in result.figures()}
     assert rows["steering_gain:latent@colour"].value == ours.gain.value
     assert rows["prompt_adherence@colour"].chance == 0.25
     assert rows["latent_auroc@colour"].value == pytest.approx(0.8)

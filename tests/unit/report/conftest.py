@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.long_table import figures_of
+from vista.metrics.figure import Figure
 from vista.report.figures import Curve
-from vista.report.table import Figure, LongTable, figures_of
+from vista.report.table import LongTable
 
 ENCODERS = ("clip", "dinov2", "siglip")
 LLMS = {"gemma": (0, 1, 2), "llama": (0, 1)}

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from vista.metrics.figure import Figure
 from vista.report.monosemanticity_figure import monosemanticity_figure
 from vista.report.monosemanticity_section import monosemanticity_section
 from vista.report.ontology_figure import ontology_figure
 from vista.report.ontology_section import ontology_section
-from vista.report.table import Figure, LongTable
+from vista.report.table import LongTable
 from vista.report.vision_sae_section import vision_sae_section
 
 PARTS = {

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.long_table import figures_of
+from vista.metrics.figure import Figure
 from vista.report import figures, style
 from vista.report.figures import Curve
 from vista.report.heatmaps import HeatMapRow, _mask_edges, heat_map_figure, spread
-from vista.report.table import Figure, LongTable, figures_of
+from vista.report.table import LongTable
 
 MakeRow = Callable[..., dict[str, Any]]
 

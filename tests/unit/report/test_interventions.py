@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from tests.long_table import figures_of
 from vista.config.report import Aims, ReportSettings
 from vista.metrics.edited_captions import Scored
 from vista.metrics.intervention import METRIC, intervention_figures
-from vista.metrics.results import rows_table
+from vista.metrics.results import figures_table
 from vista.report import style
 from vista.report.interventions import (
     Intervention,
@@ -22,7 +23,7 @@ from vista.report.interventions import (
 )
 from vista.report.interventions_figure import coefficient_response
 from vista.report.summary import summary_markdown
-from vista.report.table import LongTable, figures_of
+from vista.report.table import LongTable
 
 Task = Literal["remove", "replace"]
 # method -> kind of method, space, strength at the largest coefficient, weights.
@@ -149,7 +150,7 @@ def table_of(interventions: list[Intervention]) -> LongTable:
             "seed": each.seed,
             "method": each.method,
         }
-        figures += figures_of(point, rows_table(each.result.rows()).to_pylist())
+        figures += figures_of(point, figures_table(each.result.figures()).to_pylist())
     return LongTable(figures)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.long_table import figures_of
+from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.encoders_figure import encoders_figure
 from vista.report.encoders_section import encoders_section
@@ -14,7 +16,7 @@ from vista.report.logit_lens_figure import logit_lens_figure
 from vista.report.logit_lens_section import logit_lens_section
 from vista.report.shared_latents_figure import shared_latents_figure
 from vista.report.shared_latents_section import shared_latents_section
-from vista.report.table import Figure, LongTable, figures_of
+from vista.report.table import LongTable
 
 MakeRow = Callable[..., dict[str, Any]]
 

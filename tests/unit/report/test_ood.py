@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.long_table import figures_of
 from vista.metrics.ood_detection.scores import SCORES
 from vista.report.ood import ood_detection_section, ood_generalization_section
 from vista.report.ood_figure import ood_detection_figure, ood_generalization_figure
-from vista.report.table import LongTable, figures_of
+from vista.report.table import LongTable
 
 SAES = ("relu", "topk")
 PROBES = ("latents", "latents_8", "latents_32", "raw", "raw_8", "pca_8", "random", "random_8")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from tests.long_table import figures_of
 from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
 from vista.metrics.diffusion_steering.measure import METHODS, MethodFigures, SteeringResult
 from vista.metrics.result import Estimate
@@ -17,7 +17,7 @@ from vista.report.attributes_section import attributes_section
 from vista.report.grid import Section
 from vista.report.steering_figure import steering_figure
 from vista.report.steering_section import steering_section
-from vista.report.table import LongTable, figures_of
+from vista.report.table import LongTable
 
 POINT = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "dinov2", "method": "text"}
 
@@ -27,7 +27,7 @@ def measured(value: float, chance: float | None = None) -> Estimate:
 
 
 def table_of(stage: str, result: Any) -> LongTable:
-    return LongTable(figures_of({**POINT, "metric": stage}, map(asdict, result.rows())))
+    return LongTable(figures_of({**POINT, "metric": stage}, result.figures()))
 
 
 @pytest.fixture

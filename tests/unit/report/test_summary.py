@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.long_table import figures_of
 from vista.config.report import Aims, ReportSettings
+from vista.metrics.figure import Figure
 from vista.report.compare import pairs
 from vista.report.grid import Grid, Name, interval, number, reached
 from vista.report.metric_sections import matching_section
 from vista.report.summary import headline, summary_markdown
-from vista.report.table import Figure, LongTable, figures_of
+from vista.report.table import LongTable
 
 MakeRow = Callable[..., dict[str, Any]]
 

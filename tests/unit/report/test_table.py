@@ -8,7 +8,9 @@ import random
 
 import pytest
 
-from vista.report.table import COLUMNS, Figure, LongTable, figures_of, groups, over_seeds
+from tests.long_table import figures_of
+from vista.metrics.figure import COLUMNS, Figure
+from vista.report.table import LongTable, groups, over_seeds
 
 POINT = {"metric": "caption", "encoder": "clip", "llm": "gemma", "sae_weight": 1, "seed": 0}
 ROW = {

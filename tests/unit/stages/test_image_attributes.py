@@ -16,6 +16,7 @@ import torch
 from fake_endpoint import Endpoint
 from PIL import Image, ImageColor
 
+from tests.long_table import figures_of, read_rows
 from vista.data.records import Box, Object, Record, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
@@ -23,10 +24,10 @@ from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.image_attributes import ImageAttributeSettings
 from vista.metrics.image_attributes import stage as image_attributes
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.report.image_attributes_figure import image_attributes_figure
 from vista.report.image_attributes_section import image_attributes_section
-from vista.report.table import LongTable, figures_of
+from vista.report.table import LongTable
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.store.features import FeatureWriter
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.long_table import read_rows
 from vista.config.intervention_metrics import InterventionMetricSettings
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
@@ -18,7 +19,7 @@ from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.stages import removal, replacement, report
 from vista.stages.intervention_inputs import chosen_scores
 

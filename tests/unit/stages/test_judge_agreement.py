@@ -12,6 +12,7 @@ import pytest
 from fake_endpoint import Endpoint, labels_of
 from PIL import Image
 
+from tests.long_table import figures_of, read_rows
 from vista.config.reading import load_config
 from vista.data.records import Box, Object, Record, Turn, read_records, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
@@ -20,9 +21,9 @@ from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.judge_agreement import JudgeAgreementSettings
 from vista.metrics.judge_agreement import stage as judge_agreement
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.report.metric_sections import judge_section
-from vista.report.table import LongTable, figures_of
+from vista.report.table import LongTable
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.stages import draw_world, records
 

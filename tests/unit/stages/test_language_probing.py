@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.long_table import read_rows
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
@@ -23,7 +24,7 @@ from vista.engine.job import Job, roles
 from vista.errors import UserError
 from vista.metrics.logit_lens import LogitLensSettings
 from vista.metrics.logit_lens import stage as logit_lens
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.metrics.shared_latents import SharedLatentsSettings
 from vista.metrics.shared_latents import stage as shared_latents
 from vista.stages import report

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from fake_endpoint import Endpoint, labels_of
 
+from tests.long_table import read_rows
 from vista.config.drawn import DrawnData
 from vista.config.judges import judge_names
 from vista.config.reading import parse_config
@@ -37,7 +38,7 @@ from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.matching_rate import MatchingSettings
 from vista.metrics.matching_rate import stage as matching_rate
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.metrics.shuffled import other_images
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.store.latents import LatentWriter

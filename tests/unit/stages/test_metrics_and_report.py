@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.long_table import read_rows
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
@@ -30,7 +31,7 @@ from vista.metrics.matching_rate import MatchingSettings
 from vista.metrics.matching_rate import stage as matching_rate
 from vista.metrics.reconstruction import ReconstructionSettings
 from vista.metrics.reconstruction import stage as reconstruction
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.report.summary import publish_summary
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.stages import report

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.long_table import read_rows
 from vista.data.records import Box, Object, Record, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
@@ -20,7 +21,7 @@ from vista.metrics.ood_detection import OodDetectionSettings
 from vista.metrics.ood_detection import stage as ood_detection
 from vista.metrics.ood_generalization import OodGeneralizationSettings
 from vista.metrics.ood_generalization import stage as ood_generalization
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.store.features import FeatureWriter
 

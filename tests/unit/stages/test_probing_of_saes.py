@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.long_table import read_rows
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
@@ -23,7 +24,7 @@ from vista.metrics.monosemanticity import MonosemanticitySettings
 from vista.metrics.monosemanticity import stage as monosemanticity
 from vista.metrics.ontology import OntologySettings
 from vista.metrics.ontology import stage as ontology
-from vista.metrics.results import read_result, read_rows
+from vista.metrics.results import read_result
 from vista.metrics.top_images import draw_top_images
 from vista.report import monosemanticity_sheet
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae

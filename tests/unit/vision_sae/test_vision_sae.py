@@ -17,6 +17,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.long_table import read_rows
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
 from vista.config.vision_sae import (
     CheckVisionSaeSettings,
@@ -29,7 +30,6 @@ from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.inputs.vision import encoder_block
-from vista.metrics.results import read_rows
 from vista.sae.convert import from_sae_lens
 from vista.sae.label_table import read_labels
 from vista.sae.neutral import load_sae

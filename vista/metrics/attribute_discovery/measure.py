@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class AttributesResult(MetricResult):
         "proposal names, or a verified one where none was added. n counts values."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the figures as rows of the long table, recall by attribute."""
         figures = {
             "discovery_precision": self.precision,
@@ -84,7 +84,7 @@ class AttributesResult(MetricResult):
             "discovery_steered": self.steered,
             **{f"discovery_recall@{name}": each for name, each in self.recall.items()},
         }
-        return [each.row(name) for name, each in figures.items() if each is not None]
+        return [each.figure(name) for name, each in figures.items() if each is not None]
 
 
 def attribute_discovery(

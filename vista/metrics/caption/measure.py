@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_mean, bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import JudgeFunction
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 from vista.metrics.shuffled import shuffled_level
 
 FloatArray = NDArray[np.float64]
@@ -54,14 +54,14 @@ class CaptionResult(MetricResult):
         "other images' objects."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return one row a figure; token kind "text" for the cross-entropy only."""
         return [
-            self.cross_entropy.row("caption_cross_entropy", None, "text"),
-            self.object_recall.row("caption_object_recall"),
-            self.one_object_named.row("caption_names_object"),
-            self.hallucinated_mentions.row("chair_mentions"),
-            self.hallucinating_captions.row("chair_captions"),
+            self.cross_entropy.figure("caption_cross_entropy", None, "text"),
+            self.object_recall.figure("caption_object_recall"),
+            self.one_object_named.figure("caption_names_object"),
+            self.hallucinated_mentions.figure("chair_mentions"),
+            self.hallucinating_captions.figure("chair_captions"),
         ]
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 Kind = Literal["add", "ablate"]
 Said = Mapping[str, NDArray[np.str_]]
@@ -117,23 +117,23 @@ class SteeringResult(MetricResult):
         "over targets, by attribute; chance .5."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return steering_gain:METHOD@ATTRIBUTE and its like (ablation_*), then accuracies."""
         rows = []
         for each in self.methods:
             what = "steering" if each.kind == "add" else "ablation"
             where = f":{each.method}@{each.attribute}"
             rows += [
-                each.gain.row(f"{what}_gain{where}"),
-                each.gain_over_random.row(f"{what}_gain_over_random{where}"),
-                each.drift.row(f"{what}_drift{where}"),
+                each.gain.figure(f"{what}_gain{where}"),
+                each.gain_over_random.figure(f"{what}_gain_over_random{where}"),
+                each.drift.figure(f"{what}_drift{where}"),
             ]
         for name, found in (
             ("attribute_accuracy", self.accuracy),
             ("prompt_adherence", self.adherence),
             ("latent_auroc", self.selectivity),
         ):
-            rows += [figure.row(f"{name}@{at}") for at, figure in found.items()]
+            rows += [figure.figure(f"{name}@{at}") for at, figure in found.items()]
         return rows
 
 

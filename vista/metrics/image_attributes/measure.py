@@ -19,8 +19,8 @@ from pydantic import Field
 
 from vista.metrics.attribute_discovery.measure import AttributesResult, Proposal
 from vista.metrics.diffusion_steering.measure import selectivity
+from vista.metrics.figure import Figure
 from vista.metrics.result import MetricResult
-from vista.metrics.rows import Row
 
 # Latents that are sorted at once.
 _PART = 256
@@ -39,12 +39,12 @@ class ImageAttributesResult(MetricResult):
         "channels; random: a random dictionary of the SAE's size and sparsity."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """The figures of discovery as image_*:DICTIONARY."""
         return [
             replace(row, metric=f"image_{row.metric}:{name}", layer=self.layer)
             for name, each in self.dictionaries.items()
-            for row in each.rows()
+            for row in each.figures()
         ]
 
 

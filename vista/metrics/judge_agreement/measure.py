@@ -33,8 +33,8 @@ from vista.judges.agreement import (
     share_true,
 )
 from vista.metrics.bootstrap import bootstrap
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 Kind = Literal["captions", "labels", "images"]
 Verdicts = NDArray[np.int8]
@@ -94,13 +94,13 @@ class Agreement(BaseModel):
         "that it accepts. n: true pairs."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this judge on these items."""
         asked = self.n + self.unanswered
         share = self.unanswered / asked if asked else None
         unanswered = Estimate(value=share, ci_low=None, ci_high=None, n=asked)
         return [
-            figure.row(f"judge_{name}:{self.items}:{self.judge}")
+            figure.figure(f"judge_{name}:{self.items}:{self.judge}")
             for name, figure in (
                 ("accuracy", self.accuracy),
                 ("balanced_accuracy", self.balanced_accuracy),
@@ -129,12 +129,12 @@ class Kappa(BaseModel):
         "both always say the same word."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this pair on these items."""
         where = ":".join((self.items, *self.judges))
         return [
-            self.kappa.row(f"judge_kappa:{where}"),
-            self.agreement.row(f"judge_agreement:{where}"),
+            self.kappa.figure(f"judge_kappa:{where}"),
+            self.agreement.figure(f"judge_agreement:{where}"),
         ]
 
 
@@ -150,10 +150,10 @@ class JudgeAgreementResult(MetricResult):
     against_truth: list[Agreement] = Field(description="One entry a kind of items and judge.")
     between_judges: list[Kappa] = Field(description="One entry a kind of items and two judges.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows against truth, then those of two judges each."""
         entries: list[Agreement | Kappa] = [*self.against_truth, *self.between_judges]
-        return [row for entry in entries for row in entry.rows()]
+        return [row for entry in entries for row in entry.figures()]
 
 
 def label_truth(labels: Sequence[str], categories: Sequence[str]) -> Verdicts:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import JudgeFunction, labels_say
 from vista.metrics.patch_scores import MapScores, map_scores
 from vista.metrics.ranking import Ranked
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -89,10 +89,10 @@ class MapFigures(BaseModel):
         "it with its chance level, which has the same freedom."
     )
 
-    def rows(self, layer: int | None) -> list[Row]:
+    def figures(self, layer: int | None) -> list[Figure]:
         """Return the rows for this truth, on a layer or (None) over all layers."""
         return [
-            figure.row(f"{name}_{self.truth}", layer, "image")
+            figure.figure(f"{name}_{self.truth}", layer, "image")
             for name, figure in (
                 ("auroc", self.auroc),
                 ("average_precision", self.average_precision),
@@ -122,12 +122,12 @@ class LayerLocalization(BaseModel):
     n_pointing_images: int = Field(description="Images with at least one such latent.")
     maps: list[MapFigures] = Field(description="Figures against boxes, then against masks.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this layer."""
         return [
-            self.pointing.row("pointing_game", self.layer, "image"),
-            self.pointing_gain.row("pointing_gain", self.layer, "image"),
-            *(row for figures in self.maps for row in figures.rows(self.layer)),
+            self.pointing.figure("pointing_game", self.layer, "image"),
+            self.pointing_gain.figure("pointing_gain", self.layer, "image"),
+            *(row for figures in self.maps for row in figures.figures(self.layer)),
         ]
 
 
@@ -144,9 +144,9 @@ class LocalizationResult(MetricResult):
     layers: list[LayerLocalization] = Field(description="One entry a layer, ascending.")
     over_layers: LayerLocalization = Field(description="Pairs of all layers pooled.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return rows per layer, then those pooled over layers (layer null)."""
-        return [row for part in (*self.layers, self.over_layers) for row in part.rows()]
+        return [row for part in (*self.layers, self.over_layers) for row in part.figures()]
 
 
 def own_latents(

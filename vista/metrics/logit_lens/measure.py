@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import (
     JudgeFunction,
     LayerInput,
@@ -28,7 +29,6 @@ from vista.metrics.matching_rate.measure import (
 )
 from vista.metrics.ranking import LatentMask, mask_latents, rank_latents
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 # What stands before the names of the figures that latents have, too.
 PREFIX = "lens"
@@ -58,10 +58,10 @@ class LayerPatches(BaseModel):
         "it. Chance: the same words judged against the patches of all other images. n: patches."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this layer."""
         return [
-            figure.row(f"{PREFIX}_patches_named@{k}", self.layer, "image")
+            figure.figure(f"{PREFIX}_patches_named@{k}", self.layer, "image")
             for k, figure in self.named.items()
         ]
 
@@ -83,13 +83,13 @@ class LogitLensResult(MetricResult):
         description="Figures of images: the matching rate, with words in the place of latents."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of patches, then those of images."""
         of_words = [
             replace(row, metric=f"{PREFIX}_{row.metric.replace('latents', 'words')}")
-            for row in self.images.rows()
+            for row in self.images.figures()
         ]
-        return [*(row for part in self.patches for row in part.rows()), *of_words]
+        return [*(row for part in self.patches for row in part.figures()), *of_words]
 
 
 def logit_lens_figures(

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.ranking import LatentMask, Ranked
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 from vista.metrics.shuffled import Level, shuffled_level
 
 BoolArray = NDArray[np.bool_]
@@ -76,7 +76,7 @@ class TopK(BaseModel):
         description="The same for the shuffled-image level, which leaves them out too."
     )
 
-    def rows(self, layer: int | None, n_judged: int) -> list[Row]:
+    def figures(self, layer: int | None, n_judged: int) -> list[Figure]:
         """Return the rows for one k, on a layer or (None) averaged over layers.
 
         `n_judged`: images (averaged: images and layers) that a judge was asked about.
@@ -98,7 +98,7 @@ class TopK(BaseModel):
                 n=n_judged,
             )
             figures.append(("matching_unanswered", unanswered))
-        return [figure.row(f"{name}@{self.k}", layer, "image") for name, figure in figures]
+        return [figure.figure(f"{name}@{self.k}", layer, "image") for name, figure in figures]
 
 
 class LayerMatching(BaseModel):
@@ -116,15 +116,15 @@ class LayerMatching(BaseModel):
     )
     top: list[TopK] = Field(description="One entry a k, ascending.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this layer."""
         eligible = Estimate(
             value=self.n_eligible / self.n_latents, ci_low=None, ci_high=None, n=self.n_latents
         )
         return [
-            *(row for top in self.top for row in top.rows(self.layer, self.silent_images.n)),
-            self.silent_images.row("silent_images", self.layer, "image"),
-            eligible.row("eligible_latents", self.layer, "image"),
+            *(row for top in self.top for row in top.figures(self.layer, self.silent_images.n)),
+            self.silent_images.figure("silent_images", self.layer, "image"),
+            eligible.figure("eligible_latents", self.layer, "image"),
         ]
 
 
@@ -148,14 +148,14 @@ class MatchingResult(MetricResult):
     layers: list[LayerMatching] = Field(description="One entry a layer, ascending.")
     over_layers: list[TopK] = Field(description="The same figures averaged over the layers.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return rows per layer, then those averaged over layers (layer null)."""
         return [
-            *(row for layer in self.layers for row in layer.rows()),
+            *(row for layer in self.layers for row in layer.figures()),
             *(
                 row
                 for top in self.over_layers
-                for row in top.rows(None, self.n_images * len(self.layers))
+                for row in top.figures(None, self.n_images * len(self.layers))
             ),
         ]
 

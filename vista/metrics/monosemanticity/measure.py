@@ -32,8 +32,8 @@ from vista.metrics.bootstrap import (
     bootstrap_mean,
     bootstrap_ratio,
 )
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -51,10 +51,10 @@ class MonosemanticityResult(MetricResult):
     )
     silent: dict[str, int] = Field(description="Dictionary -> its latents without a score.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """One row a dictionary; n is the number of latents with a score."""
         return [
-            each.row(f"monosemanticity:{name}", self.layer)
+            each.figure(f"monosemanticity:{name}", self.layer)
             for name, each in sorted(self.scores.items())
         ]
 

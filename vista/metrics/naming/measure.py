@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 
 class LayerNaming(BaseModel):
@@ -35,9 +35,9 @@ class NamingResult(MetricResult):
     )
     layers: list[LayerNaming] = Field(description="One entry a layer, ascending.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """One row a layer; n is the number of classes."""
-        return [entry.share.row("named_classes", entry.layer) for entry in self.layers]
+        return [entry.share.figure("named_classes", entry.layer) for entry in self.layers]
 
 
 def naming(

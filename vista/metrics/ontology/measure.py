@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import DEFAULT_LEVEL, DEFAULT_RESAMPLES, bootstrap_mean
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -69,10 +69,10 @@ class OntologyResult(MetricResult):
     inner: dict[str, str] = Field(description="Inner synsets, each with its first word.")
     dictionaries: dict[str, DictionaryOntology] = Field(description="By name of the dictionary.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Four rows a dictionary."""
         return [
-            figure.row(f"{metric}:{name}", self.layer)
+            figure.figure(f"{metric}:{name}", self.layer)
             for name, each in sorted(self.dictionaries.items())
             for metric, figure in (
                 ("ontological_coverage", each.coverage),

@@ -14,12 +14,11 @@ from vista.data.wordnet import load_wordnet
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
+from vista.inputs.vision import TOP_FILE, SaeDevice, load_vision_sae, sae_block, split_images
 from vista.metrics.ontology import OntologySettings
 from vista.metrics.ontology.measure import ontology
 from vista.metrics.results import read_result, write_result
 from vista.metrics.top_classes import classes_of_patches
-from vista.stages.label_vision_latents import TOP_FILE
 from vista.store.features import FeatureReader
 
 _ITEMS = pa.schema(

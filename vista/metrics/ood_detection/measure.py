@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from vista.metrics.figure import Figure
 from vista.metrics.ood_detection.scores import SCORES
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 Floats = NDArray[np.float64]
 TRUE_POSITIVE_RATE = 0.95
@@ -62,17 +62,17 @@ class OodDetectionResult(MetricResult):
     n_fitted: int = Field(description="Images that the scores were fitted on.")
     sets: dict[str, OodSet] = Field(description="By name of the set.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return ood_auroc:SCORE@KIND:SET, ood_fpr95 alike, ood_knn_gain:RIVAL@KIND:SET and,
         so that n of both is known, ood_images@KIND:SET: the images of the set."""
         rows = []
         for name, each in self.sets.items():
             where = f"@{each.kind}:{name}"
             for score, told in each.scores.items():
-                rows.append(told.auroc.row(f"ood_auroc:{score}{where}"))
-                rows.append(told.fpr95.row(f"ood_fpr95:{score}{where}"))
-            rows += [x.row(f"ood_knn_gain:{of}{where}") for of, x in each.knn_gain.items()]
-            rows.append(Row(f"ood_images{where}", None, "", float(each.n_out), n=each.n_out))
+                rows.append(told.auroc.figure(f"ood_auroc:{score}{where}"))
+                rows.append(told.fpr95.figure(f"ood_fpr95:{score}{where}"))
+            rows += [x.figure(f"ood_knn_gain:{of}{where}") for of, x in each.knn_gain.items()]
+            rows.append(Figure(f"ood_images{where}", value=float(each.n_out), n=each.n_out))
         return rows
 
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap_mean, resample_means
+from vista.metrics.figure import Figure
 from vista.metrics.logistic import fit_logistic
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 SPACES = ("latents", "raw", "random")
 # What paired differences are of.
@@ -81,19 +81,19 @@ class OodGeneralizationResult(MetricResult):
     inside: Probed = Field(description="On held-out images of the run's data.")
     sets: dict[str, Shifted] = Field(description="On shifted sets, by name.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return probe_accuracy:REPRESENTATION and probe_gain:RIVAL on the run's own images, and
         with @SET on a shifted set, where there is probe_drop:REPRESENTATION@SET too."""
         rows = _rows(self.inside, "")
         for name, each in self.sets.items():
             rows += _rows(each, f"@{name}")
-            rows += [x.row(f"probe_drop:{of}@{name}") for of, x in each.drop.items()]
+            rows += [x.figure(f"probe_drop:{of}@{name}") for of, x in each.drop.items()]
         return rows
 
 
-def _rows(probed: Probed, where: str) -> list[Row]:
-    accuracies = [x.row(f"probe_accuracy:{of}{where}") for of, x in probed.accuracy.items()]
-    gains = [x.row(f"probe_gain:{of}{where}") for of, x in probed.gain.items()]
+def _rows(probed: Probed, where: str) -> list[Figure]:
+    accuracies = [x.figure(f"probe_accuracy:{of}{where}") for of, x in probed.accuracy.items()]
+    gains = [x.figure(f"probe_gain:{of}{where}") for of, x in probed.gain.items()]
     return accuracies + gains
 
 

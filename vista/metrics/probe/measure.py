@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.logistic import fit_logistic
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 
 class ProbeResult(MetricResult):
@@ -28,9 +28,9 @@ class ProbeResult(MetricResult):
     n_fitted: int = Field(description="Patches that the probe was fitted on.")
     n_classes: int = Field(description="Classes among them.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the accuracy as a row of the long table."""
-        return [self.patch_accuracy.row("patch_accuracy", token_kind="image")]
+        return [self.patch_accuracy.figure("patch_accuracy", token_kind="image")]
 
 
 def linear_probe(

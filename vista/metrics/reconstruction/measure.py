@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 FloatArray = NDArray[np.float64]
 
@@ -87,10 +87,10 @@ class LayerReconstruction(BaseModel):
     l0: Estimate = Field(description="Mean number of active latents a token.")
     active_share: Estimate = Field(description="L0 / size of the dictionary, as published.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this layer and kind."""
         return [
-            figure.row(name, self.layer, self.token_kind)
+            figure.figure(name, self.layer, self.token_kind)
             for name, figure in (
                 ("mse", self.mse),
                 ("fvu", self.fvu),
@@ -105,9 +105,9 @@ class ReconstructionResult(MetricResult):
 
     parts: list[LayerReconstruction] = Field(description="One entry a layer and token kind.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return mse, fvu, l0 and active_share of every layer and kind; n counts tokens."""
-        return [row for part in self.parts for row in part.rows()]
+        return [row for part in self.parts for row in part.figures()]
 
 
 def reconstruct_layer(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.inputs.latents import read_latents
+from vista.metrics.figure import TOKEN_KINDS
 from vista.metrics.reconstruction import ReconstructionSettings
 from vista.metrics.reconstruction.measure import (
     LayerReconstruction,
@@ -20,7 +21,6 @@ from vista.metrics.reconstruction.measure import (
     token_sums,
 )
 from vista.metrics.results import write_result
-from vista.metrics.rows import TOKEN_KINDS
 from vista.store.latents import LatentReader
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
-from vista.metrics.rows import Row
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -49,15 +49,15 @@ class LayerShared(BaseModel):
         "concepts. Chance: on the images of every other concept. Null over layers."
     )
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return the rows of this layer."""
         rows = [
-            self.shared.row("shared_concepts", self.layer),
-            self.on_text.row("selective_concepts", self.layer, "control"),
-            self.on_images.row("selective_concepts", self.layer, "image"),
+            self.shared.figure("shared_concepts", self.layer),
+            self.on_text.figure("selective_concepts", self.layer, "control"),
+            self.on_images.figure("selective_concepts", self.layer, "image"),
         ]
         if self.transfer is not None:
-            rows.append(self.transfer.row("transfer_auroc", self.layer, "image"))
+            rows.append(self.transfer.figure("transfer_auroc", self.layer, "image"))
         return rows
 
 
@@ -70,9 +70,9 @@ class SharedLatentsResult(MetricResult):
     layers: list[LayerShared] = Field(description="One entry a layer, ascending.")
     any_layer: LayerShared = Field(description="A latent of any layer counts.")
 
-    def rows(self) -> list[Row]:
+    def figures(self) -> list[Figure]:
         """Return rows per layer, then those of any layer (layer null)."""
-        return [row for part in (*self.layers, self.any_layer) for row in part.rows()]
+        return [row for part in (*self.layers, self.any_layer) for row in part.figures()]
 
 
 def mark(token_m: IntArray, concept_m: IntArray, n_tokens: int, n_concepts: int) -> Any:
