@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vista.config.metric import Per
+from vista.config.metric import Per, declared_metrics
 from vista.config.run import RunConfig
 from vista.config.sweep import Point
 from vista.engine.diffusion_nodes import METHOD, DiffusionBuilder
@@ -69,7 +69,10 @@ class Graph:
             "labels": [{"llm": llm} for llm, _ in builder.labels],
             "features": [{"encoder": name} for name in self.features],
         }
-        return Node("report", config.name, settings, inputs)
+        stages = {node.stage for _, node in measured}
+        metrics = [metric for name, metric in declared_metrics().items() if name in stages]
+        modules = tuple(metric.module("report") for metric in metrics)
+        return Node("report", config.name, settings, inputs, modules)
 
     def _metrics(self) -> Iterator[Measured]:
         kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")

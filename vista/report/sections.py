@@ -4,50 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vista.config.report import Aims, ReportSettings
+from vista.config.report import Aims
 from vista.report import grid
 from vista.report.compare import BASELINE, Pair, pairs
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
-from vista.report.interventions import Intervention, intervention_section
-from vista.report.metric_sections import (
-    caption_section,
-    judge_section,
-    localization_section,
-    matching_section,
-    reconstruction_section,
-)
-from vista.report.probing import probing_sections
 from vista.report.table import LongTable, groups, over_seeds
-
-
-def all_sections(
-    table: LongTable,
-    settings: ReportSettings,
-    notes: Sequence[str],
-    interventions: Sequence[Intervention] = (),
-) -> list[Section]:
-    """Return the sections of the summary in their order; empty ones are left out.
-
-    Args:
-        table: The long table.
-        settings: Aims, and the k that is shown.
-        notes: Further sentences for "How to read", such as the masks that were used.
-        interventions: Removals and replacements of every method, to compare methods by.
-    """
-    sections = [
-        naming_section(table, settings.aims),
-        comparison_section(table, settings.aims),
-        matching_section(table, settings),
-        localization_section(table),
-        caption_section(table),
-        intervention_section(table, interventions, settings.aims),
-        reconstruction_section(table),
-        check_section(table),
-        judge_section(table),
-        *probing_sections(table, settings.top_k),
-        _how_to_read(notes),
-    ]
-    return [s for s in sections if s.after or any(g.rows for g in s.grids)]
 
 
 def naming_section(table: LongTable, aims: Aims) -> Section:
@@ -258,7 +219,8 @@ def glance_section(table: LongTable, top_k: int) -> Section:
     )
 
 
-def _how_to_read(notes: Sequence[str]) -> Section:
+def how_to_read(notes: Sequence[str]) -> Section:
+    """What the columns mean, and the notes of metrics."""
     return Section(
         "How to read this",
         after=[

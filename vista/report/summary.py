@@ -11,14 +11,15 @@ from vista.config.report import ReportSettings
 from vista.engine.disk import write_synced
 from vista.errors import UserError
 from vista.report.catalogue import CATALOGUE, catalogue_text
+from vista.report.contents import all_sections
 from vista.report.escape import markdown
 from vista.report.interventions import Intervention
 from vista.report.sections import (
-    all_sections,
     comparison_headline,
     glance_section,
     naming_section,
 )
+from vista.report.shown import Measured
 from vista.report.table import LongTable
 
 TABLES = ("summary.csv", "summary.parquet", "summary.md")
@@ -27,8 +28,7 @@ FIGURES = "figures"
 
 
 def summary_markdown(
-    table: LongTable,
-    settings: ReportSettings,
+    measured: Measured,
     *,
     name: str,
     figures: Sequence[tuple[str, str]],
@@ -38,15 +38,14 @@ def summary_markdown(
     """Return the readable summary.
 
     Args:
-        table: The long table.
-        settings: Settings of the report.
+        measured: What the run measured.
         name: Name of the run.
         figures: (file name of a PNG, what it shows), in order.
         notes: Sentences for "How to read this".
         interventions: Removals and replacements of every method.
     """
     parts = [f"# Results of {markdown(name)}"]
-    sections = all_sections(table, settings, notes, interventions)
+    sections = all_sections(measured, notes, interventions)
     parts += [section.markdown() for section in sections]
     if figures:
         parts.append("## Figures")

@@ -43,6 +43,10 @@ class LongTable:
         """Return all figures that a stage measured."""
         return [figure for figure in self.figures if figure.stage == stage]
 
+    def stages(self) -> list[str]:
+        """Return the stages that measured the figures, sorted."""
+        return sorted({figure.stage for figure in self.figures})
+
     def values(self, column: str) -> list[Any]:
         """Return the distinct values of a column, sorted, without None."""
         found = {getattr(figure, column) for figure in self.figures}

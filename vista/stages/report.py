@@ -19,13 +19,13 @@ from vista.metrics.sae_check import check_figures
 from vista.progress import progress
 from vista.report.figures import Curve
 from vista.report.interventions import STAGES, Intervention
+from vista.report.shown import Drawing, Measured, MetricPlace
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 from vista.report.table import LongTable
 from vista.stages.intervention_inputs import chosen_scores
 from vista.stages.report_inputs import (
     Inputs,
     LlmPlace,
-    MetricPlace,
     PointPlace,
     ReportOrder,
     aligned,
@@ -33,12 +33,6 @@ from vista.stages.report_inputs import (
 
 # Metrics with the columns of their figures, as `aligned` gives them.
 Metrics = Sequence[tuple[MetricPlace, Artifact]]
-
-# Pictures that stages of metrics draw, by stage: a pattern of file names, and what they show.
-PICTURES = {
-    "monosemanticity": ("top_images.png", "Top images of the most monosemantic latents"),
-    "diffusion_steering": ("grids/*.png", "Images of one noise, steered to a value by coefficient"),
-}
 
 
 @stage(ReportOrder, Inputs)
@@ -48,15 +42,15 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
     settings = order.report
     metrics = aligned(order.points, inputs.metrics)
     table = LongTable(_figures(metrics, aligned(order.checks, inputs.checks)))
+    measured = Measured(table, settings, metrics)
     (job.work / "summary.csv").write_text(table.csv(), encoding="utf-8")
     write_parquet(job.work / "summary.parquet", figures_table(table.figures))
     interventions = _interventions(metrics)
     folder = job.work / FIGURES
     folder.mkdir(exist_ok=True)
-    pictures = [*_draw(job, table, interventions, folder), *_copy_pictures(metrics, folder)]
+    pictures = [*_draw(job, measured, interventions, folder), *_copy_pictures(metrics, folder)]
     text = summary_markdown(
-        table,
-        settings,
+        measured,
         name=order.name,
         figures=pictures,
         notes=_notes(metrics),
@@ -102,66 +96,46 @@ def _interventions(metrics: Metrics) -> list[Intervention]:
 
 def _draw(
     job: StageJob[ReportOrder, Inputs],
-    table: LongTable,
+    measured: Measured,
     interventions: list[Intervention],
     folder: Path,
 ) -> list[tuple[str, str]]:
     """Write every figure that there are data for; return PNG names and what they show."""
     from vista.report import figures, style
-    from vista.report.interventions_figure import coefficient_response
-    from vista.report.probing import probing_figures
-    from vista.stages.report_heatmaps import Drawing, heat_map_figures
+    from vista.report.contents import all_drawings
+    from vista.stages.report_heatmaps import heat_map_figures
 
     settings = job.settings.report
     curves = _curves(aligned(job.settings.curves, job.inputs.projectors))
-    drawings: list[Drawing] = [
-        (
-            "matching_rate",
-            "Matching rate per layer, with and without the SAE term",
-            lambda: figures.matching_per_layer(table, settings.top_k),
-        ),
-        (
-            "reconstruction_fvu",
-            "Variance of visual tokens that the SAE leaves unexplained, per layer",
-            lambda: figures.reconstruction_per_layer(table, "fvu"),
-        ),
-        (
-            "reconstruction_l0",
-            "Active latents of a visual token, per layer",
-            lambda: figures.reconstruction_per_layer(table, "l0"),
-        ),
-        (
-            "localization",
-            "Localization per encoder, with chance levels",
-            lambda: figures.localization_per_encoder(table),
-        ),
-        (
-            "interventions",
-            "Removal and replacement score by coefficient, a line a method",
-            lambda: coefficient_response(interventions),
-        ),
-        *probing_figures(table, settings.top_k),
+    drawings = [
+        *all_drawings(measured, interventions),
         *heat_map_figures(job.settings, job.inputs),
-        (
+        Drawing(
             "training",
             "Losses while the projectors were trained",
             lambda: figures.loss_curves(curves),
         ),
     ]
-    shown = []
-    for name, what, draw in progress(drawings, desc="figures", unit="figure"):
-        figure = draw()
+    pictures = []
+    for drawing in progress(drawings, desc="figures", unit="figure"):
+        figure = drawing.draw()
         if figure is not None:
-            png, _ = style.save(figure, folder, name, settings.dpi)
-            shown.append((png, what))
-    return shown
+            png, _ = style.save(figure, folder, drawing.name, settings.dpi)
+            pictures.append((png, drawing.caption))
+    return pictures
 
 
 def _copy_pictures(metrics: Metrics, folder: Path) -> Iterator[tuple[str, str]]:
     """Copy the pictures that stages of metrics drew; yield their names and what they show."""
+    from vista.report.contents import shown_metrics
+
+    shown = shown_metrics({place.metric for place, _ in metrics})
     for place, artifact in metrics:
-        pattern, what = PICTURES.get(place.metric, ("", ""))
-        names = [name for name in artifact.checksums if pattern and fnmatch(name, pattern)]
+        pictures = shown[place.metric].pictures if place.metric in shown else None
+        if pictures is None:
+            continue
+        pattern, what = pictures
+        names = [name for name in artifact.checksums if fnmatch(name, pattern)]
         for name in sorted(names):
             copy = f"{artifact.path.parent.name}-{artifact.path.name}-{Path(name).name}"
             shutil.copyfile(artifact.file(name), folder / copy)
@@ -183,42 +157,14 @@ def _curves(trained: Sequence[tuple[PointPlace, Artifact]]) -> list[Curve]:
 
 def _notes(metrics: Metrics) -> list[str]:
     """Sentences on masks, limits and judges, from the metrics' results."""
+    from vista.report.contents import shown_metrics
+
+    shown = shown_metrics({place.metric for place, _ in metrics})
     notes: list[str] = []
     for place, artifact in metrics:
-        if place.metric == "matching_rate":
-            result = read_result(artifact)
-            judged = (
-                "the image itself, and for the shuffled level one other image"
-                if result["evidence"] == "image"
-                else f"the names of its objects ({result['n_categories']} classes; "
-                f"{result['n_without_objects']} images without objects left out)"
-            )
-            notes.append(
-                "Matching rate: latents active in more than "
-                f"{100 * result['max_image_share']:g} % of the images or on more than "
-                f"{100 * result['max_label_density']:g} % of the text tokens are masked "
-                f"(published: 5 % and 0.5 %); judge `{result['judge']}`, {result['n_images']} "
-                f"images, labels judged against {judged}."
-            )
-        if place.metric == "judge_agreement":
-            judges = read_result(artifact)["judges"]
-            named = ", ".join(f"{name}: `{full}`" for name, full in sorted(judges.items()))
-            notes.append(f"Judges that were measured: {named}.")
-        if place.metric == "ontology" and (lacking := read_result(artifact)["unknown"]):
-            notes.append(f"Ontology: WordNet lacks {', '.join(lacking)}, which are left out.")
-        if place.metric == "logit_lens":
-            result = read_result(artifact)
-            notes.append(
-                f"Logit lens: {result['n_one_token']} of {result['n_categories']} object names are "
-                f"one token of {place.llm}; of the others no single word can be read."
-            )
-        if place.metric == "localization":
-            result = read_result(artifact)
-            notes.append(
-                f"Pointing game: boxes of a class touch {result['min_patches']} to "
-                f"{result['max_patches']} of {result['n_patches']} patches (published: 5 to 200 of "
-                f"256), {result['n_targets_in_limits']} of {result['n_targets']} class instances."
-            )
+        if place.metric in shown:
+            note = shown[place.metric].note(place, read_result(artifact))
+            notes += [] if note is None else [note]
         if place.metric in STAGES:
             result = read_result(artifact)
             notes.append(

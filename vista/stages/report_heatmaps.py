@@ -16,11 +16,10 @@ from vista.inputs.latents import LatentMaps, class_mask, read_geometry
 from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.metrics.localization.measure import own_latents
 from vista.report.heatmaps import HeatMapRow, heat_map_figure, spread
+from vista.report.shown import Drawing
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.stages.report_inputs import Inputs, LlmPlace, ReportOrder, aligned
 from vista.store.latents import LatentReader
-
-Drawing = tuple[str, str, Callable[[], Any]]
 
 
 def heat_map_figures(order: ReportOrder, inputs: Inputs) -> list[Drawing]:
@@ -43,7 +42,7 @@ def heat_map_figures(order: ReportOrder, inputs: Inputs) -> list[Drawing]:
     for (encoder, llm), seeds in sorted(by_model.items()):
         seed = min(seeds)
         drawings.append(
-            (
+            Drawing(
                 f"heatmaps_{encoder}_{llm}",
                 f"Where named latents fire: {encoder} read by {llm}",
                 _Drawer(

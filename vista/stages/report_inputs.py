@@ -9,6 +9,7 @@ from typing import TypeVar
 from vista.config.base import Settings
 from vista.config.report import ReportSettings
 from vista.engine.artifacts import Artifact
+from vista.report.shown import MetricPlace
 
 Place = TypeVar("Place", bound=Settings)
 
@@ -32,20 +33,6 @@ class PointPlace(Settings):
     llm: str
     sae_weight: float
     seed: int
-
-
-class MetricPlace(Settings):
-    """A metric's stage, and the columns of its figures in the table; null where one does not apply.
-
-    `method` is that of interventions, or the vision SAE of experiments on one.
-    """
-
-    metric: str
-    encoder: str | None = None
-    llm: str | None = None
-    sae_weight: float | None = None
-    seed: int | None = None
-    method: str | None = None
 
 
 class ReportOrder(Settings):

@@ -1,0 +1,79 @@
+"""What a metric adds to the report: `SHOWN` of its part `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vista.config.base import Settings
+from vista.config.report import ReportSettings
+from vista.engine.artifacts import Artifact
+from vista.report.grid import Section
+from vista.report.table import LongTable
+
+
+class MetricPlace(Settings):
+    """A metric's stage, and the columns of its figures in the table; null where one does not apply.
+
+    `method` is that of interventions, or the vision SAE of experiments on one.
+    """
+
+    metric: str
+    encoder: str | None = None
+    llm: str | None = None
+    sae_weight: float | None = None
+    seed: int | None = None
+    method: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run measured, as its report reads it.
+
+    Attributes:
+        table: The figures of all metrics.
+        settings: Settings of the report.
+        metrics: The artifact of each metric with its place.
+    """
+
+    table: LongTable
+    settings: ReportSettings
+    metrics: Sequence[tuple[MetricPlace, Artifact]] = ()
+
+    def of(self, stage: str) -> list[tuple[MetricPlace, Artifact]]:
+        """Return the artifacts of a metric with their places."""
+        return [(place, artifact) for place, artifact in self.metrics if place.metric == stage]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report.
+
+    Attributes:
+        name: Name of its files.
+        caption: What it shows.
+        draw: Returns the matplotlib figure, or None where there is nothing to draw.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a metric adds to the report.
+
+    Attributes:
+        sections: Sections of the readable summary.
+        drawings: Figures.
+        note: A sentence for "How to read this", of a place and its result.
+        pictures: Pattern of the names of picture files that the metric's stage draws, and what they
+            show.
+    """
+
+    sections: Callable[[Measured], Sequence[Section]] = lambda measured: ()
+    drawings: Callable[[Measured], Sequence[Drawing]] = lambda measured: ()
+    note: Callable[[MetricPlace, Mapping[str, Any]], str | None] = lambda place, result: None
+    pictures: tuple[str, str] | None = None
