@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vista.config.base import Settings
-from vista.config.interventions import READS_LATENT, EditSettings
+from vista.config.edits import READS_LATENT, EditSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact, canonical_json, digest_text
@@ -24,10 +24,10 @@ from vista.engine.disk import force_to_disk, write_synced
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.inputs.edit_plan import Item, Variant, plan_items, variants_of
+from vista.inputs.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.inputs.judge import stage_judge, write_tally
 from vista.metrics.results import write_parquet
 from vista.progress import progress
-from vista.stages.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from planted_words import (
 )
 from safetensors.numpy import load_file
 
-from vista.config.interventions import EditSettings
+from vista.config.edits import EditSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import CHECKPOINTS
 from vista.errors import UserError
