@@ -19,9 +19,9 @@ import yaml
 from vista.config.published import LLM_CONFIGS, SAE_BYTES, VISION, is_gated
 from vista.engine.forecast import formulas
 from vista.engine.forecast.formulas import Device, Dictionaries
-from vista.engine.forecast.jobs import Jobs
 from vista.engine.forecast.model_shapes import language_shape, vision_shape
 from vista.engine.forecast.need import Need
+from vista.engine.forecast.needs import node_need
 from vista.engine.forecast.overview import (
     Forecast,
     StageForecast,
@@ -103,8 +103,8 @@ def node(plan: Plan, stage: str, name: str = "") -> Node:
 
 
 def need(plan: Plan, stage: str, name: str = "") -> Need:
-    jobs = Jobs(Shapes(Path(plan.results), plan.nodes.values()), plan.config.threads)
-    return jobs.need(node(plan, stage, name))
+    shapes = Shapes(Path(plan.results), plan.nodes.values(), plan.config.threads)
+    return node_need(node(plan, stage, name), shapes)
 
 
 def told(content: dict[str, Any]) -> Forecast:

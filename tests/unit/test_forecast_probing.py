@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from vista.engine.forecast.formulas import denoiser_flops, denoiser_parameters
-from vista.engine.forecast.jobs import Jobs
 from vista.engine.forecast.missing import missing
 from vista.engine.forecast.need import UNKNOWN, Need
+from vista.engine.forecast.needs import node_need
 from vista.engine.forecast.overview import forecast
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.plan import Plan, load_plan
@@ -42,8 +42,8 @@ def drawn(contents: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def need(content: dict[str, Any], stage: str, name: str = "dinov2-topk32") -> Need:
     plan = load_plan(content)
     nodes = [n for n in plan.nodes.values() if (n.stage, n.name) == (stage, name)]
-    jobs = Jobs(Shapes(Path(plan.results), plan.nodes.values()), plan.config.threads)
-    return jobs.need(nodes[0])
+    shapes = Shapes(Path(plan.results), plan.nodes.values(), plan.config.threads)
+    return node_need(nodes[0], shapes)
 
 
 @pytest.mark.parametrize("name", ["probing", "probing-imagenet"])

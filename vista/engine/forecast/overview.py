@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vista.engine.artifacts import CHECKSUMS
 from vista.engine.forecast import formulas
-from vista.engine.forecast.jobs import Jobs, job_count
 from vista.engine.forecast.missing import free_bytes, missing
+from vista.engine.forecast.needs import job_count, node_need
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
 from vista.engine.plan import Plan
@@ -59,21 +59,20 @@ def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
     Reads what is finished (manifests, checksums, sizes of models and tables), loads nothing else.
     """
     results = Path(plan.results)
-    shapes = Shapes(results, plan.nodes.values())
-    jobs = Jobs(shapes, plan.config.threads)
+    shapes = Shapes(results, plan.nodes.values(), plan.config.threads)
     by_stage: dict[str, list[Node]] = {stage: [] for stage in order}
     for node in shapes.nodes:
         by_stage.setdefault(node.stage, []).append(node)
-    stages = [_stage(name, nodes, shapes, jobs) for name, nodes in by_stage.items() if nodes]
+    stages = [_stage(name, nodes, shapes) for name, nodes in by_stage.items() if nodes]
     total = StageForecast(
         "total",
-        sum(each.todo for each in stages),
-        sum(each.done for each in stages),
-        sum(each.disk_done for each in stages),
-        _sum(each.disk for each in stages),
-        _largest(each.held for each in stages),
-        _largest(each.memory for each in stages),
-        _sum(each.seconds for each in stages),
+        sum(stage.todo for stage in stages),
+        sum(stage.done for stage in stages),
+        sum(stage.disk_done for stage in stages),
+        _sum(stage.disk for stage in stages),
+        _largest(stage.held for stage in stages),
+        _largest(stage.memory for stage in stages),
+        _sum(stage.seconds for stage in stages),
     )
     lines, free = missing(shapes), free_bytes(results)
     if total.disk.known > free:
@@ -84,10 +83,10 @@ def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
     return Forecast(plan.config.name, plan.results, stages, total, free, lines)
 
 
-def _stage(name: str, nodes: Sequence[Node], shapes: Shapes, jobs: Jobs) -> StageForecast:
+def _stage(name: str, nodes: Sequence[Node], shapes: Shapes) -> StageForecast:
     done = [node for node in nodes if shapes.done(node)]
     todo = [node for node in nodes if not shapes.done(node)]
-    needs = [jobs.need(node) for node in todo]
+    needs = [node_need(node, shapes) for node in todo]
     return StageForecast(
         name,
         sum(map(job_count, todo)),
@@ -104,7 +103,7 @@ def _size_of(folder: Path) -> float:
     """Bytes of a finished artifact as its checksums list them; 0 where they cannot be read."""
     try:
         listed = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        return float(sum(each["bytes"] for each in listed.values()))
+        return float(sum(file["bytes"] for file in listed.values()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return 0.0
 
@@ -114,14 +113,14 @@ def _amount(value: float | None) -> Amount:
 
 
 def _sum(amounts: Iterable[Amount]) -> Amount:
-    found = list(amounts)
-    return Amount(sum(each.known for each in found), sum(each.unknown for each in found))
+    terms = list(amounts)
+    return Amount(sum(term.known for term in terms), sum(term.unknown for term in terms))
 
 
 def _largest(amounts: Iterable[Amount]) -> Amount:
-    found = list(amounts)
-    known = max((each.known for each in found), default=0.0)
-    return Amount(known, sum(each.unknown for each in found))
+    terms = list(amounts)
+    known = max((term.known for term in terms), default=0.0)
+    return Amount(known, sum(term.unknown for term in terms))
 
 
 def listing(plan: Plan) -> str:
