@@ -23,7 +23,6 @@ PEAK = {"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}  # H200 data sh
 SHARE = 0.4  # of peak and bandwidth that is reached
 BANDWIDTH = 4.8e12  # H200 data sheet, bytes/s
 CPU_RATE = 40e9  # FLOP/s of a thread, as the default run has it on two cores
-START = 6.0  # s until a job has loaded its libraries, likewise
 CPU_BANDWIDTH = 10e9  # bytes/s
 _LAUNCH = 1e-3  # s a block and decoding step on a GPU, however little is computed
 _CONTEXT = 1e9  # bytes that CUDA takes for itself

@@ -6,14 +6,22 @@ Each function is named after its stage. Symbols: d channels, s latents.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vista.config.projector import TrainingStage
 from vista.config.published import DOWNLOADS, SAE_BYTES, STORED_FLOAT32
 from vista.engine.forecast import formulas
-from vista.engine.forecast.need import ROW, SMALL, UNKNOWN, Need
-from vista.engine.forecast.shapes import Shapes, all_known, many, one
+from vista.engine.forecast.need import ROW, SMALL, START, TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import (
+    STANDIN_DOCUMENT,
+    Shapes,
+    all_known,
+    job_count,
+    many,
+    one,
+)
 from vista.engine.forecast.shared import (
     encoding_need,
     on_text,
@@ -24,6 +32,9 @@ from vista.engine.forecast.shared import (
 from vista.engine.node import Node
 
 _REPORT = 1e7
+_FIGURES = 4.0  # s to draw the figures: 2 to 4 measured
+_PIXEL = 0.85e-6  # s to draw a pixel of a scene and pack it: 8.1 s for 3,700 of 48 x 48 measured
+_RECORD = 3.5e-4  # s to read an image's record and write it: 2.3 s for 3,700 measured
 _PER_TOP_IMAGE = 20.0  # bytes of a row of top.parquet, twice (the labels tell it too)
 
 
@@ -31,19 +42,19 @@ def fetch_model(node: Node, shapes: Shapes) -> Need:
     """Disk: parameters x the bytes of each as published."""
     shape = shapes.vision(node) or shapes.llm(node)
     item = 4 if node.settings["repo"] in STORED_FLOAT32 else 2
-    return Need(disk=None if shape is None else shape.loaded * item)
+    return Need(disk=None if shape is None else shape.loaded * item, seconds=0.0)
 
 
 def fetch_sae(node: Node, shapes: Shapes) -> Need:
     """Disk: encoder and decoder in the dtype of the release."""
     release = node.settings["release"]
     item = next((b for name, b in SAE_BYTES.items() if release.startswith(name)), None)
-    return Need(disk=text_sae_bytes(shapes.imports.get(node.id), item, shapes))
+    return Need(disk=text_sae_bytes(shapes.imports.get(node.id), item, shapes), seconds=0.0)
 
 
 def fetch_labels(_node: Node, _shapes: Shapes) -> Need:
     """The size of an export is not known before it is there."""
-    return Need(disk=None)
+    return Need(disk=None, seconds=0.0)
 
 
 def fetch_data(node: Node, _shapes: Shapes) -> Need:
@@ -52,18 +63,21 @@ def fetch_data(node: Node, _shapes: Shapes) -> Need:
     sizes = all_known(
         next((size for end, size in DOWNLOADS.items() if url.endswith(end)), None) for url in urls
     )
-    return Need(disk=None if sizes is None else sum(sizes))
+    return Need(disk=None if sizes is None else sum(sizes), seconds=0.0)
 
 
 def draw_world(node: Node, _shapes: Shapes) -> Need:
     """Disk: PNG files of at most three bytes a pixel."""
     settings = node.settings
-    return Need(disk=3.0 * settings["image_size"] ** 2 * sum(settings["scenes"].values()))
+    pixels = settings["image_size"] ** 2 * sum(settings["scenes"].values())
+    return Need(disk=3.0 * pixels, seconds=START + _PIXEL * pixels)
 
 
 def records(node: Node, shapes: Shapes) -> Need:
-    """Disk: a row an image."""
-    return table_need(shapes.images(node))
+    """Disk and time: a row an image."""
+    images = shapes.images(node)
+    seconds = None if images is None else START + _RECORD * images.total
+    return replace(table_need(images), seconds=seconds)
 
 
 def text(node: Node, shapes: Shapes) -> Need:
@@ -84,7 +98,8 @@ def train_encoder(node: Node, shapes: Shapes) -> Need:
     if shape is None:
         return UNKNOWN
     tokens = settings["steps"] * settings["batch_size"] * (shape.patches + shape.prefix)
-    return Need(shape.loaded * 4, 0.0, shapes.cpu.seconds(6 * shape.parameters * tokens))
+    seconds = TORCH_START + shapes.cpu.seconds(6 * shape.parameters * tokens)
+    return Need(shape.loaded * 4, 0.0, seconds)
 
 
 def train_llm(node: Node, shapes: Shapes) -> Need:
@@ -92,8 +107,10 @@ def train_llm(node: Node, shapes: Shapes) -> Need:
     shape, settings = shapes.llm(node), node.settings
     if shape is None:
         return UNKNOWN
-    tokens = settings["steps"] * settings["batch_size"] * settings["max_length"]
-    return Need(shape.parameters * 4, 0.0, shapes.cpu.seconds(6 * shape.parameters * tokens))
+    length = min(settings["max_length"], STANDIN_DOCUMENT)
+    tokens = settings["steps"] * settings["batch_size"] * length
+    seconds = TORCH_START + shapes.cpu.seconds(6 * shape.parameters * tokens)
+    return Need(shape.parameters * 4, 0.0, seconds)
 
 
 def train_sae(node: Node, shapes: Shapes) -> Need:
@@ -103,8 +120,8 @@ def train_sae(node: Node, shapes: Shapes) -> Need:
         return UNKNOWN
     size = formulas.sae_bytes(d_model, settings["d_sae"])
     device = shapes.device(node.order["llm"])
-    seconds = device.seconds(0, 1.5 * size * settings["steps"] * settings["batch_tokens"])
-    return Need(size, device.memory(None), seconds)
+    flops = 1.5 * size * settings["steps"] * settings["batch_tokens"]
+    return Need(size, device.memory(None), TORCH_START + device.seconds(0, flops))
 
 
 def import_sae(node: Node, shapes: Shapes) -> Need:
@@ -139,7 +156,8 @@ def features(node: Node, shapes: Shapes) -> Need:
         return Need(None, device.memory(memory), None)
     flops = 2 * shape.parameters * (shape.patches + shape.prefix) * images.images
     disk = formulas.feature_bytes(images.images, shape)
-    return Need(disk, device.memory(memory), device.seconds(flops))
+    seconds = TORCH_START * job_count(node) + device.seconds(flops)
+    return Need(disk, device.memory(memory), seconds)
 
 
 def combine_features(node: Node, shapes: Shapes) -> Need:
@@ -176,7 +194,8 @@ def train_projector(node: Node, shapes: Shapes) -> Need:
         # The rest of the term visits active latents alone.
         term = formulas.sae_flops(shape.d_model, saes, samples * visual, decoded=False)
         coarse = node.settings.get("sae_dtype") == "bfloat16"
-        seconds = device.seconds(flops + term) if coarse else device.seconds(flops, term)
+        spent = device.seconds(flops + term) if coarse else device.seconds(flops, term)
+        seconds = TORCH_START + spent
     return Need(4 * size, device.memory(memory), seconds)
 
 
@@ -213,7 +232,8 @@ def latents(node: Node, shapes: Shapes) -> Need:
     flops = formulas.forward_flops(shape, rows * tokens, 0, blocks=max(saes.layers) + 1)
     sae_flops = formulas.sae_flops(shape.d_model, saes, rows * tokens, decoded=False)
     disk = formulas.latent_bytes(rows, tokens, saes)
-    return Need(disk, device.memory(memory), device.seconds(flops, sae_flops))
+    seconds = TORCH_START + device.seconds(flops, sae_flops)
+    return Need(disk, device.memory(memory), seconds)
 
 
 def train_vision_sae(node: Node, shapes: Shapes) -> Need:
@@ -230,7 +250,8 @@ def train_vision_sae(node: Node, shapes: Shapes) -> Need:
     flops = 6.0 * (1 + decoders) * d * s * settings["steps"] * batch
     memory = device.memory(formulas.vision_sae_memory(d, s, batch))
     held = 8.0 * settings["buffer_patches"] * d
-    return Need(2 * formulas.sae_bytes(d, s), memory, device.seconds(0, flops), held)
+    seconds = TORCH_START + device.seconds(0, flops)
+    return Need(2 * formulas.sae_bytes(d, s), memory, seconds, held)
 
 
 def check_vision_sae(node: Node, shapes: Shapes) -> Need:
@@ -260,18 +281,48 @@ def train_diffusion(node: Node, shapes: Shapes) -> Need:
     autoencoder = recipe["autoencoder_steps"] * recipe["autoencoder_batch"]
     flops = 3 * formulas.autoencoder_flops(recipe) * autoencoder
     flops += 3 * formulas.denoiser_flops(recipe) * recipe["steps"] * recipe["batch_size"]
-    return Need(5 * formulas.denoiser_parameters(recipe), 0.0, shapes.cpu.seconds(flops))
+    seconds = TORCH_START + shapes.cpu.seconds(flops)
+    return Need(5 * formulas.denoiser_parameters(recipe), 0.0, seconds)
 
 
 def prompt_features(node: Node, shapes: Shapes) -> Need:
-    """Disk: the stream of every prompt."""
+    """One pass over every prompt. Disk: the stream of each."""
     shape, prompts = shapes.vision(node), shapes.images(node)
     if shape is None or prompts is None:
         return UNKNOWN
     disk = SMALL + formulas.feature_bytes(prompts.images, shape)
-    return Need(disk, shapes.device(node.order["pipeline"]).memory(None))
+    device = shapes.device(node.order["pipeline"])
+    flops = 2 * shape.parameters * shape.patches * prompts.images
+    return Need(disk, device.memory(None), TORCH_START + device.seconds(flops))
+
+
+def directions(_node: Node, _shapes: Shapes) -> Need:
+    """What a method computes is not counted."""
+    return Need(seconds=TORCH_START)
+
+
+def edit_captions(node: Node, shapes: Shapes) -> Need:
+    """Each edit of an image, and none: a pass for the loss and one over the prompt, then greedy
+    decoding."""
+    shape, vision = shapes.llm(node), shapes.features(node)
+    settings, device = node.order["edit"], shapes.device(node.order["llm"])
+    if shape is None or vision is None:
+        return Need(SMALL, None, None)
+    text = formulas.text_tokens(settings["max_length"], vision.patches)
+    batch, new_tokens = settings["batch_size"], settings["max_new_tokens"]
+    length, answer = vision.patches + text, min(text, new_tokens)
+    memory = device.memory(formulas.caption_memory(shape, device, batch, length, answer))
+    rows = shapes.rows(one(node, "records"), settings["split"])
+    if rows is None:
+        return Need(SMALL, memory, None)
+    places = len(settings["tokens"]) + (settings["outside"] and "object" in settings["tokens"])
+    variants = places * len(settings["blocks"] or [None]) * len(settings["coefficients"])
+    rows = min(rows, settings["max_images"] or rows) * (variants + 1)
+    flops = 2 * formulas.forward_flops(shape, rows * length, rows * text)
+    decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
+    return Need(SMALL + ROW * rows, memory, TORCH_START + device.seconds(flops) + decoding)
 
 
 def report(_node: Node, _shapes: Shapes) -> Need:
-    """Disk: tables and figures."""
-    return Need(disk=_REPORT)
+    """Tables and figures."""
+    return Need(disk=_REPORT, seconds=START + _FIGURES)

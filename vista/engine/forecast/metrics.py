@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vista.engine.forecast import formulas
 from vista.engine.forecast.formulas import Dictionaries
-from vista.engine.forecast.need import ROW, SMALL, UNKNOWN, Need
+from vista.engine.forecast.need import ROW, SMALL, START, TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes, all_known, one
 from vista.engine.forecast.shared import (
     PART,
@@ -20,8 +20,14 @@ from vista.engine.forecast.shared import (
 )
 from vista.engine.node import Node
 
+_SKLEARN = 1.2  # s to load scikit-learn and to fit a probe on some hundred patches
 _LBFGS = 25  # vectors that L-BFGS keeps
 _ABLATED = 4  # as vista/stages/diffusion_steering.py has it, which is not imported: numpy
+
+
+def probe(_node: Node, _shapes: Shapes) -> Need:
+    """Loads scikit-learn besides."""
+    return Need(seconds=START + _SKLEARN)
 
 
 def caption(node: Node, shapes: Shapes) -> Need:
@@ -38,7 +44,7 @@ def caption(node: Node, shapes: Shapes) -> Need:
     if rows is not None:
         passes = 3 * formulas.forward_flops(shape, rows * length, rows * text)
         decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
-        seconds = device.seconds(passes) + decoding
+        seconds = TORCH_START + device.seconds(passes) + decoding
     return Need(SMALL, device.memory(memory), seconds)
 
 
@@ -136,8 +142,9 @@ def logit_lens(node: Node, shapes: Shapes) -> Need:
     if rows is None:
         return Need(None, memory, None)
     tokens = rows * vision.patches
-    seconds = device.seconds(formulas.forward_flops(shape, tokens, tokens * len(layers)))
-    return Need(SMALL + 8.0 * tokens * len(layers), memory, seconds)
+    flops = formulas.forward_flops(shape, tokens, tokens * len(layers))
+    disk = SMALL + 8.0 * tokens * len(layers)
+    return Need(disk, memory, TORCH_START + device.seconds(flops))
 
 
 def diffusion_steering(node: Node, shapes: Shapes) -> Need:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from vista.engine.forecast import makers, metrics
-from vista.engine.forecast.formulas import START
 from vista.engine.forecast.need import Need
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
@@ -40,6 +38,9 @@ FORMULAS: Mapping[str, Formula] = {
     "train_diffusion": makers.train_diffusion,
     "prompt_features": makers.prompt_features,
     "report": makers.report,
+    "directions": makers.directions,
+    "edit_captions": makers.edit_captions,
+    "probe": metrics.probe,
     "caption": metrics.caption,
     "monosemanticity": metrics.monosemanticity,
     "ood_detection": metrics.ood_detection,
@@ -53,14 +54,7 @@ FORMULAS: Mapping[str, Formula] = {
 }
 
 
-def job_count(node: Node) -> int:
-    """Jobs that make an artifact: where parts are jobs of their own, these and one for the rest."""
-    return node.jobs + (node.jobs > 1)
-
-
 def node_need(node: Node, shapes: Shapes) -> Need:
-    """Return what the jobs of a node take, with their start."""
+    """Return what the jobs of a node take."""
     formula = FORMULAS.get(node.stage)
-    need = Need() if formula is None else formula(node, shapes)
-    started = START * job_count(node)
-    return replace(need, seconds=need.seconds + started) if need.seconds else need
+    return Need() if formula is None else formula(node, shapes)

@@ -35,6 +35,8 @@ Value = TypeVar("Value")
 
 # Words of the drawn world's corpus, all lower case: what a stand-in's vocabulary comes to.
 STANDIN_VOCABULARY = 100
+# Tokens of a drawn document, on average, with its begin and end.
+STANDIN_DOCUMENT = 45
 # Tokens of a drawn scene's longest caption of one object, and its end.
 STANDIN_PROMPT = 16
 
@@ -285,6 +287,12 @@ def many(node: Node, role: str) -> tuple[Node, ...]:
     """Return the node's inputs of a role, none, one or several."""
     sources = node.inputs.get(role, ())
     return sources if isinstance(sources, tuple) else (sources,)
+
+
+def job_count(node: Node) -> int:
+    """Return the jobs that make an artifact: its parts, where these are jobs of their own, and one
+    that joins them."""
+    return node.jobs + (node.jobs > 1)
 
 
 def all_known(values: Iterable[Value | None]) -> list[Value] | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.engine.forecast import formulas
-from vista.engine.forecast.need import ROW, SMALL, Need
+from vista.engine.forecast.need import ROW, SMALL, TORCH_START, Need
 from vista.engine.forecast.shapes import Images, Shapes, all_known, many, one
 from vista.engine.node import Node
 
@@ -56,7 +56,8 @@ def on_text(node: Node, shapes: Shapes, key: str, disk: float | None, decoded: b
     sae_flops = formulas.sae_flops(shape.d_model, saes, settings["tokens"], decoded)
     batch, length = text["batch_documents"], text["max_length"]
     memory = formulas.reading_memory(shape, device, saes, batch, length, batch * length)
-    return Need(disk, device.memory(memory), device.seconds(flops, sae_flops))
+    seconds = TORCH_START + device.seconds(flops, sae_flops)
+    return Need(disk, device.memory(memory), seconds)
 
 
 def vision_sae(node: Node, shapes: Shapes) -> VisionSae | None:
@@ -92,7 +93,7 @@ def encoding_need(
     device = shapes.device(node.order.get("sae", {"device": "cpu"}))
     size = vision_sae(node, shapes)
     memory = formulas.dictionaries_memory(size.d, size.s) if size else 0.0
-    seconds = device.seconds(0, encoding) + shapes.cpu.seconds(flops)
+    seconds = TORCH_START + device.seconds(0, encoding) + shapes.cpu.seconds(flops)
     return Need(disk, device.memory(memory), seconds, held)
 
 
@@ -118,4 +119,4 @@ def generation_need(node: Node, shapes: Shapes, images: int) -> Need:
         return Need(10 * SMALL, memory, None)
     passes = images * settings["steps"] * (2 if settings["guidance"] > 1 else 1)
     flops = passes * formulas.denoiser_flops(source.settings["recipe"])
-    return Need(10 * SMALL, memory, shapes.cpu.seconds(flops))
+    return Need(10 * SMALL, memory, TORCH_START + shapes.cpu.seconds(flops))
