@@ -21,7 +21,7 @@ from vista.engine.forecast.overview import Forecast, forecast, render
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 CONFIGS = Path(__file__).parents[2] / "config"
 MEASURED = json.loads((Path(__file__).parent / "measured_smoke.json").read_text())
@@ -60,7 +60,7 @@ def benchmark(plan: Plan, node: Node, seconds: float, part: str = "") -> Path:
 
 
 def stage_seconds(plan: Plan) -> dict[str, float]:
-    return {row.stage: row.seconds.known for row in forecast(plan, STAGES).stages}
+    return {row.stage: row.seconds.known for row in forecast(plan, stages()).stages}
 
 
 # Wall seconds on two cores: README.md (9 min 6 s), the header of config/digits.yaml (6 minutes),
@@ -72,7 +72,7 @@ def stage_seconds(plan: Plan) -> dict[str, float]:
 def test_the_time_on_two_cores_is_within_a_factor_of_two(
     config: str, wall: float, tmp_path: Path
 ) -> None:
-    figures = forecast(plan_of(config, tmp_path), STAGES, cores=2)
+    figures = forecast(plan_of(config, tmp_path), stages(), cores=2)
     assert figures.slots == 2
     assert figures.total.seconds.unknown == 0
     assert wall / 2 < figures.wall < 2 * wall
@@ -97,7 +97,7 @@ def test_the_stages_of_the_smoke_run_take_what_was_measured(plan: Plan) -> None:
 def test_the_time_of_a_run_is_bounded_by_cores_and_by_the_longest_chain(
     tmp_path: Path, threads: int, cores: int, slots: int
 ) -> None:
-    figures = forecast(plan_of("smoke", tmp_path, threads=threads), STAGES, cores)
+    figures = forecast(plan_of("smoke", tmp_path, threads=threads), stages(), cores)
     assert figures.slots == slots
     if slots == 1:
         assert figures.wall == pytest.approx(figures.total.seconds.known)
@@ -113,7 +113,7 @@ def test_the_time_of_a_run_is_bounded_by_cores_and_by_the_longest_chain(
 
 def test_jobs_on_a_gpu_run_one_after_the_other(tmp_path: Path) -> None:
     plan = plan_of("paper-llama8b", tmp_path)
-    figures = forecast(plan, STAGES, cores=10**6)
+    figures = forecast(plan, stages(), cores=10**6)
     shapes = shapes_of(plan)
     seconds = [node_need(node, shapes).seconds or 0 for node in plan.nodes.values() if node.gpus]
     assert figures.wall == pytest.approx(sum(seconds))
@@ -129,15 +129,15 @@ def test_finished_jobs_scale_the_times_of_their_stage_and_of_others(plan: Plan) 
     for stage, seconds in before.items():
         ratio = 2 if stage == "caption" else 3
         assert after[stage] == pytest.approx(ratio * seconds), stage
-    figures = forecast(plan, STAGES, cores=2)
+    figures = forecast(plan, stages(), cores=2)
     assert figures.measured == 5
     assert "\nTimes are scaled by 5 finished jobs of this machine.\n" in render(figures)
 
 
 def test_benchmarks_change_nothing_but_times(plan: Plan) -> None:
-    before = forecast(plan, STAGES, cores=2)
+    before = forecast(plan, stages(), cores=2)
     benchmark(plan, nodes_of(plan, "caption")[0], 100)
-    after = forecast(plan, STAGES, cores=2)
+    after = forecast(plan, stages(), cores=2)
     assert facts(before) == facts(after)
     assert "Times are scaled by 1 finished job of this machine." in render(after)
     assert "Times are scaled" not in render(before)
@@ -154,7 +154,7 @@ def test_finished_artifacts_cost_nothing(plan: Plan) -> None:
         folder = Path(plan.results) / node.path
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
-    figures = forecast(plan, STAGES, cores=2)
+    figures = forecast(plan, stages(), cores=2)
     assert (figures.total.todo, figures.total.seconds.known, figures.wall) == (0, 0, 0)
     assert "Times are scaled" not in render(figures)
 
