@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from vista.config.metric import declared_metrics
 from vista.engine.code import is_fetch
 from vista.engine.forecast.needs import node_need
 from vista.engine.forecast.shapes import Shapes
@@ -67,6 +68,8 @@ def test_what_may_run_on_a_gpu_asks_for_one(config: str) -> None:
     nodes = load_plan(ROOT / "config" / f"{config}.yaml").nodes.values()
     asking = {node.stage for node in nodes if node.gpus}
     assert asking
-    for stage in asking:
+    metrics = declared_metrics()
+    assert all(metrics[stage].gpu for stage in asking & set(metrics))
+    for stage in asking - set(metrics):
         rule = text.split(f"use rule stage as {stage} with:")[1].split("use rule")[0]
         assert "gpu=GPUS" in rule
