@@ -9,8 +9,8 @@ from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
+from vista.inputs.patch_classes import classes_of_patches
 from vista.inputs.vision import TOP_FILE, SaeDevice, load_vision_sae, split_images
-from vista.metrics.top_classes import classes_of_patches
 from vista.store.features import FeatureReader
 
 
