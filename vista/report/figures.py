@@ -14,7 +14,9 @@ from typing import Any
 from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
-from vista.report.table import LongTable, OverSeeds, over_seeds
+from vista.report.facets import Series, XAxis, facets, row_labels
+from vista.report.notes import bar_note, span
+from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
     figures = [f for f in table.select(metric) if f.layer is not None]
     if not figures:
         return None
-    figure = _per_layer(figures, "share of images matched", chance=True, log=False)
+    figure = _per_layer(figures, "share of images matched", chance=True)
     for axis in figure.axes:
         axis.set_ylim(0, 1)
     style.heading(
@@ -54,19 +56,30 @@ def reconstruction_per_layer(table: LongTable, metric: str) -> Any | None:
         "fvu": ("FVU", "Reconstruction: variance of visual tokens that the SAE leaves unexplained"),
         "l0": ("active latents a token", "Sparsity: active latents of a visual token"),
     }[metric]
-    figure = _per_layer(
-        figures,
-        label,
-        chance=False,
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    facet = ("llm", "encoder", "layer")
+    series = [
+        Series(
+            style.weight_name(weight),
+            dict(groups([f for f in figures if f.sae_weight == weight], *facet)),
+            style.series_style(weights, weight),
+            dots=True,
+        )
+        for weight in weights
+    ]
+    control = dict(groups(table.select(metric, token_kind="control"), *facet))
+    dotted = {"color": style.CHANCE_COLOUR, "linestyle": ":", "linewidth": 1.4}
+    series.append(Series("text control", control, dotted, reference=True))
+    return facets(
+        series,
+        row_labels(llms, label),
+        {encoder: encoder for encoder in encoders},
+        XAxis("layer (after block)"),
         log=True,
-        reference=table.select(metric, token_kind="control"),
+        title=title,
+        note="Dotted: text control (the reference answer in the place of the image). "
+        + _note(figures),
     )
-    style.heading(
-        figure,
-        title,
-        "Dotted: text control (the reference answer in the place of the image). " + _note(figures),
-    )
-    return figure
 
 
 def _per_layer(
@@ -74,10 +87,8 @@ def _per_layer(
     label: str,
     *,
     chance: bool,
-    log: bool,
-    reference: Sequence[Figure] = (),
 ) -> Any:
-    encoders, llms, weights = (_values(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
     figure, axes = style.panels(llms, encoders)
     handles: list[Any] = []
     for r, llm in enumerate(llms):
@@ -90,11 +101,7 @@ def _per_layer(
                 handles += _line(axis, found, weights, weight, shift, chance)
             if not here:
                 style.empty(axis)
-            same = [f for f in reference if f.llm == llm and f.encoder == encoder]
-            handles += _reference_line(axis, same)
-            if log:
-                style.log_scale(axis)
-            layers = _values([f for f in figures if f.llm == llm], "layer")
+            layers = distinct([f for f in figures if f.llm == llm], "layer")
             axis.set_xticks(layers if len(layers) <= 9 else layers[:: -(-len(layers) // 9)])
             axis.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
             if c == 0:
@@ -114,7 +121,7 @@ def _line(
     chance: bool,
 ) -> list[Any]:
     """Draw one weight over the layers; returns its legend handles."""
-    by_layer = [(layer, _at(figures, layer)) for layer in _values(figures, "layer")]
+    by_layer = [(layer, _at(figures, layer)) for layer in distinct(figures, "layer")]
     known = [(layer, summary) for layer, summary in by_layer if summary is not None]
     if not known:
         return []
@@ -145,22 +152,6 @@ def _line(
     return handles
 
 
-def _reference_line(axis: Any, figures: list[Figure]) -> list[Any]:
-    known = [(layer, _at(figures, layer)) for layer in _values(figures, "layer")]
-    points = [(layer, summary.mean) for layer, summary in known if summary is not None]
-    if not points:
-        return []
-    handles: list[Any] = axis.plot(
-        [x for x, _ in points],
-        [y for _, y in points],
-        linestyle=":",
-        linewidth=1.4,
-        color=style.CHANCE_COLOUR,
-        label="text control",
-    )
-    return handles
-
-
 _LOCALIZATION = (
     ("pointing_game", "pointing game\n(share of hits)"),
     ("auroc_mask", "AUROC\nper patch, masks"),
@@ -179,7 +170,7 @@ def localization_per_encoder(table: LongTable) -> Any | None:
     figures = [f for name, _ in shown for f in table.select(name, layer=None)]
     if not figures:
         return None
-    encoders, llms, weights = (_values(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
     figure, axes = style.panels([label for _, label in shown], llms, width=3.4, height=1.95)
     handles: list[Any] = []
     for r, (metric, label) in enumerate(shown):
@@ -203,8 +194,8 @@ def localization_per_encoder(table: LongTable) -> Any | None:
     style.heading(
         figure,
         "Localization: do named latents fire on their object? (all layers pooled)",
-        f"Grey ticks: chance. Pointing game over {_span(n_pairs)} matched latents a projector, "
-        f"maps over every class present that has a latent. {_bar_note(figures)}",
+        f"Grey ticks: chance. Pointing game over {span(n_pairs)} matched latents a projector, "
+        f"maps over every class present that has a latent. {bar_note(figures)}",
     )
     return figure
 
@@ -315,25 +306,6 @@ def _bars(summaries: Sequence[OverSeeds]) -> list[list[float]]:
     return [below, above]
 
 
-def _values(figures: Iterable[Figure], column: str) -> list[Any]:
-    return sorted({getattr(f, column) for f in figures if getattr(f, column) is not None})
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers, default=0), max(numbers, default=0)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _bar_note(figures: Sequence[Figure]) -> str:
-    seeds = len({f.seed for f in figures})
-    if seeds < 2:
-        return "Error bars: bootstrap intervals over images; one seed."
-    return (
-        f"Mean over {seeds} seeds (small dots); error bars: bootstrap intervals over images, from "
-        "the lowest to the highest end of any seed."
-    )
-
-
 def _note(figures: Sequence[Figure]) -> str:
     kind = {"mse": "tokens", "fvu": "tokens", "l0": "tokens"}.get(figures[0].metric, "images")
-    return f"n = {_span([f.n for f in figures])} {kind}. {_bar_note(figures)}"
+    return f"n = {span([f.n for f in figures])} {kind}. {bar_note(figures)}"

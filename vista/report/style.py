@@ -16,6 +16,15 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 CHANCE_COLOUR = "#6b6b6b"
 TEXT_COLOUR = "#262626"
+# A chance level as a short line at its point.
+CHANCE_TICKS: dict[str, Any] = {
+    "color": CHANCE_COLOUR,
+    "linestyle": "none",
+    "marker": "_",
+    "markersize": 11,
+    "markeredgewidth": 1.6,
+    "label": "chance",
+}
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -112,8 +121,8 @@ def panels(
 def heading(figure: Any, title: str, note: str) -> None:
     """Put a title above the panels and below it, smaller, what n is and what the bars are."""
     width, height = figure.get_size_inches()
-    titles = textwrap.wrap(clean(title), int(width * 9.5))
-    lines = textwrap.wrap(clean(note, 400), int(width * 17))
+    titles = textwrap.wrap(clean(title), int(width * 9))
+    lines = textwrap.wrap(clean(note, 400), int(width * 15.5))
     below = 0.14 + 0.2 * len(titles)
     top = below + 0.08 + 0.16 * len(lines)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height))
