@@ -12,6 +12,7 @@ from vista.engine.forecast.need import SMALL, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.forecast.shared import encoding_need, vision_sae
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.patch_classes import classes_of_patches
 from vista.inputs.vision import TOP_FILE, SaeDevice, load_vision_sae, split_images
 from vista.store.features import FeatureReader
