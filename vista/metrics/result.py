@@ -27,9 +27,13 @@ class Estimate(BaseModel):
         of: str | None = None,
         set: str | None = None,
         k: int | None = None,
+        method: str | None = None,
     ) -> Figure:
         """Return this estimate as a figure of the long table; arguments as of `Figure`."""
-        return Figure(metric, of, set, k, layer=layer, token_kind=token_kind, **self.model_dump())
+        columns = self.model_dump()
+        return Figure(
+            metric, of, set, k, method=method, layer=layer, token_kind=token_kind, **columns
+        )
 
 
 def estimate(interval: tuple[float, float, float], n: int, chance: float | None = None) -> Estimate:
