@@ -1,4 +1,4 @@
-"""What every metric returns: a typed result that knows its figures."""
+"""Base of the typed results of metrics."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def estimate(interval: tuple[float, float, float], n: int, chance: float | None 
 
 
 class MetricResult(BaseModel):
-    """Base of every metric's result; written as result.json, its rows as rows.parquet."""
+    """Base of every metric's result; written as result.json, its figures as rows.parquet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
