@@ -6,9 +6,7 @@ bootstrap intervals over images (lowest to highest end).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vista.metrics.figure import Figure
@@ -17,17 +15,6 @@ from vista.report.escape import mathtext
 from vista.report.facets import Series, XAxis, facets, row_labels
 from vista.report.notes import bar_note, span
 from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Losses of one projector's training: columns of its curve.parquet."""
-
-    encoder: str
-    llm: str
-    sae_weight: float
-    seed: int
-    columns: Mapping[str, Sequence[float]]
 
 
 def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
@@ -230,61 +217,6 @@ def _dot(
             label="chance",
         )
     return handles
-
-
-def loss_curves(curves: Sequence[Curve]) -> Any | None:
-    """Cross-entropy and SAE error over the steps of every projector's training."""
-    if not curves:
-        return None
-    encoders = sorted({curve.encoder for curve in curves})
-    llms = sorted({curve.llm for curve in curves})
-    weights = sorted({curve.sae_weight for curve in curves})
-    quantities = (("cross_entropy", "cross-entropy"), ("sae_error", "SAE error"))
-    rows = [(llm, *quantity) for llm in llms for quantity in quantities]
-    figure, axes = style.panels([llm for llm, _, _ in rows], encoders, height=1.7)
-    handles: list[Any] = []
-    for r, (llm, column, label) in enumerate(rows):
-        for c, encoder in enumerate(encoders):
-            axis = axes[r, c]
-            for curve in curves:
-                if (curve.encoder, curve.llm) != (encoder, llm):
-                    continue
-                steps, values = _smooth(curve.columns["step"], curve.columns[column])
-                if all(math.isnan(value) for value in values):
-                    continue
-                look = style.series_style(weights, curve.sae_weight)
-                handles += axis.plot(
-                    steps,
-                    values,
-                    color=look["color"],
-                    linewidth=1.2,
-                    alpha=0.85,
-                    label=style.weight_name(curve.sae_weight),
-                )
-            style.log_scale(axis)
-            if c == 0:
-                axis.set_ylabel(f"{mathtext(llm, 30)}\n{label}")
-            if r == len(rows) - 1:
-                axis.set_xlabel("step")
-    style.legend_below(figure, handles)
-    seeds = len({curve.seed for curve in curves})
-    style.heading(
-        figure,
-        "Training of the projectors",
-        f"One line a seed ({seeds}); a mean over windows of steps, on training batches. The SAE "
-        "error is shown without its weight, and only where training reads the SAEs. No error bars.",
-    )
-    return figure
-
-
-def _smooth(
-    steps: Sequence[float], values: Sequence[float], points: int = 60
-) -> tuple[list[float], list[float]]:
-    """Average a curve over at most `points` windows of equal width; NaN stays NaN."""
-    width = max(1, -(-len(steps) // points))
-    cuts = [slice(start, start + width) for start in range(0, len(steps), width)]
-    means = [sum(part) / len(part) for part in (values[cut] for cut in cuts)]
-    return [float(steps[cut][-1]) for cut in cuts], means
 
 
 def _at(figures: Iterable[Figure], layer: int) -> OverSeeds | None:
