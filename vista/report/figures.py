@@ -6,26 +6,15 @@ bootstrap intervals over images (lowest to highest end).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
-from vista.report.table import LongTable, OverSeeds, over_seeds
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Losses of one projector's training: columns of its curve.parquet."""
-
-    encoder: str
-    llm: str
-    sae_weight: float
-    seed: int
-    columns: Mapping[str, Sequence[float]]
+from vista.report.facets import Series, XAxis, facets, row_labels
+from vista.report.notes import bar_note, span
+from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
 
 
 def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
@@ -34,7 +23,7 @@ def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
     figures = [f for f in table.select(metric) if f.layer is not None]
     if not figures:
         return None
-    figure = _per_layer(figures, "share of images matched", chance=True, log=False)
+    figure = _per_layer(figures, "share of images matched", chance=True)
     for axis in figure.axes:
         axis.set_ylim(0, 1)
     style.heading(
@@ -54,19 +43,30 @@ def reconstruction_per_layer(table: LongTable, metric: str) -> Any | None:
         "fvu": ("FVU", "Reconstruction: variance of visual tokens that the SAE leaves unexplained"),
         "l0": ("active latents a token", "Sparsity: active latents of a visual token"),
     }[metric]
-    figure = _per_layer(
-        figures,
-        label,
-        chance=False,
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    facet = ("llm", "encoder", "layer")
+    series = [
+        Series(
+            style.weight_name(weight),
+            dict(groups([f for f in figures if f.sae_weight == weight], *facet)),
+            style.series_style(weights, weight),
+            dots=True,
+        )
+        for weight in weights
+    ]
+    control = dict(groups(table.select(metric, token_kind="control"), *facet))
+    dotted = {"color": style.CHANCE_COLOUR, "linestyle": ":", "linewidth": 1.4}
+    series.append(Series("text control", control, dotted, reference=True))
+    return facets(
+        series,
+        row_labels(llms, label),
+        {encoder: encoder for encoder in encoders},
+        XAxis("layer (after block)"),
         log=True,
-        reference=table.select(metric, token_kind="control"),
+        title=title,
+        note="Dotted: text control (the reference answer in the place of the image). "
+        + _note(figures),
     )
-    style.heading(
-        figure,
-        title,
-        "Dotted: text control (the reference answer in the place of the image). " + _note(figures),
-    )
-    return figure
 
 
 def _per_layer(
@@ -74,10 +74,8 @@ def _per_layer(
     label: str,
     *,
     chance: bool,
-    log: bool,
-    reference: Sequence[Figure] = (),
 ) -> Any:
-    encoders, llms, weights = (_values(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
     figure, axes = style.panels(llms, encoders)
     handles: list[Any] = []
     for r, llm in enumerate(llms):
@@ -90,11 +88,7 @@ def _per_layer(
                 handles += _line(axis, found, weights, weight, shift, chance)
             if not here:
                 style.empty(axis)
-            same = [f for f in reference if f.llm == llm and f.encoder == encoder]
-            handles += _reference_line(axis, same)
-            if log:
-                style.log_scale(axis)
-            layers = _values([f for f in figures if f.llm == llm], "layer")
+            layers = distinct([f for f in figures if f.llm == llm], "layer")
             axis.set_xticks(layers if len(layers) <= 9 else layers[:: -(-len(layers) // 9)])
             axis.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
             if c == 0:
@@ -114,7 +108,7 @@ def _line(
     chance: bool,
 ) -> list[Any]:
     """Draw one weight over the layers; returns its legend handles."""
-    by_layer = [(layer, _at(figures, layer)) for layer in _values(figures, "layer")]
+    by_layer = [(layer, _at(figures, layer)) for layer in distinct(figures, "layer")]
     known = [(layer, summary) for layer, summary in by_layer if summary is not None]
     if not known:
         return []
@@ -145,22 +139,6 @@ def _line(
     return handles
 
 
-def _reference_line(axis: Any, figures: list[Figure]) -> list[Any]:
-    known = [(layer, _at(figures, layer)) for layer in _values(figures, "layer")]
-    points = [(layer, summary.mean) for layer, summary in known if summary is not None]
-    if not points:
-        return []
-    handles: list[Any] = axis.plot(
-        [x for x, _ in points],
-        [y for _, y in points],
-        linestyle=":",
-        linewidth=1.4,
-        color=style.CHANCE_COLOUR,
-        label="text control",
-    )
-    return handles
-
-
 _LOCALIZATION = (
     ("pointing_game", "pointing game\n(share of hits)"),
     ("auroc_mask", "AUROC\nper patch, masks"),
@@ -179,7 +157,7 @@ def localization_per_encoder(table: LongTable) -> Any | None:
     figures = [f for name, _ in shown for f in table.select(name, layer=None)]
     if not figures:
         return None
-    encoders, llms, weights = (_values(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
     figure, axes = style.panels([label for _, label in shown], llms, width=3.4, height=1.95)
     handles: list[Any] = []
     for r, (metric, label) in enumerate(shown):
@@ -203,8 +181,8 @@ def localization_per_encoder(table: LongTable) -> Any | None:
     style.heading(
         figure,
         "Localization: do named latents fire on their object? (all layers pooled)",
-        f"Grey ticks: chance. Pointing game over {_span(n_pairs)} matched latents a projector, "
-        f"maps over every class present that has a latent. {_bar_note(figures)}",
+        f"Grey ticks: chance. Pointing game over {span(n_pairs)} matched latents a projector, "
+        f"maps over every class present that has a latent. {bar_note(figures)}",
     )
     return figure
 
@@ -241,61 +219,6 @@ def _dot(
     return handles
 
 
-def loss_curves(curves: Sequence[Curve]) -> Any | None:
-    """Cross-entropy and SAE error over the steps of every projector's training."""
-    if not curves:
-        return None
-    encoders = sorted({curve.encoder for curve in curves})
-    llms = sorted({curve.llm for curve in curves})
-    weights = sorted({curve.sae_weight for curve in curves})
-    quantities = (("cross_entropy", "cross-entropy"), ("sae_error", "SAE error"))
-    rows = [(llm, *quantity) for llm in llms for quantity in quantities]
-    figure, axes = style.panels([llm for llm, _, _ in rows], encoders, height=1.7)
-    handles: list[Any] = []
-    for r, (llm, column, label) in enumerate(rows):
-        for c, encoder in enumerate(encoders):
-            axis = axes[r, c]
-            for curve in curves:
-                if (curve.encoder, curve.llm) != (encoder, llm):
-                    continue
-                steps, values = _smooth(curve.columns["step"], curve.columns[column])
-                if all(math.isnan(value) for value in values):
-                    continue
-                look = style.series_style(weights, curve.sae_weight)
-                handles += axis.plot(
-                    steps,
-                    values,
-                    color=look["color"],
-                    linewidth=1.2,
-                    alpha=0.85,
-                    label=style.weight_name(curve.sae_weight),
-                )
-            style.log_scale(axis)
-            if c == 0:
-                axis.set_ylabel(f"{mathtext(llm, 30)}\n{label}")
-            if r == len(rows) - 1:
-                axis.set_xlabel("step")
-    style.legend_below(figure, handles)
-    seeds = len({curve.seed for curve in curves})
-    style.heading(
-        figure,
-        "Training of the projectors",
-        f"One line a seed ({seeds}); a mean over windows of steps, on training batches. The SAE "
-        "error is shown without its weight, and only where training reads the SAEs. No error bars.",
-    )
-    return figure
-
-
-def _smooth(
-    steps: Sequence[float], values: Sequence[float], points: int = 60
-) -> tuple[list[float], list[float]]:
-    """Average a curve over at most `points` windows of equal width; NaN stays NaN."""
-    width = max(1, -(-len(steps) // points))
-    cuts = [slice(start, start + width) for start in range(0, len(steps), width)]
-    means = [sum(part) / len(part) for part in (values[cut] for cut in cuts)]
-    return [float(steps[cut][-1]) for cut in cuts], means
-
-
 def _at(figures: Iterable[Figure], layer: int) -> OverSeeds | None:
     return over_seeds([figure for figure in figures if figure.layer == layer])
 
@@ -315,25 +238,6 @@ def _bars(summaries: Sequence[OverSeeds]) -> list[list[float]]:
     return [below, above]
 
 
-def _values(figures: Iterable[Figure], column: str) -> list[Any]:
-    return sorted({getattr(f, column) for f in figures if getattr(f, column) is not None})
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers, default=0), max(numbers, default=0)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _bar_note(figures: Sequence[Figure]) -> str:
-    seeds = len({f.seed for f in figures})
-    if seeds < 2:
-        return "Error bars: bootstrap intervals over images; one seed."
-    return (
-        f"Mean over {seeds} seeds (small dots); error bars: bootstrap intervals over images, from "
-        "the lowest to the highest end of any seed."
-    )
-
-
 def _note(figures: Sequence[Figure]) -> str:
     kind = {"mse": "tokens", "fvu": "tokens", "l0": "tokens"}.get(figures[0].metric, "images")
-    return f"n = {_span([f.n for f in figures])} {kind}. {_bar_note(figures)}"
+    return f"n = {span([f.n for f in figures])} {kind}. {bar_note(figures)}"

@@ -16,6 +16,15 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 CHANCE_COLOUR = "#6b6b6b"
 TEXT_COLOUR = "#262626"
+# A chance level as a short line at its point.
+CHANCE_TICKS: dict[str, Any] = {
+    "color": CHANCE_COLOUR,
+    "linestyle": "none",
+    "marker": "_",
+    "markersize": 11,
+    "markeredgewidth": 1.6,
+    "label": "chance",
+}
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -112,8 +121,8 @@ def panels(
 def heading(figure: Any, title: str, note: str) -> None:
     """Put a title above the panels and below it, smaller, what n is and what the bars are."""
     width, height = figure.get_size_inches()
-    titles = textwrap.wrap(clean(title), int(width * 9.5))
-    lines = textwrap.wrap(clean(note, 400), int(width * 17))
+    titles = textwrap.wrap(clean(title), int(width * 9))
+    lines = textwrap.wrap(clean(note, 400), int(width * 16))
     below = 0.14 + 0.2 * len(titles)
     top = below + 0.08 + 0.16 * len(lines)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height))
@@ -146,7 +155,9 @@ def legend_below(figure: Any, handles: Sequence[Any], columns: int | None = None
     """Put one legend for all panels below them, each label once, in one line if not told else."""
     unique: dict[str, Any] = {}
     for handle in handles:
-        unique.setdefault(str(handle.get_label()), handle)
+        # matplotlib's own names of lines without a label begin with "_".
+        if not str(handle.get_label()).startswith("_"):
+            unique.setdefault(str(handle.get_label()), handle)
     if unique:
         figure.legend(
             list(unique.values()),

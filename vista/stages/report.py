@@ -17,11 +17,11 @@ from vista.metrics.intervention import InterventionResult
 from vista.metrics.results import figures_table, read_figures, read_result, write_parquet
 from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.progress import progress
-from vista.report.figures import Curve
 from vista.report.interventions import STAGES, Intervention
 from vista.report.shown import Drawing, Measured, MetricPlace
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 from vista.report.table import LongTable
+from vista.report.training_figure import Curve, loss_curves
 from vista.stages.intervention_inputs import chosen_scores
 from vista.stages.report_inputs import (
     Inputs,
@@ -101,7 +101,7 @@ def _draw(
     folder: Path,
 ) -> list[tuple[str, str]]:
     """Write every figure that there are data for; return PNG names and what they show."""
-    from vista.report import figures, style
+    from vista.report import style
     from vista.report.contents import all_drawings
     from vista.stages.report_heatmaps import heat_map_figures
 
@@ -113,7 +113,7 @@ def _draw(
         Drawing(
             "training",
             "Losses while the projectors were trained",
-            lambda: figures.loss_curves(curves),
+            lambda: loss_curves(curves),
         ),
     ]
     pictures = []

@@ -10,8 +10,8 @@ import pytest
 
 from tests.long_table import figures_of
 from vista.metrics.figure import Figure
-from vista.report.figures import Curve
 from vista.report.table import LongTable
+from vista.report.training_figure import Curve
 
 ENCODERS = ("clip", "dinov2", "siglip")
 LLMS = {"gemma": (0, 1, 2), "llama": (0, 1)}

@@ -12,9 +12,9 @@ import pytest
 from tests.long_table import figures_of
 from vista.metrics.figure import Figure
 from vista.report import figures, style
-from vista.report.figures import Curve
 from vista.report.heatmaps import HeatMapRow, _mask_edges, heat_map_figure, spread
 from vista.report.table import LongTable
+from vista.report.training_figure import Curve, loss_curves
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -41,7 +41,7 @@ def test_every_figure_says_what_its_bars_are(table: LongTable, curves: list[Curv
         figures.reconstruction_per_layer(table, "fvu"),
         figures.reconstruction_per_layer(table, "l0"),
         figures.localization_per_encoder(table),
-        figures.loss_curves(curves),
+        loss_curves(curves),
     ]
     for figure in made:
         assert "rror bars" in " ".join(texts(figure)).replace("\n", " ")
@@ -64,7 +64,7 @@ def test_nothing_measured_no_figure() -> None:
     assert figures.matching_per_layer(empty, 3) is None
     assert figures.reconstruction_per_layer(empty, "fvu") is None
     assert figures.localization_per_encoder(empty) is None
-    assert figures.loss_curves([]) is None
+    assert loss_curves([]) is None
     assert heat_map_figure([], [0.0, 1.0], "", "") is None
 
 
@@ -136,7 +136,7 @@ def test_curves_may_hold_nan() -> None:
         0,
         {"step": [0, 1], "cross_entropy": [1.0, 0.5], "sae_error": [float("nan")] * 2},
     )
-    figure = figures.loss_curves([curve])
+    figure = loss_curves([curve])
     assert figure is not None
     style.setup().close(figure)
 
