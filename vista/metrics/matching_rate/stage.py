@@ -114,19 +114,19 @@ def _look(images: ImageSource, judge: Judge, records: list[Record]) -> LookFunct
 def _items_table(image_ids: list[str], layers: dict[int, LayerInput], scores: Scores) -> pa.Table:
     """One row an image and layer: its latents, strongest first, and what they matched."""
     tables = []
-    for layer, given in sorted(layers.items()):
+    for layer, layer_input in sorted(layers.items()):
         columns: dict[str, object] = {
             "image_id": pa.array(image_ids, pa.string()),
             "layer": pa.array([layer] * len(image_ids), pa.int32()),
         }
-        kept = [row[row >= 0] for row in given.ranked.latent_bn]
+        kept = [row[row >= 0] for row in layer_input.ranked.latent_bn]
         columns["latents"] = pa.array([row.tolist() for row in kept], pa.list_(pa.int32()))
         columns["labels"] = pa.array(
-            [[given.labels[s] for s in row] for row in kept], pa.list_(pa.string())
+            [[layer_input.labels[s] for s in row] for row in kept], pa.list_(pa.string())
         )
         for name, values, kind in (
-            ("tokens", given.ranked.token_bn, pa.int32()),
-            ("activations", given.ranked.value_bn, pa.float32()),
+            ("tokens", layer_input.ranked.token_bn, pa.int32()),
+            ("activations", layer_input.ranked.value_bn, pa.float32()),
         ):
             cut = [row[: len(k)].tolist() for row, k in zip(values, kept, strict=True)]
             columns[name] = pa.array(cut, pa.list_(kind))
