@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vista.config.report import ReportSettings
-from vista.metrics.figure import Figure
 from vista.report import grid
 from vista.report.compare import BASELINE
 from vista.report.grid import Grid, Name, Section, number, reached, spread
@@ -231,58 +230,3 @@ def reconstruction_section(table: LongTable) -> Section:
             )
         ],
     )
-
-
-def judge_section(table: LongTable) -> Section:
-    """Judges against ground truth and against each other; a figure's name says of what and whom."""
-    truth, kappas = [], []
-    for (items, judge), found in _judged(table, "accuracy"):
-        cells: list[str] = [grid.name(items), grid.name(judge)]
-        for name in ("accuracy", "balanced_accuracy", "precision", "recall"):
-            summary = over_seeds(table.select(f"judge_{name}:{items}:{judge}"))
-            cells += [spread(summary), *grid.interval_chance_n(summary)[:2]]
-        unanswered = over_seeds(table.select(f"judge_unanswered:{items}:{judge}"))
-        truth.append([*cells, str(found.n), number(unanswered.mean if unanswered else None)])
-    for (items, one, other), found in _judged(table, "kappa"):
-        kappa = over_seeds([found])
-        same = over_seeds(table.select(f"judge_agreement:{items}:{one}:{other}"))
-        kappas.append(
-            [
-                *(grid.name(each) for each in (items, one, other)),
-                spread(kappa),
-                grid.interval_chance_n(kappa)[0],
-                spread(same),
-                number(same.chance if same else None),
-                str(found.n),
-            ]
-        )
-    interval_chance = ("95 %", "chance")
-    return Section(
-        "How far the judges can be trusted",
-        "Does an item name a category? All items with all categories; intervals over images, or "
-        "over labels. Captions and images against the annotated categories (captions of real data "
-        "leave objects out); labels that are a category's name against that name. Chance: a judge "
-        "that says yes as often, but at random. Then each two judges: Cohen's kappa, 0 as by "
-        "chance, and the share of the pairs on which they agree.",
-        [
-            Grid(
-                (
-                    *("items", "judge", "accuracy", *interval_chance),
-                    *("balanced accuracy", *interval_chance),
-                    *("precision", *interval_chance, "recall", *interval_chance),
-                    *("n pairs", "unanswered"),
-                ),
-                truth,
-            ),
-            Grid(
-                ("items", "judge", "and", "kappa", "95 %", "agreement", "chance", "n pairs"),
-                kappas,
-            ),
-        ],
-    )
-
-
-def _judged(table: LongTable, figure: str) -> list[tuple[list[str], Figure]]:
-    """What a figure about judges is of, out of its name, and the figure; in their order."""
-    found = [(f.metric.split(":"), f) for f in table.of_stage("judge_agreement")]
-    return [(where, f) for (name, *where), f in found if name == f"judge_{figure}"]

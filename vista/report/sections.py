@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vista.config.report import Aims
+from vista.metrics.sae_check import TEXT_FIGURES
 from vista.report import grid
 from vista.report.compare import BASELINE, Pair, pairs
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
 from vista.report.table import LongTable, groups, over_seeds
+
+# Fields of a check whose n is the number of tokens.
+_OVER_TOKENS = ("fvu", "explained_variance", "l0")
 
 
 def naming_section(table: LongTable, aims: Aims) -> Section:
@@ -162,13 +166,13 @@ def comparison_headline(table: LongTable, aims: Aims) -> Section:
 
 
 def check_section(table: LongTable) -> Section:
-    """Figures of the SAEs on held-out text."""
-    names = ("fvu", "explained_variance", "l0", "dead_share")
+    """Return the figures of the SAEs on held-out text."""
     rows = []
-    for (llm, layer), found in groups(table.of_stage("check_sae"), "llm", "layer"):
-        by_name = {f.metric.removeprefix("sae_text_"): f for f in found}
-        values = [by_name[name].value if name in by_name else None for name in names]
-        tokens = max((by_name[name].n for name in names[:3] if name in by_name), default=0)
+    for (llm, layer), figures in groups(table.of_stage("check_sae"), "llm", "layer"):
+        by_name = {figure.metric: figure for figure in figures}
+        shown = [by_name.get(TEXT_FIGURES[field]) for field in (*_OVER_TOKENS, "dead_share")]
+        values = [figure.value if figure else None for figure in shown]
+        tokens = max((figure.n for figure in shown[: len(_OVER_TOKENS)] if figure), default=0)
         rows.append([grid.name(llm), grid.layer(layer), *map(number, values), str(tokens)])
     return Section(
         "The dictionaries on held-out text",

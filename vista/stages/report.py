@@ -15,7 +15,7 @@ from vista.engine.job import StageJob, stage
 from vista.metrics.figure import Figure
 from vista.metrics.intervention import InterventionResult
 from vista.metrics.results import figures_table, read_figures, read_result, write_parquet
-from vista.metrics.sae_check import check_figures
+from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.progress import progress
 from vista.report.interventions import STAGES, Intervention
 from vista.report.shown import Drawing, Measured, MetricPlace
@@ -70,7 +70,7 @@ def _figures(metrics: Metrics, checks: Sequence[tuple[LlmPlace, Artifact]]) -> l
         check = read_result(artifact)
         figures += [
             replace(figure, llm=llm.llm, stage="check_sae")
-            for figure in check_figures(check, "sae_text", check["layer"], "text")
+            for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
     return figures
 
