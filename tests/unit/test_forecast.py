@@ -19,9 +19,9 @@ import yaml
 from vista.config.published import LLM_CONFIGS, SAE_BYTES, VISION, is_gated
 from vista.engine.forecast import formulas
 from vista.engine.forecast.formulas import Device, Dictionaries
-from vista.engine.forecast.jobs import Jobs
 from vista.engine.forecast.model_shapes import language_shape, vision_shape
-from vista.engine.forecast.need import Need
+from vista.engine.forecast.need import TORCH_START, Need
+from vista.engine.forecast.needs import node_need
 from vista.engine.forecast.overview import (
     Forecast,
     StageForecast,
@@ -103,8 +103,8 @@ def node(plan: Plan, stage: str, name: str = "") -> Node:
 
 
 def need(plan: Plan, stage: str, name: str = "") -> Need:
-    jobs = Jobs(Shapes(Path(plan.results), plan.nodes.values()), plan.config.threads)
-    return jobs.need(node(plan, stage, name))
+    shapes = Shapes(Path(plan.results), plan.nodes.values(), plan.config.threads)
+    return node_need(node(plan, stage, name), shapes)
 
 
 def told(content: dict[str, Any]) -> Forecast:
@@ -129,7 +129,7 @@ def test_features_and_latents_of_the_default_run(default: dict[str, Any]) -> Non
     features = need(plan, "features", "clip")
     # 3,700 scenes of 6 x 6 patches, width 128, two bytes; 12 d^2 parameters in each of 2 blocks.
     assert features.disk == 3700 * 36 * 128 * 2
-    assert features.seconds == pytest.approx(2 * (2 * 12 * 128**2) * 37 * 3700 / 40e9 + 6)
+    assert features.seconds == pytest.approx(2 * (2 * 12 * 128**2) * 37 * 3700 / 40e9 + TORCH_START)
     assert features.memory == 0
     # 400 test images, 36 visual and twice 128 text tokens, 3 SAEs trained for 5 active latents.
     assert need(plan, "latents").disk == pytest.approx(400 * (36 + 256) * 3 * 5 * 3.4 * 2)
@@ -149,8 +149,8 @@ def test_two_encoders_together_are_as_wide_or_as_long_as_both(default: dict[str,
     # What follows knows their sizes: the projector its input, the lens its tokens.
     assert need(plan, "train_projector", "both").disk == 4 * (96 + 128 + 1) * 96
     lens = [need(plan, "logit_lens", name).seconds or 0 for name in ("clip", "turns")]
-    assert lens[1] - 6 == pytest.approx(2 * (lens[0] - 6))
-    assert lens[0] > 6
+    assert lens[1] - TORCH_START == pytest.approx(2 * (lens[0] - TORCH_START))
+    assert lens[0] > TORCH_START
 
 
 def test_published_models_give_published_sizes(published: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def test_time_of_training_by_hand(
     # Of each batch the first process of six takes 22 images.
     samples = steps * {1: 128, 4: 32, 6: 22}[processes * machines]
     # The backward pass costs as much as the forward: no gradients of the frozen weights.
-    expected = samples * (2 * forward / (0.4 * 989e12) + saes / (0.4 * rate)) + 6
+    expected = samples * (2 * forward / (0.4 * 989e12) + saes / (0.4 * rate)) + TORCH_START
     assert need(load_plan(published), "train_projector").seconds == pytest.approx(expected)
 
 
@@ -200,7 +200,7 @@ def test_processes_share_the_memory_of_a_batch_and_the_threads_of_a_cpu(
     published["threads"], published["llms"]["gemma"]["model"]["device"] = 2, "cpu"
     alone, shared = training(), training(processes=processes, machines=machines)
     assert alone.seconds is not None
-    assert shared.seconds == pytest.approx((alone.seconds - 6) / machines + 6)
+    assert shared.seconds == pytest.approx((alone.seconds - TORCH_START) / machines + TORCH_START)
 
 
 def test_parts_of_features_are_jobs_that_start_on_their_own(published: dict[str, Any]) -> None:
@@ -208,7 +208,7 @@ def test_parts_of_features_are_jobs_that_start_on_their_own(published: dict[str,
     published["encoders"]["dinov2"]["jobs"] = 3
     part, after = need(load_plan(published), "features"), told(published)
     assert whole.seconds is not None
-    assert part.seconds == pytest.approx(whole.seconds + 3 * 6)
+    assert part.seconds == pytest.approx(whole.seconds + 3 * TORCH_START)
     assert (part.disk, part.memory) == (whole.disk, whole.memory)
     # Three parts and one that puts them together, of each of two data sets.
     assert [row(each, "features").todo for each in (before, after)] == [2, 8]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from vista.engine.forecast.formulas import denoiser_flops, denoiser_parameters
-from vista.engine.forecast.jobs import Jobs
 from vista.engine.forecast.missing import missing
-from vista.engine.forecast.need import UNKNOWN, Need
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.needs import node_need
 from vista.engine.forecast.overview import forecast
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.plan import Plan, load_plan
@@ -42,8 +42,8 @@ def drawn(contents: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 def need(content: dict[str, Any], stage: str, name: str = "dinov2-topk32") -> Need:
     plan = load_plan(content)
     nodes = [n for n in plan.nodes.values() if (n.stage, n.name) == (stage, name)]
-    jobs = Jobs(Shapes(Path(plan.results), plan.nodes.values()), plan.config.threads)
-    return jobs.need(nodes[0])
+    shapes = Shapes(Path(plan.results), plan.nodes.values(), plan.config.threads)
+    return node_need(nodes[0], shapes)
 
 
 @pytest.mark.parametrize("name", ["probing", "probing-imagenet"])
@@ -66,17 +66,17 @@ def test_a_class_token_takes_the_disk_of_one_patch_and_the_time_of_all(
 def test_a_vision_sae_is_as_large_as_its_encoder_makes_it(content: dict[str, Any]) -> None:
     found = need(content, "train_vision_sae")
     assert found.disk == 2 * 2 * D * S * 4
-    assert found.seconds == pytest.approx(12 * D * S * 8000 * 4096 / GPU + 6)
+    assert found.seconds == pytest.approx(12 * D * S * 8000 * 4096 / GPU + TORCH_START)
     assert found.held == 2 * 1048576 * D * 4
     assert found.memory == pytest.approx(1e9 + 2 * D * S * 16 + 4 * 4096 * S * 4)
     # Each of its four widths decodes on its own.
     nested = need(content, "train_vision_sae", "dinov2-matryoshka16")
-    assert nested.seconds == pytest.approx(6 * 2.875 * D * S / 2 * 8000 * 4096 / GPU + 6)
+    assert nested.seconds == pytest.approx(6 * 2.875 * D * S / 2 * 8000 * 4096 / GPU + TORCH_START)
     content["vision_saes"]["topk32"]["train"]["device"] = "cpu"
     found = need(content, "train_vision_sae")
     assert (found.memory, found.seconds) == (
         0,
-        pytest.approx(12 * D * S * 8000 * 4096 / CPU + 6),
+        pytest.approx(12 * D * S * 8000 * 4096 / CPU + TORCH_START),
     )
 
 
@@ -105,12 +105,13 @@ def test_generalization_holds_the_past_of_its_probes(content: dict[str, Any]) ->
 
 
 def test_labels_read_every_patch_of_their_split(content: dict[str, Any]) -> None:
-    seconds = [need(content, "label_vision_latents").seconds]
+    every_tenth = need(content, "label_vision_latents").seconds
     content["data"]["every"] = 20
-    seconds.append(need(content, "label_vision_latents").seconds)
-    # 128,117 images and 64,059.
-    assert None not in seconds
-    assert (seconds[0] - 6) / (seconds[1] - 6) == pytest.approx(128_117 / 64_059)  # type: ignore[operator]
+    every_twentieth = need(content, "label_vision_latents").seconds
+    assert every_tenth is not None
+    assert every_twentieth is not None
+    ratio = (every_tenth - TORCH_START) / (every_twentieth - TORCH_START)
+    assert ratio == pytest.approx(128_117 / 64_059)
 
 
 def test_images_of_a_folder_of_another_name_are_unknown(content: dict[str, Any]) -> None:
@@ -142,10 +143,10 @@ def test_steering_makes_an_image_for_each_edit(drawn: dict[str, Any]) -> None:
     found = need(drawn, "diffusion_steering", "one_object")
     # Of each of 3 x 8 targets; 20 steps, each with and without the prompt.
     images = 24 * (6 * (3 * 4 + 1) + 4 * (16 + 4)) + 6 + 16
-    assert found.seconds == pytest.approx(images * 40 * denoiser_flops(own) / 40e9 + 6)
+    assert found.seconds == pytest.approx(images * 40 * denoiser_flops(own) / 40e9 + TORCH_START)
     drawn["probing"]["diffusion"]["pipeline"] = {"guidance": 1}
     alone = need(drawn, "diffusion_steering", "one_object").seconds
-    assert alone == pytest.approx(images * 20 * denoiser_flops(own) / 40e9 + 6)
+    assert alone == pytest.approx(images * 20 * denoiser_flops(own) / 40e9 + TORCH_START)
 
 
 def test_of_a_checkpoint_pipeline_the_text_encoder_is_known_once_it_is_there(

@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         *("artifacts", "code", "disk", "errors", "explain", "lineage", "locks", "node", "plan"),
     },
     "gc": {"artifacts", "errors", "forecast", "locks", "plan", "stages"},
-    "forecast": {*BASE, "node", "plan", "sae"},
+    "forecast": {*BASE, "code", "node", "plan", "sae"},
     "cli": {
         *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "job", "locks"),
         *("forecast", "gc", "gpus", "make", "plan", "report", "stages", "store"),
@@ -66,11 +66,11 @@ ALLOWED: dict[str, set[str]] = {
     "report": {*BASE, "lineage", "data", "store", "metrics", "judges", "inputs"},
     "metrics": {
         *(*BASE, *TOOLS, *PLANNING, "diffusion", "inputs", "interventions", "judges"),
-        *("projector", "report"),
+        *("projector", "report", "forecast"),
     },
     "maker": {
         *(*BASE, *TOOLS, "processes", "diffusion", "inputs", "interventions", "projector"),
-        *("standins", "judges", "metrics", "report"),
+        *("standins", "judges", "metrics", "report", "forecast", "node"),
     },
 }
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from vista.engine.code import is_fetch
-from vista.engine.forecast.jobs import Jobs
+from vista.engine.forecast.needs import node_need
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.plan import load_plan
 
@@ -30,12 +30,14 @@ def needs() -> dict[str, tuple[float, float]]:
     configs = ROOT / "config"
     for config in (*configs.glob("paper*.yaml"), configs / "probing-imagenet.yaml"):
         nodes = load_plan(config).nodes.values()
-        jobs = Jobs(Shapes(Path("nothing is done yet"), nodes), threads=16)
+        shapes = Shapes(Path("nothing is done yet"), nodes, threads=16)
         for node in nodes:
-            sizes = [jobs.need(each).disk for each in node.parents() if each.stage in LOADED]
+            sizes = [
+                node_need(each, shapes).disk for each in node.parents() if each.stage in LOADED
+            ]
             loaded = sum(size for size in sizes if size is not None)
             assert len(sizes) == sum(size is not None for size in sizes), node.path
-            before, need = found[node.stage], jobs.need(node)
+            before, need = found[node.stage], node_need(node, shapes)
             loaded, seconds = loaded + (need.held or 0.0), need.seconds or 0.0
             found[node.stage] = max(before[0], loaded), max(before[1], 2 * seconds)
     return {stage: each for stage, each in found.items() if not is_fetch(stage)}

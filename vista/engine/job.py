@@ -145,8 +145,8 @@ def roles_beginning(prefix: str) -> Any:
 def roles(inputs_type: type[DataclassInstance]) -> tuple[str, ...]:
     """Return the roles that a stage's inputs can have; a family of roles as "judge_*"."""
     return tuple(
-        f"{each.metadata[_PREFIX]}*" if _PREFIX in each.metadata else each.name
-        for each in dataclasses.fields(inputs_type)
+        f"{role.metadata[_PREFIX]}*" if _PREFIX in role.metadata else role.name
+        for role in dataclasses.fields(inputs_type)
     )
 
 

@@ -1,4 +1,4 @@
-"""Which images are edited, from what to what, at which patches: settled before a model runs.
+"""Plan the edits before a model runs: which images, from which source to which target, and where.
 
 Legend of shape suffixes: p patch token.
 """
@@ -48,9 +48,9 @@ class Item:
     Attributes:
         row: Its row in the records.
         record: Its record.
-        source: What is to go.
-        target: What is to come, None for removal.
-        asked: The question, and the reference caption as its answer.
+        source: The concept to remove.
+        target: The concept to put in its place; None for removal.
+        turn: The question, and the reference caption as its answer.
         touched: Words for source and target in any text.
         object_p: Patches of the object, or of all objects.
         outside_p: As many patches outside every box, drawn; fewer where there are not as many.
@@ -60,7 +60,7 @@ class Item:
     record: Record
     source: str
     target: str | None
-    asked: Turn
+    turn: Turn
     touched: re.Pattern[str]
     object_p: BoolArray
     outside_p: BoolArray
@@ -110,10 +110,10 @@ def plan_items(
     """
     target_of = _targets(settings, directions)
     shape = read_geometry(features)
-    given = records.rows_of(settings.split).tolist()
+    rows = records.rows_of(settings.split).tolist()
     pictures = [
         (row, record)
-        for row, record in zip(given, records.select(given), strict=True)
+        for row, record in zip(rows, records.select(rows), strict=True)
         if settings.images == "any" or len(_objects(record)) == 1
     ]
     shown = [record for _, record in pictures]
@@ -124,13 +124,13 @@ def plan_items(
         if source is None:
             continue
         target = target_of[source]
-        found = _patches(settings, record, shape)
-        if found is not None:
+        patches = _patches(settings, record, shape)
+        if patches is not None:
             if (source, target) not in patterns:
                 patterns[source, target] = words_for([source, *([target] if target else [])])
-            asked = _asked(settings, record)
+            turn = _turn(settings, record)
             touched = patterns[source, target]
-            items.append(Item(row, record, source, target, asked, touched, *found))
+            items.append(Item(row, record, source, target, turn, touched, *patches))
     most = settings.max_images
     if most is not None and len(items) > most:
         drawn = np.random.default_rng(settings.seed).permutation(len(items))[:most]
@@ -143,17 +143,17 @@ def words_for(names: Sequence[str]) -> re.Pattern[str]:
     spellings = {
         phrase
         for name in names
-        for each in (name, *SYNONYMS.get(name, ()))
-        for phrase in inflections(each)
+        for spelling in (name, *SYNONYMS.get(name, ()))
+        for phrase in inflections(spelling)
     }
     # Longest first, so that "hot dogs" is found whole.
-    alternatives = sorted((r"[\W_]+".join(map(re.escape, each)) for each in spellings), key=len)
+    alternatives = sorted((r"[\W_]+".join(map(re.escape, words)) for words in spellings), key=len)
     body = "|".join(reversed(alternatives)) or r"(?!)"
     return re.compile(rf"(?<![^\W_])(?:{body})(?![^\W_])", re.IGNORECASE)
 
 
 def _targets(settings: EditSettings, directions: Directions) -> dict[str, str | None]:
-    """Source -> target, None for removal: what the config asks for, found or not."""
+    """The target of each source of the config, None for removal; with or without a direction."""
     names = directions.names
     if settings.task == "remove":
         target_of: dict[str, str | None] = dict.fromkeys(names)
@@ -168,14 +168,14 @@ def _targets(settings: EditSettings, directions: Directions) -> dict[str, str | 
         raise UserError(f"edit.only: {missing[0]!r} is no source; choose among the concepts")
     if settings.only:
         target_of = {name: target_of[name] for name in settings.only}
-    # A source that nothing is taken along needs no direction of its own.
+    # Only an edit that reads the source needs a direction of it.
     takes = (
         settings.how in ("remove_add", "swap")
         or "active" in settings.tokens
         or settings.sources == "words"
     )
-    asked = {target for target in target_of.values() if target} | set(target_of if takes else ())
-    if missing := sorted(asked - set(directions.names)):
+    needed = {target for target in target_of.values() if target} | set(target_of if takes else ())
+    if missing := sorted(needed - set(directions.names)):
         raise UserError(
             f"edit.pairs: the directions have no entry for {missing[0]!r}; add it to "
             "directions.concepts.words"
@@ -190,50 +190,51 @@ def _sources(
     target_of: Mapping[str, str | None],
     judge: Judge,
 ) -> list[str | None]:
-    """What stands for the source in each image; None where nothing does that is asked for.
+    """The source in each image; None where the image has none of the sources.
 
-    Of several words that a caption names one is drawn. A word whose target the caption names too
-    is none of them: without any edit that target is there already.
+    Of several words that a caption names one is drawn. A word whose target the caption names, too,
+    is no source: the target would be there without any edit.
     """
     if settings.sources == "objects":
-        found = [_objects(record)[0].category for record in shown]
-        return [category if category in target_of else None for category in found]
-    # Judged among all concepts: "top left" is not the concept "top", asked for or not.
-    said = judge.judge([reference(record) for record in shown], names)
+        categories = [_objects(record)[0].category for record in shown]
+        return [category if category in target_of else None for category in categories]
+    # Judged among all concepts, not among the sources only: "top left" is not the concept "top".
+    verdicts = judge.judge([reference(record) for record in shown], names)
     sources: list[str | None] = []
-    for record, said_c in zip(shown, said, strict=True):
-        told = {name for name, is_told in zip(names, said_c, strict=True) if is_told}
+    for record, named_c in zip(shown, verdicts, strict=True):
+        named = {name for name, is_named in zip(names, named_c, strict=True) if is_named}
         # By name: the same source whatever the method.
-        fit = sorted(name for name in told & set(target_of) if target_of[name] not in told)
+        fit = sorted(name for name in named & set(target_of) if target_of[name] not in named)
         sources.append(str(_rng(settings, record).choice(fit)) if fit else None)
     return sources
 
 
 def _rng(settings: EditSettings, record: Record) -> np.random.Generator:
-    """Draws of the image's own: they do not depend on the other images."""
+    """A generator of the image's own, so that its draws do not depend on other images."""
     return np.random.default_rng(int(digest_text(f"{settings.seed} {record.image_id}")[:16], 16))
 
 
 def _objects(record: Record) -> list[Object]:
-    return [each for each in record.objects if not each.crowd]
+    return [item for item in record.objects if not item.crowd]
 
 
 def _patches(
     settings: EditSettings, record: Record, shape: dict[str, Any]
 ) -> tuple[BoolArray, BoolArray] | None:
-    """Patches of the objects, and as many drawn outside all boxes; None if there must be some."""
+    """Patches of the objects, and as many drawn outside all boxes; None where an image needs object
+    patches and has none."""
     geometry = ImageGeometry(record.width, record.height, **shape)
     nowhere_p = np.zeros(geometry.n_patches, dtype=bool)
 
     def touched(objects: Sequence[Object]) -> BoolArray:
-        boxes = [geometry.box_to_patches(each.box) for each in objects]
+        boxes = [geometry.box_to_patches(item.box) for item in objects]
         touched_p: BoolArray = np.any([nowhere_p, *boxes], axis=0)
         return touched_p
 
     objects = _objects(record)
     object_p = touched(objects)
     if settings.object_by == "mask":
-        masks = [decode_mask(each.rle) for each in objects if each.rle is not None]
+        masks = [decode_mask(item.rle) for item in objects if item.rle is not None]
         object_p = nowhere_p
         if masks and len(masks) == len(objects):
             cover_p = geometry.mask_to_patches(np.any(masks, axis=0))
@@ -246,7 +247,7 @@ def _patches(
     return object_p, outside_p
 
 
-def _asked(settings: EditSettings, record: Record) -> Turn:
+def _turn(settings: EditSettings, record: Record) -> Turn:
     """The question, with the reference caption for an answer."""
     if settings.question is None and record.turns:
         return record.turns[0]

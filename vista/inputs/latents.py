@@ -124,12 +124,12 @@ def class_patches(
     region is none of its objects: much of what it covers is not the class. A class that is there
     as a crowd alone is left out.
     """
-    objects = [each for each in record.objects if not each.crowd]
-    for category in dict.fromkeys(each.category for each in objects):
+    objects = [item for item in record.objects if not item.crowd]
+    for category in dict.fromkeys(item.category for item in objects):
         box_p = np.zeros(geometry.n_patches, dtype=bool)
-        for each in objects:
-            if each.category == category:
-                box_p |= geometry.box_to_patches(each.box)
+        for item in objects:
+            if item.category == category:
+                box_p |= geometry.box_to_patches(item.box)
         mask_hw = class_mask(record, category)
         mask_p = None if mask_hw is None else geometry.mask_to_patches(mask_hw) >= mask_cover
         yield category, box_p, mask_p
@@ -141,11 +141,11 @@ def class_mask(record: Record, category: str) -> BoolArray | None:
     None unless each of its objects has one.
     """
     mask_hw = np.zeros((record.height, record.width), dtype=bool)
-    for each in record.objects:
-        if each.category == category and not each.crowd:
-            if each.rle is None:
+    for item in record.objects:
+        if item.category == category and not item.crowd:
+            if item.rle is None:
                 return None
-            mask_hw |= decode_mask(each.rle)
+            mask_hw |= decode_mask(item.rle)
     return mask_hw
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+# Of the table's columns and of what they hold; 1 had facts in the names of metrics.
+TABLE_VERSION = "2"
 # Token kinds of a figure. NO_TOKENS stands where a figure is not about tokens (a caption).
 TOKEN_KINDS = ("image", "text", "control")
 NO_TOKENS = ""

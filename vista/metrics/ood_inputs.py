@@ -56,7 +56,7 @@ class SplitImages:
 
     def of_one_class(self, split: str, key: str) -> SplitImages:
         """Those that show one class alone; UserError where there are none."""
-        one = np.flatnonzero([len(each) == 1 for each in self.classes])
+        one = np.flatnonzero([len(names) == 1 for names in self.classes])
         if not len(one):
             raise UserError(
                 f"{key}: no image of split {split!r} shows one class alone; name another"
@@ -107,5 +107,5 @@ def split_of(features: Artifact, records: Artifact, split: str, key: str) -> Spl
     reader = FeatureReader(features.store("features.zarr"))
     table = read_records(records.file("records.parquet"))
     images, rows = split_images(table, reader, split, key)
-    classes = [each.categories for each in table.select(rows)]
+    classes = [record.categories for record in table.select(rows)]
     return SplitImages(reader, images, table.image_ids(rows), classes)

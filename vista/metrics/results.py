@@ -17,11 +17,14 @@ import pyarrow.parquet as pq
 
 from vista.engine.artifacts import Artifact
 from vista.errors import UserError
-from vista.metrics.figure import COLUMNS, Figure
+from vista.metrics.figure import COLUMNS, TABLE_VERSION, Figure
 from vista.metrics.result import MetricResult
 
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+SCHEMA = pa.schema(
+    [pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()],
+    metadata={"table_version": TABLE_VERSION},
+)
 
 
 def write_result(

@@ -68,7 +68,7 @@ def all_sections(
         encoders_section(table, settings.top_k),
         how_to_read(notes),
     ]
-    return [s for s in sections if s.after or any(g.rows for g in s.grids)]
+    return [s for s in sections if s.paragraphs or any(g.rows for g in s.grids)]
 
 
 def all_drawings(measured: Measured, interventions: Sequence[Intervention] = ()) -> list[Drawing]:

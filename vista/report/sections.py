@@ -228,7 +228,7 @@ def how_to_read(notes: Sequence[str]) -> Section:
     """Return what the columns mean, and the notes of metrics."""
     return Section(
         "How to read this",
-        after=[
+        paragraphs=[
             "\n".join(
                 [
                     "- Every single figure, seeds apart, is a row of `summary.csv` (and "

@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from vista.config.base import Settings
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.shapes import Shapes, many, one
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.inputs.latents import GEOMETRY, read_geometry
 from vista.progress import progress
@@ -117,3 +121,12 @@ def _patches(placing: dict[str, Any]) -> tuple[float, str]:
 
 def _listed(placing: dict[str, Any]) -> str:
     return ", ".join(str(placing[key]) for key in ("size", "patch", "fit"))
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: the features of both encoders once more."""
+    shape = shapes.vision(node)
+    images = shapes.images(one(many(node, "features")[0], "records"))
+    if shape is None or images is None:
+        return Need(disk=None)
+    return Need(disk=formulas.feature_bytes(images.images, shape))

@@ -241,11 +241,11 @@ class _Editor:
         llm, n_visual = self.llm, self.reader.shape[1]
         length = {
             question: len(prompt_ids(llm.tokenizer, question, n_visual, llm.placement))
-            for question in dict.fromkeys(item.asked.question for item in items)
+            for question in dict.fromkeys(item.turn.question for item in items)
         }
         by_length: dict[int, list[Item]] = {}
         for item in items:
-            by_length.setdefault(length[item.asked.question], []).append(item)
+            by_length.setdefault(length[item.turn.question], []).append(item)
         size = max(1, self.settings.batch_size // (1 + len(self.variants)))
         return [
             same[start : start + size]
@@ -329,7 +329,7 @@ class _Editor:
             visual_bpd = self.projector(features_bpv)
             captions += llm.generate(
                 visual_bpd,
-                [item.asked.question for item in shown],
+                [item.turn.question for item in shown],
                 max_new_tokens=settings.max_new_tokens,
                 edits=stream,
                 batch_size=settings.batch_size,
@@ -337,7 +337,7 @@ class _Editor:
             sums_b, counts_b = untouched_losses(
                 llm,
                 visual_bpd,
-                [item.asked for item in shown],
+                [item.turn for item in shown],
                 [item.touched for item in shown],
                 settings.max_length,
                 stream,
@@ -401,7 +401,7 @@ class _Editor:
         fires = firing_patches(
             self.llm,
             self.projector(features_ipv),
-            [item.asked for item in items],
+            [item.turn for item in items],
             sources,
             self.settings.max_length,
         )

@@ -23,7 +23,11 @@ from vista.data.geometry import prepare_image
 from vista.data.images import ImageSource, UnusableImage
 from vista.data.records import Record, read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import TORCH_START, Need
+from vista.engine.forecast.shapes import Shapes, job_count, one
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.inputs.image_files import image_files
 from vista.inputs.models import load_vision_encoder
@@ -194,3 +198,16 @@ def read_images(
     return np.stack(
         [prepare_image(images.open(record), size, fit, fill, resample) for record in records]
     )
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """One pass over every different image."""
+    shape, settings = shapes.vision(node), node.order["encoder"]
+    images, device = shapes.images(one(node, "records")), shapes.device(settings)
+    memory = formulas.features_memory(shape, device, settings["batch_size"]) if shape else None
+    if shape is None or images is None:
+        return Need(None, device.memory(memory), None)
+    flops = 2 * shape.parameters * (shape.patches + shape.prefix) * images.images
+    disk = formulas.feature_bytes(images.images, shape)
+    seconds = TORCH_START * job_count(node) + device.seconds(flops)
+    return Need(disk, device.memory(memory), seconds)

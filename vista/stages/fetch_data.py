@@ -9,7 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from vista.config.base import Settings
 from vista.config.data import FetchFile
+from vista.config.published import DOWNLOADS
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.shapes import Shapes, all_known
 from vista.engine.job import NoInputs, StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.fetch.archives import SUFFIXES, unpack
 from vista.fetch.download import Checksum, Refused, RemoteFile, client, digest, fetch_files, inside
@@ -73,3 +77,12 @@ def _fetch(file: FetchFile, received: Path, data: Path) -> dict[str, object]:
         folder.mkdir(parents=True, exist_ok=True)
         os.replace(path, folder / name)
     return source
+
+
+def need(node: Node, _shapes: Shapes) -> Need:
+    """Disk: sizes of published files; images hardly grow when they are unpacked."""
+    urls = [file["url"] for file in node.settings["files"]]
+    sizes = all_known(
+        next((size for end, size in DOWNLOADS.items() if url.endswith(end)), None) for url in urls
+    )
+    return Need(disk=None if sizes is None else sum(sizes), seconds=0.0)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 from vista.config.base import Settings
+from vista.config.published import STORED_FLOAT32
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import NoInputs, StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.fetch.hub import Listing, fetch, pinned_listing
 
@@ -57,3 +61,10 @@ def wanted(listing: Listing) -> list[str]:
         and ("/" not in name or name.startswith("additional_chat_templates/"))
     ]
     return sorted({*weights, *small})
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: parameters x the bytes of each as published."""
+    shape = shapes.vision(node) or shapes.llm(node)
+    item = 4 if node.settings["repo"] in STORED_FLOAT32 else 2
+    return Need(disk=None if shape is None else shape.loaded * item, seconds=0.0)

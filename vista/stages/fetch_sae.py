@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from vista.config.base import Settings
+from vista.config.published import SAE_BYTES
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import text_sae_bytes
 from vista.engine.job import NoInputs, StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.fetch.hub import fetch, pinned_listing
 from vista.sae.releases import release_entry
@@ -38,3 +43,10 @@ def run(job: StageJob[FetchSaeOrder, NoInputs]) -> None:
     fetch(listing, [*entry.required, *optional], cache / "snapshots" / listing.commit)
     (cache / "refs").mkdir(parents=True, exist_ok=True)
     (cache / "refs" / "main").write_text(listing.commit, encoding="utf-8")
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: encoder and decoder in the dtype of the release."""
+    release = node.settings["release"]
+    item = next((b for name, b in SAE_BYTES.items() if release.startswith(name)), None)
+    return Need(disk=text_sae_bytes(shapes.imports.get(node.id), item, shapes), seconds=0.0)

@@ -9,7 +9,10 @@ from pathlib import Path
 from vista.config.base import Settings
 from vista.config.sae import NeuronpediaSettings
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import ROW, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.sae.label_table import FILE, write_labels
 from vista.sae.neuronpedia import read_export
@@ -58,3 +61,9 @@ def run(job: StageJob[ImportLabelsOrder, Inputs]) -> None:
         neuronpedia=sae.get("neuronpedia"),
     )
     write_labels(job.work / FILE, labels)
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: a row a latent."""
+    d_sae = shapes.d_sae(node.parents()[0])
+    return Need(disk=None if d_sae is None else ROW * d_sae)

@@ -9,7 +9,11 @@ from vista.config.base import Settings
 from vista.config.language import LanguageSettings
 from vista.config.projector import PretrainedProjector
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.store.features import FeatureReader
 
 
@@ -47,3 +51,11 @@ def run(job: StageJob[ImportProjectorOrder, Inputs]) -> None:
         output_scale=settings.output_scale,
     )
     save_projector(job.work, projector)
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: the larger kind of projector in float32."""
+    shape, vision = shapes.llm(node), shapes.features(node)
+    if shape is None or vision is None:
+        return Need(disk=None)
+    return Need(disk=4 * formulas.projector_parameters("mlp", vision.d_vision, shape.d_model))

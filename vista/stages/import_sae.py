@@ -10,7 +10,11 @@ from pathlib import Path
 from vista.config.base import Settings
 from vista.config.sae import ImportSaeSettings
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import Need
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import text_sae_bytes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 
 
@@ -70,3 +74,8 @@ def _take(trained: Artifact, name: str, folder: Path) -> None:
     config = {**json.loads((source / "sae.json").read_text(encoding="utf-8")), "name": name}
     text = json.dumps(config, sort_keys=True, indent=2) + "\n"
     (folder / "sae.json").write_text(text, encoding="utf-8")
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: encoder and decoder in float32."""
+    return Need(disk=text_sae_bytes(node, 4, shapes))

@@ -9,7 +9,11 @@ from vista.config.language import LanguageSettings
 from vista.config.sae import LabelSettings
 from vista.data.records import read_text
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import ROW, SMALL, Need
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import on_text
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 
 
 class LabelLatentsOrder(Settings):
@@ -43,3 +47,10 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     llm = load_llm(job.settings.llm, inputs.llm)
     labels = label_latents(llm, load_text_sae(inputs.sae, llm), texts, job.settings.labels)
     write_labels(job.work / FILE, labels)
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """One pass over tokens, encoded. Disk: a row a latent."""
+    saes = shapes.saes(node, "sae")
+    disk = None if saes is None else SMALL + ROW * saes.latents
+    return on_text(node, shapes, "labels", disk, decoded=False)

@@ -8,10 +8,16 @@ from vista.config.base import Settings
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import SMALL, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.shared import encoding_need, vision_sae
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.vision import TOP_FILE, SaeDevice, load_vision_sae, split_images
 from vista.metrics.top_classes import classes_of_patches
 from vista.store.features import FeatureReader
+
+_PER_TOP_IMAGE = 20.0  # bytes of a row of top.parquet, twice (the labels tell it too)
 
 
 class LabelVisionLatentsOrder(Settings):
@@ -73,3 +79,14 @@ def run(job: StageJob[LabelVisionLatentsOrder, Inputs]) -> None:
     columns = top_columns(top, classes, ids.__getitem__)
     table = {name: pa.array(columns[name], kind) for name, kind in kinds.items()}
     write_parquet(job.work / TOP_FILE, pa.table(table))
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Every patch of the split encoded once. Disk: a row a latent and top image, in two tables."""
+    size, settings = vision_sae(node, shapes), node.settings["labels"]
+    images = shapes.rows(one(node, "records"), settings["split"])
+    if size is None or images is None:
+        return UNKNOWN
+    d, s, patches = size
+    disk = SMALL + 2 * _PER_TOP_IMAGE * s * settings["top_k"]
+    return encoding_need(node, shapes, disk, 2.0 * d * s * patches * images)

@@ -18,7 +18,11 @@ from vista.config.language import LanguageSettings
 from vista.config.projector import LatentsSettings
 from vista.data.records import Record, RecordTable, read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.progress import progress
 from vista.store.features import FeatureReader
@@ -249,3 +253,23 @@ def control_batch(llm: LanguageModel, records: Sequence[Record], max_length: int
     text_bt[:, : len(llm.opening)] = False
     labels_bt = torch.full_like(ids_bt, IGNORED)
     return Batch(ids_bt, mask_bt.long(), labels_bt, text_bt, len(llm.opening), 0)
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """A pass with the image and one without, up to the last layer with an SAE; the tokens of both
+    are stored."""
+    shape, vision, saes = shapes.llm(node), shapes.features(node), shapes.saes(node)
+    settings, device = node.order["latents"], shapes.device(node.order["llm"])
+    if shape is None or vision is None or saes is None:
+        return UNKNOWN
+    length = settings["max_length"]
+    memory = formulas.reading_memory(shape, device, saes, settings["batch_size"], length)
+    rows = shapes.rows(one(node, "records"), settings["split"])
+    if rows is None:
+        return Need(None, device.memory(memory), None)
+    tokens = vision.patches + 2 * formulas.text_tokens(length, vision.patches)
+    flops = formulas.forward_flops(shape, rows * tokens, 0, blocks=max(saes.layers) + 1)
+    sae_flops = formulas.sae_flops(shape.d_model, saes, rows * tokens, decoded=False)
+    disk = formulas.latent_bytes(rows, tokens, saes)
+    seconds = TORCH_START + device.seconds(flops, sae_flops)
+    return Need(disk, device.memory(memory), seconds)

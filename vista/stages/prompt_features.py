@@ -24,7 +24,11 @@ from vista.config.pipeline import PipelineSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
 from vista.diffusion.attributes import in_templates, words_of
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import SMALL, TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.inputs.pipeline import open_pipeline
 from vista.store.features import FeatureWriter
@@ -137,3 +141,14 @@ def prompt_records(prompts: Mapping[str, Sequence[str]], max_word_share: float) 
             name = f"{split}_{number:06d}"
             records.append(Record(name, split, name, 1, 1, captions=(text,), objects=objects))
     return records
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """One pass over every prompt. Disk: the stream of each."""
+    shape, prompts = shapes.vision(node), shapes.images(node)
+    if shape is None or prompts is None:
+        return UNKNOWN
+    disk = SMALL + formulas.feature_bytes(prompts.images, shape)
+    device = shapes.device(node.order["pipeline"])
+    flops = 2 * shape.parameters * shape.patches * prompts.images
+    return Need(disk, device.memory(None), TORCH_START + device.seconds(flops))

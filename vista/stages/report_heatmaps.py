@@ -87,30 +87,30 @@ class _Drawer:
         first = next(iter(readers.values()))
         shown = self._records.select(self._records.rows_by_id(first.image_ids))
         categories = sorted({name for record in shown for name in record.categories})
-        layer, own = self._choose_layer(first, categories)
+        layer, latent_of = self._choose_layer(first, categories)
         if layer is None:
             return None
         candidates = [
             (i, name)
             for i, record in enumerate(shown)
             for name in record.categories
-            # A crowd alone has no one object to point at.
-            if name in own
-            and any(each.category == name and not each.crowd for each in record.objects)
+            # A crowd is no single object to point at.
+            if name in latent_of
+            and any(item.category == name and not item.crowd for item in record.objects)
         ]
         maps = {weight: LatentMaps(reader, layer) for weight, reader in readers.items()}
         places = {weight: _places(reader) for weight, reader in readers.items()}
         rows = []
         for i, category in spread(candidates, self._settings.heatmap_examples):
-            record, latent = shown[i], own[category]
+            record, latent = shown[i], latent_of[category]
             rows.append(
                 HeatMapRow(
                     image=np.asarray(self._open_image(record)),
                     mask=class_mask(record, category),
                     boxes=[
-                        each.box
-                        for each in record.objects
-                        if each.category == category and not each.crowd
+                        item.box
+                        for item in record.objects
+                        if item.category == category and not item.crowd
                     ],
                     category=category,
                     label=self._labels[layer].label_s[latent] or "",
@@ -139,9 +139,9 @@ class _Drawer:
         best: tuple[int | None, dict[str, int]] = (None, {})
         for layer in sorted(set(reader.layers) & set(self._labels)):
             labels = self._labels[layer]
-            own = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
-            if layer == wanted or (wanted is None and len(own) > len(best[1])):
-                best = (layer, own)
+            latent_of = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
+            if layer == wanted or (wanted is None and len(latent_of) > len(best[1])):
+                best = (layer, latent_of)
         return best
 
     def _extent(self, record: Record) -> tuple[float, float, float, float]:

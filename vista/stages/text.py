@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import RootModel
 
@@ -11,7 +12,11 @@ from vista.data.lines import read_lines
 from vista.data.records import read_records, write_text
 from vista.data.source import caption_texts, line_texts
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import ROW, Need
+from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.shared import table_need
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 
 
 class TextOrder(RootModel[TextSettings]):
@@ -44,3 +49,15 @@ def run(job: StageJob[TextOrder, Inputs]) -> None:
             split: read_lines(world.file(f"text/{split}.txt")) for split in ("train", "heldout")
         }
     write_text(job.work / "text.parquet", texts)
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: drawn documents or captions by their number, the user's text files by their size."""
+    world, captioned = one(node, "world"), one(node, "records")
+    if world is not None:
+        return Need(disk=ROW * sum(world.settings["documents"].values()))
+    if captioned is not None:
+        return table_need(shapes.images(captioned))
+    files = [Path(name) for name in node.files]
+    there = bool(files) and all(file.is_file() for file in files)
+    return Need(disk=sum(file.stat().st_size for file in files) if there else None)

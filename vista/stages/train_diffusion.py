@@ -8,7 +8,11 @@ from vista.config.base import Settings
 from vista.config.pipeline import StandinPipeline
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import TORCH_START, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.image_files import image_files
 from vista.stages.features import read_images
 
@@ -55,3 +59,14 @@ def run(job: StageJob[TrainDiffusionOrder, Inputs]) -> None:
     prompts = in_templates(captions, job.settings.templates, settings.split)
     curve = train_standin_pipeline(settings, pixels, prompts, job.work / "model")
     write_parquet(job.work / "curve.parquet", pa.table(curve))
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Forward and backward of the autoencoder, then of the denoiser. Disk: four bytes a parameter
+    of the denoiser, and a quarter more for the other parts."""
+    recipe = node.settings["recipe"]
+    autoencoder = recipe["autoencoder_steps"] * recipe["autoencoder_batch"]
+    flops = 3 * formulas.autoencoder_flops(recipe) * autoencoder
+    flops += 3 * formulas.denoiser_flops(recipe) * recipe["steps"] * recipe["batch_size"]
+    seconds = TORCH_START + shapes.cpu.seconds(flops)
+    return Need(5 * formulas.denoiser_parameters(recipe), 0.0, seconds)

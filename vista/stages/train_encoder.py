@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from vista.config.encoders import StandinEncoder
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.image_files import image_files
 from vista.stages.features import read_images
 
@@ -38,3 +41,13 @@ def run(job: StageJob[StandinEncoder, Inputs]) -> None:
     captions = [record.captions[0] if record.captions else "" for record in records]
     curve = train_standin_encoder(settings, pixels, captions, job.work / "model")
     write_parquet(job.work / "curve.parquet", pa.table(curve))
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: weights in float32. Time: 6 FLOP a parameter and token of each step."""
+    shape, settings = shapes.vision(node), node.settings
+    if shape is None:
+        return UNKNOWN
+    tokens = settings["steps"] * settings["batch_size"] * (shape.patches + shape.prefix)
+    seconds = TORCH_START + shapes.cpu.seconds(6 * shape.parameters * tokens)
+    return Need(shape.loaded * 4, 0.0, seconds)

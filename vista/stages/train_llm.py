@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from vista.config.language import StandinLlm
 from vista.data.records import read_text
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import STANDIN_DOCUMENT, Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,14 @@ def run(job: StageJob[StandinLlm, Inputs]) -> None:
         job.settings, read_text(path, "train"), job.work / "model", read_text(path, "heldout")
     )
     pq.write_table(pa.table(curve), job.work / "curve.parquet")
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: weights in float32. Time: 6 FLOP a parameter and token of each step."""
+    shape, settings = shapes.llm(node), node.settings
+    if shape is None:
+        return UNKNOWN
+    length = min(settings["max_length"], STANDIN_DOCUMENT)
+    tokens = settings["steps"] * settings["batch_size"] * length
+    seconds = TORCH_START + shapes.cpu.seconds(6 * shape.parameters * tokens)
+    return Need(shape.parameters * 4, 0.0, seconds)

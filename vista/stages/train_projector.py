@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vista.config.base import Settings
 from vista.config.language import LanguageSettings
 from vista.config.projector import TrainingStage
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.engine.processes import is_rank, run_ranks
 from vista.errors import UserError
 from vista.store.features import FeatureReader
@@ -138,3 +143,42 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
         return
     save_projector(job.work, projector)
     pq.write_table(pa.table(curve), job.work / "curve.parquet")
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Forward and backward of each step. The backward pass goes through the frozen model to the
+    visual tokens without gradients of its weights, so it costs as much as the forward. Of several
+    processes, which share each batch and a machine's threads, one is counted."""
+    shape, vision, saes = shapes.llm(node), shapes.features(node), shapes.saes(node)
+    stage = TrainingStage.model_validate(node.order["training"])
+    device = shapes.device(node.order["llm"], stage.processes)
+    if shape is None or vision is None:
+        return UNKNOWN
+    size = formulas.projector_parameters(_kind(node), vision.d_vision, shape.d_model)
+    if saes is None:
+        return Need(4 * size, None, None)
+    visual, length = vision.patches, stage.max_length
+    batch = -(-stage.batch_size // (stage.processes * stage.machines))
+    micro = min(stage.micro_batch or batch, batch)
+    memory = formulas.training_memory(shape, device, saes, micro, length, visual, size)
+    rows = shapes.rows(one(node, "records"), stage.split)
+    seconds = None
+    if rows or stage.steps:
+        samples = stage.total_steps(rows or stage.batch_size) * batch
+        words = formulas.text_tokens(length, visual)
+        flops = 2 * samples * formulas.forward_flops(shape, visual + words, words)
+        # The rest of the term visits active latents alone.
+        term = formulas.sae_flops(shape.d_model, saes, samples * visual, decoded=False)
+        coarse = node.settings.get("sae_dtype") == "bfloat16"
+        spent = device.seconds(flops + term) if coarse else device.seconds(flops, term)
+        seconds = TORCH_START + spent
+    return Need(4 * size, device.memory(memory), seconds)
+
+
+def _kind(node: Node) -> str:
+    """The kind of a projector, which the first stage of its training has in its settings."""
+    start = one(node, "start")
+    projector: Mapping[str, Any] | None = node.settings.get("projector")
+    if projector is not None:
+        return str(projector["kind"])
+    return _kind(start) if start else "linear"

@@ -9,7 +9,11 @@ from vista.config.language import LanguageSettings
 from vista.config.sae import TrainSaeSettings
 from vista.data.records import read_text
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 
 
 class TrainSaeOrder(Settings):
@@ -54,3 +58,14 @@ def run(job: StageJob[TrainSaeOrder, Inputs]) -> None:
     neutral.mkdir(exist_ok=True)
     save_sae(neutral, from_folder(job.work / "sae", layer, name=f"layer {layer}"))
     write_parquet(job.work / "curve.parquet", pa.table(curve))
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Disk: encoder and decoder in float32. Time: 6 FLOP a parameter and token of each step."""
+    settings, d_model = node.settings["sae"], shapes.d_model(node)
+    if d_model is None:
+        return UNKNOWN
+    size = formulas.sae_bytes(d_model, settings["d_sae"])
+    device = shapes.device(node.order["llm"])
+    flops = 1.5 * size * settings["steps"] * settings["batch_tokens"]
+    return Need(size, device.memory(None), TORCH_START + device.seconds(0, flops))

@@ -8,7 +8,12 @@ from vista.config.base import Settings
 from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import vision_sae
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.vision import encoder_block, split_images
 from vista.store.features import FeatureReader
 
@@ -52,3 +57,21 @@ def run(job: StageJob[TrainVisionSaeOrder, Inputs]) -> None:
     block = encoder_block(inputs.features, inputs.encoder)
     save_sae(job.work, from_folder(job.work / "sae", block, name=name))
     write_parquet(job.work / "curve.parquet", pa.table(curve))
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """12 d s FLOP a patch and step, decoders of every Matryoshka width counted. Disk: the SAE in
+    two forms. Held: the buffer twice. GPU: weights, gradients, AdamW's moments, and four copies of
+    a batch's latents."""
+    size, settings = vision_sae(node, shapes), node.order["sae"]
+    if size is None:
+        return UNKNOWN
+    d, s, _ = size
+    batch, device = settings["batch_patches"], shapes.device(settings)
+    nested = settings["architecture"] == "matryoshka_batchtopk"
+    decoders = sum(settings["widths"]) if nested else 1.0
+    flops = 6.0 * (1 + decoders) * d * s * settings["steps"] * batch
+    memory = device.memory(formulas.vision_sae_memory(d, s, batch))
+    held = 8.0 * settings["buffer_patches"] * d
+    seconds = TORCH_START + device.seconds(0, flops)
+    return Need(2 * formulas.sae_bytes(d, s), memory, seconds, held)

@@ -22,8 +22,9 @@ BYTES_A_VALUE = 3.4  # of a sparse latent on disk: 330 B a token measured at an 
 PEAK = {"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}  # H200 data sheet, dense, FLOP/s
 SHARE = 0.4  # of peak and bandwidth that is reached
 BANDWIDTH = 4.8e12  # H200 data sheet, bytes/s
-CPU_RATE = 40e9  # FLOP/s of a thread, as the default run has it on two cores
-START = 6.0  # s until a job has loaded its libraries, likewise
+# FLOP/s of a thread that small models reach, of 99e9 in large products. Of the default run's jobs
+# train_encoder took 1.0 of what follows, train_projector 0.8, train_llm and train_sae 1.5.
+CPU_RATE = 40e9
 CPU_BANDWIDTH = 10e9  # bytes/s
 _LAUNCH = 1e-3  # s a block and decoding step on a GPU, however little is computed
 _CONTEXT = 1e9  # bytes that CUDA takes for itself
@@ -39,16 +40,14 @@ class Device:
     dtype: str
     threads: int
 
-    @classmethod
-    def of(cls, model: Mapping[str, Any], threads: int) -> Device:
-        """From the settings of a model; a device of "auto" counts as a GPU."""
-        gpu = model["device"] != "cpu" or model.get("device_map") is not None
-        return cls(gpu, model["dtype"], threads)
-
     @property
     def item(self) -> int:
         """Bytes of a number in the model's dtype."""
         return _ITEM[self.dtype]
+
+    def memory(self, estimate: float | None) -> float | None:
+        """GPU memory: an estimate, or 0 on a CPU."""
+        return estimate if self.gpu else 0.0
 
     def seconds(self, flops: float, float32_flops: float = 0.0) -> float:
         """Time of work in the model's dtype, and of work in float32 (that of SAEs)."""
@@ -101,6 +100,11 @@ def projector_parameters(kind: str, d_vision: int, d_model: int) -> float:
     """Weights and biases of a linear projector, or of one with a second layer."""
     second = (d_model + 1) * d_model if kind == "mlp" else 0
     return float((d_vision + 1) * d_model + second)
+
+
+def text_tokens(length: int, visual: int) -> int:
+    """Text tokens of a sample of at most `length` tokens, `visual` of them visual ones."""
+    return max(0, min(TEXT_TOKENS, length - visual - 1))
 
 
 def forward_flops(shape: LanguageShape, tokens: float, text: float, blocks: int = 0) -> float:
@@ -198,32 +202,32 @@ def dictionaries_memory(d: int, s: int) -> float:
     return _CONTEXT + 2 * sae_bytes(d, s) + 4 * _DENSE
 
 
-def autoencoder_flops(own: Mapping[str, Any]) -> float:
+def autoencoder_flops(recipe: Mapping[str, Any]) -> float:
     """A pass of a stand-in's autoencoder: 3 x 3 convolutions, one way and back, at each size."""
-    sides = [own["image_size"] / 2**i for i in range(own["autoencoder_sizes"])]
-    return float(2 * 9 * own["autoencoder_channels"] ** 2 * sum(side**2 for side in sides))
+    sides = [recipe["image_size"] / 2**i for i in range(recipe["autoencoder_sizes"])]
+    return float(2 * 9 * recipe["autoencoder_channels"] ** 2 * sum(side**2 for side in sides))
 
 
-def denoiser_parameters(own: Mapping[str, Any]) -> float:
+def denoiser_parameters(recipe: Mapping[str, Any]) -> float:
     """Parameters of a stand-in's denoiser; see `_denoiser_levels`."""
-    return sum(parameters for parameters, _ in _denoiser_levels(own))
+    return sum(parameters for parameters, _ in _denoiser_levels(recipe))
 
 
-def denoiser_flops(own: Mapping[str, Any]) -> float:
+def denoiser_flops(recipe: Mapping[str, Any]) -> float:
     """A pass of a stand-in's denoiser: 2 x the parameters of each size at each of its places."""
-    return sum(2 * parameters * places for parameters, places in _denoiser_levels(own))
+    return sum(2 * parameters * places for parameters, places in _denoiser_levels(recipe))
 
 
-def _denoiser_levels(own: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _denoiser_levels(recipe: Mapping[str, Any]) -> list[tuple[float, float]]:
     """Parameters and places of each size of the denoiser.
 
     On the way down a residual block (18 c^2) and a transformer (20 c^2), on the way up two with
     twice the channels coming in (54 and 40 c^2), a convolution (9 c^2) from and to the next size;
     at the last, two blocks and a transformer (56 c^2) in its place.
     """
-    side = own["image_size"] / 2 ** (own["autoencoder_sizes"] - 1)
-    last = len(own["channels"]) - 1
+    side = recipe["image_size"] / 2 ** (recipe["autoencoder_sizes"] - 1)
+    last = len(recipe["channels"]) - 1
     return [
         ((132.0 + (56 if i == last else 18)) * c**2, max(1.0, side / 2**i) ** 2)
-        for i, c in enumerate(own["channels"])
+        for i, c in enumerate(recipe["channels"])
     ]

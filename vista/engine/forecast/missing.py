@@ -91,12 +91,16 @@ def _judges(settings: Any) -> Iterator[str]:
 
 
 def _repository(node: Node) -> Iterator[str]:
-    own: Any = node.settings
+    settings: Any = node.settings
     if node.stage not in ("fetch_model", "fetch_sae"):
         return
-    revision: str = own["revision"]
+    revision: str = settings["revision"]
     try:
-        repo = own["repo"] if "repo" in own else release_entry(own["release"], own["sae_id"]).repo
+        repo = (
+            settings["repo"]
+            if "repo" in settings
+            else release_entry(settings["release"], settings["sae_id"]).repo
+        )
     except UserError as error:
         yield f"{error}."
         return
@@ -106,7 +110,9 @@ def _repository(node: Node) -> Iterator[str]:
             f"https://huggingface.co/{repo} and set HF_TOKEN to a token of that account."
         )
     if not _COMMIT.fullmatch(revision):
-        what = f"SAE release {own['release']}" if "release" in own else f"repository {repo}"
+        what = (
+            f"SAE release {settings['release']}" if "release" in settings else f"repository {repo}"
+        )
         yield (
             f"{what} is not pinned (revision {revision!r}): set `revision` to the 40 digits of a "
             "commit, so that the run stays the same when the repository changes."
@@ -117,7 +123,7 @@ def _downloads(node: Node) -> Iterator[str]:
     if node.stage != "fetch_data":
         return
     files: Any = node.settings["files"]
-    loose = [each["url"].rsplit("/", 1)[-1] for each in files if each["sha256"] is None]
+    loose = [file["url"].rsplit("/", 1)[-1] for file in files if file["sha256"] is None]
     if loose:
         yield (
             f"downloads without a checksum ({', '.join(loose)}): set their `sha256`, which the "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vista.engine.artifacts import CHECKSUMS
 from vista.engine.forecast import formulas
-from vista.engine.forecast.jobs import Jobs, job_count
+from vista.engine.forecast.calibration import calibrate
 from vista.engine.forecast.missing import free_bytes, missing
-from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.need import DONE, START, TORCH_START, Need
+from vista.engine.forecast.shapes import Shapes, job_count
 from vista.engine.node import Node
 from vista.engine.plan import Plan
 
@@ -43,7 +45,11 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Everything that `vista plan` tells about a config."""
+    """Everything that `vista plan` tells about a config.
+
+    `measured` finished jobs scaled its times. `wall` is a lower bound of the seconds of the run on
+    this machine, which runs `slots` jobs at a time; jobs of unknown time are left out.
+    """
 
     name: str
     results: str
@@ -51,29 +57,35 @@ class Forecast:
     total: StageForecast
     free: int
     missing: Sequence[str]
+    measured: int
+    slots: int
+    wall: float
 
 
-def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
-    """Return the forecast of a plan, its stages in the `order` of the pipeline.
+def forecast(plan: Plan, order: Iterable[str], cores: int | None = None) -> Forecast:
+    """Return the forecast of a plan, its stages in the `order` of the pipeline, on a machine of so
+    many `cores`, those of this one by default.
 
-    Reads what is finished (manifests, checksums, sizes of models and tables), loads nothing else.
+    Reads what is finished (manifests, checksums, sizes of models and tables, benchmark files of
+    jobs), loads nothing else.
     """
     results = Path(plan.results)
-    shapes = Shapes(results, plan.nodes.values())
-    jobs = Jobs(shapes, plan.config.threads)
+    shapes = Shapes(results, plan.nodes.values(), plan.config.threads)
     by_stage: dict[str, list[Node]] = {stage: [] for stage in order}
     for node in shapes.nodes:
         by_stage.setdefault(node.stage, []).append(node)
-    stages = [_stage(name, nodes, shapes, jobs) for name, nodes in by_stage.items() if nodes]
+    times = calibrate(shapes)
+    needs = {node.id: times.scaled(node, shapes) for node in shapes.nodes if not shapes.done(node)}
+    stages = [_stage(name, nodes, results, needs) for name, nodes in by_stage.items() if nodes]
     total = StageForecast(
         "total",
-        sum(each.todo for each in stages),
-        sum(each.done for each in stages),
-        sum(each.disk_done for each in stages),
-        _sum(each.disk for each in stages),
-        _largest(each.held for each in stages),
-        _largest(each.memory for each in stages),
-        _sum(each.seconds for each in stages),
+        sum(stage.todo for stage in stages),
+        sum(stage.done for stage in stages),
+        sum(stage.disk_done for stage in stages),
+        _sum(stage.disk for stage in stages),
+        _largest(stage.held for stage in stages),
+        _largest(stage.memory for stage in stages),
+        _sum(stage.seconds for stage in stages),
     )
     lines, free = missing(shapes), free_bytes(results)
     if total.disk.known > free:
@@ -81,18 +93,24 @@ def forecast(plan: Plan, order: Iterable[str]) -> Forecast:
             f"{size(total.disk.known - free)} of disk: {size(free)} are free where {plan.results} "
             "is. Free some, or set `results` to a folder on a larger disk."
         )
-    return Forecast(plan.config.name, plan.results, stages, total, free, lines)
+    slots = max(1, (cores or os.cpu_count() or 1) // plan.config.threads)
+    wall = wall_seconds(shapes.nodes, needs, slots)
+    return Forecast(
+        plan.config.name, plan.results, stages, total, free, lines, times.jobs, slots, wall
+    )
 
 
-def _stage(name: str, nodes: Sequence[Node], shapes: Shapes, jobs: Jobs) -> StageForecast:
-    done = [node for node in nodes if shapes.done(node)]
-    todo = [node for node in nodes if not shapes.done(node)]
-    needs = [jobs.need(node) for node in todo]
+def _stage(
+    name: str, nodes: Sequence[Node], results: Path, by_node: Mapping[str, Need]
+) -> StageForecast:
+    done = [node for node in nodes if node.id not in by_node]
+    todo = [node for node in nodes if node.id in by_node]
+    needs = [by_node[node.id] for node in todo]
     return StageForecast(
         name,
         sum(map(job_count, todo)),
         len(done),
-        sum(_size_of(shapes.results / node.path) for node in done),
+        sum(_size_of(results / node.path) for node in done),
         _sum(_amount(need.disk) for need in needs),
         _largest(_amount(need.held) for need in needs),
         _largest(_amount(need.memory) for need in needs),
@@ -100,11 +118,30 @@ def _stage(name: str, nodes: Sequence[Node], shapes: Shapes, jobs: Jobs) -> Stag
     )
 
 
+def wall_seconds(nodes: Iterable[Node], needs: Mapping[str, Need], slots: int) -> float:
+    """Return a lower bound of the seconds of jobs, `slots` at a time, those on a GPU one.
+
+    `nodes` stand behind their inputs; `needs` has those to do, by their ids.
+
+    The largest of: the longest chain of jobs that wait for each other, all jobs over the slots, and
+    the jobs on a GPU. Without GPUs no schedule that leaves no slot idle takes twice as long.
+    """
+    end: dict[str, float] = {}
+    total = on_gpu = 0.0
+    for node in nodes:
+        seconds = needs.get(node.id, DONE).seconds or 0.0
+        ahead = max((end[parent.id] for parent in node.parents()), default=0.0)
+        end[node.id] = ahead + seconds / node.jobs
+        total += seconds
+        on_gpu += seconds * (node.gpus > 0)
+    return max(total / slots, on_gpu, *end.values())
+
+
 def _size_of(folder: Path) -> float:
     """Bytes of a finished artifact as its checksums list them; 0 where they cannot be read."""
     try:
         listed = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        return float(sum(each["bytes"] for each in listed.values()))
+        return float(sum(file["bytes"] for file in listed.values()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return 0.0
 
@@ -114,14 +151,14 @@ def _amount(value: float | None) -> Amount:
 
 
 def _sum(amounts: Iterable[Amount]) -> Amount:
-    found = list(amounts)
-    return Amount(sum(each.known for each in found), sum(each.unknown for each in found))
+    terms = list(amounts)
+    return Amount(sum(term.known for term in terms), sum(term.unknown for term in terms))
 
 
 def _largest(amounts: Iterable[Amount]) -> Amount:
-    found = list(amounts)
-    known = max((each.known for each in found), default=0.0)
-    return Amount(known, sum(each.unknown for each in found))
+    terms = list(amounts)
+    known = max((term.known for term in terms), default=0.0)
+    return Amount(known, sum(term.unknown for term in terms))
 
 
 def listing(plan: Plan) -> str:
@@ -156,7 +193,21 @@ def render(forecast: Forecast) -> str:
     table = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
     free = f"{forecast.results}: {size(forecast.free)} of disk are free."
     lacking = [f"Missing: {line}" for line in forecast.missing] or ["Missing: nothing."]
-    return "\n".join([*table, "", free, *lacking, "", *_assumed()])
+    return "\n".join([*table, "", free, *lacking, *_times(forecast), "", *_assumed()])
+
+
+def _times(forecast: Forecast) -> list[str]:
+    """What the times of jobs to do come to on this machine, and what scaled them."""
+    lines = []
+    if forecast.wall and forecast.slots > 1:
+        lines.append(
+            f"On this machine, {forecast.slots} jobs at a time (one on a GPU): at least "
+            f"{duration(forecast.wall)}."
+        )
+    if forecast.wall and forecast.measured:
+        jobs = f"{forecast.measured} finished job{'s' * (forecast.measured > 1)}"
+        lines.append(f"Times are scaled by {jobs} of this machine.")
+    return lines
 
 
 def _row(stage: StageForecast) -> tuple[str, ...]:
@@ -187,9 +238,10 @@ def _assumed() -> list[str]:
         f"dictionary in block 0); a GPU that reaches {formulas.SHARE:.0%} of an H200's dense peak "
         f"({formulas.PEAK['bfloat16'] / 1e12:g} TFLOP/s in 16 bits, "
         f"{formulas.PEAK['float32'] / 1e12:g} in float32, in which SAEs run); "
-        f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread; {formulas.START:g} s to start a job; "
-        "n processes of one training n times as fast, jobs one after the other, without downloads "
-        "and most metrics. Memory: what the largest job holds beside libraries, models and a "
+        f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread; {START:g} s to start a job, "
+        f"{TORCH_START:g} s with torch; n processes of one training n times as fast, without "
+        "downloads and most of what metrics compute. The table's times are those of jobs one after "
+        "the other. Memory: what the largest job holds beside libraries, models and a "
         "batch, where that is much. GPU memory is an upper estimate of the largest job, with "
         "samples of full length; whether this machine has a GPU is not checked. "
         '"unknown", and ">" before a '

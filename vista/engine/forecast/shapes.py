@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vista.config.data import SPLITS
 from vista.config.published import (
@@ -20,6 +20,7 @@ from vista.config.published import (
     VisionShape,
 )
 from vista.engine.artifacts import MANIFEST
+from vista.engine.forecast.formulas import L0, Device, Dictionaries
 from vista.engine.forecast.model_shapes import (
     LanguageShape,
     first_size,
@@ -30,8 +31,12 @@ from vista.engine.forecast.model_shapes import (
 )
 from vista.engine.node import Node
 
+Value = TypeVar("Value")
+
 # Words of the drawn world's corpus, all lower case: what a stand-in's vocabulary comes to.
 STANDIN_VOCABULARY = 100
+# Tokens of a drawn document, on average, with its begin and end.
+STANDIN_DOCUMENT = 45
 # Tokens of a drawn scene's longest caption of one object, and its end.
 STANDIN_PROMPT = 16
 
@@ -50,11 +55,15 @@ class Images:
 
 
 class Shapes:
-    """Looks up what the nodes of a plan work on. Everything is None where it is not known."""
+    """Looks up what the nodes of a plan work on, and on how many threads a job of theirs runs.
 
-    def __init__(self, results: Path, nodes: Iterable[Node]) -> None:
+    Everything is None where it is not known.
+    """
+
+    def __init__(self, results: Path, nodes: Iterable[Node], threads: int = 1) -> None:
         self.results = results
         self.nodes = list(nodes)
+        self.threads = threads
         self._images: dict[str, Images | None] = {}
         self._llms: dict[str, LanguageShape | None] = {}
         self._vision: dict[str, VisionShape | None] = {}
@@ -66,12 +75,44 @@ class Shapes:
             self._done[node.id] = (self.results / node.path / MANIFEST).is_file()
         return self._done[node.id]
 
-    def images(self, records: Node) -> Images | None:
+    @property
+    def cpu(self) -> Device:
+        """The CPU as a job has it."""
+        return Device(gpu=False, dtype="float32", threads=self.threads)
+
+    def device(self, model: Mapping[str, Any], processes: int = 1) -> Device:
+        """The device that a model's settings name ("auto" counts as a GPU), as one of several
+        processes has it."""
+        gpu = model["device"] != "cpu" or model.get("device_map") is not None
+        return Device(gpu, model.get("dtype", "float32"), max(1, self.threads // processes))
+
+    def images(self, records: Node | None) -> Images | None:
         """Rows and images of a table of records: counted if it is there, else by settings."""
+        if records is None:
+            return None
         if records.id not in self._images:
-            found = self._counted(records) if self.done(records) else None
-            self._images[records.id] = found or _expected(records)
+            counted = self._counted(records) if self.done(records) else None
+            self._images[records.id] = counted or _expected(records)
         return self._images[records.id]
+
+    def rows(self, records: Node | None, split: str) -> int | None:
+        """Rows of a split in a table of records."""
+        images = self.images(records)
+        return None if images is None else images.rows.get(split, 0)
+
+    def features(self, node: Node, role: str = "features") -> VisionShape | None:
+        """The encoder whose features a node reads."""
+        features = one(node, role)
+        return self.vision(features) if features else None
+
+    def saes(self, node: Node, role: str = "saes") -> Dictionaries | None:
+        """The text SAEs that a node reads."""
+        imported = many(node, role)
+        widths = all_known(self.d_sae(sae) for sae in imported)
+        if widths is None:
+            return None
+        layers = [int(sae.settings["layer"]) for sae in imported]
+        return Dictionaries(layers, widths, [_active(sae) for sae in imported])
 
     def _counted(self, records: Node) -> Images | None:
         import pyarrow.compute as pc
@@ -83,9 +124,9 @@ class Shapes:
             table = pq.ParquetFile(path).read(columns=["split", "path"])
         except (OSError, ValueError):
             return None
-        found = pc.value_counts(table["split"])
+        counts = pc.value_counts(table["split"])
         rows = zip(
-            found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True
+            counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True
         )
         return Images(dict(rows), pc.count_distinct(table["path"]).as_py())
 
@@ -101,25 +142,24 @@ class Shapes:
         return self._llms[source.id]
 
     def _llm_from(self, source: Node) -> LanguageShape | None:
-        own = source.settings
-        found = self._llm_at(self.results / source.path / "model") if self.done(source) else None
-        if found is not None:
-            return found
+        settings = source.settings
+        shape = self._llm_at(self.results / source.path / "model") if self.done(source) else None
+        if shape is not None:
+            return shape
         if source.stage == "fetch_model":
-            config = LLM_CONFIGS.get(own["repo"])
+            config = LLM_CONFIGS.get(settings["repo"])
             return language_shape(config) if config else None
-        head = own["d_model"] // own["n_heads"]
         return LanguageShape(
-            d_model=own["d_model"],
-            blocks=own["n_blocks"],
-            d_mlp=own["d_mlp"],
-            heads=own["n_heads"],
-            kv_heads=own["n_heads"],
-            head_dim=head,
+            d_model=settings["d_model"],
+            blocks=settings["n_blocks"],
+            d_mlp=settings["d_mlp"],
+            heads=settings["n_heads"],
+            kv_heads=settings["n_heads"],
+            head_dim=settings["d_model"] // settings["n_heads"],
             vocabulary=STANDIN_VOCABULARY,
             tied=True,
             gated_mlp=True,
-            eager=own["family"] == "gemma2",
+            eager=settings["family"] == "gemma2",
         )
 
     def _llm_at(self, folder: Path) -> LanguageShape | None:
@@ -149,14 +189,13 @@ class Shapes:
         return self._vision[source.id]
 
     def _combined(self, node: Node) -> VisionShape | None:
-        found = [self.vision(each) for each in many(node, "features")]
-        known = [each for each in found if each is not None]
-        if len(known) < len(found):
+        shapes = all_known(self.vision(features) for features in many(node, "features"))
+        if shapes is None:
             return None
-        widths = [each.d_vision for each in known]
+        widths = [shape.d_vision for shape in shapes]
         if node.settings["encoder"]["source"]["how"] == "concat":
-            return replace(known[0], d_vision=sum(widths))
-        return replace(known[0], d_vision=max(widths), patches=2 * known[0].patches)
+            return replace(shapes[0], d_vision=sum(widths))
+        return replace(shapes[0], d_vision=max(widths), patches=2 * shapes[0].patches)
 
     def _prompts(self, node: Node) -> VisionShape | None:
         """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
@@ -179,17 +218,17 @@ class Shapes:
         return VisionShape(parameters, parameters, d, blocks, tokens, 1)
 
     def _vision_from(self, source: Node) -> VisionShape | None:
-        own = source.settings
+        settings = source.settings
         if source.stage == "train_encoder":
-            d, blocks = own["d_vision"], own["n_blocks"]
+            d, blocks = settings["d_vision"], settings["n_blocks"]
             parameters = vit_parameters(d, blocks, None)
-            prefix = 0 if own["family"] == "siglip" else 1
-            patches = (own["image_size"] // own["patch"]) ** 2
+            prefix = 0 if settings["family"] == "siglip" else 1
+            patches = (settings["image_size"] // settings["patch"]) ** 2
             # CLIP and SigLIP come with a text part of like size.
-            loaded = parameters * (1 if own["family"] == "dinov2" else 2)
+            loaded = parameters * (1 if settings["family"] == "dinov2" else 2)
             return VisionShape(parameters, loaded, d, blocks, patches, prefix)
-        found = vision_shape(self.results / source.path / "model") if self.done(source) else None
-        return found or VISION.get(own["repo"])
+        shape = vision_shape(self.results / source.path / "model") if self.done(source) else None
+        return shape or VISION.get(settings["repo"])
 
     def d_sae(self, node: Node) -> int | None:
         """Latents of an `import_sae`: counted if it is there, else by settings or its id."""
@@ -198,10 +237,10 @@ class Shapes:
         trained = one(node, "train_sae")
         if trained is not None:
             return first_size(trained.settings["sae"], "d_sae")
-        own = node.settings["sae"]
-        if own.get("release") is None:
-            return first_size(read_config(Path(own["path"]) / "cfg.json"), "d_sae")
-        return width_of(str(own["sae_id"]), self.d_model(node))
+        sae = node.settings["sae"]
+        if sae.get("release") is None:
+            return first_size(read_config(Path(sae["path"]) / "cfg.json"), "d_sae")
+        return width_of(str(sae["sae_id"]), self.d_model(node))
 
     def d_model(self, node: Node) -> int | None:
         """Width of the stream that an SAE (fetched, trained, imported) reads."""
@@ -210,23 +249,23 @@ class Shapes:
     @cached_property
     def imports(self) -> Mapping[str, Node]:
         """Artifact that an SAE comes in -> the `import_sae` that reads it."""
-        found = (node for node in self.nodes if node.stage == "import_sae")
-        return {source.id: node for node in found for source in node.parents()}
+        imports = (node for node in self.nodes if node.stage == "import_sae")
+        return {source.id: node for node in imports for source in node.parents()}
 
     @cached_property
     def _streams(self) -> Mapping[str, int]:
         """SAE -> d_model of the language model that some job runs together with it."""
-        found: dict[str, int] = {}
+        widths: dict[str, int] = {}
         for node in self.nodes:
             saes = [*many(node, "saes"), *many(node, "sae")]
             if node.stage == "train_sae":
                 saes.append(node)
             shape = self.llm(node) if saes and "llm" in node.settings else None
             for sae in saes:
-                for each in (sae, *sae.parents()):
-                    if shape is not None and each.stage.endswith("_sae"):
-                        found[each.id] = shape.d_model
-        return found
+                for source in (sae, *sae.parents()):
+                    if shape is not None and source.stage.endswith("_sae"):
+                        widths[source.id] = shape.d_model
+        return widths
 
 
 def width_of(sae_id: str, d_model: int | None) -> int | None:
@@ -240,14 +279,33 @@ def width_of(sae_id: str, d_model: int | None) -> int | None:
 
 def one(node: Node, role: str) -> Node | None:
     """Return the node's single input of a role, if it has one."""
-    found = node.inputs.get(role)
-    return found if isinstance(found, Node) else None
+    source = node.inputs.get(role)
+    return source if isinstance(source, Node) else None
 
 
 def many(node: Node, role: str) -> tuple[Node, ...]:
     """Return the node's inputs of a role, none, one or several."""
-    found = node.inputs.get(role, ())
-    return found if isinstance(found, tuple) else (found,)
+    sources = node.inputs.get(role, ())
+    return sources if isinstance(sources, tuple) else (sources,)
+
+
+def job_count(node: Node) -> int:
+    """Return the jobs that make an artifact: its parts, where these are jobs of their own, and one
+    that joins them."""
+    return node.jobs + (node.jobs > 1)
+
+
+def all_known(values: Iterable[Value | None]) -> list[Value] | None:
+    """Return all values, or None where one of them is not known."""
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return known if len(known) == len(every) else None
+
+
+def _active(imported: Node) -> float:
+    """Active latents a token that an SAE's training aims at, or the usual figure."""
+    trained = one(imported, "train_sae")
+    return float(trained.settings["sae"]["k"]) if trained else L0
 
 
 def _expected(records: Node) -> Images | None:
@@ -256,15 +314,15 @@ def _expected(records: Node) -> Images | None:
     if world is not None:
         scenes: dict[str, int] = world.settings["scenes"]
         return Images(dict(scenes), sum(scenes.values()))
-    own = records.settings
-    if "prompts" in own:
-        sizes = own["prompts"]["split_sizes"]
+    settings = records.settings
+    if "prompts" in settings:
+        sizes = settings["prompts"]["split_sizes"]
         return Images(dict(zip(SPLITS, sizes, strict=True)), sum(sizes))
-    every, limit = own.get("every") or 1, own.get("limit")
+    every, limit = settings.get("every") or 1, settings.get("limit")
     rows: dict[str, int] = {}
     known = 0
-    for split, (name, share) in _sources(own).items():
-        listed = _listed(own, Path(name))
+    for split, (name, share) in _sources(settings).items():
+        listed = _listed(settings, Path(name))
         if listed is not None:
             count = math.ceil(listed.rows * share / every)
             rows[split] = min(count, limit or count)
@@ -277,27 +335,27 @@ def _expected(records: Node) -> Images | None:
     return Images(rows, min(sum(rows.values()), known))
 
 
-def _listed(own: Mapping[str, Any], source: Path) -> Rows | None:
+def _listed(settings: Mapping[str, Any], source: Path) -> Rows | None:
     """What a text file lists if it is there, or what is known of an annotation file by its name, of
     a folder by its name or by the name of the one above it too."""
-    if own["kind"] == "list":
+    if settings["kind"] == "list":
         if not source.is_file():
             return None
         count = sum(1 for line in source.read_bytes().splitlines() if line.strip())
         return Rows(count, count)
     if listed := ANNOTATIONS.get(source.name):
         return listed
-    place = Path(own["images"]) / source
+    place = Path(settings["images"]) / source
     known = FOLDERS.get(f"{place.parent.name}/{place.name}") or FOLDERS.get(place.name)
     return Rows(known, known) if known else None
 
 
-def _sources(own: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+def _sources(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
     """The file of each split that has one, and the share of its rows that belong there."""
-    if own.get("splits"):
-        return {split: (_name(source), 1.0) for split, source in own["splits"].items()}
-    name = _name(own.get("file") or own.get("files") or "")
-    shares: Mapping[str, float] = own.get("fractions") or {}
+    if settings.get("splits"):
+        return {split: (_name(source), 1.0) for split, source in settings["splits"].items()}
+    name = _name(settings.get("file") or settings.get("files") or "")
+    shares: Mapping[str, float] = settings.get("fractions") or {}
     return {split: (name, shares[split]) for split in SPLITS if shares.get(split)}
 
 

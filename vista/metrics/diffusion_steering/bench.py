@@ -1,4 +1,4 @@
-"""Where edits of a text encoder's stream are put to the test: images made, judged and kept.
+"""Generate, classify and keep the images of edits of a text encoder's stream.
 
 Legend: n prompt, b image.
 """
@@ -47,7 +47,7 @@ class Task:
 
 
 class Bench:
-    """Makes and judges images of prompts, unedited ones once."""
+    """Makes and classifies images of prompts, each unedited one once."""
 
     def __init__(self, pipeline: TextToImage, prompts: Prompts, judge: Judge, seed: int) -> None:
         self.pipeline, self.prompts, self.judge = pipeline, prompts, judge
@@ -57,7 +57,7 @@ class Bench:
         self.images: dict[tuple[str, str, str, float, int], Pixels] = {}
 
     def value(self, row: int, attribute: str) -> str | None:
-        """The value of an attribute that a prompt tells."""
+        """The value of an attribute that a prompt names."""
         return value_in(self.prompts.text[row], self.judge.attributes[attribute])
 
     def measure(self, tasks: Iterable[Task]) -> list[Steered]:
@@ -68,18 +68,18 @@ class Bench:
         texts, seed = self.prompts.text, self._seed
         rows = sorted({int(row) for task in tasks for row in task.rows} - set(self._plain))
         if rows:
-            images, said = self.judge.look(
+            images, values = self.judge.look(
                 self.pipeline, [Sample(texts[row], seed + row) for row in rows]
             )
             for b, row in enumerate(rows):
-                self._plain[row] = images[b], {name: str(said[name][b]) for name in said}
+                self._plain[row] = images[b], {name: str(values[name][b]) for name in values}
         samples = [
             Sample(self._text(task, row), seed + row, task.edit)
             for task in tasks
             for row in task.rows.tolist()
         ]
-        images, said = self.judge.look(self.pipeline, samples)
-        found, start = [], 0
+        images, values = self.judge.look(self.pipeline, samples)
+        measured, start = [], 0
         for task in tasks:
             part, start = slice(start, start + len(task.rows)), start + len(task.rows)
             target = task.target
@@ -87,7 +87,7 @@ class Bench:
                 key = (target.attribute, target.value, task.method, task.coefficient, row)
                 if task.kind == "add":
                     self.images[key] = image
-            found.append(
+            measured.append(
                 Steered(
                     task.kind,
                     target.attribute,
@@ -97,12 +97,12 @@ class Bench:
                     task.rows,
                     before={
                         name: np.array([self._plain[row][1][name] for row in task.rows.tolist()])
-                        for name in said
+                        for name in values
                     },
-                    after={name: values[part] for name, values in said.items()},
+                    after={name: value_b[part] for name, value_b in values.items()},
                 )
             )
-        return found
+        return measured
 
     def _text(self, task: Task, row: int) -> str:
         text, target = self.prompts.text[row], task.target
@@ -111,7 +111,7 @@ class Bench:
         values = self.judge.attributes[target.attribute]
         if task.kind == "add":
             return with_value(text, values, target.value)
-        # Ablated: by the value that comes next, as no caption is without one.
+        # Ablated: the value is replaced by the next one, as no caption is without a value.
         return with_value(text, values, values[(values.index(target.value) + 1) % len(values)])
 
     def plain(self, row: int) -> Pixels:
@@ -119,20 +119,20 @@ class Bench:
         return self._plain[row][0]
 
     def adherence(self) -> dict[str, tuple[NDArray[np.bool_], float]]:
-        """By attribute that some prompt tells, whether each unedited image shows its prompt's
-        value, and how often it shows another prompt's."""
-        found = {}
+        """By attribute that a prompt names: whether each unedited image shows its prompt's value,
+        and the share of pairs in which it shows another prompt's value."""
+        adherence = {}
         for name in self.judge.attributes:
             pairs = [
-                (said[name], value)
-                for row, (_, said) in sorted(self._plain.items())
+                (shown[name], value)
+                for row, (_, shown) in sorted(self._plain.items())
                 if (value := self.value(row, name)) is not None
             ]
             if not pairs:
                 continue
-            said_n, told_n = (np.array(column) for column in zip(*pairs, strict=True))
-            same_nn = said_n[:, None] == told_n
+            shown_n, named_n = (np.array(column) for column in zip(*pairs, strict=True))
+            same_nn = shown_n[:, None] == named_n
             n = len(pairs)
             right_n = same_nn.diagonal()
-            found[name] = right_n, float((same_nn.sum() - right_n.sum()) / max(n * (n - 1), 1))
-        return found
+            adherence[name] = right_n, float((same_nn.sum() - right_n.sum()) / max(n * (n - 1), 1))
+        return adherence

@@ -59,8 +59,8 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
     layers: dict[int, LayerMaps] = {}
     for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
         ranked, _ = rank_layer(latents, layer, labels, settings.mask, settings.top_k)
-        chosen = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
-        layers[layer] = LayerMaps(ranked, labels.label_s, chosen, LatentMaps(latents, layer))
+        latent_of = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
+        layers[layer] = LayerMaps(ranked, labels.label_s, latent_of, LatentMaps(latents, layer))
     min_patches, max_patches = scaled_limits(settings.min_patches, settings.max_patches, n_patches)
     result, plays = localization(
         layers,

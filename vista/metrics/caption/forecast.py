@@ -1,0 +1,26 @@
+"""What a job of this metric will need. Symbols: d channels, s latents, N images."""
+
+from __future__ import annotations
+
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import SMALL, TORCH_START, Need
+from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.node import Node
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Three passes (loss, loss with shuffled images, prompt), then greedy decoding."""
+    shape, vision = shapes.llm(node), shapes.features(node)
+    settings, device = node.order["caption"], shapes.device(node.order["llm"])
+    if shape is None or vision is None:
+        return Need(SMALL, None, None)
+    text = formulas.text_tokens(settings["max_length"], vision.patches)
+    batch, new_tokens = settings["batch_size"], settings["max_new_tokens"]
+    length, answer = vision.patches + text, min(text, new_tokens)
+    memory = formulas.caption_memory(shape, device, batch, length, answer)
+    rows, seconds = shapes.rows(one(node, "records"), settings["split"]), None
+    if rows is not None:
+        passes = 3 * formulas.forward_flops(shape, rows * length, rows * text)
+        decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
+        seconds = TORCH_START + device.seconds(passes) + decoding
+    return Need(SMALL, device.memory(memory), seconds)
