@@ -19,12 +19,12 @@ from vista.data.records import Object, Record, RecordTable, Turn, decode_mask, r
 from vista.engine.artifacts import Artifact, digest_text
 from vista.errors import UserError
 from vista.inputs.latents import read_geometry
+from vista.inputs.questions import DEFAULT_QUESTION
 from vista.interventions.directions import Directions, Space
 from vista.interventions.selection import derangement
 from vista.judges import Judge
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import inflections
-from vista.metrics.caption.stage import DEFAULT_QUESTION
 
 BoolArray = NDArray[np.bool_]
 

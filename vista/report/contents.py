@@ -61,7 +61,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
         encoders_section(table, settings.top_k),
         how_to_read(notes),
     ]
-    return [s for s in sections if s.after or any(g.rows for g in s.grids)]
+    return [s for s in sections if s.paragraphs or any(g.rows for g in s.grids)]
 
 
 def all_drawings(measured: Measured) -> list[Drawing]:

@@ -14,7 +14,7 @@ from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
 from vista.metrics.figure import Figure
-from vista.metrics.sae_check import check_figures
+from vista.metrics.sae_check import VISION_FIGURES, check_figures
 from vista.store.features import FeatureReader
 
 
@@ -65,7 +65,7 @@ def run(job: StageJob[CheckVisionSaeOrder, Inputs]) -> None:
     layer = sae_block(sae, inputs.features)
     expansion = check.d_sae / sae.config.d_in
     rows = [
-        *check_figures(check.model_dump(), "vision_sae", layer),
+        *check_figures(check.model_dump(), VISION_FIGURES, layer),
         Figure("vision_sae_expansion", layer=layer, value=expansion, n=check.d_sae),
     ]
     write_parquet(job.work / "rows.parquet", figures_table(rows))

@@ -14,12 +14,12 @@ from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.metrics.figure import Figure
 from vista.metrics.results import figures_table, read_figures, read_result, write_parquet
-from vista.metrics.sae_check import check_figures
+from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.progress import progress
-from vista.report.figures import Curve
 from vista.report.shown import Drawing, Measured, MetricPlace
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 from vista.report.table import LongTable
+from vista.report.training_figure import Curve, loss_curves
 from vista.stages.report_inputs import (
     Inputs,
     LlmPlace,
@@ -65,7 +65,7 @@ def _figures(metrics: Metrics, checks: Sequence[tuple[LlmPlace, Artifact]]) -> l
         check = read_result(artifact)
         figures += [
             replace(figure, llm=llm.llm, stage="check_sae")
-            for figure in check_figures(check, "sae_text", check["layer"], "text")
+            for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
     return figures
 
@@ -76,7 +76,7 @@ def _draw(
     folder: Path,
 ) -> list[tuple[str, str]]:
     """Write every figure that there are data for; return PNG names and what they show."""
-    from vista.report import figures, style
+    from vista.report import style
     from vista.report.contents import all_drawings
     from vista.stages.report_heatmaps import heat_map_figures
 
@@ -88,7 +88,7 @@ def _draw(
         Drawing(
             "training",
             "Losses while the projectors were trained",
-            lambda: figures.loss_curves(curves),
+            lambda: loss_curves(curves),
         ),
     ]
     pictures = []
