@@ -84,7 +84,7 @@ def encoders_section(table: LongTable, top_k: int = 3) -> Section:
 
 def _own() -> list[Line]:
     return [
-        Line("patch probe accuracy (most frequent class)", _named("patch_accuracy")),
+        Line("patch probe accuracy (most frequent class)", _columns("patch_accuracy")),
         Line(
             "monosemanticity of vision latents (random ones as rare)",
             _columns("monosemanticity", of="sae"),
@@ -142,17 +142,6 @@ def _through_models(top_k: int) -> list[Line]:
 
 def _columns(metric: str, **columns: Any) -> Callable[[Figure], bool]:
     """Return whether a figure is of a metric and its columns have these values."""
-    return lambda f: (
-        f.metric == metric and all(getattr(f, name) == value for name, value in columns.items())
-    )
-
-
-def _named(metric: str) -> Callable[[Figure], bool]:
-    return lambda f: f.metric == metric
-
-
-def _columns(metric: str, **columns: Any) -> Callable[[Figure], bool]:
-    """Figures of one name whose columns have these values."""
     return lambda f: (
         f.metric == metric and all(getattr(f, name) == value for name, value in columns.items())
     )
