@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
-from vista.metrics.figure import Figure
 from vista.metrics.intervention import InterventionResult
-from vista.metrics.results import figures_table, read_figures, read_result, write_parquet
-from vista.metrics.sae_check import TEXT_FIGURES, check_figures
+from vista.metrics.results import figures_table, read_result, write_parquet
 from vista.progress import progress
+from vista.report.inputs import Inputs, PointPlace, ReportOrder, aligned, read_measured
 from vista.report.interventions import STAGES, Intervention
 from vista.report.shown import Drawing, Measured, MetricPlace
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
-from vista.report.table import LongTable
-from vista.report.training_figure import Curve, loss_curves
+from vista.report.training_figure import loss_curves, read_curves
 from vista.stages.intervention_inputs import chosen_scores
-from vista.stages.report_inputs import (
-    Inputs,
-    LlmPlace,
-    PointPlace,
-    ReportOrder,
-    aligned,
-)
 
-# Metrics with the columns of their figures, as `aligned` gives them.
+# The artifacts of metrics with the columns of their figures.
 Metrics = Sequence[tuple[MetricPlace, Artifact]]
 
 
@@ -40,15 +28,15 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
     """Read everything that the run measured; write summary.{csv,parquet,md} and figures/."""
     order, inputs = job.settings, job.inputs
     settings = order.report
-    metrics = aligned(order.points, inputs.metrics)
-    table = LongTable(_figures(metrics, aligned(order.checks, inputs.checks)))
-    measured = Measured(table, settings, metrics)
+    measured = read_measured(order, inputs)
+    table, metrics = measured.table, measured.metrics
     (job.work / "summary.csv").write_text(table.csv(), encoding="utf-8")
     write_parquet(job.work / "summary.parquet", figures_table(table.figures))
     interventions = _interventions(metrics)
     folder = job.work / FIGURES
     folder.mkdir(exist_ok=True)
-    pictures = [*_draw(job, measured, interventions, folder), *_copy_pictures(metrics, folder)]
+    drawings = _drawings(job, measured, interventions)
+    pictures = [*_draw(drawings, folder, settings.dpi), *_copy_pictures(metrics, folder)]
     text = summary_markdown(
         measured,
         name=order.name,
@@ -58,21 +46,6 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
     )
     (job.work / "summary.md").write_text(text, encoding="utf-8")
     (job.work / HEADLINE).write_text(headline(table, settings), encoding="utf-8")
-
-
-def _figures(metrics: Metrics, checks: Sequence[tuple[LlmPlace, Artifact]]) -> list[Figure]:
-    """All figures of the run's metrics, and of the checks of SAEs on held-out text."""
-    figures = []
-    for place, artifact in metrics:
-        columns = place.model_dump(exclude={"metric"})
-        figures += read_figures(artifact, stage=place.metric, **columns)
-    for llm, artifact in checks:
-        check = read_result(artifact)
-        figures += [
-            replace(figure, llm=llm.llm, stage="check_sae")
-            for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
-        ]
-    return figures
 
 
 def _interventions(metrics: Metrics) -> list[Intervention]:
@@ -94,35 +67,35 @@ def _interventions(metrics: Metrics) -> list[Intervention]:
     return interventions
 
 
-def _draw(
-    job: StageJob[ReportOrder, Inputs],
-    measured: Measured,
-    interventions: list[Intervention],
-    folder: Path,
-) -> list[tuple[str, str]]:
-    """Write every figure that there are data for; return PNG names and what they show."""
-    from vista.report import style
+def _drawings(
+    job: StageJob[ReportOrder, Inputs], measured: Measured, interventions: list[Intervention]
+) -> list[Drawing]:
+    """Return all figures of the report in their order."""
     from vista.report.contents import all_drawings
-    from vista.stages.report_heatmaps import heat_map_figures
+    from vista.report.heatmaps import heat_maps
 
-    settings = job.settings.report
-    curves = _curves(aligned(job.settings.curves, job.inputs.projectors))
-    drawings = [
+    order, inputs = job.settings, job.inputs
+    curves = read_curves(aligned(order.curves, inputs.projectors))
+    return [
         *all_drawings(measured, interventions),
-        *heat_map_figures(job.settings, job.inputs),
+        *heat_maps(order, inputs),
         Drawing(
             "training",
             "Losses while the projectors were trained",
             lambda: loss_curves(curves),
         ),
     ]
-    pictures = []
+
+
+def _draw(drawings: Sequence[Drawing], folder: Path, dpi: int) -> Iterator[tuple[str, str]]:
+    """Write every figure that there are data for; yield PNG names and what they show."""
+    from vista.report import style
+
     for drawing in progress(drawings, desc="figures", unit="figure"):
         figure = drawing.draw()
         if figure is not None:
-            png, _ = style.save(figure, folder, drawing.name, settings.dpi)
-            pictures.append((png, drawing.caption))
-    return pictures
+            png, _ = style.save(figure, folder, drawing.name, dpi)
+            yield png, drawing.caption
 
 
 def _copy_pictures(metrics: Metrics, folder: Path) -> Iterator[tuple[str, str]]:
@@ -140,19 +113,6 @@ def _copy_pictures(metrics: Metrics, folder: Path) -> Iterator[tuple[str, str]]:
             copy = f"{artifact.path.parent.name}-{artifact.path.name}-{Path(name).name}"
             shutil.copyfile(artifact.file(name), folder / copy)
             yield copy, f"{what} ({place.encoder}, {place.method})"
-
-
-def _curves(trained: Sequence[tuple[PointPlace, Artifact]]) -> list[Curve]:
-    """The curve of each trained projector, its stages of training joined in their order."""
-    joined: dict[tuple[str, str, float, int], dict[str, list[float]]] = {}
-    for place, artifact in trained:
-        point = place.encoder, place.llm, place.sae_weight, place.seed
-        columns = joined.setdefault(point, {})
-        before = len(columns.get("step", ()))
-        for name, values in pq.read_table(artifact.file("curve.parquet")).to_pydict().items():
-            shift = before if name == "step" else 0
-            columns.setdefault(name, []).extend(value + shift for value in values)
-    return [Curve(*point, columns) for point, columns in joined.items()]
 
 
 def _notes(metrics: Metrics) -> list[str]:
