@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vista.metrics.figure import Figure
 from vista.report import grid
@@ -111,26 +111,35 @@ def _own() -> list[Line]:
 
 def _through_models(top_k: int) -> list[Line]:
     return [
-        Line("caption cross-entropy (shuffled images)", _named("caption_cross_entropy")),
-        Line("caption names the object (shuffled images)", _named("caption_names_object")),
-        Line(f"matching rate@{top_k} (shuffled images)", _named(f"matching_rate@{top_k}", True)),
-        Line("pointing game (covered share)", _named("pointing_game", True)),
+        Line("caption cross-entropy (shuffled images)", _columns("caption_cross_entropy")),
+        Line("caption names the object (shuffled images)", _columns("caption_names_object")),
+        Line(
+            f"matching rate@{top_k} (shuffled images)",
+            _columns("matching_rate", k=top_k, layer=None),
+        ),
+        Line("pointing game (covered share)", _columns("pointing_game", layer=None)),
         Line(
             "FVU of visual tokens (of text)",
-            lambda f: f.metric == "fvu" and f.token_kind == "image",
-            lambda f: f.metric == "fvu" and f.token_kind == "control",
+            _columns("fvu", token_kind="image"),
+            _columns("fvu", token_kind="control"),
         ),
-        Line("concepts with a shared latent (permuted)", _named("shared_concepts", True)),
+        Line("concepts with a shared latent (permuted)", _columns("shared_concepts", layer=None)),
         Line(
             f"logit lens: matching rate@{top_k} (shuffled images)",
-            _named(f"lens_matching_rate@{top_k}", True),
+            _columns("lens_matching_rate", k=top_k, layer=None),
         ),
     ]
 
 
-def _named(metric: str, over_layers: bool = False) -> Callable[[Figure], bool]:
-    """Figures of one name; `over_layers`: of those that have it by layer, the one over all."""
-    return lambda f: f.metric == metric and not (over_layers and f.layer is not None)
+def _columns(metric: str, **columns: Any) -> Callable[[Figure], bool]:
+    """Figures of one name whose columns have these values."""
+    return lambda f: (
+        f.metric == metric and all(getattr(f, name) == value for name, value in columns.items())
+    )
+
+
+def _named(metric: str) -> Callable[[Figure], bool]:
+    return lambda f: f.metric == metric
 
 
 def _starts(metric: str) -> Callable[[Figure], bool]:

@@ -22,6 +22,7 @@ from vista.report.interventions import (
     sides,
 )
 from vista.report.interventions_figure import coefficient_response
+from vista.report.shown import Measured
 from vista.report.summary import summary_markdown
 from vista.report.table import LongTable
 
@@ -232,11 +233,11 @@ def test_section_has_every_method_and_both_comparisons(made: list[Intervention])
 
 def test_summary_with_and_without_interventions(made: list[Intervention]) -> None:
     settings = ReportSettings()
-    plain = summary_markdown(LongTable([]), settings, name="x", figures=[], notes=[])
+    empty = Measured(LongTable([]), settings)
+    plain = summary_markdown(empty, name="x", figures=[], notes=[])
     assert "Interventions" not in plain
-    text = summary_markdown(
-        table_of(made), settings, name="x", figures=[], notes=[], interventions=made
-    )
+    measured = Measured(table_of(made), settings)
+    text = summary_markdown(measured, name="x", figures=[], notes=[], interventions=made)
     assert "## Interventions: removing and replacing" in text
 
 

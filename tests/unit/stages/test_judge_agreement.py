@@ -45,7 +45,7 @@ def publish(
 
 
 def run(root: Path, stage: Any, settings: dict[str, Any], **inputs: Any) -> Artifact:
-    name = stage.__name__.rsplit(".", 1)[1]
+    name = stage.__name__.removesuffix(".stage").rsplit(".", 1)[1]
 
     def write(work: Path) -> None:
         stage.run(Job(name, settings, inputs, work))
