@@ -14,11 +14,11 @@ from vista.config.base import Settings
 from vista.config.judges import NamingJudgeChoice
 from vista.config.metrics import BootstrapSettings
 from vista.config.pipeline import PipelineSettings
-from vista.config.rivals import VisionSaeEntry
 from vista.config.vision_sae import (
     CheckVisionSaeSettings,
     LabelVisionSettings,
     TrainVisionSaeSettings,
+    VisionSaeEntry,
 )
 
 # Attributes of the drawn world's scenes of one object.

@@ -16,6 +16,7 @@ from vista.report import style
 from vista.report.escape import mathtext
 from vista.report.facets import Series, XAxis, facets
 from vista.report.inputs import PointPlace
+from vista.report.shown import Drawing
 
 _QUANTITIES = {"cross_entropy": "cross-entropy", "sae_error": "SAE error"}
 _MOST_POINTS = 60
@@ -32,7 +33,15 @@ class Curve:
     columns: Mapping[str, Sequence[float]]
 
 
-def read_curves(trained: Sequence[tuple[PointPlace, Artifact]]) -> list[Curve]:
+def training_drawing(trained: Sequence[tuple[PointPlace, Artifact]]) -> Drawing:
+    """Return the figure of all trained projectors, a place for each stage of training."""
+    curves = _read_curves(trained)
+    return Drawing(
+        "training", "Losses while the projectors were trained", lambda: loss_curves(curves)
+    )
+
+
+def _read_curves(trained: Sequence[tuple[PointPlace, Artifact]]) -> list[Curve]:
     """Read the curve of each trained projector, its stages of training joined in their order."""
     joined: dict[tuple[str, str, float, int], dict[str, list[float]]] = {}
     for place, artifact in trained:
