@@ -7,12 +7,18 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from vista.engine.forecast.need import START, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.metrics.results import figures_table, write_parquet
 from vista.progress import progress
 from vista.report.inputs import Inputs, ReportOrder, aligned, read_measured
 from vista.report.shown import Drawing, Measured
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
+
+_REPORT = 1e7
+_FIGURES = 4.0  # s to draw the figures: 2 to 4 measured
 
 
 @stage(ReportOrder, Inputs)
@@ -65,3 +71,8 @@ def _copy_pictures(measured: Measured, folder: Path) -> Iterator[tuple[str, str]
             copy = f"{artifact.path.parent.name}-{artifact.path.name}-{Path(name).name}"
             shutil.copyfile(artifact.file(name), folder / copy)
             yield copy, f"{caption} ({place.encoder}, {place.method})"
+
+
+def need(_node: Node, _shapes: Shapes) -> Need:
+    """Tables and figures."""
+    return Need(disk=_REPORT, seconds=START + _FIGURES)
