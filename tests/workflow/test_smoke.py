@@ -23,7 +23,8 @@ from vista.engine.code import SILENT, source_digests, stage_code
 from vista.engine.plan import Plan, load_plan
 
 COLUMNS = [
-    *("metric", "encoder", "llm", "sae_weight", "seed", "method", "layer", "token_kind"),
+    *("metric", "of", "set", "k", "encoder", "llm", "sae_weight", "seed", "method", "layer"),
+    "token_kind",
     *("value", "ci_low", "ci_high", "chance", "n"),
 ]
 
@@ -87,7 +88,7 @@ def test_the_table_has_its_columns_and_a_row_a_figure(run: Path, plan: Plan) -> 
     header = (run / "results" / "summary.csv").read_text().splitlines()[0]
     assert header.split(",") == COLUMNS
     rows = table.to_pylist()
-    key = tuple(COLUMNS[:8])
+    key = COLUMNS[: COLUMNS.index("value")]
     keys = [tuple(row[name] for name in key) for row in rows]
     assert len(set(keys)) == len(keys)
     points = {(r["encoder"], r["llm"], r["sae_weight"], r["seed"]) for r in rows if r["encoder"]}

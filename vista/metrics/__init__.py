@@ -1,1 +1,1 @@
-"""Metrics: arrays in, a typed result out. No files and no models here."""
+"""Metrics: a folder a metric, and beside the folders what several of them share."""

@@ -22,12 +22,13 @@ class Figure:
     Attributes:
         metric: Name of the figure, such as ``fvu`` or ``matching_rate``.
         of: What it is a figure of, where a metric measures several: a score, a probe, a judge, a
-            kind of dictionary, a task.
+            kind of dictionary, the truth that a map is compared with, a task.
         set: The images or items that it is measured on, where they are not those of the run, or the
             patches that are edited.
         k: Number of latents, words or dimensions that it is measured at.
         encoder, llm, sae_weight, seed: The point of the sweep.
-        method: Where an intervention's directions come from, or the vision SAE.
+        method: Where an intervention's directions come from, or the vision SAE. Of a figure about
+            two judges, which belongs to no such place: the second one.
         layer: Block after which the residual stream was read, counted from 0; None where the
             figure belongs to no single layer.
         token_kind: ``image``, ``text``, ``control``, or "" where no tokens are concerned.
@@ -63,6 +64,8 @@ class Figure:
             raise ValueError(f"unknown token kind {self.token_kind!r}")
         if not self.metric or self.n < 0:
             raise ValueError(f"a figure needs a metric name and n >= 0: {self}")
+        if self.sae_weight is not None:
+            object.__setattr__(self, "sae_weight", float(self.sae_weight))
         for name in ("value", "ci_low", "ci_high", "chance"):
             object.__setattr__(self, name, finite_or_none(getattr(self, name)))
 

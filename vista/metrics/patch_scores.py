@@ -1,7 +1,8 @@
 """Scores of one activation map against the patches of an object, many maps at once.
 
-AUROC and average precision equal scikit-learn's (ties included; a test holds that) and are
-computed for all pairs in a few array operations: one call a pair costs about a millisecond.
+AUROC and average precision equal scikit-learn's, ties included (a test compares them), and are
+computed for all maps in a few array operations: a call of scikit-learn for each map costs about a
+millisecond.
 
 Suffixes: i maps, p and q patches, r permutations.
 """
@@ -31,7 +32,7 @@ class MapScores:
         iou_active_i: IoU of the patches with activation > 0; 0 if there are none.
         iou_best_i: IoU at the best threshold above 0; 0 if no patch is active.
         average_precision_chance_i: Mean of average_precision when the map's patches are permuted.
-            (A little above the object's share of the patches: a short ranking is kind.)
+            It is a little above the object's share of the patches, as the ranking is short.
         iou_active_chance_i: Mean of iou_active when the map's patches are permuted.
         iou_best_chance_i: Mean of iou_best when the map's patches are permuted.
     """

@@ -1,8 +1,8 @@
-"""Which latents speak for an image: the two masks and the ranking of the matching rate.
+"""The strongest latents of an image: the two masks and the ranking of the matching rate.
 
-Rule of the VISTA paper (arXiv 2605.24946): leave out latents that fire in too many images, sort
-the (token, latent) pairs of an image by activation, keep the first few distinct latents whose
-label is not too dense in text.
+By the VISTA paper (arXiv 2605.24946): leave out latents that fire in too many images, sort the
+(token, latent) pairs of an image by activation, keep the first few distinct latents whose label is
+not too dense in text.
 
 Suffixes: b images, t tokens, k slots of a token, s latents, n ranked latents of an image.
 """
@@ -28,7 +28,7 @@ def firing(
 ) -> BoolArray:
     """Return which slots hold a latent that fires, [b, t, k]: slots in use with a value above 0.
 
-    A slot beyond a token's `nnz` is padding: its index says nothing.
+    A slot beyond a token's `nnz` is padding: its index has no meaning.
 
     Raises:
         ValueError: Shapes differ, a token claims more latents than it has slots, or an index does
@@ -49,7 +49,7 @@ def firing(
 
 @dataclass(frozen=True)
 class LatentMask:
-    """Which latents of one SAE may be ranked, and how many each mask took out."""
+    """Which latents of one SAE may be ranked, and how many each mask takes out."""
 
     eligible_s: BoolArray
     too_frequent: int
@@ -71,10 +71,10 @@ def mask_latents(
 
     Args:
         image_share_s: Share of the images in which each latent fires.
-        density_s: Share of text tokens on which each latent fires; NaN counts as too dense, for
-            a latent that was never seen on text has no label to trust.
-        max_image_share: Latents active in a larger share of the images go (published .05).
-        max_label_density: Latents with a larger density go (published .005).
+        density_s: Share of text tokens on which each latent fires; NaN counts as too dense: a
+            latent that never fired on text has no reliable label.
+        max_image_share: Latents active in a larger share of the images are masked (published .05).
+        max_label_density: Latents with a larger density are masked (published .005).
 
     Raises:
         ValueError: The densities are those of a dictionary of another size.

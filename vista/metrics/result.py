@@ -1,4 +1,4 @@
-"""What every metric returns: a typed result that knows its figures."""
+"""Base of the typed results of metrics."""
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ class Estimate(BaseModel):
         of: str | None = None,
         set: str | None = None,
         k: int | None = None,
+        method: str | None = None,
     ) -> Figure:
         """Return this estimate as a figure of the long table; arguments as of `Figure`."""
-        return Figure(metric, of, set, k, layer=layer, token_kind=token_kind, **self.model_dump())
+        columns = self.model_dump()
+        return Figure(
+            metric, of, set, k, method=method, layer=layer, token_kind=token_kind, **columns
+        )
 
 
 def estimate(interval: tuple[float, float, float], n: int, chance: float | None = None) -> Estimate:
@@ -45,7 +49,7 @@ def estimate(interval: tuple[float, float, float], n: int, chance: float | None 
 
 
 class MetricResult(BaseModel):
-    """Base of every metric's result; written as result.json, its rows as rows.parquet."""
+    """Base of every metric's result; written as result.json, its figures as rows.parquet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

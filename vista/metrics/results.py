@@ -1,8 +1,8 @@
-"""The one place where the result of a metric becomes files, and where its rows are read back.
+"""Files of a metric's result: how they are written, and how its figures are read back.
 
 result.json    the typed result, keys sorted, undefined figures as null
 rows.parquet   its rows of the long table (schema SCHEMA)
-items.parquet  one row an image (or image and layer, ...), where the metric keeps such values
+items.parquet  one row an image (or image and layer, ...), where the metric keeps values of each
 """
 
 from __future__ import annotations

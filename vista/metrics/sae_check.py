@@ -1,4 +1,4 @@
-"""Figures of an SAE's gate: how well it holds held-out tokens."""
+"""Figures of an SAE's check: how well it reconstructs held-out tokens."""
 
 from __future__ import annotations
 
@@ -7,22 +7,49 @@ from typing import Any
 
 from vista.metrics.figure import NO_TOKENS, Figure
 
+# Names of the figures by the fields of `vista.sae.check.SaeCheck`, for SAEs of language models on
+# text and for vision SAEs on images.
+TEXT_FIGURES = {
+    "mse": "sae_text_mse",
+    "fvu": "sae_text_fvu",
+    "explained_variance": "sae_text_explained_variance",
+    "l0": "sae_text_l0",
+    "dead_share": "sae_text_dead_share",
+}
+VISION_FIGURES = {
+    "mse": "vision_sae_mse",
+    "fvu": "vision_sae_fvu",
+    "explained_variance": "vision_sae_explained_variance",
+    "l0": "vision_sae_l0",
+    "dead_share": "vision_sae_dead_share",
+}
 _CHANCE = {"fvu": 1.0, "explained_variance": 0.0}  # of predicting the mean token
 
 
 def check_figures(
-    check: Mapping[str, Any], prefix: str, layer: int | None, token_kind: str = NO_TOKENS
+    check: Mapping[str, Any],
+    names: Mapping[str, str],
+    layer: int | None,
+    token_kind: str = NO_TOKENS,
 ) -> list[Figure]:
-    """The figures of a check (the fields of `vista.sae.check.SaeCheck`), named
-    `prefix`_figure; n is the number of tokens, of the dead share that of latents."""
+    """Return the figures of a check.
+
+    n is the number of tokens, for the dead share the number of latents.
+
+    Args:
+        check: The fields of `vista.sae.check.SaeCheck`.
+        names: `TEXT_FIGURES` or `VISION_FIGURES`.
+        layer: Block whose output the SAE reads, None for combined features.
+        token_kind: As of `Figure`.
+    """
     return [
         Figure(
-            f"{prefix}_{name}",
+            name,
             layer=layer,
             token_kind=token_kind,
-            value=check[name],
-            chance=_CHANCE.get(name),
-            n=check["d_sae"] if name == "dead_share" else check["tokens"],
+            value=check[field],
+            chance=_CHANCE.get(field),
+            n=check["d_sae"] if field == "dead_share" else check["tokens"],
         )
-        for name in ("mse", "fvu", "explained_variance", "l0", "dead_share")
+        for field, name in names.items()
     ]

@@ -1,8 +1,8 @@
-"""The shuffled-image level: what is named in an image, judged against other images.
+"""The shuffled-image level: names of an image, judged against other images.
 
 A random derangement gives each image the objects of another one. Its expected score is the mean
-over all pairs of different images, which is computed here exactly: no draw, no seed, no noise.
-Where every pair costs a question to a judge, one derangement is drawn instead.
+over all pairs of different images, which is computed here exactly, without a random draw. Where
+every pair costs a question to a judge, one derangement is drawn instead.
 
 Suffixes: b images, c object categories.
 """
@@ -34,10 +34,10 @@ class Level:
         shuffled_b: Values whose mean is the shuffled level: what the image's names score against
             other images, plus what other images' names score against its objects, less the mean.
             (First-order projection of a mean over pairs, after Hoeffding 1948: resampling these
-            values gives the level an interval that knows about both sides of a pair.) NaN for
+            values gives the level an interval that accounts for both sides of a pair.) NaN for
             fewer than two images. Where one derangement was drawn: the scores under that.
 
-    Where nobody knows a score (a judge left it open), it is NaN.
+    An unknown score (a judge left it open) is NaN.
     """
 
     own_b: FloatArray
@@ -52,7 +52,8 @@ class Level:
 def other_images(n: int, seed: int) -> NDArray[np.int64]:
     """Return another image for each of n images, [b]: a random cycle through all of them.
 
-    The inverse of `vista.interventions.selection.derangement`; results rest on either direction.
+    The inverse of `vista.interventions.selection.derangement`; existing results depend on the
+    direction of both.
 
     Raises:
         ValueError: There are fewer than two images.
@@ -66,12 +67,12 @@ def other_images(n: int, seed: int) -> NDArray[np.int64]:
 
 
 def shuffled_level(named_bc: BoolArray, present_bc: BoolArray, score: Score) -> Level:
-    """Score what was named in each image against its own and against all other images' objects.
+    """Score the names of each image against its own and against all other images' objects.
 
     Args:
         named_bc: Categories named in each image.
         present_bc: Categories present in each image; at least one an image.
-        score: How names are scored against objects.
+        score: How names are scored against objects, see `Score`.
 
     Raises:
         ValueError: Shapes differ, or an image has no object.
@@ -83,23 +84,23 @@ def shuffled_level(named_bc: BoolArray, present_bc: BoolArray, score: Score) -> 
     n = len(named_bc)
     named = named_bc.astype(np.float32)
     present = present_bc.astype(np.float32)
-    own = _score(named, present, score, paired=True)
+    score_b = _score(named, present, score, paired=True)
     if n < 2:
-        return Level(own, np.full(n, np.nan))
+        return Level(score_b, np.full(n, np.nan))
     row_sum = np.zeros(n)
     column_sum = np.zeros(n)
     for start in range(0, n, _BLOCK):
         block = _score(named[start : start + _BLOCK], present, score, paired=False)
         row_sum[start : start + _BLOCK] = block.sum(axis=1)
         column_sum += block.sum(axis=0)
-    rows, columns = (row_sum - own) / (n - 1), (column_sum - own) / (n - 1)
-    return Level(own, rows + columns - rows.mean())
+    rows, columns = (row_sum - score_b) / (n - 1), (column_sum - score_b) / (n - 1)
+    return Level(score_b, rows + columns - rows.mean())
 
 
 def _score(
     named: NDArray[np.float32], present: NDArray[np.float32], score: Score, paired: bool
 ) -> FloatArray:
-    """Score each image's names against its own objects (paired) or against all images'."""
+    """Score each image's names against its own objects ([b], paired) or all images' ([b, b])."""
     shared = ((named * present).sum(axis=1) if paired else named @ present.T).astype(np.float64)
     if score == "any":
         return (shared > 0.5).astype(np.float64)

@@ -1,8 +1,10 @@
-"""With the SAE term against without it: same encoder, same LLM, same seed."""
+"""Projectors trained with the SAE term against their twins without: same encoder, LLM and seed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vista.metrics.figure import Figure
 from vista.report.table import LongTable
@@ -12,10 +14,17 @@ BASELINE = 0.0
 
 @dataclass(frozen=True)
 class Pair:
-    """One projector trained with the term and its twin trained without, None where unmeasured.
+    """Figures of a projector trained with the term and of its twin trained without.
 
-    `mse` is the SAE error on image tokens, a mean over the layers that both have; `fvu` and `l0`
-    likewise. Each pair of values is (without, with).
+    Each pair of values is (without, with), None where it was not measured.
+
+    Attributes:
+        encoder, llm, sae_weight, seed: The point of the sweep.
+        layers: Layers on which the SAE error of both was measured.
+        mse: SAE error on image tokens, mean over the layers.
+        fvu: Fraction of variance unexplained, likewise.
+        l0: Active latents a token, likewise.
+        cross_entropy: Cross-entropy of captions.
     """
 
     encoder: str
@@ -30,7 +39,7 @@ class Pair:
 
     @property
     def error_ratio(self) -> float | None:
-        """How many times smaller the SAE error is with the term."""
+        """How many times smaller the SAE error is with the term; None if unknown or no error."""
         if self.mse is None or self.mse[1] == 0:
             return None
         return self.mse[0] / self.mse[1]
@@ -53,21 +62,17 @@ def pairs(table: LongTable) -> list[Pair]:
         and f.sae_weight is not None
         and f.seed is not None
     }
-    found = []
+    compared = []
     for encoder, llm, weight, seed in sorted(points):
         if weight == BASELINE or (encoder, llm, BASELINE, seed) not in points:
             continue
-        layers, mse = _layer_means(table, "mse", encoder, llm, weight, seed)
-        entropy = [
-            _one(
-                table.select(
-                    "caption_cross_entropy", encoder=encoder, llm=llm, sae_weight=each, seed=seed
-                )
-            )
-            for each in (BASELINE, weight)
-        ]
-        without, with_term = entropy
-        found.append(
+        point = {"encoder": encoder, "llm": llm, "seed": seed}
+        layers, mse = _layer_means(table, "mse", weight, point)
+        without, with_term = (
+            _one(table.select("caption_cross_entropy", sae_weight=side, **point))
+            for side in (BASELINE, weight)
+        )
+        compared.append(
             Pair(
                 encoder=encoder,
                 llm=llm,
@@ -75,24 +80,23 @@ def pairs(table: LongTable) -> list[Pair]:
                 seed=seed,
                 layers=layers,
                 mse=mse,
-                fvu=_layer_means(table, "fvu", encoder, llm, weight, seed)[1],
-                l0=_layer_means(table, "l0", encoder, llm, weight, seed)[1],
+                fvu=_layer_means(table, "fvu", weight, point)[1],
+                l0=_layer_means(table, "l0", weight, point)[1],
                 cross_entropy=None
                 if without is None or with_term is None
                 else (without, with_term),
             )
         )
-    return found
+    return compared
 
 
 def _layer_means(
-    table: LongTable, metric: str, encoder: str, llm: str, weight: float, seed: int
+    table: LongTable, metric: str, weight: float, point: Mapping[str, Any]
 ) -> tuple[tuple[int, ...], tuple[float, float] | None]:
+    """Return the layers that both sides have, and the means over them (without, with)."""
     by_layer = []
-    for each in (BASELINE, weight):
-        figures = table.select(
-            metric, encoder=encoder, llm=llm, sae_weight=each, seed=seed, token_kind="image"
-        )
+    for side in (BASELINE, weight):
+        figures = table.select(metric, sae_weight=side, token_kind="image", **point)
         by_layer.append(
             {f.layer: f.value for f in figures if f.layer is not None and f.value is not None}
         )
@@ -104,4 +108,5 @@ def _layer_means(
 
 
 def _one(figures: list[Figure]) -> float | None:
+    """Return the value of a figure; None if there is none."""
     return figures[0].value if len(figures) == 1 else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
+from vista.metrics.figure import Figure
 from vista.report import style
-from vista.report.encoders_section import Compared, compared
+from vista.report.encoders_section import compared
 from vista.report.escape import mathtext
+from vista.report.facets import Series, XAxis, draw_panel
 from vista.report.table import LongTable
 
 _COLUMNS = 4
@@ -21,32 +22,28 @@ def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
     if len(encoders) < 2 or not metrics:
         return None
     models = list(dict.fromkeys((row.llm, row.weight) for row in rows))
+    series = []
+    for model in models:
+        look = _look(model, models)
+        figures = {
+            (row.what, None, encoder): [Figure(row.what, value=value, chance=control)]
+            for row in rows
+            if (row.llm, row.weight) == model
+            for encoder, (value, control) in row.of.items()
+        }
+        control = {**style.CHANCE_TICKS, "color": look["color"], "alpha": 0.6, "label": None}
+        series.append(Series(_name(*model), figures, {**look, "linestyle": "none"}, level=control))
+    x = XAxis(names={name: mathtext(name, 14) for name in encoders}, rotation=30, spread=0.5)
     pyplot = style.setup()
     height = -(-len(metrics) // _COLUMNS)
     figure, axes = pyplot.subplots(
         height, _COLUMNS, figsize=(11, 2.3 * height + 1.5), squeeze=False, layout="constrained"
     )
     handles: list[Any] = []
-    for axis, what in zip(axes.flat, metrics, strict=False):
-        axis.set_title(textwrap.fill(what, 34), fontsize=8)
-        names = [mathtext(name, 14) for name in encoders]
-        axis.set_xticks(
-            range(len(encoders)), names, rotation=30, ha="right", rotation_mode="anchor", fontsize=7
-        )
-        axis.set_xlim(-0.6, len(encoders) - 0.4)
-        for row in (row for row in rows if row.what == what):
-            place = models.index((row.llm, row.weight))
-            shift = 0.4 * (place / max(len(models) - 1, 1) - 0.5)
-            xs = [encoders.index(name) + shift for name in row.of]
-            look = _look(row, models)
-            name = f"{mathtext(row.llm, 20)}, λ = {row.weight:g}" if row.llm else "of the encoder"
-            values = [value for value, _ in row.of.values()]
-            handles += axis.plot(xs, values, linestyle="", label=name, **look)
-            levels = [(x, level) for x, (_, level) in zip(xs, row.of.values(), strict=True)]
-            known = [(x, level) for x, level in levels if level is not None]
-            if known:
-                control = {"marker": "_", "markersize": 9, "color": look["color"], "alpha": 0.6}
-                axis.plot(*zip(*known, strict=True), linestyle="", **control)
+    for axis, metric in zip(axes.flat, metrics, strict=False):
+        axis.set_title(textwrap.fill(metric, 34), fontsize=8)
+        axis.tick_params("x", labelsize=7)
+        handles += draw_panel(axis, series, metric, None, x)
     for axis in list(axes.flat)[len(metrics) :]:
         axis.set_axis_off()
     style.legend_below(figure, handles)
@@ -59,11 +56,20 @@ def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
     return figure
 
 
-def _look(row: Compared, models: Sequence[tuple[str | None, float | None]]) -> dict[str, Any]:
-    """Colours of weights as in every figure, hollow for a second language model; grey where none
-    was read."""
-    if row.weight is None:
+# LLM and weight of the SAE term; None for figures of the encoder alone.
+_Model = tuple[str | None, float | None]
+
+
+def _name(llm: str | None, weight: float | None) -> str:
+    return f"{mathtext(llm, 20)}, λ = {weight:g}" if llm else "of the encoder"
+
+
+def _look(model: _Model, models: list[_Model]) -> dict[str, Any]:
+    """Return a model's colour, that of its weight as in every figure, and its marker, hollow for
+    a second LLM; grey where no LLM was read."""
+    llm, weight = model
+    if weight is None:
         return {"color": style.CHANCE_COLOUR, "marker": "o"}
-    look = style.series_style(sorted({w for _, w in models if w is not None}), row.weight)
-    first = next(llm for llm, _ in models if llm is not None)
-    return look if row.llm == first else {**look, "markerfacecolor": "white"}
+    look = style.series_style(sorted({w for _, w in models if w is not None}), weight)
+    first = next(name for name, _ in models if name is not None)
+    return look if llm == first else {**look, "markerfacecolor": "white"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vista.metrics.figure import Figure
 from vista.report import grid
@@ -14,8 +14,11 @@ from vista.report.table import LongTable
 class Line(NamedTuple):
     """A row: what it shows and by what control, and the figures of both.
 
-    `value` and `control` say of which figures the mean is shown; without `control` it is the mean
-    of the values' own chance levels.
+    Attributes:
+        what: The row's name, with the control in brackets.
+        value: Whether a figure belongs to the value, which is a mean.
+        control: Whether a figure belongs to the control; None: the mean of the values' own chance
+            levels.
     """
 
     what: str
@@ -24,8 +27,14 @@ class Line(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A row of the table: a line of one LLM and weight of the term (None: the encoder's own), with
-    value and control of each encoder that has one."""
+    """A row of the table.
+
+    Attributes:
+        what: The name of its line.
+        llm: Language model; None: the figure is the encoder's own.
+        weight: Weight of the SAE term, or None likewise.
+        of: Value and control of each encoder that has one.
+    """
 
     what: str
     llm: str | None
@@ -34,7 +43,7 @@ class Compared(NamedTuple):
 
 
 def compared(table: LongTable, top_k: int) -> tuple[list[str], list[Compared]]:
-    """All encoders, and all metrics that some of them has."""
+    """Return all encoders, and a row for each metric that one of them has."""
     shown: dict[tuple[str, str | None, float | None], list[Figure]] = {}
     for figure in table.figures:
         if figure.encoder is not None:
@@ -47,21 +56,21 @@ def compared(table: LongTable, top_k: int) -> tuple[list[str], list[Compared]]:
     rows = []
     for llm, weight in models:
         for line in (*_own(), *_through_models(top_k)):
-            found = {name: _measured(line, shown.get((name, llm, weight), ())) for name in encoders}
-            known = {name: pair for name, pair in found.items() if pair is not None}
+            pairs = {name: _measured(line, shown.get((name, llm, weight), ())) for name in encoders}
+            known = {name: pair for name, pair in pairs.items() if pair is not None}
             if known:
                 rows.append(Compared(line.what, llm, weight, known))
     return encoders, rows
 
 
 def encoders_section(table: LongTable, top_k: int = 3) -> Section:
-    """All metrics by encoder, combined ones too: a column for each, and for each LLM and weight of
-    the term the rows of what was read through it."""
-    encoders, found = compared(table, top_k)
+    """Return all metrics by encoder, combined encoders included: a column an encoder, and for each
+    LLM and weight of the term the rows of what was read through it."""
+    encoders, lines = compared(table, top_k)
     rows = [
         [Name(row.what), grid.name(row.llm), grid.weight(row.weight)]
         + [_cell(row.of.get(name)) for name in encoders]
-        for row in found
+        for row in lines
     ]
     return Section(
         "Encoders compared",
@@ -69,82 +78,89 @@ def encoders_section(table: LongTable, top_k: int = 3) -> Section:
         "encoder's own, then what was read through a language model, by weight of the SAE term. "
         "Means over seeds, layers, vision SAEs and sets of images, as far as the row does not name "
         "one; intervals and n stand with each metric.",
-        [Grid(("figure (control)", "LLM", "λ", *(grid.name(each) for each in encoders)), rows)],
+        [Grid(("figure (control)", "LLM", "λ", *(grid.name(name) for name in encoders)), rows)],
     )
 
 
 def _own() -> list[Line]:
     return [
-        Line("patch probe accuracy (most frequent class)", _named("patch_accuracy")),
+        Line("patch probe accuracy (most frequent class)", _columns("patch_accuracy")),
         Line(
             "monosemanticity of vision latents (random ones as rare)",
-            _named("monosemanticity:sae"),
-            _named("monosemanticity:random_matched"),
+            _columns("monosemanticity", of="sae"),
+            _columns("monosemanticity", of="random_matched"),
         ),
         *(
             Line(
                 f"AUROC of {kind} images, kNN on latents (on a random dictionary's)",
-                _starts(f"ood_auroc:knn_latents@{kind}:"),
-                _starts(f"ood_auroc:knn_random@{kind}:"),
+                _columns(auroc, of="knn_latents"),
+                _columns(auroc, of="knn_random"),
             )
-            for kind in ("near", "far")
+            for kind, auroc in (("near", "near_ood_auroc"), ("far", "far_ood_auroc"))
         ),
         *(
             Line(
                 f"probe accuracy, {images}, on latents (on raw features)",
-                start(f"probe_accuracy:latents{where}"),
-                start(f"probe_accuracy:raw{where}"),
+                _probes("latents", shifted),
+                _probes("raw", shifted),
             )
-            for images, start, where in (("held out", _named, ""), ("shifted", _starts, "@"))
+            for images, shifted in (("held out", False), ("shifted", True))
         ),
         Line(
             "ontological coverage of vision latents (of a random dictionary)",
-            _named("ontological_coverage:sae"),
-            _named("ontological_coverage:random"),
+            _columns("ontological_coverage", of="sae"),
+            _columns("ontological_coverage", of="random"),
         ),
         Line(
             "attributes that vision latents found (permuted words)",
-            _named("image_discovery_recall@all:sae"),
+            _columns("discovery_recall", of="sae", set="all"),
         ),
     ]
 
 
 def _through_models(top_k: int) -> list[Line]:
     return [
-        Line("caption cross-entropy (shuffled images)", _named("caption_cross_entropy")),
-        Line("caption names the object (shuffled images)", _named("caption_names_object")),
-        Line(f"matching rate@{top_k} (shuffled images)", _named(f"matching_rate@{top_k}", True)),
-        Line("pointing game (covered share)", _named("pointing_game", True)),
+        Line("caption cross-entropy (shuffled images)", _columns("caption_cross_entropy")),
+        Line("caption names the object (shuffled images)", _columns("caption_names_object")),
+        Line(
+            f"matching rate@{top_k} (shuffled images)",
+            _columns("matching_rate", k=top_k, layer=None),
+        ),
+        Line("pointing game (covered share)", _columns("pointing_game", layer=None)),
         Line(
             "FVU of visual tokens (of text)",
-            lambda f: f.metric == "fvu" and f.token_kind == "image",
-            lambda f: f.metric == "fvu" and f.token_kind == "control",
+            _columns("fvu", token_kind="image"),
+            _columns("fvu", token_kind="control"),
         ),
-        Line("concepts with a shared latent (permuted)", _named("shared_concepts", True)),
+        Line("concepts with a shared latent (permuted)", _columns("shared_concepts", layer=None)),
         Line(
             f"logit lens: matching rate@{top_k} (shuffled images)",
-            _named(f"lens_matching_rate@{top_k}", True),
+            _columns("lens_matching_rate", k=top_k, layer=None),
         ),
     ]
 
 
-def _named(metric: str, over_layers: bool = False) -> Callable[[Figure], bool]:
-    """Figures of one name; `over_layers`: of those that have it by layer, the one over all."""
-    return lambda f: f.metric == metric and not (over_layers and f.layer is not None)
+def _columns(metric: str, **columns: Any) -> Callable[[Figure], bool]:
+    """Return whether a figure is of a metric and its columns have these values."""
+    return lambda f: (
+        f.metric == metric and all(getattr(f, name) == value for name, value in columns.items())
+    )
 
 
-def _starts(metric: str) -> Callable[[Figure], bool]:
-    return lambda f: f.metric.startswith(metric)
+def _probes(of: str, shifted: bool) -> Callable[[Figure], bool]:
+    """Accuracies of a probe on all dimensions of a space, on shifted sets or the run's images."""
+    accuracy = _columns("probe_accuracy", of=of, k=None)
+    return lambda f: accuracy(f) and (f.set is not None) == shifted
 
 
 def _measured(line: Line, figures: Sequence[Figure]) -> tuple[float, float | None] | None:
-    """Value and control; None where there is no value."""
-    found = [f for f in figures if line.value(f)]
-    value = _mean(f.value for f in found)
+    """Return value and control; None where there is no value."""
+    measured = [f for f in figures if line.value(f)]
+    value = _mean(f.value for f in measured)
     if value is None:
         return None
     if line.control is None:
-        return value, _mean(f.chance for f in found)
+        return value, _mean(f.chance for f in measured)
     return value, _mean(f.value for f in figures if line.control(f))
 
 

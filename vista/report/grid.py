@@ -1,34 +1,34 @@
-"""Small tables for people: as Markdown, and as plain text for a terminal."""
+"""Tables and sections of the readable summary: as Markdown, and as plain text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vista.metrics.figure import Figure
 from vista.report.escape import clean, markdown
 from vista.report.table import OverSeeds
 
-# A terminal may know nothing but ASCII.
+# A terminal may show ASCII only.
 _ASCII = str.maketrans({"λ": "lambda", "–": "-", "≥": ">=", "≤": "<=", "×": "x", "…": "..."})
 
 
 class Name(str):
-    """A cell whose text comes from a config or from data and must be escaped."""
+    """A cell with text from a config or from data, which Markdown must escape."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of ready cells; columns of plain strings are aligned right, names left."""
+    """A table of formatted cells: columns of `Name` are aligned left, others right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        left = self._left()
         lines = [
             "| " + " | ".join(self.header) + " |",
-            "|" + "|".join(":---" if is_left else "---:" for is_left in left) + "|",
+            "|" + "|".join(":---" if is_left else "---:" for is_left in self._are_names()) + "|",
         ]
         for row in self.rows:
             cells = [markdown(cell) if isinstance(cell, Name) else cell for cell in row]
@@ -37,19 +37,20 @@ class Grid:
 
     def text(self) -> str:
         """Return the table in aligned plain ASCII."""
-        shown = [[_plain(cell) for cell in row] for row in [self.header, *self.rows]]
-        widths = [max(len(row[c]) for row in shown) for c in range(self.width)]
-        left = self._left()
+        rows = [[_plain(cell) for cell in row] for row in [self.header, *self.rows]]
+        are_names = self._are_names()
+        widths = [max(len(row[c]) for row in rows) for c in range(self.width)]
         lines = [
             "  ".join(
                 cell.ljust(w) if is_left else cell.rjust(w)
-                for cell, w, is_left in zip(row, widths, left, strict=True)
+                for cell, w, is_left in zip(row, widths, are_names, strict=True)
             ).rstrip()
-            for row in shown
+            for row in rows
         ]
         return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
-    def _left(self) -> list[bool]:
+    def _are_names(self) -> list[bool]:
+        """Return for each column whether all of its cells are names."""
         return [all(isinstance(row[c], Name) for row in self.rows) for c in range(self.width)]
 
     @property
@@ -60,18 +61,25 @@ class Grid:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence or two, and tables."""
+    """A part of the summary.
+
+    Attributes:
+        title: Heading.
+        text: A sentence or two on what the tables show.
+        grids: Tables; those without rows are left out.
+        paragraphs: Text below the tables.
+    """
 
     title: str
     text: str = ""
     grids: Sequence[Grid] = field(default_factory=tuple)
-    after: Sequence[str] = field(default_factory=tuple)
+    paragraphs: Sequence[str] = field(default_factory=tuple)
 
     def markdown(self) -> str:
         """Return the section in Markdown."""
         parts = [f"## {self.title}", self.text]
         parts += [grid.markdown() for grid in self.grids if grid.rows]
-        parts += self.after
+        parts += self.paragraphs
         return "\n\n".join(part for part in parts if part)
 
     def terminal(self) -> str:
@@ -81,7 +89,7 @@ class Section:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a figure with `digits` digits after the point, fewer for large ones."""
+    """Return a number with `digits` digits after the point, fewer for large ones."""
     if value is None:
         return "–"
     if abs(value) >= 1000:
@@ -96,7 +104,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def spread(summary: OverSeeds | None) -> str:
-    """Return the mean over seeds, with smallest and largest if there are several."""
+    """Return the mean over seeds, and the smallest and largest value of several seeds."""
     if summary is None:
         return "–"
     if summary.n_seeds == 1:
@@ -105,14 +113,21 @@ def spread(summary: OverSeeds | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Return an interval; an open end where it is unbounded."""
+    """Return an interval; ∞ is its upper end where it has none."""
     if low is None and high is None:
         return "–"
     return f"[{number(low)}, {number(high) if high is not None else '∞'}]"
 
 
+def with_interval(figures: Sequence[Figure]) -> str:
+    """Return the value of a figure with its interval; `figures` is empty if it was not measured."""
+    if not figures or figures[0].value is None:
+        return "–"
+    return f"{number(figures[0].value)} {interval(figures[0].ci_low, figures[0].ci_high)}"
+
+
 def reached(value: float | None, aim: float | None, *, at_most: bool = False) -> str:
-    """Return whether a figure reaches its aim: yes, no, or – where there is none."""
+    """Return whether a value reaches its aim: yes, no, or – without value or aim."""
     if value is None or aim is None:
         return "–"
     return "yes" if (value <= aim if at_most else value >= aim) else "no"

@@ -1,18 +1,22 @@
-"""What the readable summary says, section by section, out of the long table."""
+"""Sections of the readable summary that belong to no single metric, out of the long table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from vista.config.report import Aims
+from vista.metrics.sae_check import TEXT_FIGURES
 from vista.report import grid
 from vista.report.compare import BASELINE, Pair, pairs
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
-from vista.report.table import LongTable, groups, over_seeds
+from vista.report.table import LongTable, distinct, groups, over_seeds
+
+# Fields of a check whose n is the number of tokens.
+_OVER_TOKENS = ("fvu", "explained_variance", "l0")
 
 
 def naming_section(table: LongTable, aims: Aims) -> Section:
-    """Figures that say whether the run is good enough to judge the method by."""
+    """Return the figures that tell whether the run is good enough to judge the method by."""
     named = [
         [
             grid.name(f.llm),
@@ -26,10 +30,10 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
         for f in table.select("named_classes")
     ]
     captions = []
-    for (encoder, llm), found in groups(
+    for (encoder, llm), figures in groups(
         table.select("caption_names_object", sae_weight=BASELINE), "encoder", "llm"
     ):
-        summary = over_seeds(found)
+        summary = over_seeds(figures)
         captions.append(
             [
                 grid.name(encoder),
@@ -84,8 +88,8 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
 
 
 def comparison_section(table: LongTable, aims: Aims) -> Section:
-    """The SAE error and the caption cross-entropy of each projector and its twin."""
-    found = pairs(table)
+    """Return the SAE error and the caption cross-entropy of each projector and its twin."""
+    compared = pairs(table)
     rows = [
         [
             grid.name(pair.encoder),
@@ -100,18 +104,19 @@ def comparison_section(table: LongTable, aims: Aims) -> Section:
             grid.percent(pair.cross_entropy_increase),
             _both(pair, aims),
         ]
-        for pair in found
+        for pair in compared
     ]
-    ratios = [reached(p.error_ratio, aims.error_ratio) for p in found]
+    ratios = [reached(pair.error_ratio, aims.error_ratio) for pair in compared]
     costs = [
-        reached(p.cross_entropy_increase, aims.cross_entropy_increase, at_most=True) for p in found
+        reached(pair.cross_entropy_increase, aims.cross_entropy_increase, at_most=True)
+        for pair in compared
     ]
     after = []
-    if aims.error_ratio is not None and aims.cross_entropy_increase is not None and found:
+    if aims.error_ratio is not None and aims.cross_entropy_increase is not None and compared:
         after = [
             f"Aim: SAE error at least {aims.error_ratio:g}× lower ({ratios.count('yes')} of "
-            f"{len(found)}) at a cross-entropy at most {100 * aims.cross_entropy_increase:g} % "
-            f"higher ({costs.count('yes')} of {len(found)})."
+            f"{len(compared)}) at a cross-entropy at most {100 * aims.cross_entropy_increase:g} % "
+            f"higher ({costs.count('yes')} of {len(compared)})."
         ]
     return Section(
         "With the SAE term against without it",
@@ -144,7 +149,7 @@ def comparison_section(table: LongTable, aims: Aims) -> Section:
 
 
 def comparison_headline(table: LongTable, aims: Aims) -> Section:
-    """The same comparison in a narrow table, for a terminal."""
+    """Return the same comparison in a narrow table, for a terminal."""
     rows = [
         [
             grid.name(pair.encoder),
@@ -162,13 +167,13 @@ def comparison_headline(table: LongTable, aims: Aims) -> Section:
 
 
 def check_section(table: LongTable) -> Section:
-    """Figures of the SAEs on held-out text."""
-    names = ("fvu", "explained_variance", "l0", "dead_share")
+    """Return the figures of the SAEs on held-out text."""
     rows = []
-    for (llm, layer), found in groups(table.of_stage("check_sae"), "llm", "layer"):
-        by_name = {f.metric.removeprefix("sae_text_"): f for f in found}
-        values = [by_name[name].value if name in by_name else None for name in names]
-        tokens = max((by_name[name].n for name in names[:3] if name in by_name), default=0)
+    for (llm, layer), figures in groups(table.of_stage("check_sae"), "llm", "layer"):
+        by_name = {figure.metric: figure for figure in figures}
+        shown = [by_name.get(TEXT_FIGURES[field]) for field in (*_OVER_TOKENS, "dead_share")]
+        values = [figure.value if figure else None for figure in shown]
+        tokens = max((figure.n for figure in shown[: len(_OVER_TOKENS)] if figure), default=0)
         rows.append([grid.name(llm), grid.layer(layer), *map(number, values), str(tokens)])
     return Section(
         "The dictionaries on held-out text",
@@ -178,18 +183,18 @@ def check_section(table: LongTable) -> Section:
 
 
 def glance_section(table: LongTable, top_k: int) -> Section:
-    """The main figure of each metric in one narrow table, for a terminal."""
+    """Return the main figure of each metric in one narrow table, for a terminal."""
     rows = []
-    for (encoder, llm, weight), found in groups(
+    for (encoder, llm, weight), figures in groups(
         [f for f in table.figures if f.sae_weight is not None], "encoder", "llm", "sae_weight"
     ):
         point = {"encoder": encoder, "llm": llm, "sae_weight": weight}
         errors = [
             over_seeds(table.select("mse", token_kind="image", layer=layer, **point))
-            for layer in sorted({f.layer for f in found if f.layer is not None})
+            for layer in distinct(figures, "layer")
         ]
         means = [error.mean for error in errors if error is not None]
-        match = over_seeds(table.select(f"matching_rate@{top_k}", layer=None, **point))
+        match = over_seeds(table.select("matching_rate", k=top_k, layer=None, **point))
         game = over_seeds(table.select("pointing_game", layer=None, **point))
         entropy = over_seeds(table.select("caption_cross_entropy", **point))
         named = over_seeds(table.select("caption_names_object", **point))
@@ -220,10 +225,10 @@ def glance_section(table: LongTable, top_k: int) -> Section:
 
 
 def how_to_read(notes: Sequence[str]) -> Section:
-    """What the columns mean, and the notes of metrics."""
+    """Return what the columns mean, and the notes of metrics."""
     return Section(
         "How to read this",
-        after=[
+        paragraphs=[
             "\n".join(
                 [
                     "- Every single figure, seeds apart, is a row of `summary.csv` (and "
@@ -240,12 +245,14 @@ def how_to_read(notes: Sequence[str]) -> Section:
 
 
 def _twins(pair: tuple[float, float] | None) -> list[str]:
+    """Return the values without and with the term as cells."""
     return ["–", "–"] if pair is None else [number(value) for value in pair]
 
 
 def _both(pair: Pair, aims: Aims) -> str:
-    found = {
+    """Return whether a pair reaches both aims, as a cell."""
+    verdicts = {
         reached(pair.error_ratio, aims.error_ratio),
         reached(pair.cross_entropy_increase, aims.cross_entropy_increase, at_most=True),
     }
-    return "–" if found == {"–"} else "no" if "no" in found else "yes"
+    return "–" if verdicts == {"–"} else "no" if "no" in verdicts else "yes"

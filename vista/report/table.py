@@ -49,8 +49,7 @@ class LongTable:
 
     def values(self, column: str) -> list[Any]:
         """Return the distinct values of a column, sorted, without None."""
-        found = {getattr(figure, column) for figure in self.figures}
-        return sorted(value for value in found if value is not None)
+        return distinct(self.figures, column)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield each row as a dict of the table's columns."""
@@ -115,6 +114,11 @@ def groups(figures: Iterable[Figure], *columns: str) -> list[tuple[tuple[Any, ..
     for figure in figures:
         found.setdefault(tuple(getattr(figure, c) for c in columns), []).append(figure)
     return sorted(found.items(), key=lambda item: _sortable(item[0]))
+
+
+def distinct(figures: Iterable[Figure], column: str) -> list[Any]:
+    """Return the values of a column without None, each once, sorted."""
+    return sorted({value for f in figures if (value := getattr(f, column)) is not None})
 
 
 def _sortable(key: tuple[Any, ...]) -> tuple[tuple[bool, Any], ...]:

@@ -1,26 +1,27 @@
-"""Section of the summary about vision SAEs: how large they are, how well they hold held-out
-images."""
+"""Section of the summary about vision SAEs: their size, and their figures on held-out images."""
 
 from __future__ import annotations
 
+from vista.metrics.sae_check import VISION_FIGURES
 from vista.report import grid
 from vista.report.grid import Grid, Section, number
 from vista.report.table import LongTable, groups
 
-_FIGURES = ("explained_variance", "fvu", "l0", "dead_share")
+_FIELDS = ("explained_variance", "fvu", "l0", "dead_share")
 
 
 def vision_sae_section(table: LongTable) -> Section:
-    """Size and gate of each encoder's vision SAEs."""
+    """Return the size and the check of each encoder's vision SAEs."""
     rows = []
-    for (encoder, sae), found in groups(table.of_stage("check_vision_sae"), "encoder", "method"):
-        by_name = {f.metric.removeprefix("vision_sae_"): f for f in found}
+    for (encoder, sae), figures in groups(table.of_stage("check_vision_sae"), "encoder", "method"):
+        by_name = {figure.metric: figure for figure in figures}
+        check = {field: by_name[VISION_FIGURES[field]] for field in _FIELDS}
         rows.append(
             [
-                *(grid.name(encoder), block(found[0].layer), grid.name(sae)),
-                *(str(by_name["dead_share"].n), expansion(table, encoder, sae)),
-                *(number(by_name[name].value) for name in _FIGURES),
-                str(by_name["l0"].n),
+                *(grid.name(encoder), block(figures[0].layer), grid.name(sae)),
+                *(str(check["dead_share"].n), expansion(table, encoder, sae)),
+                *(number(figure.value) for figure in check.values()),
+                str(check["l0"].n),
             ]
         )
     return Section(
@@ -40,11 +41,11 @@ def vision_sae_section(table: LongTable) -> Section:
 
 
 def block(layer: int | None) -> str:
-    """The encoder's block as a cell; combined features are of none."""
+    """Return the encoder's block as a cell; combined features belong to none."""
     return "–" if layer is None else str(layer)
 
 
 def expansion(table: LongTable, encoder: str | None, sae: str | None) -> str:
-    """How many latents a vision SAE has for each channel that it reads."""
-    found = table.select("vision_sae_expansion", encoder=encoder, method=sae)
-    return f"{found[0].value:.3g}×" if found else "–"
+    """Return how many latents a vision SAE has for each channel that it reads, as a cell."""
+    figures = table.select("vision_sae_expansion", encoder=encoder, method=sae)
+    return f"{figures[0].value:.3g}×" if figures else "–"

@@ -148,16 +148,17 @@ def test_rows_say_of_what_and_whom() -> None:
     found = result()
     assert (found.n_captions, found.n_images, found.n_categories) == (3, 0, 3)
     assert (found.n_labels, found.n_named_labels) == (2, 1)
-    rows = {row.metric: row for row in found.figures()}
+    rows = {(row.metric, row.set, row.of, row.method): row for row in found.figures()}
     assert len(rows) == len(found.figures()) == 2 * 2 * 5 + 2 * 2
-    assert rows["judge_accuracy:captions:a"].value == pytest.approx(5 / 8)
-    assert rows["judge_unanswered:captions:a"].value == pytest.approx(1 / 9)
-    assert rows["judge_unanswered:captions:a"].n == 9
-    assert rows["judge_accuracy:captions:b"].value == 1
-    assert rows["judge_recall:labels:b"].value == 0
-    assert rows["judge_kappa:labels:a:b"].value == pytest.approx((1 / 3 - 5 / 9) / (1 - 5 / 9))
-    assert rows["judge_agreement:labels:a:b"].chance == pytest.approx(5 / 9)
-    assert not any(":images:" in name for name in rows)
+    assert rows["judge_accuracy", "captions", "a", None].value == pytest.approx(5 / 8)
+    assert rows["judge_unanswered", "captions", "a", None].value == pytest.approx(1 / 9)
+    assert rows["judge_unanswered", "captions", "a", None].n == 9
+    assert rows["judge_accuracy", "captions", "b", None].value == 1
+    assert rows["judge_recall", "labels", "b", None].value == 0
+    kappa = rows["judge_kappa", "labels", "a", "b"]
+    assert kappa.value == pytest.approx((1 / 3 - 5 / 9) / (1 - 5 / 9))
+    assert rows["judge_agreement", "labels", "a", "b"].chance == pytest.approx(5 / 9)
+    assert {row.set for row in found.figures()} == {"captions", "labels"}
 
 
 def test_the_same_seed_gives_the_same_result() -> None:

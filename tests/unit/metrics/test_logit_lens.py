@@ -46,12 +46,12 @@ def test_patches_name_their_object_with_the_words_of_rank_k() -> None:
 
 
 def test_images_are_ranked_by_probability_without_the_words_of_most_images() -> None:
-    rates = {row.metric: row.value for row in figures().figures() if row.layer == 1}
+    rates = {(row.metric, row.k): row.value for row in figures().figures() if row.layer == 1}
     # "grass", the likeliest of a patch in all images, is masked: what is left are "dog" and "cats"
     # (.2 against .1) in the first, "dog" and "the" in the others.
-    assert rates["lens_matching_rate@1"] == pytest.approx(1 / 3)
-    assert rates["lens_matching_rate@2"] == pytest.approx(2 / 3)
-    unmasked = {row.metric: row.value for row in figures(1.0).figures() if row.layer == 1}
-    assert unmasked["lens_matching_rate@2"] == pytest.approx(1 / 3)
-    assert unmasked["lens_eligible_words"] == 1
-    assert rates["lens_eligible_words"] == pytest.approx(5 / 6)
+    assert rates["lens_matching_rate", 1] == pytest.approx(1 / 3)
+    assert rates["lens_matching_rate", 2] == pytest.approx(2 / 3)
+    unmasked = {(row.metric, row.k): row.value for row in figures(1.0).figures() if row.layer == 1}
+    assert unmasked["lens_matching_rate", 2] == pytest.approx(1 / 3)
+    assert unmasked["lens_eligible_words", None] == 1
+    assert rates["lens_eligible_words", None] == pytest.approx(5 / 6)

@@ -173,15 +173,15 @@ def test_a_judge_that_accepts_everything_gains_nothing() -> None:
 def test_rows_name_no_recall_and_carry_the_images_behind_them() -> None:
     look = Looker({0: {"cat"}}, {1: {"cat"}})
     result, _ = measure({2: layer([[0]] * 3, ["cat"])}, 3, look)
-    rows = {(row.metric, row.layer): row for row in result.figures()}
-    assert not [name for name, _ in rows if "recall" in name]
+    rows = {(row.metric, row.k, row.layer): row for row in result.figures()}
+    assert not [name for name, _, _ in rows if "recall" in name]
     assert (result.evidence, result.n_categories, result.n_images) == ("image", None, 3)
-    for name in ("matching_rate@2", "matching_gain@2", "matching_ratio@2"):
-        assert rows[name, 2].n == 2
-    assert rows["matching_rate@2", 2].value == 0.5
-    assert rows["silent_images", 2].n == 3
+    for name in ("matching_rate", "matching_gain", "matching_ratio"):
+        assert rows[name, 2, 2].n == 2
+    assert rows["matching_rate", 2, 2].value == 0.5
+    assert rows["silent_images", None, 2].n == 3
     for layer_ in (2, None):
-        open_ = rows["matching_unanswered@2", layer_]
+        open_ = rows["matching_unanswered", 2, layer_]
         assert (open_.value, open_.chance, open_.n) == (
             pytest.approx(1 / 3),
             pytest.approx(1 / 3),

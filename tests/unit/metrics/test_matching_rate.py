@@ -144,12 +144,12 @@ def test_repeated_objects_count_once() -> None:
 
 def test_rows_carry_level_and_n() -> None:
     result, _ = measure({2: layer([[CAT], [DOG]])}, [["cat"], ["dog"]])
-    rows = {(row.metric, row.layer): row for row in result.figures()}
-    assert rows["matching_rate@3", 2].value == 1.0
-    assert rows["matching_rate@3", 2].chance == 0.0
-    assert rows["matching_rate@3", 2].n == 2
-    assert rows["matching_rate@3", None].token_kind == "image"
-    assert rows["eligible_latents", 2].n == len(LABELS)
+    rows = {(row.metric, row.k, row.layer): row for row in result.figures()}
+    assert rows["matching_rate", 3, 2].value == 1.0
+    assert rows["matching_rate", 3, 2].chance == 0.0
+    assert rows["matching_rate", 3, 2].n == 2
+    assert rows["matching_rate", 3, None].token_kind == "image"
+    assert rows["eligible_latents", None, 2].n == len(LABELS)
     assert len(rows) == len(result.figures())
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.long_table import figures_of
 from vista.metrics.figure import Figure
-from vista.report.figures import Curve
 from vista.report.table import LongTable
+from vista.report.training_figure import Curve
 
 ENCODERS = ("clip", "dinov2", "siglip")
 LLMS = {"gemma": (0, 1, 2), "llama": (0, 1)}
@@ -28,9 +28,11 @@ def row(
     chance: float | None = None,
     n: int = 400,
     width: float = 0.04,
+    **columns: Any,
 ) -> dict[str, Any]:
     return {
         "metric": metric,
+        **columns,
         "layer": layer,
         "token_kind": token_kind,
         "value": value,
@@ -57,10 +59,10 @@ def point_rows(rng: np.random.Generator, layers: tuple[int, ...], weight: float)
                 ]
         rate = 0.1 + gain * (0.4 + 0.1 * rng.random())
         match += [
-            row("matching_rate@3", rate, layer, "image", chance=0.1),
-            row("matching_gain@3", rate - 0.1, layer, "image"),
-            row("matching_ratio@3", rate / 0.1, layer, "image"),
-            row("object_recall@3", rate * 0.7, layer, "image", chance=0.05),
+            row("matching_rate", rate, layer, "image", chance=0.1, k=3),
+            row("matching_gain", rate - 0.1, layer, "image", k=3),
+            row("matching_ratio", rate / 0.1, layer, "image", k=3),
+            row("object_recall", rate * 0.7, layer, "image", chance=0.05, k=3),
         ]
         if layer is not None:
             match.append(row("silent_images", 0.02, layer, "image"))
@@ -72,10 +74,10 @@ def point_rows(rng: np.random.Generator, layers: tuple[int, ...], weight: float)
         ]
         for truth in ("box", "mask"):
             local += [
-                row(f"auroc_{truth}", 0.5 + 0.3 * gain, layer, "image", chance=0.5, n=900),
-                row(f"average_precision_{truth}", 0.5, layer, "image", chance=0.2, n=900),
-                row(f"iou_active_{truth}", 0.3, layer, "image", chance=0.1, n=900),
-                row(f"iou_best_{truth}", 0.4, layer, "image", chance=0.2, n=900),
+                row("auroc", 0.5 + 0.3 * gain, layer, "image", chance=0.5, n=900, of=truth),
+                row("average_precision", 0.5, layer, "image", chance=0.2, n=900, of=truth),
+                row("iou_active", 0.3, layer, "image", chance=0.1, n=900, of=truth),
+                row("iou_best", 0.4, layer, "image", chance=0.2, n=900, of=truth),
             ]
     caption = [
         row("caption_cross_entropy", 0.5 + 0.015 * weight, None, "text", chance=1.4),
@@ -101,9 +103,13 @@ def made_up_figures() -> list[Figure]:
         named = [row("named_classes", 0.95 - 0.03 * layer, layer, n=64) for layer in layers]
         found += figures_of(point | {"metric": "naming"}, named)
         checks = [
-            row(f"sae_text_{name}", value, layer, "text", n=20000)
+            row(metric, value, layer, "text", n=20000)
             for layer in layers
-            for name, value in (("fvu", 0.05), ("l0", 6.1), ("dead_share", 0.02))
+            for metric, value in (
+                ("sae_text_fvu", 0.05),
+                ("sae_text_l0", 6.1),
+                ("sae_text_dead_share", 0.02),
+            )
         ]
         found += figures_of(point | {"metric": "check_sae"}, checks)
     for encoder in ENCODERS:

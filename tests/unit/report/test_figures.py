@@ -11,10 +11,13 @@ import pytest
 
 from tests.long_table import figures_of
 from vista.metrics.figure import Figure
-from vista.report import figures, style
-from vista.report.figures import Curve
+from vista.metrics.localization.report import localization_per_encoder
+from vista.metrics.matching_rate.report import matching_per_layer
+from vista.metrics.reconstruction.report import reconstruction_per_layer
+from vista.report import style
 from vista.report.heatmaps import HeatMapRow, _mask_edges, heat_map_figure, spread
 from vista.report.table import LongTable
+from vista.report.training_figure import Curve, loss_curves
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -26,7 +29,7 @@ def texts(figure: object) -> list[str]:
 
 
 def test_matching_shows_levels_n_and_bars(table: LongTable) -> None:
-    figure = figures.matching_per_layer(table, 3)
+    figure = matching_per_layer(table, 3)
     shown = " ".join(texts(figure))
     assert "n = 400 images" in shown
     assert "error bars: bootstrap" in shown
@@ -37,11 +40,11 @@ def test_matching_shows_levels_n_and_bars(table: LongTable) -> None:
 
 def test_every_figure_says_what_its_bars_are(table: LongTable, curves: list[Curve]) -> None:
     made = [
-        figures.matching_per_layer(table, 3),
-        figures.reconstruction_per_layer(table, "fvu"),
-        figures.reconstruction_per_layer(table, "l0"),
-        figures.localization_per_encoder(table),
-        figures.loss_curves(curves),
+        matching_per_layer(table, 3),
+        reconstruction_per_layer(table, "fvu"),
+        reconstruction_per_layer(table, "l0"),
+        localization_per_encoder(table),
+        loss_curves(curves),
     ]
     for figure in made:
         assert "rror bars" in " ".join(texts(figure)).replace("\n", " ")
@@ -50,7 +53,7 @@ def test_every_figure_says_what_its_bars_are(table: LongTable, curves: list[Curv
 
 def test_same_run_same_bytes(table: LongTable, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        style.save(figures.localization_per_encoder(table), tmp_path, name, 80)
+        style.save(localization_per_encoder(table), tmp_path, name, 80)
     for kind in ("png", "svg"):
         one, two = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("one", "two"))
         assert one == two
@@ -61,10 +64,10 @@ def test_same_run_same_bytes(table: LongTable, tmp_path: Path) -> None:
 
 def test_nothing_measured_no_figure() -> None:
     empty = LongTable([])
-    assert figures.matching_per_layer(empty, 3) is None
-    assert figures.reconstruction_per_layer(empty, "fvu") is None
-    assert figures.localization_per_encoder(empty) is None
-    assert figures.loss_curves([]) is None
+    assert matching_per_layer(empty, 3) is None
+    assert reconstruction_per_layer(empty, "fvu") is None
+    assert localization_per_encoder(empty) is None
+    assert loss_curves([]) is None
     assert heat_map_figure([], [0.0, 1.0], "", "") is None
 
 
@@ -72,8 +75,8 @@ def test_a_run_with_holes_is_drawn(made_up: list[Figure]) -> None:
     kept = [f for f in made_up if not (f.encoder == "clip" and f.llm == "llama") and f.layer != 1]
     table = LongTable(kept)
     for figure in (
-        figures.matching_per_layer(table, 3),
-        figures.localization_per_encoder(table),
+        matching_per_layer(table, 3),
+        localization_per_encoder(table),
     ):
         assert "not measured" in texts(figure) or figure.axes
         style.setup().close(figure)
@@ -82,10 +85,10 @@ def test_a_run_with_holes_is_drawn(made_up: list[Figure]) -> None:
 def test_undefined_figures_leave_gaps_not_zeros(make_row: MakeRow) -> None:
     point = {"encoder": "e", "llm": "m", "sae_weight": 0.0, "seed": 0, "metric": "matching_rate"}
     rows = [
-        make_row("matching_rate@3", 0.5, 0, "image"),
-        make_row("matching_rate@3", None, 1, "image", n=0),
+        make_row("matching_rate", 0.5, 0, "image", k=3),
+        make_row("matching_rate", None, 1, "image", n=0, k=3),
     ]
-    figure = figures.matching_per_layer(LongTable(figures_of(point, rows)), 3)
+    figure = matching_per_layer(LongTable(figures_of(point, rows)), 3)
     heights = [y for line in figure.axes[0].get_lines() for y in line.get_ydata()]
     assert 0.0 not in heights
     style.setup().close(figure)
@@ -136,7 +139,7 @@ def test_curves_may_hold_nan() -> None:
         0,
         {"step": [0, 1], "cross_entropy": [1.0, 0.5], "sae_error": [float("nan")] * 2},
     )
-    figure = figures.loss_curves([curve])
+    figure = loss_curves([curve])
     assert figure is not None
     style.setup().close(figure)
 

@@ -9,13 +9,11 @@ import pytest
 
 from tests.long_table import figures_of
 from vista.metrics.figure import Figure
+from vista.metrics.logit_lens.report import logit_lens_figure, logit_lens_section
+from vista.metrics.shared_latents.report import shared_latents_figure, shared_latents_section
 from vista.report import style
 from vista.report.encoders_figure import encoders_figure
 from vista.report.encoders_section import encoders_section
-from vista.report.logit_lens_figure import logit_lens_figure
-from vista.report.logit_lens_section import logit_lens_section
-from vista.report.shared_latents_figure import shared_latents_figure
-from vista.report.shared_latents_section import shared_latents_section
 from vista.report.table import LongTable
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -37,31 +35,33 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
                     make_row("selective_concepts", 0.6, layer, "image", n=40),
                 ]
                 lens += [
-                    make_row("lens_matching_rate@3", value, layer, "image", chance=0.1),
-                    make_row("lens_matching_gain@3", value - 0.1, layer, "image"),
+                    make_row("lens_matching_rate", value, layer, "image", chance=0.1, k=3),
+                    make_row("lens_matching_gain", value - 0.1, layer, "image", k=3),
                 ]
                 if layer is not None:
                     auroc = make_row("transfer_auroc", 0.8, layer, "image", chance=0.51, n=40)
                     shared.append(auroc)
-                    for k in (1, 3):
-                        name = f"lens_patches_named@{k}"
-                        lens.append(make_row(name, 0.1 * k, layer, "image", chance=0.02, n=77))
+                    columns = {"chance": 0.02, "n": 77}
+                    lens += [
+                        make_row("lens_patches_named", 0.1 * k, layer, "image", k=k, **columns)
+                        for k in (1, 3)
+                    ]
             more += figures_of(point | {"metric": "shared_latents"}, shared)
             more += figures_of(point | {"metric": "logit_lens"}, lens)
     for sae, score in (("topk", 0.4), ("relu", 0.3)):
         own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
         mono = [
-            make_row("monosemanticity:sae", score),
-            make_row("monosemanticity:random_matched", 0.15),
+            {**make_row("monosemanticity", score), "of": "sae"},
+            {**make_row("monosemanticity", 0.15), "of": "random_matched"},
         ]
         more += figures_of(own | {"metric": "monosemanticity"}, mono)
-    words = [make_row("image_discovery_recall@all:sae", 0.6, chance=0.2)]
+    words = [{**make_row("discovery_recall", 0.6, chance=0.2), "of": "sae", "set": "all"}]
     more += figures_of(own | {"metric": "image_attributes"}, words)
     scores = [("knn_random", (0.9, 0.5)), ("knn_latents", (0.6, 0.7)), ("energy_raw", (0.95, 0.95))]
     ood = [
-        make_row(f"ood_auroc:{name}@{where}", value)
+        {**make_row(auroc, value), "of": name, "set": "a" if auroc == "near_ood_auroc" else "b"}
         for name, values in scores
-        for where, value in zip(("near:a", "far:b"), values, strict=True)
+        for auroc, value in zip(("near_ood_auroc", "far_ood_auroc"), values, strict=True)
     ]
     more += figures_of(own | {"metric": "ood_detection"}, ood)
     return LongTable(made_up + more)
@@ -86,10 +86,9 @@ def test_each_section_shows_its_figures_with_their_controls(probed: LongTable) -
     assert with_term["λ match"] == "0.700"
     assert with_term["n gain"] == "0.600"
     # What the latents gain stands beside it, of the same point.
-    (own,) = probed.select(
-        "matching_gain@3", encoder="clip", llm="llama", sae_weight=1.0, seed=0, layer=1
-    )
-    both = probed.select("matching_gain@3", encoder="clip", llm="llama", sae_weight=1.0, layer=1)
+    point = {"encoder": "clip", "llm": "llama", "sae_weight": 1.0, "layer": 1}
+    (own,) = probed.select("matching_gain", k=3, seed=0, **point)
+    both = probed.select("matching_gain", k=3, **point)
     assert own in both
     mean = sum(f.value or 0 for f in both) / len(both)
     assert with_term["gain gain, latents"].startswith(f"{mean:.3f}")
@@ -110,12 +109,9 @@ def test_all_metrics_stand_by_encoder_with_their_controls(probed: LongTable) -> 
         assert cells[f"AUROC of {kind} images, kNN on latents", "–", "–"][0] == expected
     assert cells["concepts with a shared latent", "llama", "1"][1] == "0.700 (0.030)"
     assert cells["logit lens: matching rate@3", "llama", "0"][1:] == [*["0.200 (0.100)"] * 2, "–"]
-    (match,) = probed.select(
-        "matching_rate@3", encoder="siglip", llm="gemma", sae_weight=1.0, seed=0, layer=None
-    )
-    (again,) = probed.select(
-        "matching_rate@3", encoder="siglip", llm="gemma", sae_weight=1.0, seed=1, layer=None
-    )
+    point = {"encoder": "siglip", "llm": "gemma", "sae_weight": 1.0, "layer": None}
+    (match,) = probed.select("matching_rate", k=3, seed=0, **point)
+    (again,) = probed.select("matching_rate", k=3, seed=1, **point)
     mean = ((match.value or 0) + (again.value or 0)) / 2
     assert cells["matching rate@3", "gemma", "1"][3] == f"{mean:.3f} (0.100)"
     # Where nothing was measured there is no row.

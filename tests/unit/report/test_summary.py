@@ -10,9 +10,10 @@ import pytest
 from tests.long_table import figures_of
 from vista.config.report import Aims, ReportSettings
 from vista.metrics.figure import Figure
+from vista.metrics.matching_rate.report import matching_section
 from vista.report.compare import pairs
 from vista.report.grid import Grid, Name, interval, number, reached
-from vista.report.metric_sections import matching_section
+from vista.report.shown import Measured
 from vista.report.summary import headline, summary_markdown
 from vista.report.table import LongTable
 
@@ -79,7 +80,9 @@ def test_reached() -> None:
 
 
 def test_summary_opens_with_the_naming_figures(table: LongTable) -> None:
-    text = summary_markdown(table, ReportSettings(), name="a_b", figures=[], notes=["a note"])
+    text = summary_markdown(
+        Measured(table, ReportSettings()), name="a_b", figures=[], notes=["a note"]
+    )
     heads = [line for line in text.splitlines() if line.startswith("## ")]
     assert heads[0] == "## Does the run name its objects?"
     assert heads[1] == "## With the SAE term against without it"
@@ -110,14 +113,14 @@ def test_a_run_without_most_metrics_still_has_a_summary(make_row: MakeRow) -> No
     nothing = dict.fromkeys(("encoder", "sae_weight", "seed"))
     point = nothing | {"metric": "naming", "llm": "gemma"}
     table = LongTable(figures_of(point, [make_row("named_classes", 0.5, 0, n=64)]))
-    text = summary_markdown(table, ReportSettings(), name="x", figures=[], notes=[])
+    text = summary_markdown(Measured(table, ReportSettings()), name="x", figures=[], notes=[])
     assert "| gemma | 0 | 0.500" in text
     assert "| no |" in text
     assert "Captions" not in text
     assert headline(table, ReportSettings())
     empty = LongTable([])
     assert "summary.csv" in summary_markdown(
-        empty, ReportSettings(), name="x", figures=[], notes=[]
+        Measured(empty, ReportSettings()), name="x", figures=[], notes=[]
     )
 
 
@@ -130,7 +133,9 @@ def test_no_aim_no_verdict(table: LongTable) -> None:
         cross_entropy_increase=None,
         matching_ratio=None,
     )
-    text = summary_markdown(table, ReportSettings(aims=aims), name="x", figures=[], notes=[])
+    text = summary_markdown(
+        Measured(table, ReportSettings(aims=aims)), name="x", figures=[], notes=[]
+    )
     assert "| yes |" not in text
     assert "Aim:" not in text
 
@@ -154,8 +159,8 @@ def test_numbers_for_people() -> None:
 
 def test_what_a_judge_left_open_stands_beside_the_matching_rate(make_row: MakeRow) -> None:
     point = {"encoder": "e", "llm": "m", "sae_weight": 1.0, "seed": 0, "metric": "matching_rate"}
-    rows = [make_row("matching_rate@3", 0.5, None, "image")]
-    rows.append(make_row("matching_unanswered@3", 0.125, None, "image"))
+    rows = [make_row("matching_rate", 0.5, None, "image", k=3)]
+    rows.append(make_row("matching_unanswered", 0.125, None, "image", k=3))
     section = matching_section(LongTable(figures_of(point, rows)), ReportSettings())
     (row,) = section.grids[0].rows
     assert dict(zip(section.grids[0].header, row, strict=True))["unanswered"] == "0.125"

@@ -50,8 +50,8 @@ def test_one_figure_cannot_have_two_rows() -> None:
 def test_select_tells_none_from_any(table: LongTable) -> None:
     point = {"encoder": "clip", "llm": "gemma", "sae_weight": 1.0, "seed": 0}
     assert len(table.select("fvu", token_kind="image", **point)) == 3
-    assert len(table.select("matching_rate@3", layer=None, **point)) == 1
-    assert len(table.select("matching_rate@3", **point)) == 4
+    assert len(table.select("matching_rate", k=3, layer=None, **point)) == 1
+    assert len(table.select("matching_rate", k=3, **point)) == 4
     assert table.select("nothing") == []
 
 

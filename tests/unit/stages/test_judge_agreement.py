@@ -21,8 +21,8 @@ from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.judge_agreement import JudgeAgreementSettings
 from vista.metrics.judge_agreement import stage as judge_agreement
+from vista.metrics.judge_agreement.report import judge_section
 from vista.metrics.results import read_result
-from vista.report.metric_sections import judge_section
 from vista.report.table import LongTable
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.stages import draw_world, records
@@ -45,7 +45,7 @@ def publish(
 
 
 def run(root: Path, stage: Any, settings: dict[str, Any], **inputs: Any) -> Artifact:
-    name = stage.__name__.rsplit(".", 1)[1]
+    name = stage.__name__.removesuffix(".stage").rsplit(".", 1)[1]
 
     def write(work: Path) -> None:
         stage.run(Job(name, settings, inputs, work))
@@ -220,8 +220,8 @@ def test_judges_that_look_are_shown_the_images(tmp_path: Path, endpoint: Endpoin
     assert seer["recall"]["value"] == pytest.approx(2 / 3)
     told = json.loads(made.file("judge_seer.json").read_text())
     assert told == {"judge": "api:small", "unanswered": 2, "verdicts": 2 * (texts + 3)}
-    rows = {row["metric"]: row for row in read_rows(made)}
-    assert rows["judge_unanswered:images:seer"]["value"] == pytest.approx(2 / 6)
+    rows = {(row["metric"], row["set"], row["of"]): row for row in read_rows(made)}
+    assert rows["judge_unanswered", "images", "seer"]["value"] == pytest.approx(2 / 6)
 
 
 def test_the_summary_tells_each_judge_and_each_two(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_nothing_to_judge_is_told(tmp_path: Path) -> None:
         run(tmp_path / "silent", judge_agreement, dumped(), records=silent)
     made = run(tmp_path, judge_agreement, dumped(), records=silent, labels=inputs["labels"])
     assert read_result(made)["n_captions"] == 0
-    assert {row["metric"].split(":")[1] for row in read_rows(made)} == {"labels"}
+    assert {row["set"] for row in read_rows(made)} == {"labels"}
 
 
 def test_settings_refuse_names_that_figures_cannot_have_and_nobody_who_looks() -> None:

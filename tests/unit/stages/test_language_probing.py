@@ -27,8 +27,8 @@ from vista.metrics.logit_lens import stage as logit_lens
 from vista.metrics.results import read_result
 from vista.metrics.shared_latents import SharedLatentsSettings
 from vista.metrics.shared_latents import stage as shared_latents
+from vista.report.shown import MetricPlace
 from vista.stages import report
-from vista.stages.report_inputs import MetricPlace
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
 
@@ -149,7 +149,7 @@ def write_latents(work: Path, n_text: int) -> None:
 
 
 def run(made: dict[str, Artifact], tmp_path: Path, stage: Any, own: Any, **more: Any) -> Artifact:
-    name = stage.__name__.rsplit(".", 1)[1]
+    name = stage.__name__.removesuffix(".stage").rsplit(".", 1)[1]
     llm = LanguageSettings(source=SOURCE).model_dump(mode="json")
     llm["source"] = {"kind": "standin", "family": "llama"}
     settings = {"llm": llm, name: own.model_dump(mode="json"), **more}
@@ -213,13 +213,13 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
     # The grass is the likeliest word of a patch everywhere, so it does not speak for an image.
     own = LogitLensSettings(ks=(1, 3), max_image_share=0.5, batch_size=5)
     artifact = run(made, tmp_path, logit_lens, own, layers=[0, 1])
-    value = {(row["metric"], row["layer"]): row for row in read_rows(artifact)}
+    value = {(row["metric"], row["k"], row["layer"]): row for row in read_rows(artifact)}
     for layer in (0, 1):
-        named = value["lens_patches_named@1", layer]
+        named = value["lens_patches_named", 1, layer]
         # The umbrella's patch shows grass.
         assert (named["value"], named["n"]) == (pytest.approx(12 / 13), 13)
         assert named["chance"] == pytest.approx(12 / 13 * 3 / 12)
-        assert value["lens_matching_rate@1", layer]["value"] == pytest.approx(12 / 13)
+        assert value["lens_matching_rate", 1, layer]["value"] == pytest.approx(12 / 13)
     result = read_result(artifact)
     assert (result["n_categories"], result["n_one_token"]) == (4, 4)
     (note,) = report._notes([(MetricPlace(metric="logit_lens", llm="small"), artifact)])

@@ -186,9 +186,11 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "results")
 
 
-def row(artifact: Artifact, metric: str, layer: int | None) -> dict[str, Any]:
-    [found] = [r for r in read_rows(artifact) if (r["metric"], r["layer"]) == (metric, layer)]
-    return found
+def rate(artifact: Artifact, layer: int) -> dict[str, Any]:
+    """The matching rate of the three strongest latents on a layer."""
+    wanted = {"metric": "matching_rate", "k": 3, "layer": layer}
+    (row,) = [row for row in read_rows(artifact) if row | wanted == row]
+    return row
 
 
 def items(artifact: Artifact) -> list[dict[str, Any]]:
@@ -200,7 +202,7 @@ def test_labels_are_judged_by_what_the_images_show(run: Run, eyes: Eyes) -> None
     made = run.measure("m", run.settings(eyes))
     other = other_images(SCENES, 0)
     for layer, latents in ((1, run.right), (2, run.wrong)):
-        found = row(made, "matching_rate@3", layer)
+        found = rate(made, layer)
         assert (found["value"], found["n"]) == (float(layer == 1), SCENES)
         pairs = zip(latents, other, strict=True)
         assert found["chance"] == np.mean([run.names[s] in run.truth[b] for s, b in pairs])
@@ -221,7 +223,7 @@ def test_labels_are_judged_by_what_the_images_show(run: Run, eyes: Eyes) -> None
 
 def test_without_seeing_an_image_without_objects_is_left_out(run: Run, eyes: Eyes) -> None:
     made = run.measure("m", run.settings(eyes, judge="lexical", evidence="objects"))
-    found = row(made, "matching_rate@3", 1)
+    found = rate(made, 1)
     assert (found["value"], found["n"]) == (1.0, SCENES - 1)
     assert read_result(made)["n_without_objects"] == 1
     assert not eyes.requests
@@ -232,7 +234,7 @@ def test_an_answer_that_stays_malformed_is_counted_and_no_mismatch(run: Run, eye
     made = run.measure("m", run.settings(eyes))
     # The first image's question about its own labels, of both layers.
     for layer in LAYERS:
-        found = row(made, "matching_rate@3", layer)
+        found = rate(made, layer)
         assert (found["value"], found["n"]) == (float(layer == 1), SCENES - 1)
     top = read_result(made)["layers"][0]["top"][0]
     assert (top["n_unanswered"], top["n_unanswered_shuffled"]) == (1, 0)

@@ -70,7 +70,7 @@ def run(root: Path, stage: Any, node: str, settings: dict[str, Any], **inputs: A
     def write(work: Path) -> None:
         stage.run(Job(node, settings, inputs, work))
 
-    return publish(root, stage.__name__.rsplit(".", 1)[1], node, write)
+    return publish(root, stage.__name__.removesuffix(".stage").rsplit(".", 1)[1], node, write)
 
 
 def planted_records() -> list[Record]:
@@ -205,14 +205,12 @@ def void(_: object) -> None:
     """Drop a value: publish wants a function that returns nothing."""
 
 
-def value_of(artifact: Artifact, metric: str, layer: int | None, kind: str = "image") -> Any:
-    rows = [
-        row
-        for row in read_rows(artifact)
-        if (row["metric"], row["layer"], row["token_kind"]) == (metric, layer, kind)
-    ]
-    assert len(rows) == 1
-    return rows[0]
+def value_of(
+    artifact: Artifact, metric: str, layer: int | None, kind: str = "image", **columns: Any
+) -> Any:
+    wanted = {"metric": metric, "layer": layer, "token_kind": kind, **columns}
+    (row,) = [row for row in read_rows(artifact) if row | wanted == row]
+    return row
 
 
 def test_reconstruction_of_planted_errors(made: dict[str, Any]) -> None:
@@ -226,10 +224,10 @@ def test_reconstruction_of_planted_errors(made: dict[str, Any]) -> None:
 
 
 def test_matching_of_planted_latents(made: dict[str, Any]) -> None:
-    with_term = value_of(made["matching_rate_1.0"], "matching_rate@1", 1)
+    with_term = value_of(made["matching_rate_1.0"], "matching_rate", 1, k=1)
     assert with_term["value"] == 1.0
     assert with_term["chance"] == pytest.approx(1 / 5)  # one of five other images has the class
-    assert value_of(made["matching_rate_0.0"], "matching_rate@3", 2)["value"] == 0.5
+    assert value_of(made["matching_rate_0.0"], "matching_rate", 2, k=3)["value"] == 0.5
     assert value_of(made["matching_rate_0.0"], "silent_images", 1)["value"] == 0.5
     result = read_result(made["matching_rate_1.0"])
     # "grass" is in every image, the dense "cat" on too much text (and in every image).
@@ -247,13 +245,14 @@ def test_localization_of_planted_latents(made: dict[str, Any]) -> None:
     game = value_of(made["localization_1.0"], "pointing_game", 1)
     assert (game["value"], game["n"]) == (1.0, 6)
     assert game["chance"] == pytest.approx(1 / 9)
-    assert value_of(made["localization_1.0"], "auroc_mask", 2)["value"] == 1.0
-    assert value_of(made["localization_1.0"], "iou_active_box", 2)["value"] == 1.0
+    assert value_of(made["localization_1.0"], "auroc", 2, of="mask")["value"] == 1.0
+    assert value_of(made["localization_1.0"], "iou_active", 2, of="box")["value"] == 1.0
     beside = value_of(made["localization_0.0"], "pointing_game", None)
     assert (beside["value"], beside["n"]) == (0.0, 6)
     # Silent in half of the images (.5), on one wrong patch of eight in the others (7 / 16).
     expected = (0.5 + 7 / 16) / 2
-    assert value_of(made["localization_0.0"], "auroc_box", 1)["value"] == pytest.approx(expected)
+    boxes = value_of(made["localization_0.0"], "auroc", 1, of="box")
+    assert boxes["value"] == pytest.approx(expected)
     plays = pq.read_table(made["localization_1.0"].file("items.parquet")).to_pylist()
     assert len(plays) == 12
     assert all(play["hit"] for play in plays)
@@ -308,7 +307,8 @@ def test_report_has_every_file_and_the_exact_columns(report_artifact: Artifact) 
     assert names == wanted | {"summary.csv", "summary.parquet", "summary.md", "headline.txt"}
     header = report_artifact.file("summary.csv").read_text().splitlines()[0]
     assert header == (
-        "metric,encoder,llm,sae_weight,seed,method,layer,token_kind,value,ci_low,ci_high,chance,n"
+        "metric,of,set,k,encoder,llm,sae_weight,seed,method,layer,token_kind,"
+        "value,ci_low,ci_high,chance,n"
     )
     table = pq.read_table(report_artifact.file("summary.parquet"))
     assert table.column_names == header.split(",")

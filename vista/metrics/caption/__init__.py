@@ -11,7 +11,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class CaptionSettings(MetricSettings):
-    """What the language model says about an image it sees through the projector."""
+    """Cross-entropy of reference answers, and the objects that the language model's greedy captions
+    name: recall, and hallucinated objects as CHAIR counts them (Rohrbach et al. 2018)."""
 
     split: Split = Field("test", description="Images that are captioned.")
     judge: JudgeChoice = Field("lexical", description="Judge of object mentions: see vista.judges.")

@@ -55,7 +55,7 @@ class CaptionResult(MetricResult):
     )
 
     def figures(self) -> list[Figure]:
-        """Return one row a figure; token kind "text" for the cross-entropy only."""
+        """Return the figures; token kind "text" for the cross-entropy only."""
         return [
             self.cross_entropy.figure("caption_cross_entropy", None, "text"),
             self.object_recall.figure("caption_object_recall"),
@@ -94,7 +94,7 @@ def caption_figures(
     level: float,
     shuffled_loss_b: NDArray[Any] | None = None,
 ) -> tuple[CaptionResult, CaptionItems]:
-    """Summarise losses and captions.
+    """Return the figures of losses and captions, and the values of each image.
 
     Args:
         loss_b: Sum of the negative log likelihood over the answer tokens of each image, in nats.
@@ -104,7 +104,7 @@ def caption_figures(
             object stands there once is a one-object image. May be empty.
         vocabulary: Every category of the data set, not only of these images: a category that
             is never present can still be hallucinated.
-        judge: Says which categories a caption names.
+        judge: Decides which categories a caption names.
         judge_name: Its name, for the record.
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
@@ -119,10 +119,10 @@ def caption_figures(
         raise ValueError("losses, tokens, captions and objects must have one entry an image")
     draws = (seed, resamples, level)
     loss, tokens = np.asarray(loss_b, np.float64), np.asarray(tokens_b, np.float64)
-    told = tokens > 0
+    answered = tokens > 0
     other_loss = None
-    if shuffled_loss_b is not None and told.any():
-        other_loss = float(np.asarray(shuffled_loss_b, np.float64)[told].sum() / tokens.sum())
+    if shuffled_loss_b is not None and answered.any():
+        other_loss = float(np.asarray(shuffled_loss_b, np.float64)[answered].sum() / tokens.sum())
     names = sorted(set(vocabulary))
     column = {name: c for c, name in enumerate(names)}
     unknown = sorted({name for image in objects for name in image} - set(names))
@@ -143,11 +143,13 @@ def caption_figures(
     n_has, n_mentions = int(has.sum()), int(mentions.sum())
     result = CaptionResult(
         judge=judge_name,
-        n_images=int(told.sum()),
+        n_images=int(answered.sum()),
         n_with_objects=n_has,
         n_categories=len(names),
         cross_entropy=estimate(
-            bootstrap_ratio(loss[told], tokens[told], *draws), int(told.sum()), other_loss
+            bootstrap_ratio(loss[answered], tokens[answered], *draws),
+            int(answered.sum()),
+            other_loss,
         ),
         object_recall=estimate(bootstrap_mean(recall.own_b, *draws), n_has, recall.shuffled),
         one_object_named=estimate(

@@ -1,13 +1,13 @@
 """Stage: caption images that the language model sees through the projector; score the captions.
 
-Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width.
+Legend of shape suffixes: b image, p visual token, d LLM width, n predicted token, v vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,35 +19,12 @@ from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
+from vista.inputs.questions import first_questions
+from vista.inputs.visual_tokens import VisualTokens, read_visual_tokens
 from vista.metrics.caption import CaptionSettings
 from vista.metrics.caption.measure import caption_figures
 from vista.metrics.results import write_parquet, write_result
 from vista.progress import progress
-from vista.store.features import FeatureReader
-
-if TYPE_CHECKING:
-    from vista.language.model import LanguageModel
-    from vista.projector.module import Projector
-
-# The question about images whose data hold no conversation.
-DEFAULT_QUESTION = "Describe the image."
-
-
-@dataclass(frozen=True)
-class Sight:
-    """The models and features that make visual tokens of images."""
-
-    reader: FeatureReader
-    image_of: NDArray[np.int64]
-    projector: Projector
-    llm: LanguageModel
-
-    def visual(self, rows: Sequence[int]) -> Any:
-        """Visual tokens [b, p, d] of images by their row in the records."""
-        import torch
-
-        features_bpv = torch.from_numpy(self.reader.read(self.image_of[rows]).astype(np.float32))
-        return self.projector(features_bpv.to(self.llm.device))
 
 
 class CaptionOrder(Settings):
@@ -75,31 +52,25 @@ def run(job: StageJob[CaptionOrder, Inputs]) -> None:
     import torch
 
     from vista.inputs.models import load_llm
-    from vista.projector.module import load_projector
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.caption, job.inputs
     judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
     records = read_records(inputs.records.file("records.parquet"))
-    reader = FeatureReader(inputs.features.store("features.zarr"))
     chosen = records.rows_of(settings.split).tolist()
     if not chosen:
         raise UserError(f"caption.split {settings.split!r}: the data has no image of that split.")
     llm = load_llm(job.settings.llm, inputs.llm)
-    inputs.projector.verify()
-    projector = load_projector(
-        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
-    )
-    sight = Sight(reader, records.feature_rows()[1], projector.to(llm.device), llm)
+    visual = read_visual_tokens(inputs.projector, inputs.features, records, llm)
     shown = records.select(chosen)
-    questions = _questions(shown, records)
+    questions = first_questions(shown, records)
     with torch.no_grad():
-        loss_b, tokens_b = _losses(sight, shown, chosen, settings, "cross-entropy")
+        loss_b, tokens_b = _losses(visual, shown, chosen, settings, "cross-entropy")
         shuffled_b = None
         if len(chosen) > 1:
             others = _others(chosen, settings.bootstrap.seed)
-            shuffled_b, _ = _losses(sight, shown, others, settings, "shuffled")
-        captions = _captions(sight, questions, chosen, settings)
+            shuffled_b, _ = _losses(visual, shown, others, settings, "shuffled")
+        captions = _captions(visual, questions, chosen, settings)
     result, items = caption_figures(
         loss_b,
         tokens_b,
@@ -135,15 +106,8 @@ def run(job: StageJob[CaptionOrder, Inputs]) -> None:
     write_tally(job.work, judge)
 
 
-def _questions(shown: Sequence[Record], records: Sequence[Record]) -> list[str]:
-    """The first question about each image; where there is none, the data's first question."""
-    questions = (record.turns[0].question for record in records if record.turns)
-    default = next(questions, DEFAULT_QUESTION)
-    return [record.turns[0].question if record.turns else default for record in shown]
-
-
 def _others(chosen: Sequence[int], seed: int) -> list[int]:
-    """Another image for each: the next one in a random ring, so that none gets itself."""
+    """Return another image for each one: the next in a random ring, so that none gets itself."""
     ring = np.random.default_rng(seed).permutation(len(chosen))
     others = np.empty(len(chosen), dtype=np.int64)
     others[ring] = np.asarray(chosen)[np.roll(ring, -1)]
@@ -151,22 +115,22 @@ def _others(chosen: Sequence[int], seed: int) -> list[int]:
 
 
 def _losses(
-    sight: Sight,
+    visual: VisualTokens,
     shown: Sequence[Record],
     rows: Sequence[int],
     settings: CaptionSettings,
-    what: str,
+    desc: str,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Nats over the first reference answer of each image, [b], and its tokens, [b].
+    """Return the nats over the first reference answer of each image, [b], and its tokens, [b].
 
-    `rows` says whose visual tokens each image of `shown` gets.
+    Each image of `shown` gets the visual tokens of the record of `rows` at its position.
     """
     from vista.language.loss import sample_cross_entropy
 
-    llm, size = sight.llm, settings.batch_size
+    llm, size = visual.llm, settings.batch_size
     sums, counts = [], []
-    for start in progress(range(0, len(shown), size), desc=what, unit="batch"):
-        visual_bpd = sight.visual(rows[start : start + size])
+    for start in progress(range(0, len(shown), size), desc=desc, unit="batch"):
+        visual_bpd = visual.of(rows[start : start + size])
         turns = [record.turns[:1] for record in shown[start : start + size]]
         batch = llm.batch(turns, visual_bpd.shape[1], settings.max_length).to(llm.device)
         logits_nv = llm.forward(
@@ -184,15 +148,15 @@ def _losses(
 
 
 def _captions(
-    sight: Sight, questions: Sequence[str], rows: Sequence[int], settings: CaptionSettings
+    visual: VisualTokens, questions: Sequence[str], rows: Sequence[int], settings: CaptionSettings
 ) -> list[str]:
-    """Greedy answers to `questions`, one an image."""
+    """Return greedy answers to `questions`, one an image."""
     captions: list[str] = []
     size = settings.batch_size
     for start in progress(range(0, len(rows), size), desc="captions", unit="batch"):
         part = slice(start, start + size)
-        captions += sight.llm.generate(
-            sight.visual(rows[part]),
+        captions += visual.llm.generate(
+            visual.of(rows[part]),
             questions[part],
             max_new_tokens=settings.max_new_tokens,
             batch_size=size,

@@ -1,4 +1,4 @@
-"""Judges against what is known, and against each other."""
+"""Agreement of judges with ground truth and with each other."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from vista.config.judges import JudgeChoice, fitted_on, judge_settings, looking_
 from vista.config.metric import Metric, MetricSettings
 from vista.config.metrics import BootstrapSettings
 
-# Names become parts of the figures' names, which colons part.
+# A name becomes part of an input role and of a file name: `judge_<name>`.
 JudgeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 
 class JudgeAgreementSettings(MetricSettings):
-    """Judges against what is known to be so, and against each other, on the same items.
+    """Accuracy, balanced accuracy, precision and recall of each judge against ground truth, and
+    Cohen's kappa (Cohen 1960) between each two judges, on the same items.
 
-    Every caption, label and image below is judged for every object category of the split: each
-    judge gives up to (captions + `max_labels` + categories) x categories verdicts, and with
-    `show_images` another `max_images` x categories. A `vlm` judge takes a forward pass for each of
-    them, an `api` judge a request for each `labels_per_question`.
+    Every judge gives a verdict on each pair of an item (a caption, a label or an image, see below)
+    and an object category of the split: up to (captions + `max_labels` + categories) x categories
+    verdicts, and with `show_images` another `max_images` x categories. A `vlm` judge takes a
+    forward pass a verdict, an `api` judge a request for `labels_per_question` of them.
     """
 
     judges: dict[JudgeName, JudgeChoice] = Field(

@@ -1,11 +1,12 @@
-"""How far judges can be trusted: against ground truth, and against each other.
+"""Agreement of judges with ground truth and with each other.
 
-A judge says for each item (a caption, a label of a latent, an image) which object categories it
-names. Most pairs of an item and a category are false, so accuracy alone says little: it stands
-beside the accuracy of a judge that guesses, precision and recall, and Cohen's kappa between two
-judges (Cohen 1960).
+A judge decides for each item (a caption, a label of a latent, an image) which object categories it
+names. Most pairs of an item and a category are false, so accuracy alone means little: it is
+reported with the accuracy of a judge that guesses, with precision and recall, and with Cohen's
+kappa between two judges (Cohen 1960).
 
-Suffixes: i items, o object categories, u units that are drawn anew, 4 as in vista.judges.agreement.
+Suffixes: i items, o object categories, u units that the bootstrap resamples (images or labels),
+4 the cells of the table of two judges as in vista.judges.agreement.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ Draws = tuple[int, int, float]
 
 @dataclass(frozen=True)
 class Judged:
-    """What judges said about items of one kind.
+    """Verdicts of judges on items of one kind.
 
     Attributes:
         kind: What the items are.
         unit_i: Number of the unit that an item belongs to: its image, or the label itself.
-        truth_io: What is so, YES or NO; UNANSWERED where nobody knows.
+        truth_io: Ground truth, YES or NO; UNANSWERED where there is none.
         verdicts: Judge -> [i, o], YES, NO or UNANSWERED.
-        compared_i: Items that judges are compared with each other on.
+        compared_i: Whether judges are compared with each other on the item.
     """
 
     kind: Kind
@@ -62,7 +63,7 @@ class Judged:
 
     @property
     def known_i(self) -> NDArray[np.bool_]:
-        """Items of which something is known."""
+        """Whether there is ground truth about the item, [i]."""
         known: NDArray[np.bool_] = (self.truth_io != UNANSWERED).any(axis=1)
         return known
 
@@ -78,12 +79,12 @@ class Agreement(BaseModel):
     unanswered: int = Field(description="Pairs that it did not; they are in no other figure.")
     n_true: int = Field(description="Answered pairs that are true.")
     accuracy: Estimate = Field(
-        description="Share of the answered pairs that the judge gets right; chance is that of a "
+        description="Share of the answered pairs on which the judge is right; chance is that of a "
         "judge that says yes as often, but at random. n: answered pairs."
     )
     balanced_accuracy: Estimate = Field(
-        description="Mean of the shares of true and of false pairs that it gets right; chance .5. "
-        "n: answered pairs."
+        description="Mean of the shares of true and of false pairs on which it is right; chance "
+        ".5. n: answered pairs."
     )
     precision: Estimate = Field(
         description="Share of the pairs it accepts that are true; chance is the share of all "
@@ -95,24 +96,24 @@ class Agreement(BaseModel):
     )
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this judge on these items."""
-        asked = self.n + self.unanswered
-        share = self.unanswered / asked if asked else None
-        unanswered = Estimate(value=share, ci_low=None, ci_high=None, n=asked)
+        """Return the figures of this judge (`of`) on these items (`set`)."""
+        pairs = self.n + self.unanswered
+        share = self.unanswered / pairs if pairs else None
+        unanswered = Estimate(value=share, ci_low=None, ci_high=None, n=pairs)
         return [
-            figure.figure(f"judge_{name}:{self.items}:{self.judge}")
-            for name, figure in (
-                ("accuracy", self.accuracy),
-                ("balanced_accuracy", self.balanced_accuracy),
-                ("precision", self.precision),
-                ("recall", self.recall),
-                ("unanswered", unanswered),
+            figure.figure(metric, of=self.judge, set=self.items)
+            for metric, figure in (
+                ("judge_accuracy", self.accuracy),
+                ("judge_balanced_accuracy", self.balanced_accuracy),
+                ("judge_precision", self.precision),
+                ("judge_recall", self.recall),
+                ("judge_unanswered", unanswered),
             )
         ]
 
 
 class Kappa(BaseModel):
-    """Two judges on the same items of one kind."""
+    """Agreement of two judges on the same items of one kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -125,16 +126,16 @@ class Kappa(BaseModel):
         "judges that say yes as often."
     )
     kappa: Estimate = Field(
-        description="(agreement - chance) / (1 - chance): 1 always, 0 as by chance; null where "
-        "both always say the same word."
+        description="Cohen's kappa, (agreement - chance) / (1 - chance): 1 if they always agree, 0 "
+        "as by chance; null where both always give the same verdict."
     )
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this pair on these items."""
-        where = ":".join((self.items, *self.judges))
+        """Return the figures of this pair (`of` and `method`) on these items (`set`)."""
+        first, second = self.judges
         return [
-            self.kappa.figure(f"judge_kappa:{where}"),
-            self.agreement.figure(f"judge_agreement:{where}"),
+            figure.figure(metric, of=first, set=self.items, method=second)
+            for metric, figure in (("judge_kappa", self.kappa), ("judge_agreement", self.agreement))
         ]
 
 
@@ -151,16 +152,16 @@ class JudgeAgreementResult(MetricResult):
     between_judges: list[Kappa] = Field(description="One entry a kind of items and two judges.")
 
     def figures(self) -> list[Figure]:
-        """Return the rows against truth, then those of two judges each."""
+        """Return the figures against ground truth, then those of each pair of judges."""
         entries: list[Agreement | Kappa] = [*self.against_truth, *self.between_judges]
-        return [row for entry in entries for row in entry.figures()]
+        return [figure for entry in entries for figure in entry.figures()]
 
 
 def label_truth(labels: Sequence[str], categories: Sequence[str]) -> Verdicts:
-    """Return what labels are known to name, [i, o].
+    """Return which categories labels name according to ground truth, [i, o].
 
-    A label that is a category's name, but for case and blanks around it, names that category and
-    no other. What any other label names is not known.
+    A label that equals a category's name, but for case and surrounding blanks, names that category
+    and no other. There is no ground truth about other labels.
     """
     names = [_plain(name) for name in categories]
     # Two categories that differ in case alone cannot be told apart by a label.
@@ -182,52 +183,52 @@ def agreement_of(judged: Judged, draws: Draws) -> list[Agreement]:
     """
     known_i = judged.known_i
     truth_io, unit_i = judged.truth_io[known_i], judged.unit_i[known_i]
-    found = []
-    for name, verdicts_io in sorted(judged.verdicts.items()):
-        said_io = verdicts_io[known_i]
-        counts_u4 = _by_unit(pair_counts(said_io, truth_io), unit_i)
+    agreements = []
+    for name, all_verdicts_io in sorted(judged.verdicts.items()):
+        verdicts_io = all_verdicts_io[known_i]
+        counts_u4 = _by_unit(pair_counts(verdicts_io, truth_io), unit_i)
         whole_4 = counts_u4.sum(axis=0)
         both, accepted_only, true_only, _ = whole_4.tolist()
         n, n_true = int(whole_4.sum()), both + true_only
-        found.append(
+        agreements.append(
             Agreement(
                 items=judged.kind,
                 judge=name,
                 n=n,
-                unanswered=int(((said_io == UNANSWERED) & (truth_io != UNANSWERED)).sum()),
+                unanswered=int(((verdicts_io == UNANSWERED) & (truth_io != UNANSWERED)).sum()),
                 n_true=n_true,
-                accuracy=_figure(counts_u4, accuracy, draws, n, chance_accuracy(whole_4)),
-                balanced_accuracy=_figure(counts_u4, balanced_accuracy, draws, n, 0.5),
-                precision=_figure(
+                accuracy=_estimate(counts_u4, accuracy, draws, n, chance_accuracy(whole_4)),
+                balanced_accuracy=_estimate(counts_u4, balanced_accuracy, draws, n, 0.5),
+                precision=_estimate(
                     counts_u4, precision, draws, both + accepted_only, share_true(whole_4)
                 ),
-                recall=_figure(counts_u4, recall, draws, n_true, share_accepted(whole_4)),
+                recall=_estimate(counts_u4, recall, draws, n_true, share_accepted(whole_4)),
             )
         )
-    return found
+    return agreements
 
 
 def kappas_of(judged: Judged, draws: Draws) -> list[Kappa]:
     """Compare each two judges with each other. Arguments as for `agreement_of`."""
     compared_i = judged.compared_i
     unit_i = judged.unit_i[compared_i]
-    found = []
+    kappas = []
     for one, other in combinations(sorted(judged.verdicts), 2):
         first_io, second_io = (judged.verdicts[name][compared_i] for name in (one, other))
         counts_u4 = _by_unit(pair_counts(first_io, second_io), unit_i)
         whole_4 = counts_u4.sum(axis=0)
         n = int(whole_4.sum())
-        found.append(
+        kappas.append(
             Kappa(
                 items=judged.kind,
                 judges=(one, other),
                 n=n,
                 unanswered=first_io.size - n,
-                agreement=_figure(counts_u4, accuracy, draws, n, chance_accuracy(whole_4)),
-                kappa=_figure(counts_u4, cohens_kappa, draws, n, 0.0),
+                agreement=_estimate(counts_u4, accuracy, draws, n, chance_accuracy(whole_4)),
+                kappa=_estimate(counts_u4, cohens_kappa, draws, n, 0.0),
             )
         )
-    return found
+    return kappas
 
 
 def judge_agreement(
@@ -243,9 +244,9 @@ def judge_agreement(
     """Measure every judge on items of every kind; a kind without items has no entries.
 
     Args:
-        captions: What all judges said about captions.
-        labels: What they said about labels.
-        images: What those said about images that look.
+        captions: Verdicts of all judges on captions.
+        labels: Their verdicts on labels.
+        images: Verdicts on images, of the judges that can be shown them.
         judges: Name in the settings -> the judge's own name.
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
@@ -260,12 +261,12 @@ def judge_agreement(
         n_named_labels=int(labels.known_i.sum()),
         n_images=len(images.unit_i),
         n_categories=captions.truth_io.shape[1],
-        against_truth=[each for part in parts for each in agreement_of(part, draws)],
-        between_judges=[each for part in parts for each in kappas_of(part, draws)],
+        against_truth=[entry for part in parts for entry in agreement_of(part, draws)],
+        between_judges=[entry for part in parts for entry in kappas_of(part, draws)],
     )
 
 
-def _figure(
+def _estimate(
     counts_u4: NDArray[np.int64],
     statistic: Callable[[FloatArray], FloatArray],
     draws: Draws,

@@ -10,7 +10,8 @@ from vista.config.metrics import BootstrapSettings, LatentMaskSettings
 
 
 class LocalizationSettings(MetricSettings):
-    """Whether named latents fire where their object is."""
+    """Pointing game of matched latents against the boxes of their class (VISTA, arXiv 2605.24946),
+    and AUROC, average precision and IoU of activation maps against boxes and masks (ours)."""
 
     mask: LatentMaskSettings = Field(
         default_factory=LatentMaskSettings,

@@ -1,9 +1,9 @@
 """Localization: do latents that are named after a class fire where the class is?
 
-Two questions, kept apart. The pointing game of the VISTA paper (arXiv 2605.24946) asks only about
-latents that matched: does the token where such a latent fires most touch its class's boxes? The
-maps ask about every (image, class in it) for which the class has a latent of its own, whether or
-not the latent fires there: how well does its activation separate the object's patches?
+Two measurements. The pointing game of the VISTA paper (arXiv 2605.24946) is about latents that
+matched: does the token where such a latent fires most touch its class's boxes? Activation maps are
+scored for every (image, class in it) for which the class has a latent of its own, whether or not
+the latent fires there: how well does its activation separate the object's patches?
 
 Suffixes: b images, n ranked latents, p patches, i (image, class) pairs, r permutations, s latents.
 """
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
 from vista.metrics.figure import Figure
-from vista.metrics.matching_rate.measure import JudgeFunction, labels_say
+from vista.metrics.matching_rate.measure import JudgeFunction, label_verdicts
 from vista.metrics.patch_scores import MapScores, map_scores
 from vista.metrics.ranking import Ranked
 from vista.metrics.result import Estimate, MetricResult, estimate
@@ -49,10 +49,10 @@ class Target:
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """What one layer brings to the metric.
+    """Ranked latents, labels and activation maps of one layer.
 
     Attributes:
-        ranked: Strongest eligible latents of each image (as many as may play the game).
+        ranked: Strongest eligible latents of each image, those of the pointing game.
         labels: Label of every latent, None where it has none.
         own_latent: Class -> its own latent, for classes that have one (see `own_latents`).
         activation: (image, latent) -> activation on every patch, [p], zeros where it is silent.
@@ -90,10 +90,10 @@ class MapFigures(BaseModel):
     )
 
     def figures(self, layer: int | None) -> list[Figure]:
-        """Return the rows for this truth, on a layer or (None) over all layers."""
+        """Return the figures against this truth (`of`), on a layer or (None) over all layers."""
         return [
-            figure.figure(f"{name}_{self.truth}", layer, "image")
-            for name, figure in (
+            figure.figure(metric, layer, "image", of=self.truth)
+            for metric, figure in (
                 ("auroc", self.auroc),
                 ("average_precision", self.average_precision),
                 ("iou_active", self.iou_active),
@@ -111,7 +111,7 @@ class LayerLocalization(BaseModel):
     n_named_classes: int = Field(
         description="Classes that have a latent of their own: of those whose label is the class "
         "word the one whose label dominates its contexts most; at a tie the label of fewest words, "
-        "then the lowest number. No image has a say."
+        "then the lowest number. It does not depend on the images."
     )
     pointing: Estimate = Field(
         description="Pointing game: share of matched latents (label is the class word, class in "
@@ -123,7 +123,7 @@ class LayerLocalization(BaseModel):
     maps: list[MapFigures] = Field(description="Figures against boxes, then against masks.")
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this layer."""
+        """Return the figures of this layer."""
         return [
             self.pointing.figure("pointing_game", self.layer, "image"),
             self.pointing_gain.figure("pointing_gain", self.layer, "image"),
@@ -145,7 +145,7 @@ class LocalizationResult(MetricResult):
     over_layers: LayerLocalization = Field(description="Pairs of all layers pooled.")
 
     def figures(self) -> list[Figure]:
-        """Return rows per layer, then those pooled over layers (layer null)."""
+        """Return the figures of each layer, then those pooled over layers (layer None)."""
         return [row for part in (*self.layers, self.over_layers) for row in part.figures()]
 
 
@@ -155,29 +155,28 @@ def own_latents(
     categories: Sequence[str],
     judge: JudgeFunction,
 ) -> dict[str, int]:
-    """Choose for each class the one latent that is named after it, before any image is seen.
+    """Return the one latent that is named after each class, without looking at images.
 
     Of several latents whose label is the class word, the one whose label dominates its contexts
-    most (largest `share_s`, NaN last) is taken. Labels that others wrote all tie there, being
-    sentences: of them the shortest in words is taken, which says least beside the class. Then the
-    lowest number.
+    most (largest `share_s`, NaN last) is taken. Imported labels are sentences and all tie there: of
+    them the one of fewest words is taken, which adds least to the class. Then the lowest number.
     """
     share_s = np.nan_to_num(np.asarray(share_s, dtype=np.float64), nan=-1.0)
     words_s = [len((label or "").split()) for label in labels]
     labelled = [s for s, label in enumerate(labels) if label and label.strip()]
-    says = judge([labels[s] for s in labelled], categories)
+    verdict_lc = judge([labels[s] for s in labelled], categories)
     chosen: dict[str, int] = {}
     for c, category in enumerate(categories):
-        found = [labelled[i] for i in np.flatnonzero(says[:, c])]
-        if found:
-            chosen[category] = min(found, key=lambda s: (-share_s[s], words_s[s], s))
+        latents = [labelled[i] for i in np.flatnonzero(verdict_lc[:, c])]
+        if latents:
+            chosen[category] = min(latents, key=lambda s: (-share_s[s], words_s[s], s))
     return chosen
 
 
 def scaled_limits(min_patches: int, max_patches: int, n_patches: int) -> tuple[int, int]:
-    """Carry size limits given for 256 patches over to a grid of `n_patches`, rounded inwards.
+    """Scale size limits of 256 patches to a grid of `n_patches`, rounded inwards.
 
-    Never below one patch at the low end: 5..200 of 256 are 1..28 of 36.
+    The lower one is at least 1: 5..200 of 256 are 1..28 of 36.
     """
     low = -(-min_patches * n_patches // 256)
     return max(1, low), max(1, max_patches * n_patches // 256)
@@ -219,7 +218,7 @@ def localization(
     resamples: int,
     level: float,
 ) -> tuple[LocalizationResult, list[Play]]:
-    """Play the pointing game and score the maps of every layer; returns every turn too.
+    """Return the pointing game and the scores of the maps of every layer, and every turn played.
 
     Args:
         layers: Rankings, labels and activations, by layer.
@@ -279,11 +278,11 @@ def _pointing(
 ) -> list[Play]:
     categories = sorted({target.category for target in targets})
     column = {name: c for c, name in enumerate(categories)}
-    says_bnc = labels_say(maps.ranked, maps.labels, categories, judge)
+    verdict_bnc = label_verdicts(maps.ranked, maps.labels, categories, judge)
     plays = []
     for target in targets:
         b = target.image
-        for n in np.flatnonzero(says_bnc[b, :, column[target.category]]):
+        for n in np.flatnonzero(verdict_bnc[b, :, column[target.category]]):
             token = int(maps.ranked.token_bn[b, n])
             plays.append(
                 Play(
@@ -302,19 +301,19 @@ def _pointing(
 def _scores(
     maps: LayerMaps, targets: Sequence[Target], truth: Truth, permutations: int, seed: int
 ) -> tuple[NDArray[np.int64], MapScores]:
-    """Score the own latent's map of each pair; returns the pairs' images and their scores."""
+    """Return the image of each pair of image and class, and the scores of its latent's map."""
     chosen = []
     for target in targets:
-        where = target.box_p if truth == "box" else target.mask_p
-        if where is not None and where.any() and not where.all():
+        truth_p = target.box_p if truth == "box" else target.mask_p
+        if truth_p is not None and truth_p.any() and not truth_p.all():
             latent = maps.own_latent.get(target.category)
             if latent is not None:
-                chosen.append((target.image, latent, where))
+                chosen.append((target.image, latent, truth_p))
     images = np.array([image for image, _, _ in chosen], dtype=np.int64)
     if not chosen:
         return images, MapScores.empty()
     activation_ip = np.stack([maps.activation(image, latent) for image, latent, _ in chosen])
-    truth_ip = np.stack([where for _, _, where in chosen])
+    truth_ip = np.stack([truth_p for _, _, truth_p in chosen])
     return images, map_scores(activation_ip, truth_ip, permutations, seed)
 
 

@@ -1,13 +1,120 @@
-"""What the report shows of this metric."""
+"""Section and figure of localization, and the note on the limits of the pointing game."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from vista.report.figures import localization_per_encoder
-from vista.report.metric_sections import localization_section
+from vista.report import grid, style
+from vista.report.escape import mathtext
+from vista.report.facets import Series, XAxis, facets
+from vista.report.grid import Grid, Name, Section, number, spread
+from vista.report.notes import bar_note, span
 from vista.report.shown import Drawing, Measured, MetricPlace, Shown
+from vista.report.table import LongTable, distinct, groups, over_seeds
+
+
+def localization_section(table: LongTable) -> Section:
+    """Return pointing game and maps, pooled over layers."""
+    rows = []
+    for (encoder, llm, weight), figures in groups(
+        table.select("pointing_game", layer=None), "encoder", "llm", "sae_weight"
+    ):
+        point = {"encoder": encoder, "llm": llm, "sae_weight": weight, "layer": None}
+        game = over_seeds(figures)
+        cells = [
+            grid.name(encoder),
+            grid.name(llm),
+            grid.weight(weight),
+            spread(game),
+            *grid.interval_chance_n(game),
+        ]
+        aurocs = {of: over_seeds(table.select("auroc", of=of, **point)) for of in ("box", "mask")}
+        cells += [spread(summary) for summary in aurocs.values()]
+        for metric in ("average_precision", "iou_active", "iou_best"):
+            summary = over_seeds(table.select(metric, of="mask", **point))
+            cells += [spread(summary), number(summary.chance if summary else None)]
+        maps = aurocs["box"]
+        rows.append([*cells, str(maps.n if maps else 0)])
+    return Section(
+        "Localization: named latents fire on their object",
+        "All layers pooled; mean over seeds (smallest–largest). Pointing game: matched latents "
+        "whose label is the class word, chance is the covered share of the patches. Maps: every "
+        "class present that has a latent of its own; chance of AUROC is .5.",
+        [
+            Grid(
+                (
+                    *("encoder", "LLM", "λ", "pointing", "95 %", "chance", "n"),
+                    *("AUROC box", "AUROC mask", "AP mask", "chance"),
+                    *("IoU active", "chance", "IoU best", "chance", "n maps"),
+                ),
+                rows,
+            ),
+            _encoder_order(table),
+        ],
+    )
+
+
+def _encoder_order(table: LongTable) -> Grid:
+    """Return the encoders in the order of their pointing game over chance; the paper has a
+    self-supervised one ahead."""
+    rows = []
+    for (llm, weight), figures in groups(
+        table.select("pointing_gain", layer=None), "llm", "sae_weight"
+    ):
+        gains = [
+            (summary.mean, encoder)
+            for (encoder,), of_encoder in groups(figures, "encoder")
+            if (summary := over_seeds(of_encoder)) is not None
+        ]
+        order = [f"{encoder} {number(gain)}" for gain, encoder in sorted(gains, reverse=True)]
+        rows.append([grid.name(llm), grid.weight(weight), Name(" > ".join(order))])
+    return Grid(("LLM", "λ", "encoders by pointing game - chance"), rows)
+
+
+def localization_per_encoder(table: LongTable) -> Any | None:
+    """Draw pointing game, AUROC and average precision for each encoder, with chance levels.
+
+    Maps are compared with masks, and with boxes where no object has a mask.
+    """
+    has_masks = any(f.value is not None for f in table.select("auroc", of="mask", layer=None))
+    truth, truths = ("mask", "masks") if has_masks else ("box", "boxes")
+    rows = {
+        "pointing_game": "pointing game\n(share of hits)",
+        "auroc": f"AUROC\nper patch, {truths}",
+        "average_precision": f"average precision\nper patch, {truths}",
+    }
+    pointing = table.select("pointing_game", layer=None)
+    figures = [
+        *pointing,
+        *table.select("auroc", of=truth, layer=None),
+        *table.select("average_precision", of=truth, layer=None),
+    ]
+    encoders, llms, weights = (distinct(figures, c) for c in ("encoder", "llm", "sae_weight"))
+    series = [
+        Series(
+            style.weight_name(weight),
+            dict(
+                groups((f for f in figures if f.sae_weight == weight), "metric", "llm", "encoder")
+            ),
+            {**style.series_style(weights, weight), "linestyle": "none"},
+            level=style.CHANCE_TICKS,
+            dots=True,
+        )
+        for weight in weights
+    ]
+    n_pairs = [f.n for f in pointing if f.value is not None]
+    return facets(
+        series,
+        rows,
+        {llm: llm for llm in llms},
+        XAxis(names={encoder: mathtext(encoder, 20) for encoder in encoders}, spread=0.44),
+        limits=(0, 1),
+        size=(3.4, 1.95),
+        title="Localization: do named latents fire on their object? (all layers pooled)",
+        note=f"Grey ticks: chance. Pointing game over {span(n_pairs)} matched latents a projector, "
+        f"maps over every class present that has a latent. {bar_note(figures)}",
+    )
 
 
 def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:

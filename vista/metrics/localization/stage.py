@@ -83,6 +83,7 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
 def _targets(
     records: list[Record], shape: dict[str, Any], grid: tuple[int, int], mask_cover: float
 ) -> list[Target]:
+    """Return each class of each image that the encoded image shows, with its patches."""
     targets = []
     for image, record in enumerate(records):
         geometry = ImageGeometry(record.width, record.height, **shape)
@@ -92,7 +93,7 @@ def _targets(
                 f"{grid}; rebuild the latents from these features"
             )
         for category, box_p, mask_p in class_patches(record, geometry, mask_cover):
-            # A crop may have cut the whole object off: then the encoded image does not show it.
+            # A crop may cut the whole object off; the encoded image does not show it then.
             if box_p.any():
                 targets.append(Target(image, category, box_p, mask_p))
     return targets

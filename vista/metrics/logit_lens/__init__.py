@@ -13,7 +13,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class LogitLensSettings(MetricSettings):
-    """Which words does the model's own head read at a visual token? (arXiv 2403.07720)"""
+    """Share of patches, and of images, whose likeliest words under the model's own head name an
+    object there: the logit lens on visual tokens (arXiv 2403.07720), the figures ours."""
 
     split: Split = Field("test", description="images that are read")
     ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -23,8 +24,8 @@ class LogitLensSettings(MetricSettings):
         0.05,
         gt=0,
         le=1,
-        description="words that are the strongest of a patch in a larger share of the images do "
-        "not speak for an image; as the mask of metrics.matching_rate",
+        description="words that are the likeliest of a patch in a larger share of the images are "
+        "left out of the figures of images; as the mask of metrics.matching_rate",
     )
     judge: JudgeChoice = Field("lexical", description="judge of words: see vista.judges")
     mask_cover: float = Field(

@@ -1,12 +1,13 @@
 """The logit lens: which words the model's own head reads at visual tokens (arXiv 2403.07720).
 
-A readout without an SAE, measured on the same terms as that of the latents: of a patch that an
-object covers, do its k likeliest words name the object; of an image, does one of its k strongest
-words name something in it, ranked and judged as `vista.metrics.matching_rate` does with latents.
-A word's strength is its probability. (That paper maps visual tokens to distributions over the
-vocabulary; the figures are ours.)
+A readout without an SAE, measured in the same way as that of the latents. Patches: do the k
+likeliest words of a patch that an object covers name the object? Images: does one of the k
+strongest words of an image name something in it, ranked and judged as `vista.metrics.matching_rate`
+does with latents? A word's strength is its probability. (That paper maps visual tokens to
+distributions over the vocabulary; the figures are defined here.)
 
-Suffixes: b images, p patches of an image, k likeliest words, c object categories, w words.
+Suffixes: b images, p patches of an image, k likeliest words, c object categories, w words,
+n patches that an object covers, u distinct words.
 """
 
 from __future__ import annotations
@@ -30,8 +31,15 @@ from vista.metrics.matching_rate.measure import (
 from vista.metrics.ranking import LatentMask, mask_latents, rank_latents
 from vista.metrics.result import Estimate, MetricResult, estimate
 
-# What stands before the names of the figures that latents have, too.
-PREFIX = "lens"
+# Names of the figures of images, by those of the matching rate of latents.
+_OF_WORDS = {
+    "matching_rate": "lens_matching_rate",
+    "matching_gain": "lens_matching_gain",
+    "matching_ratio": "lens_matching_ratio",
+    "object_recall": "lens_object_recall",
+    "silent_images": "lens_silent_images",
+    "eligible_latents": "lens_eligible_words",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class LayerWords:
 
 
 class LayerPatches(BaseModel):
-    """Words of the objects' patches after one block."""
+    """Share of the objects' patches that their likeliest words name, after one block."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,15 +67,15 @@ class LayerPatches(BaseModel):
     )
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this layer."""
+        """Return the figures of this layer."""
         return [
-            figure.figure(f"{PREFIX}_patches_named@{k}", self.layer, "image")
+            figure.figure("lens_patches_named", self.layer, "image", k=k)
             for k, figure in self.named.items()
         ]
 
 
 class LogitLensResult(MetricResult):
-    """What the logit lens reads, by layer."""
+    """Words that the logit lens reads at patches and in images, by layer."""
 
     n_words: int = Field(description="Words of the vocabulary; spellings by case count as one.")
     n_categories: int = Field(description="Object categories in the images.")
@@ -84,12 +92,11 @@ class LogitLensResult(MetricResult):
     )
 
     def figures(self) -> list[Figure]:
-        """Return the rows of patches, then those of images."""
-        of_words = [
-            replace(row, metric=f"{PREFIX}_{row.metric.replace('latents', 'words')}")
-            for row in self.images.figures()
+        """Return the figures of patches, then those of images."""
+        of_images = [
+            replace(figure, metric=_OF_WORDS[figure.metric]) for figure in self.images.figures()
         ]
-        return [*(row for part in self.patches for row in part.figures()), *of_words]
+        return [*(figure for part in self.patches for figure in part.figures()), *of_images]
 
 
 def logit_lens_figures(
@@ -114,12 +121,12 @@ def logit_lens_figures(
         words: Every word of the vocabulary.
         patches: Category of the object that covers each patch, None where none does, by image.
         objects: Names of the objects of each image; none where nothing in it has a name.
-        judge: Says which names a word holds.
+        judge: Decides which names a word holds.
         judge_name: Its name, for the record.
         n_one_token: Categories whose name is one token, for the record.
-        ks: Every number of words to report, ascending.
+        ks: Numbers of words to report, ascending.
         max_image_share: Words that are the likeliest of a patch in a larger share of the images
-            do not speak for an image.
+            are left out of the figures of images.
         seed: Seed of the bootstrap over images.
         resamples: Number of resamples.
         level: Coverage of the intervals.
@@ -133,13 +140,13 @@ def logit_lens_figures(
         raise ValueError("no image has an object that a word could name")
     draws = (seed, resamples, level)
     parts, inputs = [], {}
-    for layer, found in sorted(layers.items()):
-        if found.word_bpk.shape[2] < max(ks):
-            raise ValueError(f"layer {layer} has {found.word_bpk.shape[2]} words a patch")
-        named = _patches_named(found.word_bpk, words, patches, categories, judge, ks, draws)
+    for layer, entry in sorted(layers.items()):
+        if entry.word_bpk.shape[2] < max(ks):
+            raise ValueError(f"layer {layer} has {entry.word_bpk.shape[2]} words a patch")
+        named = _patches_named(entry.word_bpk, words, patches, categories, judge, ks, draws)
         parts.append(LayerPatches(layer=layer, named=named))
-        mask = _mask(found.word_bpk[..., 0], len(words), max_image_share)
-        word_bpk, probability_bpk = found.word_bpk[judged], found.probability_bpk[judged]
+        mask = _mask(entry.word_bpk[..., 0], len(words), max_image_share)
+        word_bpk, probability_bpk = entry.word_bpk[judged], entry.probability_bpk[judged]
         used_bp = np.full(word_bpk.shape[:2], word_bpk.shape[2])
         ranked = rank_latents(word_bpk, probability_bpk, used_bp, mask.eligible_s, max(ks))
         inputs[layer] = LayerInput(ranked, words, mask)
@@ -183,27 +190,29 @@ def _patches_named(
     ks: Sequence[int],
     draws: tuple[int, int, float],
 ) -> dict[int, Estimate]:
+    """Return k -> share of the covered patches whose k likeliest words name the object there."""
     column = {name: c for c, name in enumerate(categories)}
     covered = [(b, p, column[n]) for b, row in enumerate(patches) for p, n in enumerate(row) if n]
     image_n, patch_n, class_n = np.array(covered, dtype=np.int64).reshape(-1, 3).T
     word_nk = word_bpk[image_n, patch_n]
     distinct, inverse = np.unique(word_nk, return_inverse=True)
-    says_uc = judge([words[w] for w in distinct], categories)
-    says_nkc = says_uc[inverse.reshape(word_nk.shape)]
+    verdict_uc = judge([words[w] for w in distinct], categories)
+    verdict_nkc = verdict_uc[inverse.reshape(word_nk.shape)]
     n, n_images = len(covered), len(patches)
     count_bc = np.zeros((n_images, len(categories)))
     np.add.at(count_bc, (image_n, class_n), 1)
     count_b = count_bc.sum(axis=1)
     other_nc = (count_bc.sum(axis=0) - count_bc)[image_n]
     shown = count_b > 0
-    found = {}
+    shares = {}
     for k in ks:
-        named_nc = np.asarray(says_nkc[:, :k].any(axis=1))
-        own_n = named_nc[np.arange(n), class_n].astype(np.float64)
-        own_b = np.bincount(image_n, own_n, minlength=n_images)
-        # With all patches of other images, without a draw.
+        named_nc = np.asarray(verdict_nkc[:, :k].any(axis=1))
+        correct_n = named_nc[np.arange(n), class_n].astype(np.float64)
+        correct_b = np.bincount(image_n, correct_n, minlength=n_images)
+        # Mean over all patches of other images, so without a draw.
         others_n = n - count_b[image_n]
         chance_n = (named_nc * other_nc).sum(axis=1) / np.maximum(others_n, 1)
         chance = float(chance_n.mean()) if n and (others_n > 0).all() else None
-        found[k] = estimate(bootstrap_ratio(own_b[shown], count_b[shown], *draws), n, chance)
-    return found
+        interval = bootstrap_ratio(correct_b[shown], count_b[shown], *draws)
+        shares[k] = estimate(interval, n, chance)
+    return shares

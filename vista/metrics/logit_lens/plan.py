@@ -1,4 +1,4 @@
-"""What the metric asks for: the layers that it reads, beside the default."""
+"""Order of the metric: the default one, with the layers that are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from vista.engine.places import Order, Place, default_order
 
 
 def order(metric: Metric, settings: MetricSettings, place: Place) -> Order:
-    """Return the default order with the layers that have an SAE, to compare the readouts."""
+    """Return the default order with the layers that have an SAE, so that the readouts by words and
+    by latents are compared on the same layers."""
     default = default_order(metric, settings, place)
     llm = place.builder.config.llms[place.columns["llm"]]
     return replace(default, settings={**default.settings, "layers": sorted(llm.saes.layers)})

@@ -21,13 +21,12 @@ from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
-from vista.inputs.latents import read_geometry
+from vista.inputs.latents import patch_classes, read_geometry
+from vista.inputs.visual_tokens import read_visual_tokens
 from vista.metrics.logit_lens import LogitLensSettings
 from vista.metrics.logit_lens.measure import LayerWords, logit_lens_figures
-from vista.metrics.probe.stage import patch_classes
 from vista.metrics.results import write_result
 from vista.progress import progress
-from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,12 +70,10 @@ def run(job: StageJob[LogitLensOrder, Inputs]) -> None:
 
     from vista.inputs.models import load_llm
     from vista.language.lens import logit_lens
-    from vista.projector.module import load_projector
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.logit_lens, job.inputs
     records = read_records(inputs.records.file("records.parquet"))
-    reader = FeatureReader(inputs.features.store("features.zarr"))
     rows = records.rows_of(settings.split)
     shown = records.select(rows)
     if not any(record.objects for record in shown):
@@ -85,19 +82,13 @@ def run(job: StageJob[LogitLensOrder, Inputs]) -> None:
         )
     llm = load_llm(job.settings.llm, inputs.llm)
     lens = logit_lens(llm)
-    inputs.projector.verify()
-    projector = load_projector(
-        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
-    ).to(llm.device)
+    visual = read_visual_tokens(inputs.projector, inputs.features, records, llm)
     words, word_v = vocabulary(llm.tokenizer, llm.model.get_output_embeddings().weight.shape[0])
-    image_of = records.feature_rows()[1]
     parts: dict[int, list[LayerWords]] = {layer: [] for layer in job.settings.layers}
     starts = range(0, len(rows), settings.batch_size)
     with torch.no_grad():
         for start in progress(starts, desc="lens", unit="batch"):
-            images = image_of[rows[start : start + settings.batch_size]]
-            features_bpv = torch.from_numpy(reader.read(images).astype(np.float32))
-            visual_bpd = projector(features_bpv.to(llm.device))
+            visual_bpd = visual.of(rows[start : start + settings.batch_size])
             for layer, stream_bpd in _streams(llm, visual_bpd, list(parts)).items():
                 parts[layer].append(likeliest(lens, stream_bpd, words, word_v, max(settings.ks)))
     layers = {layer: _joined(batches) for layer, batches in parts.items()}
@@ -139,8 +130,10 @@ def vocabulary(tokenizer: Any, size: int) -> tuple[list[str], NDArray[np.int64]]
 def likeliest(
     lens: Lens, stream_bpd: Tensor, words: Sequence[str], word_v: NDArray[np.int64], k: int
 ) -> LayerWords:
-    """Return the k likeliest words of each visual token; that of a word is the probability of its
-    tokens in all. The word "" is none."""
+    """Return the k likeliest words of each visual token.
+
+    The probability of a word is the sum of those of its tokens. "" does not count as a word.
+    """
     import torch
 
     best = []
@@ -156,7 +149,7 @@ def likeliest(
 
 
 def _streams(llm: LanguageModel, visual_bpd: Tensor, layers: list[int]) -> dict[int, Tensor]:
-    """The residual stream of the visual tokens after some blocks, [b, p, d]."""
+    """Return the residual stream of the visual tokens after each block of `layers`, [b, p, d]."""
     import torch
 
     b, n_visual, _ = visual_bpd.shape
@@ -176,7 +169,7 @@ def _joined(parts: list[LayerWords]) -> LayerWords:
 
 
 def _one_token(tokenizer: Any, names: set[str]) -> int:
-    """Names that are one token, with a space before them or without."""
+    """Count the names that are one token, with a space before them or without."""
     spelled = [text for name in sorted(names) for text in (name, f" {name}")]
     lengths = [len(ids) for ids in tokenizer(spelled, add_special_tokens=False)["input_ids"]]
     return sum(1 in pair for pair in zip(lengths[::2], lengths[1::2], strict=True))

@@ -12,7 +12,8 @@ from vista.config.metrics import BootstrapSettings, LatentMaskSettings
 
 
 class MatchingSettings(MetricSettings):
-    """Whether the strongest latents of an image name what it shows."""
+    """Share of images in which the label of one of the strongest latents names what the image shows
+    (VISTA, arXiv 2605.24946), with its level on shuffled images and the gain over that."""
 
     mask: LatentMaskSettings = Field(
         default_factory=LatentMaskSettings, description="Latents that may be chosen."

@@ -1,11 +1,11 @@
 """Matching rate by a judge that is shown the image, as published.
 
-Rule of the VISTA paper (arXiv 2605.24946): an image matches where one of its strongest latents'
-labels describes something in it. Its chance level is measured, too: the same labels are shown
-with another image, so that the two questions differ in the image alone.
+By the VISTA paper (arXiv 2605.24946) an image matches if one of its strongest latents' labels
+describes something in it. Its chance level is measured, too: the same labels are shown with another
+image, so that the two questions differ in the image alone.
 
-What a judge left open is never a no: an image with an accepted label matches, one with all labels
-refused does not, and one with neither is left out and counted.
+A label that the judge left open does not count as refused: an image with an accepted label matches,
+one with all labels refused does not, and any other is left out and counted.
 
 Suffixes: b images, n ranked latents of an image.
 """
@@ -49,15 +49,15 @@ def image_scores(
         layers: Rankings and labels, by layer.
         n_images: Number of images.
         look: Called once, with every image twice (once, if there is only one).
-        ks: Every number of latents to score.
+        ks: Numbers of latents to score.
         seed: Seed of the other images.
 
     Raises:
         ValueError: As `require_fit`.
     """
     label_bn = {
-        layer: [_spoken(given, row[: max(ks)]) for row in given.ranked.latent_bn]
-        for layer, given in require_fit(layers, n_images, ks)
+        layer: [_labels(entry, row[: max(ks)]) for row in entry.ranked.latent_bn]
+        for layer, entry in require_fit(layers, n_images, ks)
     }
     distinct = [
         sorted({label for rows in label_bn.values() for label in rows[b] if label is not None})
@@ -67,33 +67,33 @@ def image_scores(
     shown = (distinct * 2)[: len(images)]
     width = max(map(len, shown), default=0)
     verdicts = look(images, [[*labels, *[None] * (width - len(labels))] for labels in shown])
-    said = [
+    by_label = [
         dict(zip(labels, row, strict=False))
         for labels, row in zip(shown, verdicts.tolist(), strict=True)
     ]
     scores = {}
     for layer, rows in label_bn.items():
         own_bn, other_bn = (
-            _verdicts(rows, part, max(ks)) for part in (said[:n_images], said[n_images:])
+            _verdicts(rows, part, max(ks)) for part in (by_label[:n_images], by_label[n_images:])
         )
         levels = {k: Level(_matches(own_bn[:, :k]), _matches(other_bn[:, :k])) for k in ks}
         scores[layer] = LayerScores(own_bn, levels, {})
     return Scores("image", n_images, None, scores)
 
 
-def _spoken(given: LayerInput, latents: NDArray[np.int64]) -> list[str | None]:
-    """Return the label of each latent of one image, None where it says nothing."""
-    labels = (given.labels[s] if s >= 0 else None for s in latents.tolist())
+def _labels(entry: LayerInput, latents: NDArray[np.int64]) -> list[str | None]:
+    """Return the label of each latent of one image, None where it is missing or blank."""
+    labels = (entry.labels[s] if s >= 0 else None for s in latents.tolist())
     return [label if label and label.strip() else None for label in labels]
 
 
 def _verdicts(
-    label_bn: Sequence[Sequence[str | None]], said: Sequence[dict[str, int]], width: int
+    label_bn: Sequence[Sequence[str | None]], by_label: Sequence[dict[str, int]], width: int
 ) -> VerdictArray:
     """Return the verdict on each label, [b, n]; UNANSWERED where there is no second image."""
     verdict_bn = np.full((len(label_bn), width), UNANSWERED, dtype=np.int8)
-    for b, by_label in enumerate(said):
-        verdict_bn[b] = [NO if text is None else by_label[text] for text in label_bn[b]]
+    for b, verdicts in enumerate(by_label):
+        verdict_bn[b] = [NO if text is None else verdicts[text] for text in label_bn[b]]
     return verdict_bn
 
 

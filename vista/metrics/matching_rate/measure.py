@@ -1,8 +1,8 @@
 """Matching rate: does one of an image's strongest latents name what the image shows?
 
-The rule of the VISTA paper (arXiv 2605.24946), with what it lacks: the level of the same figure
-when the images are shuffled, and the gain over that. Labels are judged against the names of the
-image's annotated objects (here) or, as published, by a judge that is shown the image
+Defined by the VISTA paper (arXiv 2605.24946). Added here: the same figure with shuffled images, and
+the gain over that level. Labels are judged against the names of the image's annotated objects (in
+this module) or, as published, by a judge that is shown the image
 (`vista.metrics.matching_rate.images`).
 
 Suffixes: b images, n ranked latents of an image, c object categories, s latents.
@@ -34,11 +34,10 @@ JudgeFunction = Callable[[Sequence[str | None], Sequence[str]], BoolArray]
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What one layer brings to the metric.
+    """Ranked latents and labels of one layer.
 
     Attributes:
-        ranked: Strongest eligible latents of each image that is judged; as many as the largest
-            k asked for.
+        ranked: Strongest eligible latents of each judged image; at least as many as the largest k.
         labels: Label of every latent of this layer's SAE, None where it has none.
         mask: The mask that the ranking used.
     """
@@ -77,9 +76,11 @@ class TopK(BaseModel):
     )
 
     def figures(self, layer: int | None, n_judged: int) -> list[Figure]:
-        """Return the rows for one k, on a layer or (None) averaged over layers.
+        """Return the figures at this k.
 
-        `n_judged`: images (averaged: images and layers) that a judge was asked about.
+        Args:
+            layer: The layer that they are measured on; None: averaged over layers.
+            n_judged: Images (averaged: images and layers) that were put to the judge.
         """
         figures = [
             ("matching_rate", self.matching),
@@ -89,7 +90,7 @@ class TopK(BaseModel):
         if self.recall is not None:
             figures.append(("object_recall", self.recall))
         elif n_judged:
-            # Chance: what stayed open where the labels were shown with another image.
+            # Chance: the share left open where the labels were shown with another image.
             unanswered = Estimate(
                 value=self.n_unanswered / n_judged,
                 ci_low=None,
@@ -98,11 +99,11 @@ class TopK(BaseModel):
                 n=n_judged,
             )
             figures.append(("matching_unanswered", unanswered))
-        return [figure.figure(f"{name}@{self.k}", layer, "image") for name, figure in figures]
+        return [figure.figure(metric, layer, "image", k=self.k) for metric, figure in figures]
 
 
 class LayerMatching(BaseModel):
-    """Matching on one layer, with the numbers of the masks."""
+    """Matching on one layer, with the number of latents that each mask takes out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,7 +118,7 @@ class LayerMatching(BaseModel):
     top: list[TopK] = Field(description="One entry a k, ascending.")
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this layer."""
+        """Return the figures of this layer."""
         eligible = Estimate(
             value=self.n_eligible / self.n_latents, ci_low=None, ci_high=None, n=self.n_latents
         )
@@ -149,7 +150,7 @@ class MatchingResult(MetricResult):
     over_layers: list[TopK] = Field(description="The same figures averaged over the layers.")
 
     def figures(self) -> list[Figure]:
-        """Return rows per layer, then those averaged over layers (layer null)."""
+        """Return the figures of each layer, then those averaged over layers (layer None)."""
         return [
             *(row for layer in self.layers for row in layer.figures()),
             *(
@@ -162,12 +163,12 @@ class MatchingResult(MetricResult):
 
 @dataclass(frozen=True)
 class LayerScores:
-    """What a judge says about the ranked latents of one layer.
+    """Verdicts of a judge on the ranked latents of one layer.
 
     Attributes:
         named_bn: Whether the n-th label names something in the image: YES, NO or UNANSWERED of
             `vista.judges`.
-        matching: k -> whether one of the first k does, 1 or 0; NaN where nobody knows.
+        matching: k -> whether one of the first k labels does, 1 or 0; NaN where unknown.
         recall: k -> share of the image's categories that they name; empty without categories.
     """
 
@@ -178,7 +179,7 @@ class LayerScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a judge says, layer by layer, and against what."""
+    """Verdicts of a judge by layer, and the evidence that labels were judged against."""
 
     evidence: Evidence
     n_images: int
@@ -196,18 +197,18 @@ def presence(objects: Sequence[Sequence[str]]) -> tuple[list[str], BoolArray]:
     return categories, present_bc
 
 
-def labels_say(
+def label_verdicts(
     ranked: Ranked, labels: Sequence[str | None], names: Sequence[str], judge: JudgeFunction
 ) -> BoolArray:
-    """Judge each ranked latent's label against each name, [b, n, c].
+    """Return whether each ranked latent's label names each of `names`, [b, n, c].
 
-    A latent that is missing, or whose label is None or blank, says nothing.
+    A latent that is missing, or whose label is None or blank, names nothing.
     """
     latents, inverse = np.unique(ranked.latent_bn, return_inverse=True)
     texts = [labels[s] if s >= 0 else None for s in latents.tolist()]
-    says_uc = judge(texts, names)
-    spoken_u = np.array([bool(text and text.strip()) for text in texts], dtype=bool)
-    result: BoolArray = (says_uc & spoken_u[:, None])[inverse.reshape(ranked.latent_bn.shape)]
+    verdict_uc = judge(texts, names)
+    labelled_u = np.array([bool(text and text.strip()) for text in texts], dtype=bool)
+    result: BoolArray = (verdict_uc & labelled_u[:, None])[inverse.reshape(ranked.latent_bn.shape)]
     return result
 
 
@@ -220,12 +221,12 @@ def require_fit(
         ValueError: A ranking is of another number of images or of too few latents, or labels are
             of another dictionary.
     """
-    for layer, given in layers.items():
-        if len(given.ranked) != n_images or given.ranked.latent_bn.shape[1] < max(ks):
+    for layer, entry in layers.items():
+        if len(entry.ranked) != n_images or entry.ranked.latent_bn.shape[1] < max(ks):
             raise ValueError(
                 f"layer {layer}: the ranking does not fit {n_images} images and k {max(ks)}"
             )
-        if len(given.labels) != len(given.mask.eligible_s):
+        if len(entry.labels) != len(entry.mask.eligible_s):
             raise ValueError(f"layer {layer}: labels of another dictionary")
     return sorted(layers.items())
 
@@ -242,19 +243,19 @@ def object_scores(
         layers: Rankings and labels, by layer.
         objects: Names of the objects of each image, in the order of the rankings; one or more
             an image (repeated names count once).
-        judge: Says which names a label holds.
-        ks: Every number of latents to score.
+        judge: Decides which names a label holds.
+        ks: Numbers of latents to score.
 
     Raises:
         ValueError: As `require_fit`.
     """
     categories, present_bc = presence(objects)
     scores = {}
-    for layer, given in require_fit(layers, len(objects), ks):
-        says_bnc = labels_say(given.ranked, given.labels, categories, judge)
-        named = {k: np.asarray(says_bnc[:, :k].any(axis=1), dtype=bool) for k in ks}
+    for layer, entry in require_fit(layers, len(objects), ks):
+        verdict_bnc = label_verdicts(entry.ranked, entry.labels, categories, judge)
+        named = {k: np.asarray(verdict_bnc[:, :k].any(axis=1), dtype=bool) for k in ks}
         scores[layer] = LayerScores(
-            np.asarray((says_bnc & present_bc[:, None]).any(axis=2), dtype=np.int8),
+            np.asarray((verdict_bnc & present_bc[:, None]).any(axis=2), dtype=np.int8),
             {k: shuffled_level(named_bc, present_bc, "any") for k, named_bc in named.items()},
             {k: shuffled_level(named_bc, present_bc, "share") for k, named_bc in named.items()},
         )
@@ -275,14 +276,14 @@ def matching_rate(
     resamples: int,
     level: float,
 ) -> MatchingResult:
-    """Return the figures over what a judge said about every layer's strongest latents.
+    """Return the matching rates of the judge's verdicts on every layer's strongest latents.
 
     Args:
         layers: Rankings and labels, by layer.
-        scores: What the judge said about them.
+        scores: The judge's verdicts on them.
         judge_name: Its name, for the record.
         top_k: The k of the headline figure.
-        ks: Every k to report; the scores have each.
+        ks: Values of k to report, all of them in the scores.
         max_image_share: Mask that the rankings used, for the record.
         max_label_density: Mask that the rankings used, for the record.
         n_without_objects: Images that were left out, for the record.
@@ -292,20 +293,20 @@ def matching_rate(
     """
     n, draws = scores.n_images, (seed, resamples, level)
     parts = []
-    for layer, given in sorted(layers.items()):
-        silent_b = (given.ranked.latent_bn[:, 0] < 0).astype(np.float64)
+    for layer, entry in sorted(layers.items()):
+        silent_b = (entry.ranked.latent_bn[:, 0] < 0).astype(np.float64)
         parts.append(
             LayerMatching(
                 layer=layer,
-                n_latents=len(given.labels),
-                n_too_frequent=given.mask.too_frequent,
-                n_too_dense=given.mask.too_dense,
-                n_eligible=given.mask.n_eligible,
+                n_latents=len(entry.labels),
+                n_too_frequent=entry.mask.too_frequent,
+                n_too_dense=entry.mask.too_dense,
+                n_eligible=entry.mask.n_eligible,
                 silent_images=estimate(bootstrap_mean(silent_b, *draws), n),
                 top=[_summarise(k, [scores.layers[layer]], draws) for k in ks],
             )
         )
-    every = [scores.layers[part.layer] for part in parts]
+    all_layers = [scores.layers[part.layer] for part in parts]
     return MatchingResult(
         judge=judge_name,
         evidence=scores.evidence,
@@ -316,14 +317,15 @@ def matching_rate(
         n_without_objects=n_without_objects,
         n_categories=scores.n_categories,
         layers=parts,
-        over_layers=[_summarise(k, every, draws) for k in ks if every],
+        over_layers=[_summarise(k, all_layers, draws) for k in ks if all_layers],
     )
 
 
 def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, float]) -> TopK:
     matching = [scores.matching[k] for scores in layers]
     recall = [scores.recall[k] for scores in layers if scores.recall]
-    # An image's sum over layers and number of layers with an answer, own and shuffled.
+    # Sum over layers and number of layers with an answer, with the image's own labels (columns 0
+    # and 1) and with those of other images (2 and 3).
     pair_b4 = np.concatenate(
         [
             _answered([level.own_b for level in matching]),
@@ -349,7 +351,7 @@ def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, flo
 
 
 def _mean(levels: Sequence[Level], draws: tuple[int, int, float]) -> Estimate:
-    """Return the mean over images and layers of what is known, with its shuffled level."""
+    """Return the mean over images and layers with an answer, with its shuffled level."""
     own_b2 = _answered([level.own_b for level in levels])
     total, known = _answered([level.shuffled_b for level in levels]).sum(axis=0)
     return estimate(

@@ -1,13 +1,131 @@
-"""What the report shows of this metric."""
+"""Section and figure of the matching rate, and the note on its masks and judge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from vista.report.figures import matching_per_layer
-from vista.report.metric_sections import matching_section
+from vista.config.report import ReportSettings
+from vista.report import grid, style
+from vista.report.compare import BASELINE
+from vista.report.grid import Grid, Section, number, reached, spread
+from vista.report.notes import bar_note, span
+from vista.report.per_layer import layer_facets, of_layers, weight_series
 from vista.report.shown import Drawing, Measured, MetricPlace, Shown
+from vista.report.table import LongTable, distinct, groups, over_seeds
+
+
+def matching_section(table: LongTable, settings: ReportSettings) -> Section:
+    """Return matching rates with their shuffled-image level, averaged over layers and per layer."""
+    k = settings.top_k
+    over_layers, per_layer = [], []
+    for (encoder, llm, weight), figures in groups(
+        table.select("matching_rate", k=k, layer=None), "encoder", "llm", "sae_weight"
+    ):
+        point = {"encoder": encoder, "llm": llm, "sae_weight": weight, "layer": None}
+        rate = over_seeds(figures)
+        recall = over_seeds(table.select("object_recall", k=k, **point))
+        over_layers.append(
+            [
+                grid.name(encoder),
+                grid.name(llm),
+                grid.weight(weight),
+                spread(rate),
+                number(rate.chance if rate else None),
+                spread(over_seeds(table.select("matching_gain", k=k, **point))),
+                spread(over_seeds(table.select("matching_ratio", k=k, **point))),
+                spread(recall),
+                number(recall.chance if recall else None),
+                str(rate.n if rate else 0),
+                spread(over_seeds(table.select("matching_unanswered", k=k, **point))),
+            ]
+        )
+    for (llm, layer, encoder, weight), figures in groups(
+        of_layers(table.select("matching_rate", k=k)), "llm", "layer", "encoder", "sae_weight"
+    ):
+        point = {"encoder": encoder, "llm": llm, "sae_weight": weight, "layer": layer}
+        rate = over_seeds(figures)
+        per_layer.append(
+            [
+                grid.name(llm),
+                grid.layer(layer),
+                grid.name(encoder),
+                grid.weight(weight),
+                spread(rate),
+                *grid.interval_chance_n(rate),
+                spread(over_seeds(table.select("matching_gain", k=k, **point))),
+                spread(over_seeds(table.select("silent_images", **point))),
+                spread(over_seeds(table.select("eligible_latents", **point))),
+            ]
+        )
+    head = ("match", "shuffled", "gain", "ratio", "recall", "shuffled", "n", "unanswered")
+    return Section(
+        f"Matching rate: the {k} strongest latents name what is shown",
+        "Mean over layers, then what the term adds to the gain, then per layer; mean over seeds "
+        "(smallest–largest). Shuffled: the same labels judged against other images. Gain: "
+        "match - shuffled. Unanswered: share of images that a judge that is shown them left open; "
+        "they are left out. Eligible: share of latents that pass both masks.",
+        [
+            Grid(("encoder", "LLM", "λ", *head), over_layers),
+            _gain_factors(table, settings),
+            Grid(
+                (
+                    *("LLM", "layer", "encoder", "λ", "match", "95 %", "shuffled", "n", "gain"),
+                    "silent images",
+                    "eligible latents",
+                ),
+                per_layer,
+            ),
+        ],
+    )
+
+
+def _gain_factors(table: LongTable, settings: ReportSettings) -> Grid:
+    """Return the gain with the term as a multiple of that without, beside the published factor."""
+    aim = settings.aims.matching_ratio
+    rows = []
+    gains = table.select("matching_gain", k=settings.top_k, layer=None)
+    by_point = dict(groups(gains, "encoder", "llm", "sae_weight"))
+    for (encoder, llm, weight), figures in by_point.items():
+        with_term = over_seeds(figures)
+        without = over_seeds(by_point.get((encoder, llm, BASELINE), ()))
+        if weight in (None, BASELINE) or with_term is None or without is None:
+            continue
+        factor = with_term.mean / without.mean if without.mean > 0 else None
+        rows.append(
+            [
+                *(grid.name(encoder), grid.name(llm), grid.weight(weight)),
+                *(spread(without), spread(with_term)),
+                *(number(factor, 2), number(aim, 1), reached(factor, aim)),
+            ]
+        )
+    return Grid(
+        ("encoder", "LLM", "λ", "gain, λ = 0", "gain", "factor", "hoped for", "reached"), rows
+    )
+
+
+def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
+    """Draw the matching rate per layer with and without the term, with the shuffled-image level."""
+    figures = of_layers(table.select("matching_rate", k=top_k))
+    weights = distinct(figures, "sae_weight")
+    series = weight_series(
+        figures,
+        weights,
+        level=lambda weight: {
+            "linestyle": style.dashes(weights, weight),
+            "linewidth": 1.3,
+            "label": f"shuffled, λ = {weight:g}",
+        },
+        dots=True,
+    )
+    return layer_facets(
+        series,
+        "share of images matched",
+        limits=(0, 1),
+        title=f"Matching rate: a label of the {top_k} strongest latents names what is shown",
+        note="Dashed: the same labels judged against other images (shuffled level). "
+        f"n = {span([figure.n for figure in figures])} images. {bar_note(figures)}",
+    )
 
 
 def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def run(job: StageJob[MatchingSettings, Inputs]) -> None:
     records = read_image_records(inputs.records, latents)
     by_image = settings.evidence == "image"
     # Images without objects count for the frequency mask, but only a judge that is shown them can
-    # say what they show.
+    # tell what they show.
     judged = np.flatnonzero([by_image or bool(record.objects) for record in records])
     layers: dict[int, LayerInput] = {}
     for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
@@ -112,21 +112,21 @@ def _look(images: ImageSource, judge: Judge, records: list[Record]) -> LookFunct
 
 
 def _items_table(image_ids: list[str], layers: dict[int, LayerInput], scores: Scores) -> pa.Table:
-    """One row an image and layer: its latents, strongest first, and what they matched."""
+    """One row an image and layer: its latents, strongest first, and which of them match."""
     tables = []
-    for layer, layer_input in sorted(layers.items()):
+    for layer, entry in sorted(layers.items()):
         columns: dict[str, object] = {
             "image_id": pa.array(image_ids, pa.string()),
             "layer": pa.array([layer] * len(image_ids), pa.int32()),
         }
-        kept = [row[row >= 0] for row in layer_input.ranked.latent_bn]
+        kept = [row[row >= 0] for row in entry.ranked.latent_bn]
         columns["latents"] = pa.array([row.tolist() for row in kept], pa.list_(pa.int32()))
         columns["labels"] = pa.array(
-            [[layer_input.labels[s] for s in row] for row in kept], pa.list_(pa.string())
+            [[entry.labels[s] for s in row] for row in kept], pa.list_(pa.string())
         )
         for name, values, kind in (
-            ("tokens", layer_input.ranked.token_bn, pa.int32()),
-            ("activations", layer_input.ranked.value_bn, pa.float32()),
+            ("tokens", entry.ranked.token_bn, pa.int32()),
+            ("activations", entry.ranked.value_bn, pa.float32()),
         ):
             cut = [row[: len(k)].tolist() for row, k in zip(values, kept, strict=True)]
             columns[name] = pa.array(cut, pa.list_(kind))

@@ -9,7 +9,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class NamingSettings(MetricSettings):
-    """Share of the classes that a dictionary names."""
+    """Share of the data's classes that have a latent of their own: its label is the class word, and
+    its strong activation is mostly at that word. Definition ours."""
 
     min_share: float = Field(
         0.5, gt=0, le=1, description="share of its latent's strong activation a class must have"

@@ -1,8 +1,9 @@
-"""Can a dictionary name the world? Share of classes that have a latent of their own.
+"""Share of classes that have a latent of their own.
 
 A class has one if some latent's label is the class word and the word holds at least `min_share` of
-that latent's strong activation. Without that, a matching rate measures the dictionary, not the
-projector. Labels are single words, so a class of several words ("traffic light") is never named.
+that latent's strong activation. Where many classes have none, a matching rate measures the
+dictionary, not the projector. Labels are single words, so a class of several words ("traffic
+light") is never named.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class NamingResult(MetricResult):
     layers: list[LayerNaming] = Field(description="One entry a layer, ascending.")
 
     def figures(self) -> list[Figure]:
-        """One row a layer; n is the number of classes."""
+        """Return one figure a layer; n is the number of classes."""
         return [entry.share.figure("named_classes", entry.layer) for entry in self.layers]
 
 

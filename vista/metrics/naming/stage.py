@@ -1,4 +1,4 @@
-"""Stage: find which of the data's classes have a latent of their own."""
+"""Stage: measure which of the data's classes have a latent of their own."""
 
 from __future__ import annotations
 

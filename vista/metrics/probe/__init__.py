@@ -1,4 +1,4 @@
-"""Linear probe: can the class of a patch token be read off linearly?"""
+"""Linear probe: accuracy of a linear classifier of patch tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class ProbeSettings(MetricSettings):
-    """Linear probe: can a patch token's class be read off linearly?"""
+    """Accuracy with which a multinomial logistic regression tells the class of the object at a
+    patch, on held-out images: a linear probe (Alain and Bengio, arXiv 1610.01644)."""
 
     split: Split = Field("train", description="Images that the probe is fitted on.")
     test_split: Split = Field("test", description="Images that it is judged on.")

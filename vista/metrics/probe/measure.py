@@ -1,7 +1,9 @@
-"""Linear probe: how well the class of the object at a patch can be read off its feature linearly.
+"""Linear probe: how well a linear classifier tells the class of the object at a patch.
 
-This is what a linear projector can hope for: a noun that no linear map finds in a patch token
-cannot reach the language model. Legend: n patch, d width of the features.
+It bounds a linear projector: a noun that no linear map finds in a patch token cannot reach the
+language model.
+
+Suffixes: n patch, d width of the features, b image.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class ProbeResult(MetricResult):
     n_classes: int = Field(description="Classes among them.")
 
     def figures(self) -> list[Figure]:
-        """Return the accuracy as a row of the long table."""
+        """Return the accuracy."""
         return [self.patch_accuracy.figure("patch_accuracy", token_kind="image")]
 
 
@@ -43,19 +45,19 @@ def linear_probe(
     resamples: int,
     level: float,
 ) -> ProbeResult:
-    """Fit a multinomial logistic regression on standardised features and judge it.
+    """Fit a multinomial logistic regression on standardised features and measure its accuracy.
 
     Args:
-        fit: features [n, d] and classes [n] to fit on.
-        held_out: features [n, d], classes [n] and the image [n] of each patch.
+        fit: Features [n, d] and classes [n] to fit on.
+        held_out: Features [n, d], classes [n] and the image [n] of each patch.
         regularisation: scikit-learn's C.
-        iterations: of the solver (L-BFGS).
-        seed: of the bootstrap over images.
-        resamples: of the bootstrap.
-        level: coverage of the interval.
+        iterations: Iterations of the solver (L-BFGS).
+        seed: Seed of the bootstrap over images.
+        resamples: Number of resamples.
+        level: Coverage of the interval.
 
     Raises:
-        ValueError: no patch to fit on or to judge on.
+        ValueError: There is no patch to fit on or to measure on.
     """
     x_nd, y_n = fit
     test_nd, truth_n, image_n = held_out
@@ -63,15 +65,15 @@ def linear_probe(
         raise ValueError("a probe needs patches to fit on and patches to judge on")
     names, counts = np.unique(y_n, return_counts=True)
     if len(names) == 1:
-        said_n = np.full(len(truth_n), names[0])
+        predicted_n = np.full(len(truth_n), names[0])
     else:
         probe = fit_logistic(x_nd, y_n, regularisation=regularisation, iterations=iterations)
-        said_n = probe.predict(test_nd.astype(np.float32))
+        predicted_n = probe.predict(test_nd.astype(np.float32))
     _, place_n = np.unique(image_n, return_inverse=True)
-    right_b = np.bincount(place_n, weights=said_n == truth_n)
+    correct_b = np.bincount(place_n, weights=predicted_n == truth_n)
     patches_b = np.bincount(place_n).astype(np.float64)
     chance = float(np.mean(truth_n == names[counts.argmax()]))
-    interval = bootstrap_ratio(right_b, patches_b, seed, resamples, level)
+    interval = bootstrap_ratio(correct_b, patches_b, seed, resamples, level)
     return ProbeResult(
         patch_accuracy=estimate(interval, len(truth_n), chance),
         n_fitted=len(y_n),

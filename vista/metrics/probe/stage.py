@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.data.geometry import ImageGeometry
-from vista.data.records import Record, RecordTable, decode_mask, read_records
+from vista.data.records import RecordTable, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.latents import read_geometry
+from vista.inputs.latents import patch_classes, read_geometry
 from vista.metrics.probe import ProbeSettings
 from vista.metrics.probe.measure import linear_probe
 from vista.metrics.results import write_result
@@ -63,7 +62,10 @@ def _patches(
     split: str,
     limit: int | None,
 ) -> tuple[NDArray[Any], NDArray[np.str_], NDArray[np.int64]]:
-    """Features [n, d], classes [n] and images [n] of the patches that one object covers."""
+    """Return features [n, d], classes [n] and images [n] of the patches that an object covers.
+
+    Images are read until `limit` patches are there; None: all.
+    """
     features: list[NDArray[Any]] = []
     classes: list[str] = []
     images: list[int] = []
@@ -72,12 +74,12 @@ def _patches(
         record = records[i]
         if not record.objects:
             continue
-        named = patch_classes(record, placing, settings.mask_cover)
-        places = [p for p, name in enumerate(named) if name is not None]
-        if places:
-            features.append(reader.read([image_of[i]])[0][places])
-            classes += [str(named[p]) for p in places]
-            images += [int(image_of[i])] * len(places)
+        class_p = patch_classes(record, placing, settings.mask_cover)
+        covered = [p for p, name in enumerate(class_p) if name is not None]
+        if covered:
+            features.append(reader.read([image_of[i]])[0][covered])
+            classes += [str(class_p[p]) for p in covered]
+            images += [int(image_of[i])] * len(covered)
         if limit is not None and len(classes) >= limit:
             break
     if not classes:
@@ -86,23 +88,3 @@ def _patches(
             f"split {split!r}; lower mask_cover, name another split, or set metrics.probe to null"
         )
     return np.concatenate(features), np.array(classes), np.array(images)
-
-
-def patch_classes(record: Record, placing: dict[str, Any], mask_cover: float) -> list[str | None]:
-    """Return for each patch the class of the object that covers it most, None below the share.
-
-    Where an object has no mask, its box is its mask.
-    """
-    geometry = ImageGeometry(record.width, record.height, **placing)
-    best = np.zeros(geometry.n_patches)
-    named: list[str | None] = [None] * geometry.n_patches
-    for item in record.objects:
-        if item.crowd:
-            continue
-        if item.rle is not None:
-            cover = geometry.mask_to_patches(decode_mask(item.rle))
-        else:
-            cover = geometry.box_to_patches(item.box, min_overlap=mask_cover).astype(float)
-        for p in np.flatnonzero((cover >= mask_cover) & (cover > best)):
-            best[p], named[p] = cover[p], item.category
-    return named

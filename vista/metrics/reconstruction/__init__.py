@@ -9,7 +9,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class ReconstructionSettings(MetricSettings):
-    """SAE error and sparsity per layer and token kind."""
+    """Squared error, fraction of variance unexplained and number of active latents of the text SAE
+    on visual tokens, the text after them and a text control (VISTA, arXiv 2605.24946)."""
 
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over images."

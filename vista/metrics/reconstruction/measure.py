@@ -1,4 +1,4 @@
-"""How well and how sparsely the text SAE rebuilds the residual stream.
+"""Reconstruction error and sparsity of the text SAE on the residual stream.
 
 Measured on visual tokens, on the text after them and on a text control (the image replaced by the
 reference answer), as in the VISTA paper (arXiv 2605.24946).
@@ -42,7 +42,9 @@ class TokenSums:
 def token_sums(
     error_bt: NDArray[Any], norm2_bt: NDArray[Any], nnz_bt: NDArray[Any], valid_bt: NDArray[Any]
 ) -> TokenSums:
-    """Sum per-token values within each image; tokens that are not valid (padding) count nothing.
+    """Sum values of tokens within each image, without tokens that are not valid (padding).
+
+    All arguments are [b, t].
 
     Raises:
         ValueError: Shapes differ, or a valid token's error is not finite.
@@ -81,17 +83,17 @@ class LayerReconstruction(BaseModel):
     mse: Estimate = Field(description="Mean over tokens and dimensions of (SAE(x) - x)^2.")
     fvu: Estimate = Field(
         description="Fraction of variance unexplained: MSE / total variance. A dictionary that "
-        "always answers the mean has 1, which stands as its chance level. The interval takes the "
-        "mean vector of the stream as known."
+        "always answers the mean has 1, which is the chance level. The interval takes the mean "
+        "vector of the stream as known."
     )
     l0: Estimate = Field(description="Mean number of active latents a token.")
     active_share: Estimate = Field(description="L0 / size of the dictionary, as published.")
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this layer and kind."""
+        """Return the figures of this layer and kind."""
         return [
-            figure.figure(name, self.layer, self.token_kind)
-            for name, figure in (
+            figure.figure(metric, self.layer, self.token_kind)
+            for metric, figure in (
                 ("mse", self.mse),
                 ("fvu", self.fvu),
                 ("l0", self.l0),
@@ -121,7 +123,7 @@ def reconstruct_layer(
     resamples: int,
     level: float,
 ) -> LayerReconstruction:
-    """Summarise one layer and kind, with intervals over images.
+    """Return the figures of one layer and kind of tokens, with intervals over images.
 
     Args:
         sums: Sums over the tokens of each image.

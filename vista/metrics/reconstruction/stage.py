@@ -58,6 +58,7 @@ def run(job: StageJob[ReconstructionSettings, Inputs]) -> None:
 
 
 def _read_sums(latents: LatentReader, layer: int, kind: str) -> TokenSums:
+    """Sum over the tokens of each image, reading the store in pieces."""
     parts = []
     for images in latents.slices(256):
         error, norm2, nnz = (
@@ -68,6 +69,7 @@ def _read_sums(latents: LatentReader, layer: int, kind: str) -> TokenSums:
 
 
 def _items(image_ids: list[str], layer: int, kind: str, sums: TokenSums) -> pa.Table:
+    """Return one row an image: its sums on a layer and kind of tokens."""
     n = len(image_ids)
     return pa.table(
         {

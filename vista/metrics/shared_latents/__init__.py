@@ -9,7 +9,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class SharedLatentsSettings(MetricSettings):
-    """Which text latents are selective for a concept in words and in images alike?"""
+    """Share of concepts with a text latent that is selective for them in words and in images, by
+    AUROC over tokens. Definition ours; of arXiv 2508.11277 only the abstract is public."""
 
     min_auroc: float = Field(
         0.9, gt=0.5, le=1, description="AUROC from which a latent is selective for a concept"

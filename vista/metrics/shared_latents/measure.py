@@ -1,9 +1,10 @@
-"""Shared latents: which latents of a text SAE are selective for a concept in words and in images.
+"""Shared latents: latents of a text SAE that are selective for a concept in words and in images.
 
-Selective: the AUROC with which the latent's activation tells the tokens of the concept from all
-others reaches a bound. On text the tokens of the concept are those of its word, on images the
-patches that it covers. Chance is exact and without a draw: the words of one concept with the
-patches of every other one. (Definitions ours: of arXiv 2508.11277 the abstract alone is public.)
+A latent is selective if the AUROC with which its activation tells the tokens of the concept from
+all others reaches a bound. On text the tokens of the concept are those of its word, on images the
+patches that it covers. The chance level is exact, without a random draw: the words of one concept
+with the patches of every other one. (Definitions ours: of arXiv 2508.11277 only the abstract is
+public.)
 
 Legend of shape suffixes: n entry (a latent that fires on a token), t token, c concept, s latent.
 """
@@ -28,7 +29,7 @@ BoolArray = NDArray[np.bool_]
 
 
 class LayerShared(BaseModel):
-    """Selective latents of one layer, or (layer null) of any layer."""
+    """Concepts with selective latents of one layer, or (layer null) of any layer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,19 +39,20 @@ class LayerShared(BaseModel):
         "images. Chance: on the text of one concept and the images of another, mean over all pairs."
     )
     on_text: Estimate = Field(
-        description="Share of concepts with a latent selective on text. Chance: that is so for the "
-        "texts of another concept too, mean over all pairs: one that fires on every noun."
+        description="Share of concepts with a latent selective on text. Chance: the latent is "
+        "selective on the texts of another concept, too (it fires on every noun), mean over all "
+        "pairs."
     )
     on_images: Estimate = Field(
-        description="Share of concepts with a latent selective on images; chance alike."
+        description="Share of concepts with a latent selective on images; chance likewise."
     )
     transfer: Estimate | None = Field(
-        description="Of each concept's best latent on text, the AUROC on images, mean over "
-        "concepts. Chance: on the images of every other concept. Null over layers."
+        description="AUROC on images of each concept's best latent on text, mean over concepts. "
+        "Chance: on the images of every other concept. Null over layers."
     )
 
     def figures(self) -> list[Figure]:
-        """Return the rows of this layer."""
+        """Return the figures of this layer."""
         rows = [
             self.shared.figure("shared_concepts", self.layer),
             self.on_text.figure("selective_concepts", self.layer, "control"),
@@ -71,12 +73,19 @@ class SharedLatentsResult(MetricResult):
     any_layer: LayerShared = Field(description="A latent of any layer counts.")
 
     def figures(self) -> list[Figure]:
-        """Return rows per layer, then those of any layer (layer null)."""
+        """Return the figures of each layer, then those of any layer (layer None)."""
         return [row for part in (*self.layers, self.any_layer) for row in part.figures()]
 
 
 def mark(token_m: IntArray, concept_m: IntArray, n_tokens: int, n_concepts: int) -> Any:
-    """Return which concepts each token is of as scipy.sparse [t, c]; a pair may come twice."""
+    """Return which concepts each token belongs to as a sparse array [t, c].
+
+    Args:
+        token_m: Token of each pair of token and concept; a pair may come twice.
+        concept_m: Its concept.
+        n_tokens: Number of tokens.
+        n_concepts: Number of concepts.
+    """
     from scipy.sparse import csr_array
 
     token_m, concept_m = np.unique(np.stack([token_m, concept_m]), axis=1)
@@ -90,16 +99,16 @@ def selectivity(
     positive_tc: Any,
     size: int,
 ) -> FloatArray:
-    """AUROC of each of `size` latents for each concept over all tokens [s, c], exactly.
+    """Return the exact AUROC of each of `size` latents for each concept over all tokens, [s, c].
 
     A latent is 0 on most tokens, so only its entries are ranked: its zeros share one rank below
-    them. Half of ties count. NaN for a concept of no token, or of all.
+    them. A tie counts half. NaN for a concept of no token, or of all tokens.
 
     Args:
         latent_n: Latent of each entry, below `size`.
         token_n: Token of each entry.
         value_n: Activation of each entry, above 0.
-        positive_tc: Which concepts each token is of, as `mark` gives it.
+        positive_tc: Which concepts each token belongs to, as `mark` gives it.
         size: Number of latents.
     """
     from scipy.sparse import csr_array
@@ -110,7 +119,7 @@ def selectivity(
     place_n = np.arange(len(order))
     starts_n = np.ones(len(order), dtype=bool)
     starts_n[1:] = (latent_n[1:] != latent_n[:-1]) | (value_n[1:] != value_n[:-1])
-    # Equal values share the mean of their places.
+    # Equal values share the mean of their ranks.
     tie_n = np.cumsum(starts_n) - 1
     rank_n = (np.bincount(tie_n, place_n) / np.maximum(np.bincount(tie_n), 1))[tie_n]
     fired_s = np.bincount(latent_n, minlength=size)
@@ -131,9 +140,9 @@ def selectivity(
 
 
 def least_entries(positive_tc: Any, min_auroc: float) -> float:
-    """Tokens on which a latent must fire to reach `min_auroc` for some concept.
+    """Return on how many tokens a latent must fire to reach `min_auroc` for some concept.
 
-    One that is silent on a share q of the positives wins at most half of their pairs.
+    On positives where it is silent, it wins at most half of their pairs.
     """
     return (2 * min_auroc - 1) * float(positive_tc.sum(axis=0).min())
 
@@ -142,8 +151,11 @@ def least_entries(positive_tc: Any, min_auroc: float) -> float:
 class LayerSelectivity:
     """AUROC of each latent for each concept, by kind of token.
 
-    `image_sc` may be NaN for latents that cannot reach the bound on images, but not for
-    `best_c`, each concept's best latent on text (the first of equals).
+    Attributes:
+        text_sc: AUROC on text.
+        image_sc: AUROC on images; may be NaN for latents that cannot reach the bound, but not for
+            those of `best_c`.
+        best_c: Each concept's best latent on text (the first of equals).
     """
 
     text_sc: FloatArray
@@ -160,7 +172,7 @@ def shared_latents(
     resamples: int,
     level: float,
 ) -> SharedLatentsResult:
-    """Return which concepts have a latent that is selective in words and images.
+    """Measure which concepts have a latent that is selective in words and in images.
 
     Args:
         layers: AUROCs by layer, all over the same concepts, two or more.
@@ -179,8 +191,8 @@ def shared_latents(
     draws = (seed, resamples, level)
 
     def share(values_cc: NDArray[Any]) -> Estimate:
-        own = bootstrap_mean(np.diagonal(values_cc), *draws)
-        return estimate(own, n_concepts, off_diagonal(values_cc))
+        interval = bootstrap_mean(np.diagonal(values_cc), *draws)
+        return estimate(interval, n_concepts, off_diagonal(values_cc))
 
     def summary(layer: int | None, both: Sequence[BoolArray]) -> LayerShared:
         shared, on_text, on_images = map(share, both)
@@ -191,29 +203,30 @@ def shared_latents(
             layer=layer, shared=shared, on_text=on_text, on_images=on_images, transfer=transfer
         )
 
-    found: dict[int, list[BoolArray]] = {}
-    for layer, given in sorted(layers.items()):
+    # By layer: concepts with a common latent on text and images, on text, and on images.
+    common: dict[int, list[BoolArray]] = {}
+    for layer, aurocs in sorted(layers.items()):
         # NaN reaches no bound.
-        text, image = given.text_sc >= min_auroc, given.image_sc >= min_auroc
-        found[layer] = [_common(*pair) for pair in ((text, image), (text, text), (image, image))]
-    any_layer = [np.logical_or.reduce(both) for both in zip(*found.values(), strict=True)]
+        text, image = aurocs.text_sc >= min_auroc, aurocs.image_sc >= min_auroc
+        common[layer] = [_common(*pair) for pair in ((text, image), (text, text), (image, image))]
+    any_layer = [np.logical_or.reduce(both) for both in zip(*common.values(), strict=True)]
     return SharedLatentsResult(
         min_auroc=min_auroc,
         n_concepts=n_concepts,
         n_too_rare=n_too_rare,
-        layers=[summary(layer, both) for layer, both in found.items()],
+        layers=[summary(layer, both) for layer, both in common.items()],
         any_layer=summary(None, any_layer),
     )
 
 
 def _common(one_sc: BoolArray, other_sc: BoolArray) -> BoolArray:
-    """Which two concepts have a latent that is selective for the first in one kind of tokens and
-    for the second in the other [c, c]."""
+    """Return which pairs of concepts have a latent that is selective for the first in one kind of
+    tokens and for the second in the other, [c, c]."""
     common_cc: BoolArray = one_sc.T.astype(np.float32) @ other_sc.astype(np.float32) > 0
     return common_cc
 
 
 def off_diagonal(values_cc: NDArray[Any]) -> float:
-    """Mean over all pairs of two different concepts."""
+    """Return the mean over all pairs of two different concepts."""
     n = len(values_cc)
     return float((values_cc.sum(dtype=np.float64) - np.trace(values_cc)) / (n * (n - 1)))

@@ -1,9 +1,10 @@
 """Stage: find text latents that are selective for a concept in words and in images alike.
 
-Words: the text control of the latents, the reference answer in the place of the image. Images: the
+Words are tokens of the text control (the reference answer in the place of the image), images the
 visual tokens. Both are read by the same SAE at the same layer.
 
-Legend of shape suffixes: n entry (a latent that fires on a token), c concept, s latent.
+Legend of shape suffixes: b image, n entry (a latent that fires on a token), m pair of token and
+concept, t token, c concept, s latent.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ Entries = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 class SharedLatentsOrder(Settings):
-    """The language model, of which the tokenizer is read, and when latents are shared."""
+    """The language model, of which the tokenizer is read, and the metric's settings."""
 
     llm: LanguageSettings
     shared_latents: SharedLatentsSettings
@@ -81,12 +82,12 @@ def run(job: StageJob[SharedLatentsOrder, Inputs]) -> None:
     settings, inputs = job.settings.shared_latents, job.inputs
     latents = read_latents(inputs.latents)
     records = read_image_records(inputs.records, latents)
-    every = sorted({name for record in records for name in record.categories})
+    names = sorted({name for record in records for name in record.categories})
     tokenizer = _tokenizer(job.settings.llm, inputs.llm)
-    text = _word_tokens(tokenizer, latents, records, every)
-    image = _patch_tokens(read_geometry(inputs.features), latents, records, every, settings)
+    text = _word_tokens(tokenizer, latents, records, names)
+    image = _patch_tokens(read_geometry(inputs.features), latents, records, names, settings)
     enough = [
-        _images(pairs, latents.kinds[kind], len(every)) >= settings.min_images
+        _images(pairs, latents.kinds[kind], len(names)) >= settings.min_images
         for kind, pairs in (("control", text), ("image", image))
     ]
     kept = np.flatnonzero(enough[0] & enough[1])
@@ -100,13 +101,13 @@ def run(job: StageJob[SharedLatentsOrder, Inputs]) -> None:
         for kind, pairs in (("control", text), ("image", image))
     )
     # Empty slots would count as tokens on which no latent fires.
-    there = np.flatnonzero(latents.valid("control").reshape(-1))
-    text_tc = text_tc[there]
+    valid_t = np.flatnonzero(latents.valid("control").reshape(-1))
+    text_tc = text_tc[valid_t]
     least = least_entries(image_tc, settings.min_auroc)
     layers = {}
     for layer, size in sorted(latents.layers.items()):
         latent_n, slot_n, value_n = _text_entries(latents, layer, size)
-        token_n = np.searchsorted(there, slot_n)
+        token_n = np.searchsorted(valid_t, slot_n)
         text_sc = selectivity(latent_n, token_n, value_n, text_tc, size)
         best_c = text_sc.argmax(axis=0)
         image_sc = _on_images(latents, layer, size, image_tc, least, best_c)
@@ -115,12 +116,12 @@ def run(job: StageJob[SharedLatentsOrder, Inputs]) -> None:
     result = shared_latents(
         layers,
         min_auroc=settings.min_auroc,
-        n_too_rare=len(every) - len(kept),
+        n_too_rare=len(names) - len(kept),
         seed=bootstrap.seed,
         resamples=bootstrap.resamples,
         level=bootstrap.level,
     )
-    write_result(job.work, result, _items([every[c] for c in kept], layers, settings.min_auroc))
+    write_result(job.work, result, _items([names[c] for c in kept], layers, settings.min_auroc))
 
 
 def _tokenizer(settings: LanguageSettings, model: Artifact | None) -> Any:
@@ -137,7 +138,7 @@ def _tokenizer(settings: LanguageSettings, model: Artifact | None) -> Any:
 def _word_tokens(
     tokenizer: Any, latents: LatentReader, records: Sequence[Record], names: Sequence[str]
 ) -> tuple[IntArray, IntArray]:
-    """Return the tokens of the concepts' words in the text control: (token, concept) pairs.
+    """Return the tokens of the concepts' words in the text control: pairs [m] of token and concept.
 
     The longest name counts: "hot dog" is no occurrence of "dog".
     """
@@ -168,9 +169,9 @@ def _patch_tokens(
     names: Sequence[str],
     settings: SharedLatentsSettings,
 ) -> tuple[IntArray, IntArray]:
-    """Return the patches that the concepts cover: (token, concept) pairs.
+    """Return the patches that the concepts cover: pairs [m] of token and concept.
 
-    Where an object has no mask, its box is its mask.
+    A class without masks covers its boxes.
     """
     width, column = latents.kinds["image"], {name: c for c, name in enumerate(names)}
     pairs = []
@@ -188,21 +189,21 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[IntArray, IntArray]:
 
 
 def _images(pairs: tuple[IntArray, IntArray], width: int, n_concepts: int) -> IntArray:
-    """Images with a token of each concept [c]."""
+    """Return the number of images with a token of each concept, [c]."""
     token_m, concept_m = pairs
     image_concept = np.unique(np.stack([token_m // width, concept_m]), axis=1)
     return np.bincount(image_concept[1], minlength=n_concepts)
 
 
 def _of(pairs: tuple[IntArray, IntArray], kept: IntArray) -> tuple[IntArray, IntArray]:
-    """Keep the pairs of some concepts, numbered anew."""
+    """Return the pairs of the concepts `kept`, which are renumbered by their position there."""
     token_m, concept_m = pairs
     of_kept = np.isin(concept_m, kept)
     return token_m[of_kept], np.searchsorted(kept, concept_m[of_kept])
 
 
 def _text_entries(latents: LatentReader, layer: int, size: int) -> Entries:
-    """Where latents fire in the text control: latent, token and value, [n] each."""
+    """Return where latents fire in the text control: latent, token and value, [n] each."""
     width, parts = latents.kinds["control"], []
     for images in latents.slices():
         tokens = latents.tokens(layer, "control", images)
@@ -216,7 +217,8 @@ def _text_entries(latents: LatentReader, layer: int, size: int) -> Entries:
 def _on_images(
     latents: LatentReader, layer: int, size: int, image_tc: Any, least: float, best_c: IntArray
 ) -> FloatArray:
-    """AUROC on visual tokens of the latents that can reach the bound and of `best_c`; else NaN."""
+    """Return the AUROC on visual tokens, [s, c], NaN for latents that cannot reach the bound and
+    are not in `best_c`."""
     count_s = np.rint(latents.token_frequency(layer) * image_tc.shape[0]).astype(np.int64)
     wanted = np.union1d(np.flatnonzero(count_s >= max(least, 1)), best_c)
     image_sc = np.full((size, image_tc.shape[1]), np.nan)
@@ -227,7 +229,7 @@ def _on_images(
 
 
 def _bands(wanted: IntArray, count_s: IntArray) -> Iterator[IntArray]:
-    """Yield the latents in runs of about `_BUDGET` entries."""
+    """Yield the latents in groups of about `_BUDGET` entries."""
     run_n = np.cumsum(count_s[wanted]) // _BUDGET
     edges = [0, *(np.flatnonzero(np.diff(run_n)) + 1).tolist(), len(wanted)]
     for low, high in pairwise(edges):
@@ -235,6 +237,7 @@ def _bands(wanted: IntArray, count_s: IntArray) -> Iterator[IntArray]:
 
 
 def _image_entries(latents: LatentReader, layer: int, number: int, latent: int) -> Entries:
+    """Return where a latent fires on visual tokens: `number`, token and value, [n] each."""
     entries = latents.by_latent(layer, int(latent))
     fires = entries.value > 0
     place = entries.image[fires].astype(np.int64) * latents.kinds["image"] + entries.token[fires]
@@ -249,8 +252,8 @@ def _joined(parts: Sequence[Entries]) -> Entries:
 def _items(
     names: Sequence[str], layers: dict[int, LayerSelectivity], min_auroc: float
 ) -> dict[str, Any]:
-    """One row a layer and concept: its best latent on text, and its best shared latent, that of the
-    highest minimum of both AUROCs (null: none)."""
+    """Return columns of one row a layer and concept: its best latent on text, and its best shared
+    latent, the one with the highest minimum of both AUROCs (null: none)."""
     rows = []
     for layer, aurocs in layers.items():
         # NaN, a latent that cannot reach the bound on images, ranks below all others.

@@ -1,4 +1,4 @@
-"""Which classes the top images of a vision SAE's latents speak for."""
+"""The classes that lie on a patch of an image: what a top image of a vision latent stands for."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ def classes_of_patches(
     features: Artifact,
     settings: LabelVisionSettings,
 ) -> Callable[[int], Callable[[int], Collection[str]]]:
-    """Give for one of `images` (rows of the feature store, with `rows` of the records) what gives
-    for each of its patches the classes that it speaks for.
+    """Return a function from an image to a function from its patches to the classes on them.
 
-    A token that stands for its whole image speaks for all that the image shows.
+    A token that stands for its whole image has all classes of the image.
+
+    Args:
+        records: The records of the images.
+        images: Rows of the feature store.
+        rows: A row of `records` for each of `images`.
+        features: The features, with how images lie on their patch grid.
+        settings: Whether a patch or the whole image counts, and how much of a patch a mask covers.
     """
     row_of = dict(zip(images.tolist(), rows.tolist(), strict=True))
     placing = read_geometry(features)
@@ -34,10 +40,10 @@ def classes_of_patches(
         geometry = ImageGeometry(record.width, record.height, **placing)
         if settings.by == "image" or geometry.n_patches == 1:
             return lambda patch: set(record.categories)
-        held = {
+        patches_of = {
             category: box_p if mask_p is None else mask_p
             for category, box_p, mask_p in class_patches(record, geometry, settings.mask_cover)
         }
-        return lambda patch: {category for category, in_p in held.items() if in_p[patch]}
+        return lambda patch: {category for category, in_p in patches_of.items() if in_p[patch]}
 
     return classes_at
