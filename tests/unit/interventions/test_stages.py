@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from vista.config.edits import EditSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import CHECKPOINTS
 from vista.errors import UserError
-from vista.inputs.edit_plan import plan_items
+from vista.inputs.edit_plan import plan_items, refuse_unfit_edits
 from vista.interventions.directions import ConceptDirection
 from vista.interventions.selection import derangement
 from vista.judges import load_judge
@@ -147,9 +146,8 @@ def test_ablation_and_swap_take_the_latent_that_fires(made: dict[str, Any]) -> N
 
 def test_latents_of_two_layers_have_no_block_of_their_own() -> None:
     def check(*latents: tuple[int, int], **changes: Any) -> None:
-        editor: Any = SimpleNamespace(settings=EditSettings(**changes))
         cat = ConceptDirection("cat", True, 3, *latents[0], latents=latents)
-        edit_captions._Editor._refuse_mixed_layers(editor, [cat])
+        refuse_unfit_edits(EditSettings(**changes), [cat], n_blocks=4)
 
     check((1, 4), (1, 5), blocks=None)
     check((1, 4), (2, 5), blocks=(0,))

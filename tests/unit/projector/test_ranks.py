@@ -276,5 +276,5 @@ def test_the_number_of_processes_is_no_part_of_an_id_and_each_has_a_gpu() -> Non
     assert set(after.nodes) == set(before.nodes)
     for key in after.nodes:
         trains = key[0] == "train_projector"
-        assert after.gpus(*key) == (8 if trains else 1) * before.gpus(*key)
-        assert after.machines(*key) == (2 if trains else 1)
+        assert after.nodes[key].gpus == (8 if trains else 1) * before.nodes[key].gpus
+        assert after.nodes[key].machines == (2 if trains else 1)

@@ -17,6 +17,7 @@ import pytest
 
 from tests.long_table import read_rows
 from vista.config.language import LanguageSettings, StandinLlm
+from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
@@ -27,8 +28,9 @@ from vista.metrics.logit_lens import stage as logit_lens
 from vista.metrics.results import read_result
 from vista.metrics.shared_latents import SharedLatentsSettings
 from vista.metrics.shared_latents import stage as shared_latents
-from vista.report.shown import MetricPlace
-from vista.stages import report
+from vista.report.contents import all_notes
+from vista.report.shown import Measured, MetricPlace
+from vista.report.table import LongTable
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
 
@@ -222,7 +224,9 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
         assert value["lens_matching_rate", 1, layer]["value"] == pytest.approx(12 / 13)
     result = read_result(artifact)
     assert (result["n_categories"], result["n_one_token"]) == (4, 4)
-    (note,) = report._notes([(MetricPlace(metric="logit_lens", llm="small"), artifact)])
+    place_of_lens = MetricPlace(metric="logit_lens", llm="small")
+    measured = Measured(LongTable([]), ReportSettings(), [(place_of_lens, artifact)])
+    (note,) = all_notes(measured)
     assert note.startswith("Logit lens: 4 of 4 object names are one token of small;")
     items = pq.read_table(artifact.file("items.parquet")).to_pylist()
     for row in items:
