@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from vista.config.interventions import DirectionSettings, EditSettings
+from vista.config.edits import DirectionSettings, EditSettings
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.projector import LatentsSettings
 from vista.data.records import (

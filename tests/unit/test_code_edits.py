@@ -143,7 +143,7 @@ def test_a_function_of_one_metric_concerns_that_metric(edit: Edit) -> None:
 
 
 def test_a_figure_of_the_report_concerns_the_report(edit: Edit) -> None:
-    changed = edit("report/ood_figure.py", "    axis.set_ylim(0, 1.02)", "    axis.set_ylim(0, 1)")
+    changed = edit("metrics/ood_detection/report.py", "limits=(0, 1.02)", "limits=(0, 1)")
     assert set(changed) == {"report"}
 
 

@@ -99,6 +99,20 @@ def test_a_list_has_sizes_and_deletes_nothing(runs: Runs) -> None:
     assert runs.files() == before
 
 
+def test_artifacts_of_former_stages_are_unneeded(runs: Runs) -> None:
+    (probe, _, _) = runs.only_two
+    former = runs.results / "removal" / probe.folder
+    former.parent.mkdir()
+    shutil.move(runs.results / probe.path, former)
+    log = runs.results / "logs" / "removal" / f"{probe.folder}.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    status, said = runs.gc("one", "two", options=("--delete",))
+    assert (status, f"removal/{probe.folder} (artifact, log)" in said) == (0, True)
+    assert not former.exists()
+    assert not log.exists()
+
+
 def test_deleting_leaves_exactly_what_the_configs_need(runs: Runs) -> None:
     gone = [runs.results / node.path for node in runs.only_two]
     before = runs.files()

@@ -216,7 +216,7 @@ def test_planning_loads_no_heavy_library() -> None:
 def test_what_methods_of_directions_read_is_known_without_heavy_libraries() -> None:
     script = (
         "import sys\n"
-        "from vista.config.interventions import method_names\n"
+        "from vista.config.edits import method_names\n"
         "from vista.interventions.method import load_method\n"
         "assert all(load_method(name).reads for name in method_names())\n"
         "heavy = {'numpy', 'torch', 'sklearn', 'scipy', 'pyarrow', 'PIL', 'safetensors'}\n"

@@ -468,17 +468,17 @@ def test_what_a_method_is_measured_on_and_reads(content: dict[str, Any]) -> None
         "scores": {"judge": judge},
     }
     found = list(load_plan(content).nodes.values())
-    assert not [node for node in found if node.stage == "removal"]
-    metrics = [node for node in found if node.stage == "replacement"]
+    metrics = [node for node in found if node.stage == "intervention"]
+    assert {node.settings["task"] for node in metrics} == {"replacement"}
     assert Counter(node.name for node in metrics) == Counter(
         [
-            *(f"{e}-gemma2-w{w}-s0-latent" for e in ("dinov2", "clip") for w in (0, 1)),
-            *(f"clip-gemma2-w{w}-s0-fitted" for w in (0, 1)),
+            *(f"{e}-gemma2-w{w}-s0-latent-replacement" for e in ("dinov2", "clip") for w in (0, 1)),
+            *(f"clip-gemma2-w{w}-s0-fitted-replacement" for w in (0, 1)),
         ]
     )
     (model,) = (node for node in found if node.stage == "fetch_model")
     for node in found:
-        asks = node.stage == "replacement" or (
+        asks = node.stage == "intervention" or (
             node.stage == "directions" and node.name.endswith("latent")
         )
         assert (model.id in [parent.id for parent in node.parents()]) == asks
@@ -489,7 +489,7 @@ def test_what_a_method_is_measured_on_and_reads(content: dict[str, Any]) -> None
             assert ("latents" in node.inputs) == reads_latents
             assert ("projector" in node.inputs) == (not reads_latents)
             assert not reads_latents or set(node.inputs) <= roles
-        if node.stage == "replacement":
+        if node.stage == "intervention":
             assert {"development", "test", "records", "judge"} == set(node.inputs)
             splits = {
                 role: node.inputs[role].order["edit"]["split"] for role in ("development", "test")

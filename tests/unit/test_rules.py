@@ -29,8 +29,6 @@ FURTHER = {
     "import_projector": {"features", "llm", "files"},
     "directions": _JUDGE,
     "edit_captions": {*_JUDGE, "saes", "vision_sae"},
-    "removal": _JUDGE,
-    "replacement": _JUDGE,
 }
 
 

@@ -267,12 +267,11 @@ def test_interventions_add_their_own_stages_to_what_is_there(run: Path, tmp_path
         "latents": 1,  # of the selection split
         "directions": 2,
         "edit_captions": 8,
-        "removal": 2,
-        "replacement": 2,
+        "intervention": 4,
         "report": 1,
     }
     rows = pq.read_table(run / "results" / "summary.parquet").to_pylist()
-    methods = {(r["method"], r["sae_weight"]) for r in rows if r["metric"] == "removal_ms_object"}
+    methods = {(r["method"], r["sae_weight"]) for r in rows if r["metric"] == "edit_ms"}
     assert methods == {("latent", 1.0), ("vision", 0.0)}
     assert (run / "results" / "figures" / "interventions.png").is_file()
     assert jobs(snakemake(run, "--dry-run", config=config)) == {}

@@ -14,11 +14,11 @@ from vista.config.base import Settings
 from vista.config.judges import NamingJudgeChoice
 from vista.config.metrics import BootstrapSettings
 from vista.config.pipeline import PipelineSettings
-from vista.config.rivals import VisionSaeEntry
 from vista.config.vision_sae import (
     CheckVisionSaeSettings,
     LabelVisionSettings,
     TrainVisionSaeSettings,
+    VisionSaeEntry,
 )
 
 # Attributes of the drawn world's scenes of one object.
@@ -78,9 +78,11 @@ class PromptSettings(Settings):
 
 
 class SteeringSettings(Settings):
-    """Which attribute values are steered to, how strongly, and on how many prompts.
+    """Gain and drift of steering a text-to-image pipeline along latents of its text encoder: which
+    attribute values are steered to, how strongly, and on how many prompts.
 
-    Latents are chosen on all prompts of validation; the coefficient on the first of them.
+    Latents are chosen on all prompts of validation; the coefficient on the first of them. Defined
+    here: of arXiv 2508.11277 only the abstract is public.
     """
 
     attributes: tuple[str, ...] = Field(
@@ -157,7 +159,10 @@ class DiffusionSettings(Settings):
 
 
 class AttributeSettings(Settings):
-    """Attributes that latents of the text encoder find by themselves."""
+    """Precision and recall of attributes that latents of the text encoder find: they are proposed
+    and named by prompts, and verified on held-out prompts and by steering images. Defined here: of
+    arXiv 2508.11277 only the abstract is public.
+    """
 
     proposals: int = Field(40, ge=1, description="latents that are proposed, each of another name")
     min_share: float = Field(

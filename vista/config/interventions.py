@@ -1,283 +1,161 @@
-"""Settings of the interventions: directions of concepts, and edits of visual tokens along them.
-
-Published values (VISTA, arXiv 2605.24946, removal and replacement) are presets of the edits.
-"""
+"""Settings of a run's interventions: the methods that are compared, their edits, their images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from vista.config.base import Settings
 from vista.config.data import Split
+from vista.config.edits import PRESETS, DirectionSettings, EditSettings, EditTask
 from vista.config.judges import JudgeChoice
-from vista.config.registry import PACKAGE, known_name, names_in
+from vista.config.metrics import BootstrapSettings
+from vista.config.sweep import Point
 
-Task = Literal["remove", "replace"]
-How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
-Tokens = Literal["object", "all", "active"]
-Pairs = tuple[tuple[str, str], ...]
-Blocks = tuple[int, ...]
-
-# What an edit needs of the latent beside its direction: how strongly it fires.
-READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
-_HOWS: dict[Task, tuple[How, ...]] = {
-    "remove": ("subtract", "ablate", "clamp"),
-    "replace": ("add", "remove_add", "swap", "clamp"),
-}
-
-_PUBLISHED_PAIRS = (
-    ("cat", "dog"),
-    ("dog", "cat"),
-    ("pizza", "meat"),
-    ("bird", "cat"),
-    ("cow", "dog"),
-    ("bus", "cow"),
-)
-_PUBLISHED: dict[str, Any] = {"coefficients": (10.0,), "max_new_tokens": 100}
-_REMOVAL = {**_PUBLISHED, "task": "remove", "how": "subtract"}
-_REPLACEMENT = {**_PUBLISHED, "task": "replace", "how": "add", "pairs": _PUBLISHED_PAIRS}
-# What the paper edits with; Gemma 2 after blocks 0 to 2, Llama 3.1 after blocks 0 and 1.
-PRESETS: dict[str, dict[str, Any]] = {
-    "published_removal": {**_REMOVAL, "blocks": (0, 1, 2)},
-    "published_replacement": {**_REPLACEMENT, "blocks": (0, 1, 2)},
-    "published_removal_llama": {**_REMOVAL, "blocks": (0, 1)},
-    "published_replacement_llama": {**_REPLACEMENT, "blocks": (0, 1)},
-}
+# Method names become folder names and stand in the table.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
+Task = Literal["removal", "replacement"]
+# What the edits of each task do.
+EDIT_TASKS: Mapping[Task, EditTask] = {"removal": "remove", "replacement": "replace"}
 
 
-_METHODS = PACKAGE / "interventions" / "methods"
+class MethodEntry(Settings):
+    """One method of the comparison: the source of its directions, and its edits."""
 
-
-def method_names() -> list[str]:
-    """Return the names of all methods that find directions, sorted: those of the files that hold
-    them."""
-    return names_in(_METHODS)
-
-
-def method_module(name: str) -> str:
-    """Return the module of a method."""
-    return f"vista.interventions.methods.{name}"
-
-
-def _known_method(name: str) -> str:
-    return known_name(name, _METHODS, "method")
-
-
-def _list_methods(schema: dict[str, Any]) -> None:
-    schema["enum"] = method_names()
-
-
-class ConceptSettings(Settings):
-    """What directions are looked for."""
-
-    kind: Literal["objects", "words"] = Field(
-        "objects",
-        description="objects: classes, present where their boxes are; words (a colour, a place, "
-        "many): present in the images whose reference captions say so.",
+    directions: DirectionSettings = Field(
+        DirectionSettings(), description="the direction of each concept"
     )
-    words: tuple[str, ...] = Field(
-        (), description="The concepts; none with kind objects: every class of the data."
+    vision_sae: str | None = Field(
+        None, description="an entry of `vision_saes`; for directions of a method that reads one"
+    )
+    sae_weights: tuple[float, ...] | None = Field(
+        None, description="only projectors with these weights of the SAE term; null: all"
+    )
+    encoders: tuple[str, ...] | None = Field(
+        None, description="only these encoders; null: all that interventions are measured on"
+    )
+    removal: dict[str, Any] | None = Field(
+        default_factory=dict,
+        description="what differs from interventions.removal; null: not measured",
+    )
+    replacement: dict[str, Any] | None = Field(
+        default_factory=dict,
+        description="what differs from interventions.replacement; null: not measured",
     )
 
-    @field_validator("words", mode="before")
-    @classmethod
-    def _a_list(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise ValueError(f"give a list, e.g. [{value}]")
-        return value
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if self.kind == "words" and not self.words:
-            raise ValueError("concepts.words is empty; list the words, or set kind: objects")
-        if len(set(self.words)) != len(self.words):
-            raise ValueError("concepts.words names a concept twice")
-        return self
+    def includes(self, point: Point) -> bool:
+        """Whether the method is measured at a point at which interventions are measured."""
+        return (self.sae_weights is None or point.sae_weight in self.sae_weights) and (
+            self.encoders is None or point.encoder in self.encoders
+        )
 
 
-class DirectionSettings(Settings):
-    """How the direction of each concept is found, on a split that no figure is reported on."""
+class InterventionMetricSettings(Settings):
+    """How edited captions are scored; the same settings serve removal and replacement."""
 
-    method: Annotated[str, AfterValidator(_known_method)] = Field(
-        "latent",
-        json_schema_extra=_list_methods,
-        description="latent: text-SAE latent whose label names the concept, best by AUROC; "
-        "latent_at: given latents; random_latent: a labelled latent of matched density that is "
-        "not one of the concept's; wrong_concept: another concept's latent; random: a random "
-        "direction; mean_difference, logistic: fitted in the residual stream; vision_latent: "
-        "latent of an SAE on the encoder's features.",
-    )
-    concepts: ConceptSettings = Field(default_factory=ConceptSettings, description="The concepts.")
-    split: Split = Field("validation", description="Images that latents are ranked on.")
     judge: JudgeChoice = Field(
-        "whole_word",
-        description="Judge of which label (words: and which reference caption) names which "
-        "concept: see vista.judges.",
+        "lexical", description="Judge of what captions name: see vista.judges."
     )
-    n_latents: int = Field(
-        1, ge=1, description="Latents a concept; their unit decoder rows are summed."
+    attributes: tuple[str, ...] = Field(
+        (),
+        description="Attribute words (colours, places) that count as new details where an edited "
+        "caption names one that neither the image's reference texts nor the unedited caption has.",
     )
-    preset: str | None = Field(
-        None, description="latent_at: language model whose published latents are used."
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Intervals over images."
     )
-    path: str | None = Field(
-        None, description='latent_at: JSON file {"cat": {"layer": 4, "latent": 15456}, ...}.'
-    )
-    layer: int = Field(
-        0, ge=0, description="mean_difference, logistic: block after which the stream is read."
-    )
-    patches_per_image: int = Field(
-        32, ge=1, description="Most patches of an image's objects, and most others, to fit on."
-    )
-    regularisation: float = Field(
-        1.0, gt=0, description="logistic: strength of the L2 penalty (1 / C of scikit-learn)."
-    )
-    nearest: int = Field(
-        10, ge=1, description="random_latent: latents of the nearest density to draw from."
-    )
-    seed: int = Field(0, ge=0, description="Seed of all draws.")
-    batch_size: int = Field(64, ge=1, description="Images a forward pass.")
-
-    @model_validator(mode="after")
-    def _given_latents(self) -> Self:
-        sources = [name for name in ("preset", "path") if getattr(self, name) is not None]
-        if self.method == "latent_at" and len(sources) != 1:
-            raise ValueError("method latent_at needs either preset or path")
-        if self.method != "latent_at" and sources:
-            raise ValueError(f"{sources[0]} belongs to method latent_at; remove it")
-        return self
 
 
-class EditSettings(Settings):
-    """What is done to which visual tokens, and the captions that follow."""
+class InterventionsSettings(Settings):
+    """Removal and replacement of objects in captions by edits of visual tokens."""
 
-    preset: str | None = Field(
-        None, description="Published edit whose values stand where the config gives none."
+    methods: dict[Annotated[str, Field(pattern=NAME)], MethodEntry] = Field(
+        default_factory=lambda: {"latent": MethodEntry()},
+        min_length=1,
+        description="what is compared, by name",
     )
-    task: Task = Field("remove", description="remove the source, or replace it by the target.")
-    how: How = Field(
-        "subtract",
-        description="With s and t the unit directions of source and target, c the coefficient: "
-        "subtract -c s; add +c t; remove_add -c s + c t; ablate -c x what the source's latent "
-        "writes (1: gone, the SAE's error stays); swap: ablate, and as much along t; clamp: the "
-        "latent (remove: source's, replace: target's) as if it fired with c.",
+    removal: EditSettings | None = Field(
+        EditSettings(task="remove", how="subtract"), description="the edit; null: not measured"
     )
-    tokens: tuple[Tokens, ...] = Field(
-        ("object",),
-        description="Where, each a variant: object: the object's patches; all: every patch; "
-        "active: where the source's latent fires in the unedited image.",
+    replacement: EditSettings | None = Field(
+        EditSettings(task="replace", how="remove_add"), description="the edit; null: not measured"
     )
-    object_by: Literal["box", "mask"] = Field(
-        "box", description="Object's patches: touched by its box, or covered by its mask."
+    development: Split = Field(
+        "validation", description="images that the coefficient of each method is chosen on"
     )
-    mask_cover: float = Field(
-        0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."
+    test: Split = Field("test", description="images that figures are reported on")
+    scores: InterventionMetricSettings = Field(
+        InterventionMetricSettings(), description="how edited captions are scored"
     )
-    outside: bool = Field(
-        True, description="Control: the same edit at as many patches drawn outside every box."
-    )
-    blocks: tuple[Blocks, ...] | None = Field(
-        ((0, 1),),
-        description="Blocks after which to edit: [0, 1], or several choices [[0], [0, 1]], each a "
-        "variant of its own; null: the block that each latent is of. Without effect on "
-        "directions in feature space.",
-    )
-    coefficients: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        (0.5, 1.0, 2.0, 4.0), description="Strengths, each a variant of its own."
-    )
-    split: Split = Field("validation", description="Images that are edited.")
-    max_images: int | None = Field(
-        None, ge=1, description="Most images, drawn with the seed; null: all that can be edited."
-    )
-    images: Literal["one_object", "any"] = Field(
-        "one_object",
-        description="one_object: images with exactly one object, crowds apart; any (sources: "
-        "words only): all images, where the object's patches are those of all objects together.",
-    )
-    sources: Literal["objects", "words"] = Field(
-        "objects",
-        description="What stands for the source: the class of the image's one object, or one of "
-        "the concepts that its reference caption names and whose target it does not, drawn with "
-        "the seed.",
-    )
-    pairs: Pairs | Literal["derangement"] = Field(
-        "derangement",
-        description="replace: (source, target) pairs, other sources are left out; derangement: "
-        "each concept gets another one, drawn with the seed.",
-    )
-    only: tuple[str, ...] = Field(
-        (), description="Sources to take; none: every concept, or every source of `pairs`."
-    )
-    question: str | None = Field(
-        None, description="What is asked; null: the first question of the image's conversation."
-    )
-    judge: JudgeChoice = Field(
-        "lexical", description="Judge of which reference captions name which word: vista.judges."
-    )
-    max_new_tokens: int = Field(32, ge=1, description="Longest greedy caption, in tokens.")
-    max_length: int = Field(1024, ge=1, description="Tokens a sample, visual tokens included.")
-    batch_size: int = Field(64, ge=1, description="Captions a forward pass.")
-    seed: int = Field(0, ge=0, description="Seed of pairs, of images and of outside patches.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_preset(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not isinstance(value.get("preset"), str):
-            return value
-        if value["preset"] not in PRESETS:
-            raise ValueError(f"preset {value['preset']!r} is none of {', '.join(PRESETS)}")
-        return {**PRESETS[value["preset"]], **value}
-
-    @field_validator(
-        "blocks", mode="before", json_schema_input_type=Blocks | tuple[Blocks, ...] | None
-    )
-    @classmethod
-    def _one_choice_or_several(cls, value: Any) -> Any:
-        if value is None:
-            return None
-        choices = value if isinstance(value, list | tuple) else ()
-        if choices and not any(isinstance(choice, list | tuple) for choice in choices):
-            choices = (choices,)
-        if not all(isinstance(choice, list | tuple) for choice in choices) or not all(
-            type(block) is int for choice in choices for block in choice
-        ):
-            choices = ()
-        if not choices:
-            raise ValueError("give blocks as [0, 1], or as several choices [[0], [0, 1]], or null")
-        return choices
-
-    @field_validator("blocks")
-    @classmethod
-    def _in_order(cls, choices: tuple[Blocks, ...] | None) -> tuple[Blocks, ...] | None:
-        if choices is None:
-            return None
-        if any(not choice or min(choice) < 0 for choice in choices):
-            raise ValueError(
-                "blocks must name blocks, 0 or more each; null edits at each latent's own block"
-            )
-        ordered = tuple(tuple(sorted(set(choice))) for choice in choices)
-        if len(set(ordered)) != len(ordered):
-            raise ValueError("blocks names a choice twice")
-        return ordered
+    encoders: tuple[str, ...] | None = Field(None, description="names; null: all of the sweep")
+    llms: tuple[str, ...] | None = Field(None, description="names; null: all of the sweep")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.how not in _HOWS[self.task]:
-            known = ", ".join(_HOWS[self.task])
-            raise ValueError(f"how {self.how!r} does not {self.task}; choose one of {known}")
-        for name in ("tokens", "coefficients"):
-            values = getattr(self, name)
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{name} must name one value or more, none twice")
-        if self.pairs != "derangement" and len({s for s, _ in self.pairs}) != len(self.pairs):
-            raise ValueError("pairs gives a source two targets")
-        if self.images == "any" and self.sources != "words":
-            raise ValueError("images: any needs sources: words; the object is not one of several")
+        if self.development == self.test:
+            raise ValueError("`development` and `test` name the same split: choose two")
+        for task, edit_task in EDIT_TASKS.items():
+            edits: dict[str, EditSettings | None] = {task: getattr(self, task)}
+            for method in self.methods:
+                edits[f"methods.{method}.{task}"] = self.edit(method, task)
+            for key, edit in edits.items():
+                if edit is None:
+                    continue
+                if edit.task != edit_task:
+                    raise ValueError(f"{key}.task must be {edit_task!r}")
+                if "split" in edit.model_fields_set:
+                    raise ValueError(
+                        f"{key}.split is read by nobody: images are edited of `development` "
+                        "and `test`; set those"
+                    )
         return self
+
+    def includes(self, point: Point) -> bool:
+        """Whether interventions are measured at a point of the sweep."""
+        return point.encoder in (self.encoders or (point.encoder,)) and (
+            point.llm in (self.llms or (point.llm,))
+        )
+
+    def edit(self, method: str, task: Task) -> EditSettings | None:
+        """Return the edit of one method for one task; None where it is not measured.
+
+        Later values replace earlier ones: those of all methods, those of the preset that the
+        method names, those of the method.
+
+        Raises:
+            ValidationError: The values together are no valid edit.
+        """
+        shared: EditSettings | None = getattr(self, task)
+        changes: dict[str, Any] | None = getattr(self.methods[method], task)
+        if shared is None or changes is None:
+            return None
+        name = changes.get("preset")
+        preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+        try:
+            return EditSettings.model_validate(
+                {**shared.model_dump(exclude_unset=True), **preset, **changes}
+            )
+        except ValidationError as error:
+            raise _below(("methods", method, task), error) from None
+
+    def edits(self, method: str) -> Iterator[tuple[Task, EditSettings]]:
+        """Yield the tasks that a method is measured in, each with the method's edit."""
+        for task in EDIT_TASKS:
+            if (edit := self.edit(method, task)) is not None:
+                yield task, edit
+
+
+def _below(key: tuple[str, ...], error: ValidationError) -> ValidationError:
+    """Return the same error with all of its keys below `key`."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(detail["type"], detail["msg"]),
+            loc=(*key, *detail["loc"]),
+            input=detail["input"],
+        )
+        for detail in error.errors()
+    ]
+    return ValidationError.from_exception_data(error.title, details)

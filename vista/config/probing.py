@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from vista.config.data import DataSettings, Split
 from vista.config.diffusion import AttributeSettings, DiffusionSettings
+from vista.config.interventions import NAME
 from vista.config.metric import ChosenMetrics, with_metrics
-from vista.config.rivals import NAME
 
 
 class Probing(ChosenMetrics):

@@ -13,7 +13,7 @@ from vista.config.data import AnyData, FileData
 from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.intervention_checks import refuse_unknown
 from vista.config.probing import ProbingSettings
-from vista.config.rivals import VisionSaeEntry
+from vista.config.vision_sae import VisionSaeEntry
 
 
 def judge_of(

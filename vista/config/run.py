@@ -18,6 +18,7 @@ from vista.config.intervention_checks import (
     refuse_wrong_names,
     splits_read,
 )
+from vista.config.interventions import InterventionsSettings
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import fitted_on
 from vista.config.language import LanguageSettings
@@ -26,7 +27,6 @@ from vista.config.probing import ProbingSettings
 from vista.config.probing_checks import refuse_unfit_probing
 from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
 from vista.config.report import ReportSettings
-from vista.config.rivals import InterventionsSettings, VisionSaeEntry
 from vista.config.sae import (
     CheckSaeSettings,
     ImportSaeSettings,
@@ -35,6 +35,7 @@ from vista.config.sae import (
     TrainSaeSettings,
 )
 from vista.config.sweep import Block, Point
+from vista.config.vision_sae import VisionSaeEntry
 
 # Names become folder names and columns of the table.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"

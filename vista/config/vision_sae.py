@@ -98,3 +98,17 @@ class LabelVisionSettings(Settings):
     min_images: int = Field(
         3, ge=1, description="a latent that fires in fewer images than this gets no label"
     )
+
+
+class VisionSaeEntry(Settings):
+    """One SAE on the patch features of an encoder: training, bounds, labels."""
+
+    train: TrainVisionSaeSettings = Field(
+        TrainVisionSaeSettings(), description="how it is trained on cached features"
+    )
+    check: CheckVisionSaeSettings = Field(
+        CheckVisionSaeSettings(), description="bounds on held-out images"
+    )
+    labels: LabelVisionSettings = Field(
+        LabelVisionSettings(), description="how latents are named by their top images"
+    )

@@ -24,21 +24,24 @@ class DiffusionBuilder:
     ) -> None:
         self.builder, self.settings, self.discovery = builder, settings, discovery
         self.judge = settings.judged_by or next(
-            name for name, each in builder.config.encoders.items() if each.source.kind != "combined"
+            name
+            for name, encoder in builder.config.encoders.items()
+            if encoder.source.kind != "combined"
         )
         self.data = builder.sets[settings.data]
         source = settings.pipeline.source
         self._model: dict[str, Node] = {}
         self._pipeline = dump(settings.pipeline)
         if not isinstance(source, CheckpointPipeline):
-            own = {"recipe": dump(source), "templates": dump(settings.prompts)["templates"]}
-            made = Node("train_diffusion", settings.data, own, self.data.inputs)
-            self._model["pipeline"] = made
-            # The recipe is the training's alone.
+            training = {"recipe": dump(source), "templates": dump(settings.prompts)["templates"]}
+            self._model["pipeline"] = Node(
+                "train_diffusion", settings.data, training, self.data.inputs
+            )
+            # Only training depends on the recipe.
             self._pipeline["source"] = {"kind": "standin"}
 
     def nodes(self) -> Iterator[Node]:
-        """Yield what is measured."""
+        """Yield the nodes of the metrics."""
         settings = self.settings
         if settings.steering is None and self.discovery is None:
             return
@@ -54,7 +57,7 @@ class DiffusionBuilder:
         }
         if encoder := self.builder.encoders[self.judge]:
             inputs["encoder"] = encoder
-        own = {
+        shared = {
             "pipeline": self._pipeline,
             "layer": settings.layer,
             "encoder": features.order["encoder"],
@@ -70,7 +73,7 @@ class DiffusionBuilder:
                 yield with_judges(
                     stage,
                     settings.data,
-                    {**own, key: dump(part)},
+                    {**shared, key: dump(part)},
                     inputs,
                     {"judge": judge} if judge else {},
                     modules=features.modules,
@@ -78,20 +81,20 @@ class DiffusionBuilder:
 
     def _prompts(self) -> Node:
         settings = self.settings
-        # What reads features asks which block of which family they are of; here of CLIP's text.
+        # Stages that read features need their family and block; here those of CLIP's text encoder.
         source: dict[str, Any] = {"kind": "standin", "family": "clip"}
         if isinstance(settings.pipeline.source, CheckpointPipeline):
             path = f"{settings.pipeline.source.path}/{METHOD}"
             source = {"kind": "checkpoint", "family": "clip", "path": path}
-        own: dict[str, Any] = {
+        order: dict[str, Any] = {
             "encoder": {"source": source, "layer": settings.layer},
             "pipeline": {key: self._pipeline[key] for key in ("source", "device", "batch_size")},
             "prompts": dump(settings.prompts),
         }
         file = settings.prompts.file
         inputs = {**self._model, "records": self.data.records}
-        return Node("prompt_features", settings.data, own, inputs, files=(file,) if file else ())
+        return Node("prompt_features", settings.data, order, inputs, files=(file,) if file else ())
 
     def _sae(self, prompts: Node) -> VisionSaeNodes:
-        where = f"{self.settings.data}-{METHOD}"
-        return sae_nodes(where, self.settings.sae, {"features": prompts, "records": prompts})
+        name = f"{self.settings.data}-{METHOD}"
+        return sae_nodes(name, self.settings.sae, {"features": prompts, "records": prompts})

@@ -28,6 +28,8 @@ _ORDER = re.compile(r"([0-9a-f]{64})\.(json|\d+)")
 _ARTIFACT = ("", "")
 _WORK = (WORK, rf"({_PART}|{_RECORD}(\.unfinished)?)")
 _OUTCOME = "nothing more was deleted"
+# Stages of earlier versions: no config needs their artifacts any more.
+_FORMER_STAGES = ("removal", "replacement")
 _BESIDE = (("logs", rf"{_PART}\.log"), ("benchmarks", rf"{_PART}\.tsv"))
 
 
@@ -92,7 +94,7 @@ def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> s
 def unneeded(results: Path, needed: Container[tuple[str, str]]) -> list[Unneeded]:
     """Return what is left of artifacts whose (stage, folder) is not among the `needed`."""
     parts = []
-    for stage in stages():
+    for stage in (*stages(), *_FORMER_STAGES):
         artifacts, works, *besides = (
             _left(results, stage, place, ending, needed)
             for place, ending in (_ARTIFACT, _WORK, *_BESIDE)

@@ -1,6 +1,6 @@
 """The artifacts behind removal and replacement at one point of the sweep.
 
-A chain a method: latents of the selection split -> directions -> edited captions of the
+A chain for each method: latents of the selection split -> directions -> edited captions of the
 development and the test split -> the metric. Vision SAEs belong to an encoder and are shared.
 """
 
@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from vista.config.interventions import READS_LATENT, EditSettings, method_module
-from vista.config.rivals import InterventionsSettings, MethodEntry
+from vista.config.edits import READS_LATENT, EditSettings, method_module
+from vista.config.interventions import InterventionsSettings, MethodEntry
 from vista.config.sweep import Point
-from vista.engine.node import Node, dump, point_name, with_judge, with_judges
+from vista.engine.node import Inputs, Node, dump, point_name, with_judge, with_judges
 from vista.engine.nodes import Builder
 from vista.engine.vision_sae_nodes import vision_sae_nodes
 from vista.interventions.method import Role, load_method
 from vista.interventions.method_checks import refuse_unfit_methods
 
+METRIC = "intervention"
+
 
 class InterventionBuilder:
     """Makes the nodes of a run's interventions.
 
-    Raises UserError where a method lacks what it reads, or is asked for edits that it cannot make.
+    Raises UserError where a method lacks what it reads, or has edits that it cannot make.
     """
 
     def __init__(self, builder: Builder, settings: InterventionsSettings) -> None:
@@ -30,35 +32,32 @@ class InterventionBuilder:
         self.builder, self.settings = builder, settings
 
     def measured(self, point: Point, projector: Node) -> Iterator[tuple[str, Node]]:
-        """Yield each method's metric nodes at one point, with the method's name."""
-        settings = self.settings
+        """Yield the metric's nodes at one point, one a method and task, with the method's name."""
+        settings, scores = self.settings, self.settings.scores
         if not settings.includes(point):
             return
         for method, entry in settings.methods.items():
             if not entry.includes(point):
                 continue
             directions = self._directions(point, projector, method, entry)
-            for metric in settings.tasks():
-                edit = settings.edit(method, metric)
-                if edit is None:
-                    continue
-                captions = {
-                    role: self._captions(point, projector, method, directions, edit, split)
-                    for role, split in (
-                        ("development", settings.development),
-                        ("test", settings.test),
-                    )
-                }
-                scores = dump(settings.scores)
-                inputs: dict[str, Node] = {**captions, "records": self.builder.data.records}
+            for task, edit in settings.edits(method):
                 name = f"{point_name(point)}-{method}"
-                yield method, with_judge(metric, name, scores, inputs, settings.scores.judge)
+                inputs: Inputs = {
+                    "development": self._captions(
+                        point, projector, name, directions, edit, settings.development
+                    ),
+                    "test": self._captions(point, projector, name, directions, edit, settings.test),
+                    "records": self.builder.data.records,
+                }
+                order = {**dump(scores), "task": task}
+                yield method, with_judge(METRIC, f"{name}-{task}", order, inputs, scores.judge)
 
     def _directions(self, point: Point, projector: Node, method: str, entry: MethodEntry) -> Node:
+        """Return the directions of a method: its settings, and the inputs that it declares."""
         builder, settings = self.builder, entry.directions
         reads = load_method(settings.method).reads
-        own: dict[str, Any] = {"directions": dump(settings)}
-        inputs: dict[str, Any] = {
+        order: dict[str, Any] = {"directions": dump(settings)}
+        inputs: dict[str, Node | tuple[Node, ...]] = {
             "records": builder.data.records,
             "features": builder.evaluated(point.encoder),
         }
@@ -76,48 +75,51 @@ class InterventionBuilder:
                 inputs["labels"] = labels
         if "llm" in reads:
             llm, model = builder.read(point.llm)
-            own |= llm
+            order |= llm
             inputs |= model
         if "projector" in reads:
             inputs["projector"] = projector
-        name = f"{_direction_name(point, reads)}-{method}"
-        files = (settings.path,) if settings.path else ()
-        modules = (method_module(settings.method),)
         return with_judges(
-            "directions", name, own, inputs, {"judge": settings.judge}, files, modules
+            "directions",
+            f"{_owner_name(point, reads)}-{method}",
+            order,
+            inputs,
+            {"judge": settings.judge},
+            (settings.path,) if settings.path else (),
+            (method_module(settings.method),),
         )
 
     def _captions(
         self,
         point: Point,
         projector: Node,
-        method: str,
+        name: str,
         directions: Node,
         edit: EditSettings,
         split: str,
     ) -> Node:
+        """Return the captions of one split after an edit along the directions."""
         builder = self.builder
-        own, inputs = builder.read(point.llm)
-        own["edit"] = {**dump(edit), "split": split}
-        read: dict[str, Any] = {
-            **inputs,
+        order, model = builder.read(point.llm)
+        order["edit"] = {**dump(edit), "split": split}
+        inputs: dict[str, Node | tuple[Node, ...]] = {
+            **model,
             "projector": projector,
             "features": builder.evaluated(point.encoder),
             "records": builder.data.records,
             "directions": directions,
         }
         if edit.how in READS_LATENT or "active" in edit.tokens:
-            if "vision_sae" in directions.inputs:
-                read["vision_sae"] = directions.inputs["vision_sae"]
-            elif "saes" in directions.inputs:
-                read["saes"] = directions.inputs["saes"]
-        name = f"{point_name(point)}-{method}-{edit.task}-{split}"
-        return with_judge("edit_captions", name, own, read, edit.judge)
+            role = "vision_sae" if "vision_sae" in directions.inputs else "saes"
+            if role in directions.inputs:
+                inputs[role] = directions.inputs[role]
+        name = f"{name}-{edit.task}-{split}"
+        return with_judge("edit_captions", name, order, inputs, edit.judge)
 
 
-def _direction_name(point: Point, reads: Collection[Role]) -> str:
-    """What a direction belongs to: the projector, where the method reads any; else the encoder,
-    with the LLM where it reads that."""
+def _owner_name(point: Point, reads: Collection[Role]) -> str:
+    """Return the name of the model that directions belong to: the projector where the method reads
+    it, else the encoder, with the LLM where it reads that."""
     if {"latents", "projector"} & set(reads):
         return point_name(point)
     return f"{point.encoder}-{point.llm}" if {"llm", "saes"} & set(reads) else point.encoder

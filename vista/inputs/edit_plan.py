@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.config.interventions import Blocks, EditSettings
+from vista.config.edits import Blocks, EditSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Object, Record, RecordTable, Turn, decode_mask, reference
 from vista.engine.artifacts import Artifact, digest_text

@@ -117,8 +117,8 @@ class Prompts:
 
 def read_prompts(prompts: Artifact, sae_artifact: Artifact) -> Prompts:
     """Read prompts, and an SAE on their features. Raises UserError where they do not fit."""
+    from vista.inputs.image_vectors import image_latents
     from vista.inputs.vision import load_vision_sae
-    from vista.metrics.image_level import image_latents
 
     records = read_records(prompts.file("records.parquet"))
     features = FeatureReader(prompts.store("features.zarr"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vista.config.interventions import How
+from vista.config.edits import How
 from vista.language.model import Edit
 from vista.sae.neutral import SparseAutoencoder
 

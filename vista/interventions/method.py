@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vista.config.interventions import method_module, method_names
+from vista.config.edits import method_module, method_names
 from vista.errors import UserError
 
 if TYPE_CHECKING:

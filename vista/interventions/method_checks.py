@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from vista.config.interventions import READS_LATENT, EditSettings, method_names
+from vista.config.edits import READS_LATENT, EditSettings, method_names
+from vista.config.interventions import InterventionsSettings, MethodEntry
 from vista.config.language import StandinLlm
-from vista.config.rivals import InterventionsSettings, MethodEntry
 from vista.errors import UserError
 from vista.interventions.method import DirectionMethod, load_method
 
@@ -79,7 +79,5 @@ def _check_stream_edit(key: str, name: str, method: DirectionMethod, edit: EditS
 def _edits(settings: InterventionsSettings) -> Iterator[tuple[str, MethodEntry, EditSettings]]:
     """Each edit of each method, and the key that it is under."""
     for name, entry in settings.methods.items():
-        for task in settings.tasks():
-            edit = settings.edit(name, task)
-            if edit is not None:
-                yield f"interventions.methods.{name}.{task}", entry, edit
+        for task, edit in settings.edits(name):
+            yield f"interventions.methods.{name}.{task}", entry, edit

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.config.interventions import DirectionSettings
+from vista.config.edits import DirectionSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import RecordTable, reference
 from vista.engine.artifacts import Artifact

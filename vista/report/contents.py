@@ -8,7 +8,6 @@ from typing import TypeVar
 from vista.config.metric import declared_metrics
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
-from vista.report.interventions import Intervention, intervention_section
 from vista.report.sections import (
     check_section,
     comparison_section,
@@ -22,13 +21,13 @@ Part = TypeVar("Part")
 
 # A metric that stands in neither list comes after those that do.
 SECTIONS = (
-    *("naming", "comparison", "matching_rate", "localization", "caption", "interventions"),
+    *("naming", "comparison", "matching_rate", "localization", "caption", "intervention"),
     *("reconstruction", "check_sae", "judge_agreement", "check_vision_sae", "monosemanticity"),
     *("ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
 )
 FIGURES = (
-    *("matching_rate", "reconstruction", "localization", "interventions", "monosemanticity"),
+    *("matching_rate", "reconstruction", "localization", "intervention", "monosemanticity"),
     *("ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
 )
@@ -41,23 +40,17 @@ def shown_metrics(stages: Iterable[str]) -> dict[str, Shown]:
     return {stage: part for stage, part in shown.items() if part is not None}
 
 
-def all_sections(
-    measured: Measured,
-    notes: Sequence[str],
-    interventions: Sequence[Intervention] = (),
-) -> list[Section]:
+def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
     """Return the sections of the summary in their order; empty ones are left out.
 
     Args:
         measured: What the run measured.
         notes: Further sentences for "How to read", such as the masks that were used.
-        interventions: Removals and replacements of every method, to compare methods by.
     """
     table, settings = measured.table, measured.settings
     parts: dict[str, Callable[[], Sequence[Section]]] = {
         "naming": lambda: [naming_section(table, settings.aims)],
         "comparison": lambda: [comparison_section(table, settings.aims)],
-        "interventions": lambda: [intervention_section(table, interventions, settings.aims)],
         "check_sae": lambda: [check_section(table)],
         "check_vision_sae": lambda: [vision_sae_section(table)],
     }
@@ -71,22 +64,14 @@ def all_sections(
     return [s for s in sections if s.paragraphs or any(g.rows for g in s.grids)]
 
 
-def all_drawings(measured: Measured, interventions: Sequence[Intervention] = ()) -> list[Drawing]:
+def all_drawings(measured: Measured) -> list[Drawing]:
     """Return the figures of metrics in their order, then those that compare encoders."""
     from vista.report.encoders_figure import encoders_figure
-    from vista.report.interventions_figure import coefficient_response
 
     table, settings = measured.table, measured.settings
     drawings: dict[str, Sequence[Drawing]] = {
         stage: shown.drawings(measured) for stage, shown in shown_metrics(table.stages()).items()
     }
-    drawings["interventions"] = [
-        Drawing(
-            "interventions",
-            "Removal and replacement score by coefficient, a line a method",
-            lambda: coefficient_response(interventions),
-        )
-    ]
     return [
         *(drawing for part in _ordered(drawings, FIGURES) for drawing in part),
         Drawing(

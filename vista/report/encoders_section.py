@@ -84,36 +84,36 @@ def encoders_section(table: LongTable, top_k: int = 3) -> Section:
 
 def _own() -> list[Line]:
     return [
-        Line("patch probe accuracy (most frequent class)", _named("patch_accuracy")),
+        Line("patch probe accuracy (most frequent class)", _columns("patch_accuracy")),
         Line(
             "monosemanticity of vision latents (random ones as rare)",
-            _named("monosemanticity:sae"),
-            _named("monosemanticity:random_matched"),
+            _columns("monosemanticity", of="sae"),
+            _columns("monosemanticity", of="random_matched"),
         ),
         *(
             Line(
                 f"AUROC of {kind} images, kNN on latents (on a random dictionary's)",
-                _starts(f"ood_auroc:knn_latents@{kind}:"),
-                _starts(f"ood_auroc:knn_random@{kind}:"),
+                _columns(auroc, of="knn_latents"),
+                _columns(auroc, of="knn_random"),
             )
-            for kind in ("near", "far")
+            for kind, auroc in (("near", "near_ood_auroc"), ("far", "far_ood_auroc"))
         ),
         *(
             Line(
                 f"probe accuracy, {images}, on latents (on raw features)",
-                start(f"probe_accuracy:latents{where}"),
-                start(f"probe_accuracy:raw{where}"),
+                _probes("latents", shifted),
+                _probes("raw", shifted),
             )
-            for images, start, where in (("held out", _named, ""), ("shifted", _starts, "@"))
+            for images, shifted in (("held out", False), ("shifted", True))
         ),
         Line(
             "ontological coverage of vision latents (of a random dictionary)",
-            _named("ontological_coverage:sae"),
-            _named("ontological_coverage:random"),
+            _columns("ontological_coverage", of="sae"),
+            _columns("ontological_coverage", of="random"),
         ),
         Line(
             "attributes that vision latents found (permuted words)",
-            _named("image_discovery_recall@all:sae"),
+            _columns("discovery_recall", of="sae", set="all"),
         ),
     ]
 
@@ -147,12 +147,11 @@ def _columns(metric: str, **columns: Any) -> Callable[[Figure], bool]:
     )
 
 
-def _named(metric: str) -> Callable[[Figure], bool]:
-    return lambda f: f.metric == metric
-
-
-def _starts(metric: str) -> Callable[[Figure], bool]:
-    return lambda f: f.metric.startswith(metric)
+def _probes(of: str, shifted: bool) -> Callable[[Figure], bool]:
+    """Return whether a figure is the accuracy of a probe on all dimensions of a space, on shifted
+    sets or the run's images."""
+    accuracy = _columns("probe_accuracy", of=of, k=None)
+    return lambda f: accuracy(f) and (f.set is not None) == shifted
 
 
 def _measured(line: Line, figures: Sequence[Figure]) -> tuple[float, float | None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vista.metrics.figure import Figure
 from vista.report.escape import clean, markdown
 from vista.report.table import OverSeeds
 
@@ -116,6 +117,13 @@ def interval(low: float | None, high: float | None) -> str:
     if low is None and high is None:
         return "–"
     return f"[{number(low)}, {number(high) if high is not None else '∞'}]"
+
+
+def with_interval(figures: Sequence[Figure]) -> str:
+    """Return the value of a figure with its interval; `figures` is empty if it was not measured."""
+    if not figures or figures[0].value is None:
+        return "–"
+    return f"{number(figures[0].value)} {interval(figures[0].ci_low, figures[0].ci_high)}"
 
 
 def reached(value: float | None, aim: float | None, *, at_most: bool = False) -> str:

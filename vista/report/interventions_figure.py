@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vista.metrics.intervention import CONTROL, METRIC, OBJECT, CurvePoint
+from vista.config.interventions import EDIT_TASKS
+from vista.metrics.intervention.measure import CONTROL, OBJECT, CurvePoint
 from vista.report import style
 from vista.report.compare import BASELINE
 from vista.report.escape import mathtext
@@ -19,9 +20,9 @@ def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
     """
     if not interventions:
         return None
-    tasks = [task for task in METRIC.values() if any(i.metric == task for i in interventions)]
-    encoders = sorted({each.encoder for each in interventions})
-    llms = sorted({each.llm for each in interventions})
+    tasks = [task for task in EDIT_TASKS if any(one.task == task for one in interventions)]
+    encoders = sorted({one.encoder for one in interventions})
+    llms = sorted({one.llm for one in interventions})
     rows = [(llm, task) for llm in llms for task in tasks]
     figure, axes = style.panels([task for _, task in rows], encoders, width=3.6, height=2.5)
     looks = _looks(interventions)
@@ -29,12 +30,12 @@ def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
     for r, (llm, task) in enumerate(rows):
         for c, encoder in enumerate(encoders):
             axis = axes[r, c]
-            here = [
-                each
-                for each in interventions
-                if (each.llm, each.metric, each.encoder) == (llm, task, encoder)
+            panel = [
+                one
+                for one in interventions
+                if (one.llm, one.task, one.encoder) == (llm, task, encoder)
             ]
-            handles += _panel(axis, here, looks)
+            handles += _panel(axis, panel, looks)
             if c == 0:
                 axis.set_ylabel(f"{mathtext(llm, 30)}\n{task}: MS (0 to 2)")
             if r == len(rows) - 1:
@@ -42,10 +43,10 @@ def coefficient_response(interventions: Sequence[Intervention]) -> Any | None:
     # Three columns of these names are wider than one panel.
     wide = 3 if len(encoders) > 1 else 2
     style.legend_below(figure, handles, columns=wide if len(looks) > wide else None)
-    seeds = len({each.seed for each in interventions})
-    n = sorted({each.result.n_items for each in interventions})
+    seeds = len({one.seed for one in interventions})
+    n = sorted({one.result.n_items for one in interventions})
     shown = f"{n[0]:,}" if n[0] == n[-1] else f"{n[0]:,} to {n[-1]:,}"
-    several = any(len({point.blocks for point in i.result.curve}) > 1 for i in interventions)
+    several = any(len({point.blocks for point in one.result.curve}) > 1 for one in interventions)
     style.heading(
         figure,
         "Removal and replacement by how far visual tokens are moved",
@@ -72,24 +73,24 @@ def _looks(interventions: Sequence[Intervention]) -> dict[_Line, dict[str, Any]]
     The method on the text SAE has the colour of its weight, as in every figure; other methods take
     the colours that weights leave, paler without the SAE term, and controls are grey.
     """
-    weights = sorted({BASELINE, *(each.sae_weight for each in interventions)})
+    weights = sorted({BASELINE, *(one.sae_weight for one in interventions)})
     lines: dict[_Line, dict[str, Any]] = {}
-    on_text_sae = {each.method for each in interventions if each.result.method == "latent"}
+    on_text_sae = {one.method for one in interventions if one.result.method == "latent"}
     ours = min(on_text_sae, default=None)
-    others = sorted({each.method for each in interventions if not each.is_control} - {ours})
-    greys = sorted({each.method for each in interventions if each.is_control})
-    for each in interventions:
-        for place in sorted({point.variant for point in each.result.curve} - {CONTROL}):
-            if each.is_control:
-                look = style.grey(greys.index(each.method))
-            elif each.method == ours:
-                look = style.series_style(weights, each.sae_weight)
+    others = sorted({one.method for one in interventions if not one.is_control} - {ours})
+    greys = sorted({one.method for one in interventions if one.is_control})
+    for one in interventions:
+        for place in sorted({point.variant for point in one.result.curve} - {CONTROL}):
+            if one.is_control:
+                look = style.grey(greys.index(one.method))
+            elif one.method == ours:
+                look = style.series_style(weights, one.sae_weight)
             else:
-                look = style.further_style(len(weights) + others.index(each.method))
+                look = style.further_style(len(weights) + others.index(one.method))
             look["linestyle"] = "-" if place == OBJECT else (0, (4, 2))
-            faded = each.sae_weight == BASELINE and len(weights) > 1 and each.method != ours
+            faded = one.sae_weight == BASELINE and len(weights) > 1 and one.method != ours
             look["alpha"] = 0.55 if faded else 1.0
-            lines[each.method, place, each.sae_weight] = look
+            lines[one.method, place, one.sae_weight] = look
     return lines
 
 
@@ -97,17 +98,16 @@ def _panel(
     axis: Any, interventions: Sequence[Intervention], looks: dict[_Line, dict[str, Any]]
 ) -> list[Any]:
     handles: list[Any] = []
-    coefficients = sorted({p.coefficient for each in interventions for p in each.result.curve})
+    points = [point for one in interventions for point in one.result.curve]
+    coefficients = sorted({point.coefficient for point in points})
     # Coefficients double from one to the next as a rule: equal steps on the axis.
     place_of = {coefficient: x for x, coefficient in enumerate(coefficients)}
     for s, (line, look) in enumerate(sorted(looks.items())):
         method, place, weight = line
-        found = [
-            each for each in interventions if (each.method, each.sae_weight) == (method, weight)
-        ]
+        of_line = [one for one in interventions if (one.method, one.sae_weight) == (method, weight)]
         shift = 0.3 * ((s + 0.5) / len(looks) - 0.5)
-        points = [(place_of[x] + shift, _at(found, place, x)) for x in coefficients]
-        known = [(x, at) for x, at in points if at]
+        curve = [(place_of[x] + shift, _at(of_line, place, x)) for x in coefficients]
+        known = [(x, at) for x, at in curve if at]
         if not known:
             continue
         handles.append(
@@ -132,7 +132,7 @@ def _panel(
             marker=look["marker"],
             zorder=5,
         )
-    outside = [each for each in interventions if not each.is_control]
+    outside = [one for one in interventions if not one.is_control]
     levels = [(place_of[x], _at(outside, CONTROL, x)) for x in coefficients]
     if any(at for _, at in levels):
         handles += axis.plot(
@@ -154,15 +154,15 @@ def _panel(
 
 def _name(line: _Line) -> str:
     method, place, weight = line
-    where = "" if place == OBJECT else f", {place} patches"
-    return f"{mathtext(method, 24)}{where}, λ = {weight:g}"
+    patches = "" if place == OBJECT else f", {place} patches"
+    return f"{mathtext(method, 24)}{patches}, λ = {weight:g}"
 
 
 def _at(interventions: Sequence[Intervention], place: str, coefficient: float) -> list[CurvePoint]:
     return [
         point
-        for each in interventions
-        for point in each.result.response(place)
+        for one in interventions
+        for point in one.result.response(place)
         if point.coefficient == coefficient and point.ms.value is not None
     ]
 

@@ -13,7 +13,6 @@ from vista.errors import UserError
 from vista.report.catalogue import CATALOGUE, catalogue_text
 from vista.report.contents import all_sections
 from vista.report.escape import markdown
-from vista.report.interventions import Intervention
 from vista.report.sections import (
     comparison_headline,
     glance_section,
@@ -33,7 +32,6 @@ def summary_markdown(
     name: str,
     figures: Sequence[tuple[str, str]],
     notes: Sequence[str],
-    interventions: Sequence[Intervention] = (),
 ) -> str:
     """Return the readable summary.
 
@@ -42,10 +40,9 @@ def summary_markdown(
         name: Name of the run.
         figures: (file name of a PNG, what it shows), in order.
         notes: Sentences for "How to read this".
-        interventions: Removals and replacements of every method.
     """
     parts = [f"# Results of {markdown(name)}"]
-    sections = all_sections(measured, notes, interventions)
+    sections = all_sections(measured, notes)
     parts += [section.markdown() for section in sections]
     if figures:
         parts.append("## Figures")

@@ -26,8 +26,6 @@ MAKERS = {
     "label_vision_latents": "top patches and label of each latent of a vision SAE",
     "directions": "a direction for each concept, by one method",
     "edit_captions": "captions of images whose visual tokens were edited",
-    "removal": "does an edit make captions stop naming an object",
-    "replacement": "does an edit make captions name another object instead",
     "train_diffusion": "a stand-in text-to-image pipeline",
     "prompt_features": "a text encoder's residual stream of prompts",
 }

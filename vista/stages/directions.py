@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vista.config.base import Settings
-from vista.config.interventions import DirectionSettings
+from vista.config.edits import DirectionSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.job import StageJob, stage

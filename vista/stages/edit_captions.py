@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vista.config.base import Settings
-from vista.config.interventions import READS_LATENT, EditSettings
+from vista.config.edits import READS_LATENT, EditSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact, canonical_json, digest_text
@@ -24,10 +24,11 @@ from vista.engine.disk import force_to_disk, write_synced
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.inputs.edit_plan import Item, Variant, plan_items, variants_of
+from vista.inputs.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.inputs.judge import stage_judge, write_tally
+from vista.metrics.intervention.captions import UNEDITED
 from vista.metrics.results import write_parquet
 from vista.progress import progress
-from vista.stages.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class EditCaptionsOrder(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Images by their features, the models, the directions, and the SAE or SAEs that an edit reads
-    where it depends on a latent's activation."""
+    """Features of the images, the models, the directions, and the SAEs of latents that are read."""
 
     projector: Artifact
     features: Artifact
@@ -63,9 +63,9 @@ class Inputs:
 def run(job: StageJob[EditCaptionsOrder, Inputs]) -> None:
     """Read projector, features, records, LLM and directions; write captions.parquet, edits.json.
 
-    The text SAEs or, for directions in feature space, the vision SAE are read where an edit depends
-    on a latent's activation. Finished batches are checkpoints: a resumed run continues with the
-    next one, also where the earlier run was killed while its artifact was published.
+    Edits that depend on a latent's activation read the text SAEs or, for directions in feature
+    space, the vision SAE. Finished batches are checkpoints: a resumed run continues with the next
+    one, even if the earlier run was killed while its artifact was published.
     """
     import torch
 
@@ -96,7 +96,7 @@ class _Editor:
         width: dict[Space, int] = {"stream": d_model, "features": d_vision}
         self.directions = read_directions(inputs.directions, width)
         self.in_stream = self.directions.space == "stream"
-        self._check()
+        self._refuse_unfit_edits()
         self.concepts = self._concepts()
         self.variants = variants_of(self.settings, self.directions.space)
 
@@ -104,13 +104,18 @@ class _Editor:
     def _reads_latents(self) -> bool:
         return self.settings.how in READS_LATENT or "active" in self.settings.tokens
 
-    def _check(self) -> None:
-        """Refuse edits that these directions or this model do not allow. The config refuses those
-        that no directions of a method allow (`vista.config.intervention_checks`)."""
+    def _refuse_unfit_edits(self) -> None:
+        """Refuse edits that these directions or this model do not allow.
+
+        Edits that no directions of a method allow are refused when the config is planned
+        (`vista.interventions.method_checks`).
+        """
         if not self.in_stream:
             return
         settings = self.settings
-        self._check_own_blocks([concept for concept in self.directions.concepts if concept.found])
+        self._refuse_mixed_layers(
+            [concept for concept in self.directions.concepts if concept.found]
+        )
         last = self.llm.n_blocks - 1
         for blocks in settings.blocks or ():
             if blocks[-1] > last:
@@ -118,8 +123,8 @@ class _Editor:
                     f"edit.blocks {list(blocks)}: the language model has blocks 0..{last}"
                 )
 
-    def _check_own_blocks(self, concepts: Sequence[ConceptDirection]) -> None:
-        """Refuse latents of several layers where the block of a concept's latents is edited."""
+    def _refuse_mixed_layers(self, concepts: Sequence[ConceptDirection]) -> None:
+        """Refuse concepts with latents of several layers if the block of the latents is edited."""
         for concept in concepts if self.settings.blocks is None else ():
             layers = sorted({layer for layer, _ in concept.latents})
             if len(layers) > 1:
@@ -130,7 +135,7 @@ class _Editor:
                 )
 
     def _concepts(self) -> dict[str, Concept]:
-        """The concepts that have a direction; their latents only where an edit reads them."""
+        """Return the concepts that have a direction; with their latents if the edit reads them."""
         import torch
 
         from vista.interventions.edits import Concept, Latent
@@ -150,7 +155,7 @@ class _Editor:
         return concepts
 
     def _saes(self) -> dict[int, Any]:
-        """SAEs by layer: all that the directions' latents are of, if an edit reads any."""
+        """Return the SAEs of the directions' latents by layer; none if the edit reads no latent."""
         from vista.sae.neutral import CONFIG_FILE, load_sae
 
         layers = {layer for concept in self.directions.concepts for layer, _ in concept.latents}
@@ -163,12 +168,12 @@ class _Editor:
         width = self.llm.d_model if self.in_stream else self.reader.shape[-1]
         saes = {}
         for artifact in artifacts:
-            described = json.loads(artifact.file(CONFIG_FILE).read_text(encoding="utf-8"))
-            layer = int(described["layer"])
+            config = json.loads(artifact.file(CONFIG_FILE).read_text(encoding="utf-8"))
+            layer = int(config["layer"])
             if layer in layers:
                 artifact.verify()
-                here = self.llm.layer_device(layer) if self.in_stream else self.llm.device
-                saes[layer] = load_sae(artifact.path, expect_d_in=width).to(here)
+                device = self.llm.layer_device(layer) if self.in_stream else self.llm.device
+                saes[layer] = load_sae(artifact.path, expect_d_in=width).to(device)
         if missing := sorted(layers - set(saes)):
             raise UserError(
                 f"edit: the directions' latents are of layer {missing[0]}, which no SAE is given "
@@ -177,7 +182,7 @@ class _Editor:
         return saes
 
     def run(self) -> None:
-        """Caption batch after batch, then join the parts."""
+        """Caption the images batch by batch, then join the batches."""
         items = self._items()
         batches = self._batches(items)
         folder = self.job.checkpoints
@@ -185,7 +190,7 @@ class _Editor:
         force_to_disk(self.job.work)
         parts = []
         for batch in progress(batches, desc="edited captions", unit="batch"):
-            # Named by its images: a resumed run may have another batch size.
+            # Named by its images: a resumed run may have a different batch size.
             ids = canonical_json([item.record.image_id for item in batch])
             path = folder / f"{digest_text(ids)}.parquet"
             if not path.is_file():
@@ -207,11 +212,11 @@ class _Editor:
         items = plan_items(settings, self.records, self.directions, inputs.features, judge)
         write_tally(work, judge)
         if not items:
-            lacks = "exactly one object that is a source"
+            needed = "exactly one object that is a source"
             if settings.sources == "words":
-                lacks = "a reference caption that names a source, and patches of objects to edit"
+                needed = "a reference caption that names a source, and patches of objects to edit"
             raise UserError(
-                f"edit.split {settings.split!r}: no image of that split has {lacks}; choose "
+                f"edit.split {settings.split!r}: no image of that split has {needed}; choose "
                 "another split, other pairs or other concepts"
             )
         return items
@@ -235,7 +240,7 @@ class _Editor:
         (self.job.work / FACTS).write_text(text + "\n", encoding="utf-8")
 
     def _batches(self, items: Sequence[Item]) -> list[list[Item]]:
-        """Images whose prompts are of one length, as many as fit with all their rows."""
+        """Return batches of images with prompts of one length that fit with all their rows."""
         from vista.language.prompt import prompt_ids
 
         llm, n_visual = self.llm, self.reader.shape[1]
@@ -248,13 +253,13 @@ class _Editor:
             by_length.setdefault(length[item.turn.question], []).append(item)
         size = max(1, self.settings.batch_size // (1 + len(self.variants)))
         return [
-            same[start : start + size]
-            for _, same in sorted(by_length.items())
-            for start in range(0, len(same), size)
+            group[start : start + size]
+            for _, group in sorted(by_length.items())
+            for start in range(0, len(group), size)
         ]
 
     def _captioned(self, items: Sequence[Item]) -> list[dict[str, Any]]:
-        """All rows of some images: the unedited one first, then each variant."""
+        """Return the rows of some images: for each the unedited one first, then each variant."""
         import torch
 
         images = self.image_of[[item.row for item in items]]
@@ -263,24 +268,24 @@ class _Editor:
         firing = self._firing(items, features_ipv)
         image_b: list[int] = []
         edits_b: list[RowEdit | None] = []
-        # Where the rows of an image and a variant stand in the batch.
-        at: list[dict[Variant | None, int]] = []
+        # Row of each image and variant in the batch; None: unedited.
+        row_of: list[dict[Variant | None, int]] = []
         for i, item in enumerate(items):
-            at.append({None: len(edits_b)})
+            row_of.append({None: len(edits_b)})
             image_b.append(i)
             edits_b.append(None)
-            for variant in self.variants if self._found(item) else ():
+            for variant in self.variants if self._has_directions(item) else ():
                 patches_p = item.patches(variant.place, firing[i])
                 if patches_p.any():
-                    at[i][variant] = len(edits_b)
+                    row_of[i][variant] = len(edits_b)
                     image_b.append(i)
                     edits_b.append(self._edit(item, variant, torch.from_numpy(patches_p)))
         captions, sums, counts = self._run_rows(items, features_ipv, image_b, edits_b)
         rows = []
         for i, item in enumerate(items):
-            for edited in (None, *self.variants):
-                # Nothing to edit with, or nowhere: the caption is the unedited one.
-                b = at[i].get(edited, at[i][None])
+            for version in (None, *self.variants):
+                # Without a direction or a patch to edit, the caption is the unedited one.
+                b = row_of[i].get(version, row_of[i][None])
                 edit = edits_b[b]
                 rows.append(
                     {
@@ -289,11 +294,11 @@ class _Editor:
                         "source": item.source,
                         "target": item.target,
                         "task": self.settings.task,
-                        "variant": edited.place if edited else "none",
-                        "coefficient": edited.coefficient if edited else 0.0,
-                        "blocks": edited.blocks if edited else None,
+                        "variant": version.place if version else UNEDITED,
+                        "coefficient": version.coefficient if version else 0.0,
+                        "blocks": version.blocks if version else None,
                         "caption": captions[b],
-                        "found": self._found(item),
+                        "found": self._has_directions(item),
                         "n_tokens": 0 if edit is None else int(edit.patches_p.sum()),
                         "loss_sum": float(sums[b]),
                         "loss_tokens": int(counts[b]),
@@ -308,7 +313,7 @@ class _Editor:
         image_b: list[int],
         edits_b: list[RowEdit | None],
     ) -> tuple[list[str], list[float], list[int]]:
-        """Captions of the rows, and the loss of the untouched part of their references."""
+        """Return captions, and sum and number of the losses of the references' untouched tokens."""
         from vista.interventions.edits import edit_features, stream_edits
         from vista.interventions.generation import untouched_losses
 
@@ -316,10 +321,10 @@ class _Editor:
         captions: list[str] = []
         sums: list[float] = []
         counts: list[int] = []
-        # More rows of one image than a batch holds go in pieces.
+        # One image may have more rows than a batch holds.
         for start in range(0, len(edits_b), settings.batch_size):
             part = slice(start, start + settings.batch_size)
-            edits, shown = edits_b[part], [items[i] for i in image_b[part]]
+            edits, row_items = edits_b[part], [items[i] for i in image_b[part]]
             features_bpv = features_ipv[image_b[part]]
             stream = None
             if self.in_stream:
@@ -329,7 +334,7 @@ class _Editor:
             visual_bpd = self.projector(features_bpv)
             captions += llm.generate(
                 visual_bpd,
-                [item.turn.question for item in shown],
+                [item.turn.question for item in row_items],
                 max_new_tokens=settings.max_new_tokens,
                 edits=stream,
                 batch_size=settings.batch_size,
@@ -337,8 +342,8 @@ class _Editor:
             sums_b, counts_b = untouched_losses(
                 llm,
                 visual_bpd,
-                [item.turn for item in shown],
-                [item.touched for item in shown],
+                [item.turn for item in row_items],
+                [item.touched for item in row_items],
                 settings.max_length,
                 stream,
             )
@@ -347,7 +352,7 @@ class _Editor:
         return captions, sums, counts
 
     def _needs(self, item: Item) -> list[str]:
-        """The concepts that the edit of an image needs a direction of."""
+        """Return the concepts whose directions the edit of an image needs."""
         how, names = self.settings.how, []
         if how in ("subtract", "ablate", "remove_add", "swap") or "active" in self.settings.tokens:
             names.append(item.source)
@@ -357,7 +362,7 @@ class _Editor:
             names.append(item.source)
         return names
 
-    def _found(self, item: Item) -> bool:
+    def _has_directions(self, item: Item) -> bool:
         return all(name in self.concepts for name in self._needs(item))
 
     def _edit(self, item: Item, variant: Variant, patches_p: Tensor) -> RowEdit:
@@ -366,7 +371,7 @@ class _Editor:
         settings = self.settings
         blocks: tuple[int, ...] = ()
         if self.in_stream:
-            blocks = variant.blocks or (self._own_block(item),)
+            blocks = variant.blocks or (self._latent_block(item),)
         return RowEdit(
             settings.how,
             variant.coefficient,
@@ -376,8 +381,8 @@ class _Editor:
             blocks,
         )
 
-    def _own_block(self, item: Item) -> int:
-        """The block of the latent that is taken away, or put in where none is taken away."""
+    def _latent_block(self, item: Item) -> int:
+        """Return the block of the source's latent, or of the target's if the edit only adds it."""
         adds = self.settings.how in ("add", "clamp") and item.target is not None
         name = item.target if adds else item.source
         concepts = self.directions.concepts
@@ -386,16 +391,16 @@ class _Editor:
         return layer
 
     def _firing(self, items: Sequence[Item], features_ipv: Tensor) -> list[Any]:
-        """At which patches the source's latents fire in the unedited images, [p] bool each."""
+        """Return for each image the patches [p] at which the source's latents fire unedited."""
         from vista.interventions.generation import firing_patches
 
         if "active" not in self.settings.tokens:
             return [None] * len(items)
         sources = [self.concepts.get(item.source) for item in items]
         if not self.in_stream:
-            nowhere_p = np.zeros(features_ipv.shape[1], dtype=bool)
+            no_patch_p = np.zeros(features_ipv.shape[1], dtype=bool)
             return [
-                concept.fires(x_pv).cpu().numpy() if concept else nowhere_p
+                concept.fires(x_pv).cpu().numpy() if concept else no_patch_p
                 for concept, x_pv in zip(sources, features_ipv, strict=True)
             ]
         fires = firing_patches(

@@ -13,8 +13,8 @@ from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.forecast.shared import encoding_need, vision_sae
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
+from vista.inputs.patch_classes import classes_of_patches
 from vista.inputs.vision import TOP_FILE, SaeDevice, load_vision_sae, split_images
-from vista.metrics.top_classes import classes_of_patches
 from vista.store.features import FeatureReader
 
 _PER_TOP_IMAGE = 20.0  # bytes of a row of top.parquet, twice (the labels tell it too)

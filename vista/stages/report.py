@@ -13,16 +13,13 @@ import pyarrow.parquet as pq
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.metrics.figure import Figure
-from vista.metrics.intervention import InterventionResult
 from vista.metrics.results import figures_table, read_figures, read_result, write_parquet
 from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.progress import progress
-from vista.report.interventions import STAGES, Intervention
 from vista.report.shown import Drawing, Measured, MetricPlace
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 from vista.report.table import LongTable
 from vista.report.training_figure import Curve, loss_curves
-from vista.stages.intervention_inputs import chosen_scores
 from vista.stages.report_inputs import (
     Inputs,
     LlmPlace,
@@ -45,16 +42,14 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
     measured = Measured(table, settings, metrics)
     (job.work / "summary.csv").write_text(table.csv(), encoding="utf-8")
     write_parquet(job.work / "summary.parquet", figures_table(table.figures))
-    interventions = _interventions(metrics)
     folder = job.work / FIGURES
     folder.mkdir(exist_ok=True)
-    pictures = [*_draw(job, measured, interventions, folder), *_copy_pictures(metrics, folder)]
+    pictures = [*_draw(job, measured, folder), *_copy_pictures(metrics, folder)]
     text = summary_markdown(
         measured,
         name=order.name,
         figures=pictures,
         notes=_notes(metrics),
-        interventions=interventions,
     )
     (job.work / "summary.md").write_text(text, encoding="utf-8")
     (job.work / HEADLINE).write_text(headline(table, settings), encoding="utf-8")
@@ -75,29 +70,9 @@ def _figures(metrics: Metrics, checks: Sequence[tuple[LlmPlace, Artifact]]) -> l
     return figures
 
 
-def _interventions(metrics: Metrics) -> list[Intervention]:
-    """Every removal and replacement of the run, with the score of each item."""
-    interventions = []
-    for place, artifact in metrics:
-        if place.metric not in STAGES:
-            continue
-        point = PointPlace.model_validate(place.model_dump(exclude={"metric", "method"}))
-        assert place.method is not None
-        interventions.append(
-            Intervention(
-                **point.model_dump(),
-                method=place.method,
-                result=InterventionResult.model_validate(read_result(artifact)),
-                scores=chosen_scores(artifact),
-            )
-        )
-    return interventions
-
-
 def _draw(
     job: StageJob[ReportOrder, Inputs],
     measured: Measured,
-    interventions: list[Intervention],
     folder: Path,
 ) -> list[tuple[str, str]]:
     """Write every figure that there are data for; return PNG names and what they show."""
@@ -108,7 +83,7 @@ def _draw(
     settings = job.settings.report
     curves = _curves(aligned(job.settings.curves, job.inputs.projectors))
     drawings = [
-        *all_drawings(measured, interventions),
+        *all_drawings(measured),
         *heat_map_figures(job.settings, job.inputs),
         Drawing(
             "training",
@@ -165,12 +140,4 @@ def _notes(metrics: Metrics) -> list[str]:
         if place.metric in shown:
             note = shown[place.metric].note(place, read_result(artifact))
             notes += [] if note is None else [note]
-        if place.metric in STAGES:
-            result = read_result(artifact)
-            notes.append(
-                f"Interventions ({result['task']}): judge `{result['judge']}`, coefficients chosen "
-                f"on {result['n_development']} development items, {result['n_items']} test items "
-                f"of {result['n_images']} images; {result['n_attributes']} attribute words count "
-                "as details beside object names."
-            )
     return list(dict.fromkeys(notes))

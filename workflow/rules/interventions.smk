@@ -1,5 +1,5 @@
-# Removal and replacement of objects: directions, edited captions, figures; and the vision SAEs that
-# they are compared with.
+# Removal and replacement of objects: directions and edited captions; and the vision SAEs that they
+# are compared with.
 
 
 use rule stage as train_vision_sae with:
@@ -81,29 +81,3 @@ use rule stage as edit_captions with:
         gpu=GPUS,
     message:
         "captioning edited images {wildcards.node}"
-
-
-use rule stage as removal with:
-    input:
-        development=role("development"),
-        test=role("test"),
-        records=role("records"),
-        judge=role("judge"),
-        files=role("files"),
-    pathvars:
-        stage="removal",
-    message:
-        "measuring removal {wildcards.node}"
-
-
-use rule stage as replacement with:
-    input:
-        development=role("development"),
-        test=role("test"),
-        records=role("records"),
-        judge=role("judge"),
-        files=role("files"),
-    pathvars:
-        stage="replacement",
-    message:
-        "measuring replacement {wildcards.node}"

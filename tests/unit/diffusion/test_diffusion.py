@@ -40,8 +40,8 @@ from vista.errors import UserError
 from vista.inputs import pipeline as diffusion_inputs
 from vista.inputs.pipeline import Prompts, read_prompts
 from vista.metrics.attribute_discovery import stage as attribute_discovery
-from vista.metrics.attribute_discovery.measure import Proposal
-from vista.metrics.attribute_discovery.stage import one_a_name, ranked, steer_all
+from vista.metrics.attribute_discovery.measure import one_a_name, ranked
+from vista.metrics.attribute_discovery.stage import steer_all
 from vista.metrics.diffusion_steering import stage as diffusion_steering
 from vista.metrics.diffusion_steering.bench import Bench
 from vista.metrics.diffusion_steering.measure import (
@@ -49,9 +49,10 @@ from vista.metrics.diffusion_steering.measure import (
     PROMPT,
     RANDOM,
     RANDOM_LATENT,
-    selectivity,
 )
+from vista.metrics.discovery import Proposal
 from vista.metrics.results import read_result
+from vista.metrics.selectivity import selectivity
 from vista.sae.label_table import FILE, LatentLabels, write_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import label_vision_latents, prompt_features, train_diffusion
@@ -242,9 +243,8 @@ def test_latents_that_vary_are_ranked_and_named_once() -> None:
     written[:3, 3] = 2
     written[:3, 4:] = 3
     auroc = np.array([1, 0.9, 1, 0.9, np.nan, 0.7])
-    settings = AttributeSettings(min_share=0.2, max_share=0.5)
     # 3 varies more than 1; 4 has no name.
-    found = ranked(written, auroc, settings)
+    found = ranked(written, auroc, (0.2, 0.5))
     assert found.tolist() == [3, 1, 5]
     labels = ["a", "red", "c", "red", None, "blue"]
     assert one_a_name(found, labels, 9) == [3, 5]

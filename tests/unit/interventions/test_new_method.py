@@ -11,7 +11,7 @@ import pytest
 import yaml
 from planted_words import NOUNS, find, read
 
-from vista.config import interventions
+from vista.config import edits
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.interventions import methods
@@ -40,9 +40,9 @@ METHOD = DirectionMethod(find, reads=("llm", "projector"), has_block=False)
 def north(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The method `north`, in a file beside the others'."""
     folder = tmp_path / "methods"
-    shutil.copytree(interventions._METHODS, folder)
+    shutil.copytree(edits._METHODS, folder)
     (folder / "north.py").write_text(NORTH)
-    monkeypatch.setattr(interventions, "_METHODS", folder)
+    monkeypatch.setattr(edits, "_METHODS", folder)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from vista.config.interventions import PRESETS, DirectionSettings, EditSettings
+from vista.config.edits import PRESETS, DirectionSettings, EditSettings
 from vista.config.judges import judge_files
 from vista.errors import UserError
 from vista.inputs.edit_plan import words_for

@@ -25,7 +25,7 @@ from planted_words import (
 )
 from safetensors.numpy import load_file
 
-from vista.config.interventions import EditSettings
+from vista.config.edits import EditSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import CHECKPOINTS
 from vista.errors import UserError
@@ -149,7 +149,7 @@ def test_latents_of_two_layers_have_no_block_of_their_own() -> None:
     def check(*latents: tuple[int, int], **changes: Any) -> None:
         editor: Any = SimpleNamespace(settings=EditSettings(**changes))
         cat = ConceptDirection("cat", True, 3, *latents[0], latents=latents)
-        edit_captions._Editor._check_own_blocks(editor, [cat])
+        edit_captions._Editor._refuse_mixed_layers(editor, [cat])
 
     check((1, 4), (1, 5), blocks=None)
     check((1, 4), (2, 5), blocks=(0,))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from planted_words import publish
 
-from vista.config.interventions import EditSettings
+from vista.config.edits import EditSettings
 from vista.data.masks import encode_mask
 from vista.data.records import Box, Object, Record, RecordTable, read_records, write_records
 from vista.engine.artifacts import Artifact

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
+from vista.metrics.discovery import Proposal, attribute_discovery
 
 NAN = float("nan")
 TRUTH = {"colour": ("blue", "red"), "ground": ("sand", "water")}
 
 
-def figures(proposals: list[Proposal], random: list[Proposal]) -> dict[str, Any]:
+def figures(proposals: list[Proposal], random: list[Proposal]) -> dict[Any, Any]:
     result = attribute_discovery(
         proposals,
         random,
@@ -25,7 +24,10 @@ def figures(proposals: list[Proposal], random: list[Proposal]) -> dict[str, Any]
         resamples=20,
         level=0.95,
     )
-    return {row.metric: (row.value, row.chance, row.n) for row in result.figures()}
+    return {
+        row.metric if row.set is None else (row.metric, row.set): (row.value, row.chance, row.n)
+        for row in result.figures()
+    }
 
 
 PROPOSALS = [
@@ -42,17 +44,17 @@ def test_figures_by_hand() -> None:
     assert figures(PROPOSALS, RANDOM) == {
         "discovery_precision": pytest.approx((3 / 5, 1 / 3, 5)),
         "discovery_verified": pytest.approx((3 / 5, 1 / 3, 5)),
-        "discovery_precision:verified": pytest.approx((2 / 3, 1, 3)),
+        "discovery_verified_precision": pytest.approx((2 / 3, 1, 3)),
         "discovery_correct": pytest.approx((2 / 5, 1 / 3, 5)),
         # More than random directions do in the median, 2. What prompts alone tell ("the") and what
         # images do not show falls here, what has no name does not.
         "discovery_changing": pytest.approx((3 / 5, 1 / 3, 5)),
-        "discovery_precision:changing": pytest.approx((2 / 3, 0, 3)),
+        "discovery_changing_precision": pytest.approx((2 / 3, 0, 3)),
         # What no probe knows has no gain.
         "discovery_steered": pytest.approx((2 / 3, 1 / 3, 3)),
-        "discovery_recall@colour": pytest.approx((1 / 2, 0, 2)),
-        "discovery_recall@ground": pytest.approx((1 / 2, 0, 2)),
-        "discovery_recall@all": pytest.approx((2 / 4, 0, 4)),
+        ("discovery_recall", "colour"): pytest.approx((1 / 2, 0, 2)),
+        ("discovery_recall", "ground"): pytest.approx((1 / 2, 0, 2)),
+        ("discovery_recall", "all"): pytest.approx((2 / 4, 0, 4)),
     }
 
 
@@ -62,15 +64,15 @@ def test_without_images_held_out_prompts_verify() -> None:
         for part in (PROPOSALS, RANDOM)
     )
     found = figures(proposals, random)
-    assert not {"discovery_changing", "discovery_precision:changing", "discovery_steered"} & set(
+    assert not {"discovery_changing", "discovery_changing_precision", "discovery_steered"} & set(
         found
     )
     # Red counts once; sand was proposed, but not verified.
-    assert found["discovery_recall@colour"] == pytest.approx((1 / 2, 1 / 2, 2))
-    assert found["discovery_recall@ground"] == pytest.approx((0, 0, 2))
+    assert found["discovery_recall", "colour"] == pytest.approx((1 / 2, 1 / 2, 2))
+    assert found["discovery_recall", "ground"] == pytest.approx((0, 0, 2))
 
 
 def test_nothing_proposed_is_undefined() -> None:
     found = figures([], [])
-    assert np.isnan(found["discovery_precision"][0])
-    assert found["discovery_recall@all"][0] == 0
+    assert found["discovery_precision"][0] is None
+    assert found["discovery_recall", "all"][0] == 0

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vista.metrics.attribute_discovery.measure import attribute_discovery
+from vista.metrics.discovery import attribute_discovery
 from vista.metrics.image_attributes import measure as image_attributes
 from vista.metrics.image_attributes.measure import (
     NAMELESS,
+    Captioned,
     ImageAttributesResult,
-    Seen,
     discover,
     frequent_words,
-    most_varying,
+    name_aurocs,
     name_latents,
     numbered,
-    own_aurocs,
     true_values,
-    word_matrix,
 )
+from vista.metrics.selectivity import most_varying, word_matrix
 
 WORDS = ("a", "and", "blue", "red")
 # Ten images: all say "a", six "and", two "blue", three "red".
@@ -30,12 +29,12 @@ SAID = [{"a", *("and",) * (n < 6), *("blue",) * (n in (0, 9)), *("red",) * (5 <=
         for n in range(10)]  # fmt: skip
 
 
-def seen(*fires: list[int], said: list[set[str]] = SAID) -> Seen:
+def seen(*fires: list[int], said: list[set[str]] = SAID) -> Captioned:
     """Latents that fire on these images, the first most."""
     score_ns = np.zeros((10, len(fires)), np.float32)
     for s, images in enumerate(fires):
         score_ns[images, s] = np.arange(len(images), 0, -1)
-    return Seen(score_ns, word_matrix(said, WORDS))
+    return Captioned(score_ns, word_matrix(said, WORDS))
 
 
 def names(found: np.ndarray[Any, Any]) -> list[str | None]:
@@ -72,14 +71,16 @@ def test_a_name_is_said_more_often_of_the_top_images(monkeypatch: pytest.MonkeyP
 def test_own_auroc_counts_pairs_and_needs_images() -> None:
     found = seen([5, 6, 1], [5, 6, 7], [0], [0])
     name_s = np.array([3, 3, 0, NAMELESS])
-    auroc_s = own_aurocs(found, name_s, 1)
+    auroc_s = name_aurocs(found, name_s, 1)
     # Three with "red": two above all but none, one (0) level with six of seven.
     assert auroc_s[:2] == pytest.approx([(7 + 7 + 3) / 21, 1.0])
     # "a" is said of every image: there is nothing to separate.
-    assert np.isnan(auroc_s[2:]).all() and np.isnan(own_aurocs(found, name_s, 4)).all()
+    assert np.isnan(auroc_s[2:]).all() and np.isnan(name_aurocs(found, name_s, 4)).all()
 
 
-def both(fit: Seen, rank: Seen, held: Seen, **changes: Any) -> list[tuple[int, str | None, float]]:
+def both(
+    fit: Captioned, rank: Captioned, held: Captioned, **changes: Any
+) -> list[tuple[int, str | None, float]]:
     options = {"words": WORDS, "most": 9, "top_k": 3, "min_images": 2} | changes
     return [(p.latent, p.name, round(p.auroc, 3)) for p in discover(fit, rank, held, **options)]
 
@@ -133,9 +134,9 @@ def test_rows_name_their_dictionary() -> None:
     rows = ImageAttributesResult(
         images={}, dictionaries={"sae": result, "random": result}
     ).figures()
-    assert [row.metric for row in rows if row.metric.endswith(":sae")] == [
-        *(f"image_discovery_{name}:sae" for name in ("precision", "verified")),
-        *("image_discovery_precision:verified:sae", "image_discovery_correct:sae"),
-        *("image_discovery_recall@hue:sae", "image_discovery_recall@all:sae"),
+    assert [(row.metric, row.set) for row in rows if row.of == "sae"] == [
+        *(("discovery_precision", None), ("discovery_verified", None)),
+        *(("discovery_verified_precision", None), ("discovery_correct", None)),
+        *(("discovery_recall", "hue"), ("discovery_recall", "all")),
     ]
     assert len(rows) == 12

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vista.judges import load_judge
-from vista.metrics.edited_captions import (
+from vista.metrics.intervention.captions import (
     EditedCaption,
     ItemKey,
     Scored,
@@ -19,7 +19,7 @@ from vista.metrics.edited_captions import (
     score_captions,
     shown_by,
 )
-from vista.metrics.intervention import (
+from vista.metrics.intervention.measure import (
     EditFigures,
     InterventionResult,
     choose_edits,
@@ -335,9 +335,10 @@ def test_replacement_has_its_own_rates() -> None:
     assert (found.replaced.value, found.replaced.chance) == (0.8, 0.2)
     assert found.both_named.value == 0.0
     assert found.new_objects.value == pytest.approx(0.2)  # the umbrella, not the target
-    names = [row.metric for row in result.figures()]
+    names = [(row.metric, row.of, row.set) for row in result.figures()]
     assert len(set(names)) == len(names)
-    assert {"replacement_ms_object", "replacement_replaced_outside"} <= set(names)
+    task = "replacement"
+    assert {("edit_ms", task, "object"), ("edit_replaced", task, "outside")} <= set(names)
 
 
 def test_items_without_direction_or_name_count_in_every_n() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vista.inputs.control_dictionaries import random_directions
 from vista.metrics.monosemanticity.measure import (
     matching_weights,
     monosemanticity,
     monosemanticity_scores,
-    random_dictionary,
 )
 
 RNG = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     latents = np.eye(8)[kind] * RNG.uniform(0.5, 1.0, size=(400, 1))
     mixed = latents @ RNG.normal(size=(8, 6))
     embedding = np.eye(8)[kind] + 0.1 * RNG.normal(size=(400, 8))
-    random = np.maximum(mixed @ random_dictionary(6, 20, seed=1).T, 0)
+    random = np.maximum(mixed @ random_directions(6, 20, seed=1).T, 0)
     parts = [slice(0, 150), slice(150, 400)]
     result, scores, fired = monosemanticity(
         (
@@ -66,11 +66,8 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     assert neurons.value is not None and neurons.value < 0.4
     assert other.value is not None and other.value < 0.6
     assert sae.chance == pytest.approx(1 / 8, abs=0.05)
-    assert [(row.metric, row.layer) for row in result.figures()] == [
-        ("monosemanticity:neurons", 3),
-        ("monosemanticity:random", 3),
-        ("monosemanticity:random_matched", 3),
-        ("monosemanticity:sae", 3),
+    assert [(row.metric, row.of, row.layer) for row in result.figures()] == [
+        ("monosemanticity", name, 3) for name in ("neurons", "random", "random_matched", "sae")
     ]
     assert fired["sae"].tolist() == np.bincount(kind).tolist()
     assert result.images == 400
@@ -111,7 +108,7 @@ def test_refusals() -> None:
 
 
 def test_random_directions_have_unit_norm() -> None:
-    rows = random_dictionary(16, 40, seed=3)
+    rows = random_directions(16, 40, seed=3)
     assert rows.shape == (40, 16)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0)
-    assert not np.array_equal(rows, random_dictionary(16, 40, seed=4))
+    assert not np.array_equal(rows, random_directions(16, 40, seed=4))

@@ -74,11 +74,11 @@ def test_names_heights_and_coverage() -> None:
     assert (found.height.value, found.height.n) == (pytest.approx(7 / 5), 5)
     assert (found.named.value, found.named.n) == (pytest.approx(5 / 7), 7)
     assert (result.classes, result.unknown) == (6, ["ankh"])
-    assert [row.metric for row in result.figures()] == [
-        "ontological_coverage:sae",
-        "class_coverage:sae",
-        "synset_height:sae",
-        "named_latents:sae",
+    assert [(row.metric, row.of) for row in result.figures()] == [
+        ("ontological_coverage", "sae"),
+        ("class_coverage", "sae"),
+        ("synset_height", "sae"),
+        ("named_latents", "sae"),
     ]
 
 

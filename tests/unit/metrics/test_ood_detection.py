@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vista.metrics.ood_detection.measure import ood_detection, told_apart
+from vista.metrics.ood_detection.measure import ood_detection, separation
 from vista.metrics.ood_detection.scores import (
     SCORES,
     ClassGaussians,
@@ -33,22 +33,22 @@ def test_curves_equal_scikit_learn_ties_too(decimals: int) -> None:
     rng = np.random.default_rng(decimals)
     inside = rng.normal(1, 1, 83).round(decimals)
     outside = rng.normal(0, 1, 61).round(decimals)
-    auroc, fpr = told_apart(inside, outside, seed=0, resamples=300)
+    auroc, fpr = separation(inside, outside, seed=0, resamples=300)
     truth, both = np.repeat([1, 0], [83, 61]), np.concatenate([inside, outside])
     assert auroc[0] == pytest.approx(roc_auc_score(truth, both))
     wrong, right, _ = roc_curve(truth, both, drop_intermediate=False)
     assert fpr[0] == pytest.approx(wrong[np.argmax(right >= 0.95)])
     assert auroc[1:].mean() == pytest.approx(auroc[0], abs=0.01)
     assert 0.02 < auroc[1:].std() < 0.06
-    reverse, _ = told_apart(-inside, -outside, seed=0, resamples=0)
+    reverse, _ = separation(-inside, -outside, seed=0, resamples=0)
     assert reverse[0] == pytest.approx(1 - auroc[0])
 
 
 def test_the_threshold_lets_95_of_100_pass() -> None:
     inside, outside = np.arange(100), np.array([4.5, 5.0, 5.5, 99.5])
-    assert told_apart(inside, outside, 0, 0)[1] == pytest.approx([0.75])
+    assert separation(inside, outside, 0, 0)[1] == pytest.approx([0.75])
     with pytest.raises(ValueError, match="one image or more"):
-        told_apart(inside, [], 0, 0)
+        separation(inside, [], 0, 0)
 
 
 def test_resamples_are_paired_and_rows_say_of_what() -> None:
@@ -59,16 +59,17 @@ def test_resamples_are_paired_and_rows_say_of_what() -> None:
     found = ood_detection(
         inside, {"d": ("far", outside)}, n_fitted=7, seed=0, resamples=50, level=0.9
     )
-    rows = {row.metric: row for row in found.figures()}
-    gain, auroc = rows["ood_knn_gain:knn_raw@far:d"], rows["ood_auroc:knn_latents@far:d"]
+    rows = {(row.metric, row.of): row for row in found.figures()}
+    assert {row.set for row in rows.values()} == {"d"}
+    gain, auroc = rows["far_ood_knn_gain", "knn_raw"], rows["far_ood_auroc", "knn_latents"]
     assert (gain.value, gain.ci_low, gain.ci_high, gain.chance) == (0, 0, 0, 0)
     assert auroc.ci_low is not None and auroc.ci_high is not None
     assert auroc.ci_low < auroc.value < auroc.ci_high
     assert (auroc.chance, auroc.n) == (0.5, 70)
-    assert rows["ood_fpr95:random@far:d"].chance == 0.95
-    assert rows["ood_images@far:d"].value == 30
-    random, value = rows["ood_knn_gain:knn_random@far:d"], auroc.value
-    assert random.value == pytest.approx(value - rows["ood_auroc:knn_random@far:d"].value)
+    assert rows["far_ood_fpr95", "random"].chance == 0.95
+    assert rows["far_ood_images", None].value == 30
+    random, value = rows["far_ood_knn_gain", "knn_random"], auroc.value
+    assert random.value == pytest.approx(value - rows["far_ood_auroc", "knn_random"].value)
     assert len(rows) == 2 * len(SCORES) + 3
 
 
@@ -122,7 +123,7 @@ def test_every_score_but_the_random_one_tells_what_is_far() -> None:
     scores = {"same": scores_of.of(same), "far": scores_of.of(far)}
     assert list(scores["far"]) == list(SCORES)
     for name in SCORES:
-        auroc = told_apart(scores["same"][name], scores["far"][name], 0, 0)[0][0]
+        auroc = separation(scores["same"][name], scores["far"][name], 0, 0)[0][0]
         assert auroc > 0.95 if name != "random" else 0.3 < auroc < 0.7, name
     assert np.all(scores["same"]["max_softmax_raw"] <= 1)
     with pytest.raises(ValueError, match=r"classes \(1\)"):

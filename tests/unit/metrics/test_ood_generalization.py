@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,14 +11,16 @@ import pytest
 
 from vista.metrics.logistic import fit_logistic
 from vista.metrics.ood_generalization.measure import (
-    Judged,
+    Answers,
     OodGeneralizationResult,
     Probes,
+    Representation,
     anova_f,
     ood_generalization,
 )
 
 CLASSES = ("ant", "bee", "cow", "doe")
+LATENTS, RAW, RANDOM = (Representation(space) for space in ("latents", "raw", "random"))
 
 
 class Planted(NamedTuple):
@@ -45,7 +48,7 @@ def result() -> OodGeneralizationResult:
     inside.vectors["latents"][inside.class_n == "doe"] = [0, 1, 0, 0, 0, 0, 0]
     probes = Probes(*fit, sizes=(4, 2), regularisation=1.0, iterations=100)
     judged = {
-        name: Judged(each.class_n, probes.right(*each))
+        name: Answers(each.class_n, probes.right(*each))
         for name, each in {"inside": inside, **sets}.items()
     }
     own = judged.pop("inside")
@@ -54,38 +57,47 @@ def result() -> OodGeneralizationResult:
 
 def test_latents_keep_what_raw_features_lose(result: OodGeneralizationResult) -> None:
     inside, shifted = result.inside.accuracy, result.sets["all"]
-    assert inside["latents"].value == 0.75 and inside["raw"].value == 1
+    assert inside[LATENTS].value == 0.75 and inside[RAW].value == 1
     # The two best latents name their two classes, and one more at most by its silence.
-    assert 0.5 <= inside["latents_2"].value <= 0.75
-    assert inside["pca_2"].value is not None and inside["pca_2"].value > 0.5
-    assert shifted.accuracy["latents"].value == shifted.accuracy["latents_4"].value == 1
+    assert 0.5 <= inside[Representation("latents", 2)].value <= 0.75
+    assert (
+        inside[Representation("pca", 2)].value is not None
+        and inside[Representation("pca", 2)].value > 0.5
+    )
+    assert (
+        shifted.accuracy[LATENTS].value == shifted.accuracy[Representation("latents", 4)].value == 1
+    )
     # Bees, and whatever is pulled towards ants, are taken for ants.
-    assert shifted.accuracy["raw"].value <= 0.75
-    assert shifted.drop["raw"].value == pytest.approx(1 - shifted.accuracy["raw"].value)
-    assert shifted.drop["raw"].ci_low > 0.1
+    assert shifted.accuracy[RAW].value <= 0.75
+    assert shifted.drop[RAW].value == pytest.approx(1 - shifted.accuracy[RAW].value)
+    assert shifted.drop[RAW].ci_low > 0.1
     for rival, gain in shifted.gain.items():
         assert gain.value == pytest.approx(1 - shifted.accuracy[rival].value)
-    assert shifted.accuracy["random"].value < 0.6
-    assert inside["raw"].chance == shifted.accuracy["raw"].chance == 0.25
+    assert shifted.accuracy[RANDOM].value < 0.6
+    assert inside[RAW].chance == shifted.accuracy[RAW].chance == 0.25
 
 
 def test_a_set_is_compared_on_the_classes_that_it_has(result: OodGeneralizationResult) -> None:
     some = result.sets["some"]
-    assert (some.n_classes, some.accuracy["latents"].n) == (2, 30)
+    assert (some.n_classes, some.accuracy[LATENTS].n) == (2, 30)
     # Ants, most frequent in fitting, are none of its classes.
-    assert some.accuracy["latents"].chance == 0.5
-    assert some.accuracy["latents"].value == 1
-    assert some.drop["latents"].value == 0
+    assert some.accuracy[LATENTS].chance == 0.5
+    assert some.accuracy[LATENTS].value == 1
+    assert some.drop[LATENTS].value == 0
 
 
 def test_rows_and_what_is_left_out(result: OodGeneralizationResult) -> None:
-    rows = {row.metric: row for row in result.figures()}
-    of = {"latents", "latents_2", "latents_4", "raw", "raw_2", "random", "random_2", "random_4"}
+    rows = {(row.metric, row.of, row.k, row.set): row for row in result.figures()}
+    probes = {LATENTS, RAW, RANDOM, Representation("pca", 2), Representation("raw", 2)}
+    probes |= {Representation(space, k) for space in ("latents", "random") for k in (2, 4)}
     # Of four raw channels, the four best are all.
-    assert set(result.inside.accuracy) == {*of, "pca_2"}
-    assert {f"probe_drop:{each}@some" for each in of} < set(rows)
-    assert rows["probe_accuracy:latents"].n == 80
-    assert rows["probe_gain:raw"].value == -0.25
+    assert set(result.inside.accuracy) == probes
+    assert {("probe_drop", *probe, "some") for probe in probes} < set(rows)
+    assert rows["probe_accuracy", "latents", None, None].n == 80
+    assert rows["probe_gain", "raw", None, None].value == -0.25
+    keys = {"latents", "latents_2", "latents_4", "raw", "raw_2", "pca_2"}
+    keys |= {"random", "random_2", "random_4"}
+    assert set(json.loads(result.model_dump_json())["inside"]["accuracy"]) == keys
     assert len(rows) == 11 + 2 * (11 + 9)
 
 

@@ -14,9 +14,9 @@ from vista.metrics.diffusion_steering.measure import (
     Steered,
     choose_coefficient,
     most_selective,
-    selectivity,
     steering,
 )
+from vista.metrics.selectivity import selectivity
 
 BOOTSTRAP: dict[str, Any] = {"seed": 0, "resamples": 50, "level": 0.95}
 
@@ -81,10 +81,10 @@ def test_a_method_is_paired_with_the_random_direction() -> None:
     assert (ours.drift.value, ours.drift.chance) == pytest.approx((1 / 6, 2 / 6))
     assert ours.gain.n == 6
     assert chance.gain_over_random.ci_low == chance.gain_over_random.ci_high == 0
-    rows = {row.metric: row for row in result.figures()}
-    assert rows["steering_gain:latent@colour"].value == ours.gain.value
-    assert rows["prompt_adherence@colour"].chance == 0.25
-    assert rows["latent_auroc@colour"].value == pytest.approx(0.8)
+    rows = {(row.metric, row.of, row.set): row for row in result.figures()}
+    assert rows["steering_gain", "latent", "colour"].value == ours.gain.value
+    assert rows["prompt_adherence", None, "colour"].chance == 0.25
+    assert rows["latent_auroc", None, "colour"].value == pytest.approx(0.8)
 
 
 def test_drift_is_undefined_where_nothing_else_can_be_read() -> None:

@@ -113,7 +113,7 @@ def test_what_lies_between_has_the_facts_of_its_inputs_and_metrics_their_method(
     for entry in (*directions, *captions):
         projector = projectors[entry["parents"]["projector"][0]]
         assert [entry[key] for key in point_keys] == [projector[key] for key in point_keys]
-    methods = {entry["method"] for entry in listed if entry["stage"] == "removal"}
+    methods = {entry["method"] for entry in listed if entry["stage"] == "intervention"}
     assert methods >= {"latent"}
     for entry in (e for e in listed if e["stage"] == "train_vision_sae"):
         assert entry["name"].startswith(entry["encoder"])

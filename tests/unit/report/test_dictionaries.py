@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 from vista.metrics.figure import Figure
-from vista.report.monosemanticity_figure import monosemanticity_figure
-from vista.report.monosemanticity_section import monosemanticity_section
-from vista.report.ontology_figure import ontology_figure
-from vista.report.ontology_section import ontology_section
+from vista.metrics.monosemanticity.report import monosemanticity_figure, monosemanticity_section
+from vista.metrics.ontology.report import ontology_figure, ontology_section
 from vista.report.table import LongTable
 from vista.report.vision_sae_section import vision_sae_section
 
@@ -33,18 +31,28 @@ def table(stage: str) -> LongTable:
     dictionaries = ("sae", "neurons", "random", "random_matched")[: PARTS[stage][3]]
     for e, encoder in enumerate(("clip", "dinov2")):
         for s, sae in enumerate(("relu", "topk")):
-            point = (encoder, None, None, None, BLOCKS[encoder], "")
+            point: dict[str, Any] = {"encoder": encoder, "method": sae, "layer": BLOCKS[encoder]}
             for m, metric in enumerate(METRICS[stage]):
                 for d, name in enumerate(dictionaries):
                     value = 0.5 - 0.1 * d + 0.05 * s + 0.01 * e + m
-                    level = (value, 0.0, value + 0.03, 0.125)
-                    row = (f"{metric}:{name}", *point, *level, 40 + d)
-                    figures.append(Figure(*row, stage=stage, method=sae))
+                    figures.append(
+                        Figure(
+                            metric,
+                            of=name,
+                            value=value,
+                            ci_low=0.0,
+                            ci_high=value + 0.03,
+                            chance=0.125,
+                            n=40 + d,
+                            stage=stage,
+                            **point,
+                        )
+                    )
             gate = {"explained_variance": 0.9, "fvu": 0.1, "l0": 8.0, "dead_share": 0.25}
             for metric, value in {**gate, "expansion": EXPANSIONS[sae]}.items():
                 n = 1536 if metric == "dead_share" else 300
-                row = (f"vision_sae_{metric}", *point, value, None, None, None, n)
-                figures.append(Figure(*row, stage="check_vision_sae", method=sae))
+                name = f"vision_sae_{metric}"
+                figures.append(Figure(name, value=value, n=n, stage="check_vision_sae", **point))
     return LongTable(figures)
 
 
@@ -58,12 +66,11 @@ def test_rows_and_dots(stage: str) -> None:
     drawn = figure(table(stage))
     assert len(drawn.axes) == 2 * panels
     assert [axis.get_title("left") for axis in drawn.axes[:2]] == ["clip", "dinov2, block 2"]
-    ticks = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
+    ticks = [label.get_text() for label in drawn.axes[-1].get_xticklabels()]
     assert ticks == ["topk\n16×", "relu\n32×"]
-    heights = [
-        line.get_ydata()[0] for line in drawn.axes[0].get_lines() if line.get_ydata()[0] == 0.125
-    ]
-    assert len(heights) == 2 * dictionaries  # a tick for each SAE and control
+    heights = [list(line.get_ydata()) for line in drawn.axes[0].get_lines()]
+    # A tick for each SAE and control.
+    assert [at for at in heights if at[0] == 0.125] == [[0.125] * 2] * dictionaries
     # An interval that begins at 0 is drawn down to it.
     low = drawn.axes[0].containers[0].lines[2][0].get_segments()[0][0, 1]
     assert low == pytest.approx(0)

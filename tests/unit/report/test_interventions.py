@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 
 from tests.long_table import figures_of
+from vista.config.interventions import EDIT_TASKS
 from vista.config.report import Aims, ReportSettings
-from vista.metrics.edited_captions import Scored
-from vista.metrics.intervention import METRIC, intervention_figures
+from vista.metrics.intervention.captions import Scored
+from vista.metrics.intervention.measure import intervention_figures
 from vista.metrics.results import figures_table
 from vista.report import style
 from vista.report.interventions import (
     Intervention,
     best_vision_only,
     compare,
-    intervention_section,
     sides,
 )
 from vista.report.interventions_figure import coefficient_response
+from vista.report.interventions_section import intervention_section
 from vista.report.shown import Measured
 from vista.report.summary import summary_markdown
 from vista.report.table import LongTable
@@ -144,7 +145,7 @@ def table_of(interventions: list[Intervention]) -> LongTable:
     figures = []
     for each in interventions:
         point = {
-            "metric": each.metric,
+            "metric": "intervention",
             "encoder": each.encoder,
             "llm": each.llm,
             "sae_weight": each.sae_weight,
@@ -159,7 +160,9 @@ def test_methods_share_names_of_figures_and_differ_in_their_column(
     made: list[Intervention],
 ) -> None:
     table = table_of(made)
-    found = table.select("removal_ms_object", encoder="clip", sae_weight=1.0, seed=0)
+    found = table.select(
+        "edit_ms", of="removal", set="object", encoder="clip", sae_weight=1.0, seed=0
+    )
     assert [f.method for f in found] == ["latent", "mean_difference", "random", "vision_topk"]
     header = table.csv().splitlines()[0].split(",")
     assert header.index("method") == header.index("seed") + 1
@@ -197,7 +200,7 @@ def test_comparison_by_hand() -> None:
 
 
 def test_the_best_rival_is_vision_only(made: list[Intervention]) -> None:
-    here = [each for each in made if (each.encoder, each.metric) == ("clip", "removal")]
+    here = [each for each in made if (each.encoder, each.task) == ("clip", "removal")]
     candidates = sides(here)
     rival = best_vision_only(candidates)
     assert rival is not None
@@ -212,9 +215,9 @@ def test_section_has_every_method_and_both_comparisons(made: list[Intervention])
     text = intervention_section(table_of(made), made, Aims()).markdown()
     tables = text.split("\n\n")[2:]
     assert len(tables) == 5
-    for metric, table in zip(METRIC.values(), tables[::2], strict=False):
+    for task, table in zip(EDIT_TASKS, tables[::2], strict=False):
         lines = table.splitlines()
-        assert f"{metric} by" in lines[0]
+        assert f"{task} by" in lines[0]
         assert len(lines) == 2 + 2 * 6  # per encoder: latent twice, vision twice, two others
     comparisons = tables[-1].splitlines()[2:]
     # Per task and encoder: latent at 0 and 1, mean difference, random against the rival; the
@@ -232,12 +235,11 @@ def test_section_has_every_method_and_both_comparisons(made: list[Intervention])
 
 
 def test_summary_with_and_without_interventions(made: list[Intervention]) -> None:
-    settings = ReportSettings()
-    empty = Measured(LongTable([]), settings)
-    plain = summary_markdown(empty, name="x", figures=[], notes=[])
+    settings, none = ReportSettings(), LongTable([])
+    plain = summary_markdown(Measured(none, settings), name="x", figures=[], notes=[])
     assert "Interventions" not in plain
     measured = Measured(table_of(made), settings)
-    text = summary_markdown(measured, name="x", figures=[], notes=[], interventions=made)
+    text = summary_markdown(measured, name="x", figures=[], notes=[])
     assert "## Interventions: removing and replacing" in text
 
 

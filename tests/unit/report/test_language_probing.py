@@ -51,17 +51,17 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
     for sae, score in (("topk", 0.4), ("relu", 0.3)):
         own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
         mono = [
-            make_row("monosemanticity:sae", score),
-            make_row("monosemanticity:random_matched", 0.15),
+            {**make_row("monosemanticity", score), "of": "sae"},
+            {**make_row("monosemanticity", 0.15), "of": "random_matched"},
         ]
         more += figures_of(own | {"metric": "monosemanticity"}, mono)
-    words = [make_row("image_discovery_recall@all:sae", 0.6, chance=0.2)]
+    words = [{**make_row("discovery_recall", 0.6, chance=0.2), "of": "sae", "set": "all"}]
     more += figures_of(own | {"metric": "image_attributes"}, words)
     scores = [("knn_random", (0.9, 0.5)), ("knn_latents", (0.6, 0.7)), ("energy_raw", (0.95, 0.95))]
     ood = [
-        make_row(f"ood_auroc:{name}@{where}", value)
+        {**make_row(auroc, value), "of": name, "set": "a" if auroc == "near_ood_auroc" else "b"}
         for name, values in scores
-        for where, value in zip(("near:a", "far:b"), values, strict=True)
+        for auroc, value in zip(("near_ood_auroc", "far_ood_auroc"), values, strict=True)
     ]
     more += figures_of(own | {"metric": "ood_detection"}, ood)
     return LongTable(made_up + more)

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from tests.long_table import figures_of
+from vista.metrics.ood_detection.report import ood_detection_figure, ood_detection_section
 from vista.metrics.ood_detection.scores import SCORES
-from vista.report.ood import ood_detection_section, ood_generalization_section
-from vista.report.ood_figure import ood_detection_figure, ood_generalization_figure
+from vista.metrics.ood_generalization.report import (
+    ood_generalization_figure,
+    ood_generalization_section,
+)
 from vista.report.table import LongTable
 
 SAES = ("relu", "topk")
-PROBES = ("latents", "latents_8", "latents_32", "raw", "raw_8", "pca_8", "random", "random_8")
+PROBES = (
+    *(("latents", None), ("latents", 8), ("latents", 32), ("raw", None)),
+    *(("raw", 8), ("pca", 8), ("random", None), ("random", 8)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +29,27 @@ def found(make_row: Callable[..., dict[str, Any]]) -> LongTable:
     rng = np.random.default_rng(0)
     figures = []
     for sae in SAES:
-        told = []
-        for where in ("far:digits", "near:novel"):
+        scores = []
+        for kind, name in (("far", "digits"), ("near", "novel")):
             for score in SCORES:
                 value = 0.5 if score == "random" else 0.7 + 0.2 * rng.random()
-                told.append(make_row(f"ood_auroc:{score}@{where}", value, chance=0.5, n=700))
-                told.append(make_row(f"ood_fpr95:{score}@{where}", 1 - value, chance=0.95, n=700))
-            told.append(make_row(f"ood_knn_gain:knn_raw@{where}", 0.1234, chance=0.0, n=700))
-            told.append(make_row(f"ood_knn_gain:knn_random@{where}", 0.02, chance=0.0, n=700))
-            told.append(make_row(f"ood_images@{where}", 300.0, n=300))
-        probed = [make_row("probe_gain:raw", 0.0987, n=160)]
-        for of in PROBES:
-            probed.append(make_row(f"probe_accuracy:{of}", 0.9, chance=0.02, n=160))
-            probed.append(make_row(f"probe_accuracy:{of}@noise", 0.7, chance=0.03, n=150))
-            probed.append(make_row(f"probe_drop:{of}@noise", 0.2, chance=0.0, n=150))
-        probed.append(make_row("probe_gain:raw@noise", 0.05, n=150))
+                place = {"of": score, "set": name}
+                auroc = make_row(f"{kind}_ood_auroc", value, chance=0.5, n=700)
+                fpr = make_row(f"{kind}_ood_fpr95", 1 - value, chance=0.95, n=700)
+                scores += [auroc | place, fpr | place]
+            for rival, value in (("knn_raw", 0.1234), ("knn_random", 0.02)):
+                gain = make_row(f"{kind}_ood_knn_gain", value, chance=0.0, n=700)
+                scores.append(gain | {"of": rival, "set": name})
+            scores.append(make_row(f"{kind}_ood_images", 300.0, n=300) | {"set": name})
+        probed = [make_row("probe_gain", 0.0987, n=160) | {"of": "raw"}]
+        for of, k in PROBES:
+            inside, shifted = {"of": of, "k": k}, {"of": of, "k": k, "set": "noise"}
+            probed.append(make_row("probe_accuracy", 0.9, chance=0.02, n=160) | inside)
+            probed.append(make_row("probe_accuracy", 0.7, chance=0.03, n=150) | shifted)
+            probed.append(make_row("probe_drop", 0.2, chance=0.0, n=150) | shifted)
+        probed.append(make_row("probe_gain", 0.05, n=150) | {"of": "raw", "set": "noise"})
         point = {"encoder": "dinov2", "method": sae}
-        figures += figures_of({**point, "metric": "ood_detection"}, told)
+        figures += figures_of({**point, "metric": "ood_detection"}, scores)
         figures += figures_of({**point, "metric": "ood_generalization"}, probed)
     return LongTable(figures)
 

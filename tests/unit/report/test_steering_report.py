@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 
 from tests.long_table import figures_of
-from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
+from vista.metrics.attribute_discovery.report import attributes_figure, attributes_section
 from vista.metrics.diffusion_steering.measure import METHODS, MethodFigures, SteeringResult
+from vista.metrics.diffusion_steering.report import steering_figure, steering_section
+from vista.metrics.discovery import Proposal, attribute_discovery
 from vista.metrics.result import Estimate
 from vista.report import style
-from vista.report.attributes_figure import attributes_figure
-from vista.report.attributes_section import attributes_section
 from vista.report.grid import Section
-from vista.report.steering_figure import steering_figure
-from vista.report.steering_section import steering_section
 from vista.report.table import LongTable
 
 POINT = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "dinov2", "method": "text"}

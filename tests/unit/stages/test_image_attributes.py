@@ -24,9 +24,11 @@ from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.image_attributes import ImageAttributeSettings
 from vista.metrics.image_attributes import stage as image_attributes
+from vista.metrics.image_attributes.report import (
+    image_attributes_figure,
+    image_attributes_section,
+)
 from vista.metrics.results import read_result
-from vista.report.image_attributes_figure import image_attributes_figure
-from vista.report.image_attributes_section import image_attributes_section
 from vista.report.table import LongTable
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.store.features import FeatureWriter

@@ -12,20 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.long_table import read_rows
-from vista.config.intervention_metrics import InterventionMetricSettings
+from vista.config.interventions import InterventionMetricSettings
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
 from vista.engine.artifacts import Artifact, open_artifact, publishing
 from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.intervention import stage as intervention
+from vista.metrics.intervention.items import chosen_scores
 from vista.metrics.results import read_result
-from vista.stages import removal, replacement, report
-from vista.stages.intervention_inputs import chosen_scores
+from vista.stages import report
 
-SETTINGS = InterventionMetricSettings.model_validate(
+SCORES = InterventionMetricSettings.model_validate(
     {"attributes": ["red", "sand"], "bootstrap": {"resamples": 50}}
 ).model_dump(mode="json")
+REMOVAL, REPLACEMENT = ({**SCORES, "task": task} for task in ("removal", "replacement"))
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -135,21 +137,25 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
 def removed(records: tuple[Path, Artifact]) -> Artifact:
     root, table = records
     captions = captions_of(root, "remove", rows(REMOVED, None))
-    return run(root, removal, "m", SETTINGS, development=captions, test=captions, records=table)
+    return run(root, intervention, "m", REMOVAL, development=captions, test=captions, records=table)
 
 
 def values(artifact: Artifact) -> dict[str, Any]:
-    return {row["metric"]: (row["value"], row["chance"], row["n"]) for row in read_rows(artifact)}
+    """Value, chance and n of each figure, by its name and place."""
+    return {
+        (row["metric"], row["set"]): (row["value"], row["chance"], row["n"])
+        for row in read_rows(artifact)
+    }
 
 
 def test_removal_of_made_up_captions(removed: Artifact) -> None:
     found = values(removed)
-    assert found["removal_coefficient_object"] == (4.0, None, 4)
-    assert found["removal_ms_object"] == (0.75, 0.5, 4)  # clean, with sand, failed, not found
-    assert found["removal_removed_object"] == (0.5, 0.25, 4)
-    assert found["removal_found"] == (0.75, None, 4)
+    assert found["edit_coefficient", "object"] == (4.0, None, 4)
+    assert found["edit_ms", "object"] == (0.75, 0.5, 4)  # clean, with sand, failed, not found
+    assert found["edit_removed", "object"] == (0.5, 0.25, 4)
+    assert found["edit_found", None] == (0.75, None, 4)
     # Four nats more over four tokens in three images of four.
-    assert found["removal_nats_object"] == (0.75, 0.0, 4)
+    assert found["edit_nats", "object"] == (0.75, 0.0, 4)
     result = read_result(removed)
     assert (result["method"], result["n_edits_found"]) == ("latent", 1)
     assert [edit["blocks"] for edit in result["edits"]] == [[0, 1]] * 2
@@ -169,7 +175,7 @@ def test_blocks_are_chosen_on_development(records: tuple[Path, Artifact]) -> Non
         content += rows({("object", 1.0): second}, None, (1, 2))
         made[role] = captions_of(root, f"swept_{role}", content)
     inputs = {"development": made["dev"], "test": made["test"], "records": table}
-    result = run(root, removal, "swept", SETTINGS, **inputs)
+    result = run(root, intervention, "swept", REMOVAL, **inputs)
     (edit,) = read_result(result)["edits"]
     assert (edit["blocks"], edit["development_ms"], edit["ms"]["value"]) == ([1, 2], 1.5, 0.0)
     items = pq.read_table(result.file("items.parquet")).to_pylist()
@@ -188,14 +194,14 @@ def test_words_as_sources_are_judged_and_are_no_objects(records: tuple[Path, Art
     for row in content:
         row["source"] = "red"
     captions = captions_of(root, "words", content, ("red", "blue", "grass"))
-    settings = InterventionMetricSettings.model_validate({"bootstrap": {"resamples": 50}})
+    settings = {**REMOVAL, "attributes": []}
     inputs = {"development": captions, "test": captions, "records": table}
-    made = run(root, removal, "words", settings.model_dump(mode="json"), **inputs)
+    made = run(root, intervention, "words", settings, **inputs)
     # Blue is not in the reference, grass is; the last item has no direction.
     assert list(chosen_scores(made)["object"].values()) == [1, 2, 2, 0]
     found = values(made)
-    assert found["removal_new_objects_object"][0] == 0.0
-    assert found["removal_objects_kept_object"] == (1.0, None, 4)
+    assert found["edit_new_objects", "object"][0] == 0.0
+    assert found["edit_objects_kept", "object"] == (1.0, None, 4)
     assert read_result(made)["n_attributes"] == 3
 
 
@@ -210,12 +216,12 @@ def test_replacement_and_the_order_of_rows(records: tuple[Path, Artifact]) -> No
     for node, each in (("r", content), ("r2", content[::-1])):
         captions = captions_of(root, node, each)
         inputs = {"development": captions, "test": captions, "records": table}
-        made.append(run(root, replacement, node, SETTINGS, **inputs))
+        made.append(run(root, intervention, node, REPLACEMENT, **inputs))
     assert made[0].digest == made[1].digest
     found = values(made[0])
-    assert found["replacement_ms_object"] == (1.0, None, 4)
-    assert found["replacement_replaced_of_all_object"] == (0.5, None, 4)
-    assert found["replacement_both_named_object"] == (0.25, None, 4)
+    assert found["edit_ms", "object"] == (1.0, None, 4)
+    assert found["edit_replaced_of_all", "object"] == (0.5, None, 4)
+    assert found["edit_both_named", "object"] == (0.25, None, 4)
 
 
 def test_an_object_without_surroundings_has_no_control(
@@ -227,10 +233,10 @@ def test_an_object_without_surroundings_has_no_control(
         if row["variant"] == "outside" and row["image_id"] == "i1":
             row["n_tokens"] = 0
     captions = captions_of(root, "covered", content)
-    made = run(root, removal, "c", SETTINGS, development=captions, test=captions, records=table)
-    assert values(made)["removal_ms_outside"] == (pytest.approx(2 / 3), None, 3)
-    assert values(removed)["removal_ms_outside"] == (0.5, None, 4)
-    assert values(made)["removal_ms_object"][2] == 4
+    made = run(root, intervention, "c", REMOVAL, development=captions, test=captions, records=table)
+    assert values(made)["edit_ms", "outside"] == (pytest.approx(2 / 3), None, 3)
+    assert values(removed)["edit_ms", "outside"] == (0.5, None, 4)
+    assert values(made)["edit_ms", "object"][2] == 4
 
 
 @pytest.mark.parametrize(
@@ -247,7 +253,7 @@ def test_captions_that_cannot_be_scored(
     root, table = records
     bad = captions_of(root, f"bad{len(content)}{message[:3]}", content)
     with pytest.raises(UserError, match=message):
-        run(root, removal, "bad", SETTINGS, development=bad, test=bad, records=table)
+        run(root, intervention, "bad", REMOVAL, development=bad, test=bad, records=table)
 
 
 def test_report_with_interventions(records: tuple[Path, Artifact], removed: Artifact) -> None:
@@ -256,7 +262,7 @@ def test_report_with_interventions(records: tuple[Path, Artifact], removed: Arti
     settings = {
         "report": ReportSettings(dpi=40).model_dump(mode="json"),
         "name": "planted",
-        "points": [{**point, "metric": "removal", "method": "latent"}],
+        "points": [{**point, "metric": "intervention", "method": "latent"}],
     }
     made = run(root, report, "report", settings, metrics=[removed])
     assert "figures/interventions.png" in made.checksums
@@ -266,4 +272,6 @@ def test_report_with_interventions(records: tuple[Path, Artifact], removed: Arti
     assert "4 test items of 4 images; 2 attribute words" in text
     table = pq.read_table(made.file("summary.parquet"))
     assert set(table.column("method").to_pylist()) == {"latent"}
-    assert "removal_ms_object,clip,gemma,1.0,0,latent,," in made.file("summary.csv").read_text()
+    assert (
+        "edit_ms,removal,object,,clip,gemma,1.0,0,latent,," in made.file("summary.csv").read_text()
+    )

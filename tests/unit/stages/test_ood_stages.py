@@ -99,10 +99,10 @@ def run(stage: Any, settings: Any, inputs: dict[str, Any], names: list[str], out
 def test_scores_tell_the_set_that_lies_elsewhere(inputs: dict[str, Any], tmp_path: Path) -> None:
     settings = OodDetectionSettings(near=("same",), far=("other",), neighbours=3, fit_images=60)
     found = run(ood_detection, settings, inputs, ["same", "other"], tmp_path)
-    value = {row["metric"]: row["value"] for row in read_rows(found)}
+    value = {(row["metric"], row["of"], row["set"]): row["value"] for row in read_rows(found)}
     for score in ("knn_latents", "mahalanobis_latents", "profile_latents", "knn_raw"):
-        assert value[f"ood_auroc:{score}@far:other"] > 0.95
-        assert 0.35 < value[f"ood_auroc:{score}@near:same"] < 0.65
+        assert value["far_ood_auroc", score, "other"] > 0.95
+        assert 0.35 < value["near_ood_auroc", score, "same"] < 0.65
     result = read_result(found)
     assert (result["n_fitted"], result["sets"]["other"]["n_in"]) == (60, 60)
     items = pq.read_table(found.file("items.parquet")).to_pydict()
@@ -117,7 +117,7 @@ def test_parts_of_a_set_are_not_to_be_seen(
     settings = OodDetectionSettings(far=("other",), neighbours=3)
     whole, parts = [], []
     for size, found in ((1024, whole), (7, parts)):
-        monkeypatch.setattr("vista.metrics.ood_inputs._IMAGES", size)
+        monkeypatch.setattr("vista.inputs.image_sets._IMAGES", size)
         made = run(ood_detection, settings, inputs, ["other"], tmp_path)
         found.append(pq.read_table(made.file("items.parquet")).to_pydict())
     for name, values in whole[0].items():

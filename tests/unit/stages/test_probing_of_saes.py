@@ -20,13 +20,11 @@ from vista.engine.artifacts import Record as ArtifactRecord
 from vista.engine.job import Job, roles
 from vista.errors import UserError
 from vista.inputs.image_files import image_files
-from vista.metrics.monosemanticity import MonosemanticitySettings
+from vista.metrics.monosemanticity import MonosemanticitySettings, sheet
 from vista.metrics.monosemanticity import stage as monosemanticity
 from vista.metrics.ontology import OntologySettings
 from vista.metrics.ontology import stage as ontology
 from vista.metrics.results import read_result
-from vista.metrics.top_images import draw_top_images
-from vista.report import monosemanticity_sheet
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import label_vision_latents
 from vista.store.features import FeatureWriter
@@ -153,13 +151,13 @@ def test_the_sheet_shows_the_best_latents_and_their_patches(
     root: Path, inputs: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Any] = []
-    monkeypatch.setattr(monosemanticity_sheet, "sheet_figure", lambda rows, *_: shown.extend(rows))
+    monkeypatch.setattr(sheet, "sheet_figure", lambda rows, *_: shown.extend(rows))
     records = read_records(inputs["records"].file("records.parquet"))
     source = image_files(inputs["records"], inputs["world"], None)
     artifacts = inputs["features"], inputs["labels"]
     score_s = np.array([0.1, 0.5, 0.9, 0.7, np.nan, 0.8])
     fired_s = np.array([9, 9, 2, 3, 0, 9])
-    draw_top_images(tmp_path, source, *artifacts, records, score_s, fired_s, 2, 3)
+    sheet.draw_top_images(tmp_path, source, *artifacts, records, score_s, fired_s, 2, 3)
     assert [name for name, _ in shown] == ["latent 5: 0.80", "latent 3: 0.70"]
     assert [len(tiles) for _, tiles in shown] == [0, 3]  # the labels saw latent 5 nowhere
     for tile in shown[1][1]:

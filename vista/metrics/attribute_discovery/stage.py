@@ -1,11 +1,11 @@
 """Stage: propose latents of a text encoder's SAE as attributes, name and verify them.
 
-Proposals come from prompts alone: latents that fire on some prompts of train and not on most, and
-that have a name: their label, a word of their top prompts. They are ranked by how well they
+Proposals are made from prompts alone: latents that fire on some prompts of train and not on most,
+and that have a name (their label, a word of their top prompts). They are ranked by how well they
 separate the prompts of validation that have their name; of each name the best latent is kept. They
 are verified on the prompts of test, and by steering: a latent whose word does not concern the image
-changes its attributes no more than a random direction does. Random latents, too, have distinct
-names.
+changes its attributes no more than a random direction does. Random latents have distinct names as
+well.
 
 Legend: n prompt, s latent.
 """
@@ -25,6 +25,7 @@ from vista.diffusion.attributes import words_of
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.inputs.judge import stage_namer, write_tally
+from vista.inputs.latent_names import names_by_texts
 from vista.inputs.pipeline import (
     Judge,
     PipelineInputs,
@@ -34,11 +35,10 @@ from vista.inputs.pipeline import (
     open_pipeline,
     read_prompts,
 )
-from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
-from vista.metrics.diffusion_steering.measure import selectivity
-from vista.metrics.image_attributes.measure import most_varying, varying, word_matrix
-from vista.metrics.judged_names import names_by_texts
+from vista.metrics.attribute_discovery.measure import name_aurocs, one_a_name, ranked
+from vista.metrics.discovery import Proposal, attribute_discovery
 from vista.metrics.results import write_result
+from vista.metrics.selectivity import most_varying
 from vista.sae.label_table import FILE, read_labels
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class AttributeDiscoveryOrder(PipelineOrder):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs(PipelineInputs):
-    """Those of all experiments on the pipeline, and the model of the judge that names latents."""
+    """Inputs of all experiments on the pipeline, and the model of the judge that names latents."""
 
     judge: Artifact | None = None
 
@@ -77,15 +77,16 @@ def run(job: StageJob[AttributeDiscoveryOrder, Inputs]) -> None:
         labels = judged_labels(namer, settings, prompts)
         write_tally(job.work, namer)
     score_ns = prompts.score_ns[prompts.rows["train"]]
-    before, after = (_aurocs(prompts, labels, split) for split in ("validation", "test"))
+    validation_s, test_s = (_aurocs(prompts, labels, split) for split in ("validation", "test"))
     written_ns = score_ns * prompts.sae.W_dec.detach().norm(dim=1).numpy()
-    chosen = one_a_name(ranked(written_ns, before, settings), labels, settings.proposals)
+    shares = settings.min_share, settings.max_share
+    chosen = one_a_name(ranked(written_ns, validation_s, shares), labels, settings.proposals)
     rng = np.random.default_rng(settings.seed)
     drawn = one_a_name(
         rng.permutation(np.flatnonzero(score_ns.max(axis=0) > 0)), labels, len(chosen)
     )
     proposals, random = (
-        [Proposal(latent, labels[latent], float(after[latent])) for latent in latents]
+        [Proposal(latent, labels[latent], float(test_s[latent])) for latent in latents]
         for latents in (chosen, drawn)
     )
     proposals, random = steer_all(proposals, random, pipeline, prompts, judge, settings)
@@ -109,19 +110,9 @@ def run(job: StageJob[AttributeDiscoveryOrder, Inputs]) -> None:
     write_result(job.work, result, columns)
 
 
-def ranked(
-    written_ns: NDArray[np.float32], auroc_s: NDArray[np.float64], settings: AttributeSettings
-) -> NDArray[np.int64]:
-    """The latents with a name that fire on some prompts and not on most, by AUROC; of equal ones
-    those of the larger variance of `written_ns` first."""
-    fit_s = varying(written_ns, (settings.min_share, settings.max_share))
-    order = np.lexsort((-written_ns.var(axis=0), -auroc_s))
-    return np.asarray(order[(fit_s & ~np.isnan(auroc_s))[order]])
-
-
 def judged_labels(namer: Namer, settings: AttributeSettings, prompts: Prompts) -> list[str | None]:
-    """Names that a judge gives to the latents that vary most over the prompts of train, by the
-    prompts that they fire on most; None for all other latents."""
+    """Return the names that a judge gives to the latents that vary most over the prompts of train,
+    by the prompts that they fire on most; None for all other latents."""
     score_ns = prompts.score_ns[prompts.rows["train"]]
     shares = settings.min_share, settings.max_share
     chosen = most_varying(score_ns, shares, 1, settings.judged_latents)
@@ -132,26 +123,10 @@ def judged_labels(namer: Namer, settings: AttributeSettings, prompts: Prompts) -
     return labels
 
 
-def one_a_name(latents: NDArray[np.int64], labels: Sequence[str | None], most: int) -> list[int]:
-    """The first latent of each name, at most `most` of them."""
-    first: dict[str, int] = {}
-    for latent in latents.tolist():
-        if (name := labels[latent]) is not None:
-            first.setdefault(name, latent)
-    return list(first.values())[:most]
-
-
 def _aurocs(prompts: Prompts, labels: Sequence[str | None], split: str) -> NDArray[np.float64]:
-    """AUROC of each latent for a split's prompts with its name, [s]; NaN where there is none."""
-    score_ns = prompts.score_ns[prompts.rows[split]]
-    names = sorted({name for name in labels if name is not None})
-    place = {name: c for c, name in enumerate(names)}
+    """Return the AUROC of each latent for a split's prompts with its name, [s]."""
     words_n = [set(words_of(text)) for text in prompts.of(split)]
-    positive_nc = word_matrix(words_n, names)
-    auroc_sc = selectivity(score_ns, positive_nc)
-    return np.array(
-        [np.nan if name is None else auroc_sc[s, place[name]] for s, name in enumerate(labels)]
-    )
+    return name_aurocs(prompts.score_ns[prompts.rows[split]], words_n, labels)
 
 
 def steer_all(
@@ -162,15 +137,19 @@ def steer_all(
     judge: Judge,
     settings: AttributeSettings,
 ) -> tuple[list[Proposal], list[Proposal]]:
-    """Steer test prompts without a latent's name by its direction; for proposals also by a random
-    direction."""
+    """Steer test prompts without a latent's name along its direction, and for proposals also along
+    a random direction.
+
+    Returns:
+        The proposals and the random latents with what changed in the images.
+    """
     from vista.diffusion.edits import add_direction, random_direction
     from vista.diffusion.pipeline import Sample
 
     length = settings.coefficient * mean_norm(pipeline, prompts.of("test")[: settings.prompts])
-    every = [*proposals, *random]
+    latents = [*proposals, *random]
     edits: list[tuple[int, bool, list[int], Tensor]] = []
-    for i, proposal in enumerate(every):
+    for i, proposal in enumerate(latents):
         rows = _rows_without(prompts, proposal.name)[: settings.prompts]
         if not rows:
             continue
@@ -205,16 +184,16 @@ def steer_all(
             )
             for value, name in attribute_of.items()
         }
-        change, named_gain = max(gain.values()), gain.get(every[i].name or "", float("nan"))
-        every[i] = (
-            dataclasses.replace(every[i], random_change=change, random_gain=named_gain)
+        change, named_gain = max(gain.values()), gain.get(latents[i].name or "", float("nan"))
+        latents[i] = (
+            dataclasses.replace(latents[i], random_change=change, random_gain=named_gain)
             if control
-            else dataclasses.replace(every[i], change=change, gain=named_gain)
+            else dataclasses.replace(latents[i], change=change, gain=named_gain)
         )
-    return every[: len(proposals)], every[len(proposals) :]
+    return latents[: len(proposals)], latents[len(proposals) :]
 
 
 def _rows_without(prompts: Prompts, name: str | None) -> list[int]:
-    """The test prompts without a word."""
+    """Return the rows of the test prompts without a word."""
     rows = prompts.rows["test"].tolist()
     return [row for row in rows if name not in words_of(prompts.text[row])]

@@ -1,4 +1,4 @@
-"""Generate, classify and keep the images of edits of a text encoder's stream.
+"""Images of edited and unedited prompts, generated and classified.
 
 Legend: n prompt, b image.
 """
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A value that is steered to: its latent, and the controls of that."""
+    """A value that is steered to.
+
+    Attributes:
+        attribute: Its attribute.
+        value: The value.
+        latent: The latent that is added or ablated.
+        auroc: AUROC of the latent for prompts with the value.
+        random_latent: A control: another latent.
+        direction: A control: a random direction [d].
+    """
 
     attribute: str
     value: str
@@ -47,7 +56,7 @@ class Task:
 
 
 class Bench:
-    """Makes and classifies images of prompts, each unedited one once."""
+    """Generates and classifies images of prompts, of each unedited prompt once."""
 
     def __init__(self, pipeline: TextToImage, prompts: Prompts, judge: Judge, seed: int) -> None:
         self.pipeline, self.prompts, self.judge = pipeline, prompts, judge
@@ -57,11 +66,11 @@ class Bench:
         self.images: dict[tuple[str, str, str, float, int], Pixels] = {}
 
     def value(self, row: int, attribute: str) -> str | None:
-        """The value of an attribute that a prompt names."""
+        """Return the value of an attribute that a prompt names; None where it names none."""
         return value_in(self.prompts.text[row], self.judge.attributes[attribute])
 
     def measure(self, tasks: Iterable[Task]) -> list[Steered]:
-        """Make the images of all tasks, and of their prompts unedited."""
+        """Generate and classify the images of all tasks, and of their unedited prompts."""
         from vista.diffusion.pipeline import Sample
 
         tasks = [task for task in tasks if len(task.rows)]
@@ -79,7 +88,7 @@ class Bench:
             for row in task.rows.tolist()
         ]
         images, values = self.judge.look(self.pipeline, samples)
-        measured, start = [], 0
+        steered, start = [], 0
         for task in tasks:
             part, start = slice(start, start + len(task.rows)), start + len(task.rows)
             target = task.target
@@ -87,7 +96,7 @@ class Bench:
                 key = (target.attribute, target.value, task.method, task.coefficient, row)
                 if task.kind == "add":
                     self.images[key] = image
-            measured.append(
+            steered.append(
                 Steered(
                     task.kind,
                     target.attribute,
@@ -102,7 +111,7 @@ class Bench:
                     after={name: value_b[part] for name, value_b in values.items()},
                 )
             )
-        return measured
+        return steered
 
     def _text(self, task: Task, row: int) -> str:
         text, target = self.prompts.text[row], task.target
@@ -111,28 +120,28 @@ class Bench:
         values = self.judge.attributes[target.attribute]
         if task.kind == "add":
             return with_value(text, values, target.value)
-        # Ablated: the value is replaced by the next one, as no caption is without a value.
+        # Ablated: replaced by the next value, since no caption is without one.
         return with_value(text, values, values[(values.index(target.value) + 1) % len(values)])
 
     def plain(self, row: int) -> Pixels:
-        """The unedited image of a prompt."""
+        """Return the unedited image of a prompt."""
         return self._plain[row][0]
 
     def adherence(self) -> dict[str, tuple[NDArray[np.bool_], float]]:
-        """By attribute that a prompt names: whether each unedited image shows its prompt's value,
-        and the share of pairs in which it shows another prompt's value."""
-        adherence = {}
+        """Return, by attribute that some prompt names, whether each unedited image shows the value
+        of its prompt, and how often it shows that of another."""
+        shown = {}
         for name in self.judge.attributes:
             pairs = [
-                (shown[name], value)
-                for row, (_, shown) in sorted(self._plain.items())
+                (predicted[name], value)
+                for row, (_, predicted) in sorted(self._plain.items())
                 if (value := self.value(row, name)) is not None
             ]
             if not pairs:
                 continue
-            shown_n, named_n = (np.array(column) for column in zip(*pairs, strict=True))
-            same_nn = shown_n[:, None] == named_n
+            predicted_n, prompted_n = (np.array(column) for column in zip(*pairs, strict=True))
+            same_nn = predicted_n[:, None] == prompted_n
             n = len(pairs)
             right_n = same_nn.diagonal()
-            adherence[name] = right_n, float((same_nn.sum() - right_n.sum()) / max(n * (n - 1), 1))
-        return adherence
+            shown[name] = right_n, float((same_nn.sum() - right_n.sum()) / max(n * (n - 1), 1))
+        return shown

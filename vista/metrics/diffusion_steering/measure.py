@@ -1,9 +1,8 @@
-"""Steering a text-to-image pipeline: does an edit of the prompt's stream bring the value that was
-asked for, and does it leave the other attributes alone?
+"""Gain and drift of edits that steer a text-to-image pipeline: how often an edit of the prompt's
+stream brings the target value about, and how much it changes other attributes.
 
-What an image shows is what probes say of it; an edited image is compared with the unedited one of
-the same prompt and noise. The definitions are ours: of arXiv 2508.11277 the abstract alone is
-public.
+Images are classified by probes; an edited image is compared with the unedited one of the same
+prompt and noise. Defined here: of arXiv 2508.11277 only the abstract is public.
 
 Legend: b prompt, n prompt or image, s latent, c concept.
 """
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.selectivity import selectivity
 
 Kind = Literal["add", "ablate"]
-Said = Mapping[str, NDArray[np.str_]]
+Values = Mapping[str, NDArray[np.str_]]
 FloatArray = NDArray[np.float64]
 
-# Edits that a latent is compared with. A random direction is the chance level of every figure.
+
+class FigureNames(NamedTuple):
+    """Names of the figures of one kind of edit."""
+
+    gain: str
+    gain_over_random: str
+    drift: str
+
+
+FIGURES: Mapping[Kind, FigureNames] = {
+    "add": FigureNames("steering_gain", "steering_gain_over_random", "steering_drift"),
+    "ablate": FigureNames("ablation_gain", "ablation_gain_over_random", "ablation_drift"),
+}
+# The latent, and the edits that it is compared with. A random direction is the chance level.
 LATENT, RANDOM, RANDOM_LATENT, PROMPT = "latent", "random_direction", "random_latent", "prompt"
 # AUROCs that differ by less are equal.
 _SAME = 1e-9
@@ -36,17 +49,17 @@ METHODS = (LATENT, RANDOM, RANDOM_LATENT, PROMPT)
 
 @dataclass(frozen=True)
 class Steered:
-    """What probes say of the images of some prompts before and after one edit.
+    """Values that probes predict for the images of some prompts before and after one edit.
 
     Attributes:
-        kind: a value is added to prompts without it, or ablated from prompts with it.
-        attribute: the attribute of the value.
-        target: the value.
-        method: one of METHODS.
-        coefficient: length of the edit; 0 where it has none.
-        prompt_b: number of each prompt, by which targets are paired.
-        before: by attribute, the values that probes say of unedited images [b].
-        after: of edited images [b].
+        kind: Whether a value is added to prompts without it, or ablated from prompts with it.
+        attribute: The attribute of the value.
+        target: The value.
+        method: One of METHODS.
+        coefficient: Length of the edit; 0 where it has none.
+        prompt_b: Number of each prompt, by which targets are paired.
+        before: By attribute, the predicted values of unedited images [b].
+        after: Those of edited images [b].
     """
 
     kind: Kind
@@ -55,21 +68,21 @@ class Steered:
     method: str
     coefficient: float
     prompt_b: NDArray[np.int64]
-    before: Said
-    after: Said
+    before: Values
+    after: Values
 
     @property
     def gain_b(self) -> FloatArray:
-        """1 where the target came (or, ablated, went), -1 where the contrary happened, else 0."""
-        was, now = (
-            (said[self.attribute] == self.target).astype(float)
-            for said in (self.before, self.after)
+        """1 where the target appeared (ablated: disappeared), -1 for the contrary, else 0."""
+        before_b, after_b = (
+            (values[self.attribute] == self.target).astype(float)
+            for values in (self.before, self.after)
         )
-        return np.asarray(now - was if self.kind == "add" else was - now)
+        return np.asarray(after_b - before_b if self.kind == "add" else before_b - after_b)
 
     def drift_b(self, readable: Collection[str]) -> FloatArray:
-        """Share of the other attributes, of those that can be read, whose value changed; 0 where
-        there is none."""
+        """Return the share of the other readable attributes whose value changed; 0 where there is
+        none."""
         others = [name for name in sorted(readable) if name != self.attribute]
         changed = [self.before[name] != self.after[name] for name in others]
         return np.mean(changed, axis=0) if changed else np.zeros(len(self.prompt_b))
@@ -91,18 +104,18 @@ class MethodFigures(BaseModel):
         description="The same less the random direction's on the same prompts; chance 0."
     )
     drift: Estimate = Field(
-        description="Share of the other readable attributes that probes say anew; chance: a "
-        "random direction's. Undefined where no other is readable."
+        description="Share of the other readable attributes whose predicted value changes; chance: "
+        "a random direction's. Undefined where no other is readable."
     )
 
 
 class SteeringResult(MetricResult):
-    """Gains and drifts of all methods, and what they rest on."""
+    """Gains and drifts of all methods, and how well probes, pipeline and latents work."""
 
     methods: list[MethodFigures] = Field(description="By kind, attribute and method.")
     accuracy: dict[str, Estimate] = Field(
-        description="Probes on held-out real images, by attribute; chance: the most frequent "
-        "value always."
+        description="Accuracy of the probes on held-out real images, by attribute; chance: always "
+        "the most frequent value."
     )
     adherence: dict[str, Estimate] = Field(
         description="Share of unedited images that show what their prompt says, by attribute; "
@@ -118,44 +131,38 @@ class SteeringResult(MetricResult):
     )
 
     def figures(self) -> list[Figure]:
-        """Return steering_gain:METHOD@ATTRIBUTE and its like (ablation_*), then accuracies."""
+        """Return gains and drifts `of` each method, then accuracies; `set` is the attribute."""
         rows = []
-        for each in self.methods:
-            what = "steering" if each.kind == "add" else "ablation"
-            where = f":{each.method}@{each.attribute}"
+        for edit in self.methods:
+            names = FIGURES[edit.kind]
             rows += [
-                each.gain.figure(f"{what}_gain{where}"),
-                each.gain_over_random.figure(f"{what}_gain_over_random{where}"),
-                each.drift.figure(f"{what}_drift{where}"),
+                value.figure(name, of=edit.method, set=edit.attribute)
+                for name, value in (
+                    (names.gain, edit.gain),
+                    (names.gain_over_random, edit.gain_over_random),
+                    (names.drift, edit.drift),
+                )
             ]
-        for name, found in (
+        for metric, by_attribute in (
             ("attribute_accuracy", self.accuracy),
             ("prompt_adherence", self.adherence),
             ("latent_auroc", self.selectivity),
         ):
-            rows += [figure.figure(f"{name}@{at}") for at, figure in found.items()]
+            rows += [value.figure(metric, set=name) for name, value in by_attribute.items()]
         return rows
-
-
-def selectivity(score_ns: NDArray[np.float32], positive_nc: NDArray[np.bool_]) -> FloatArray:
-    """AUROC of each latent's score for each concept, [s, c]; ties count half, NaN without pairs."""
-    from scipy.stats import rankdata
-
-    positive = positive_nc.astype(np.float64)
-    count_c = positive.sum(axis=0)
-    rank_ns = rankdata(score_ns, axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        won_sc = rank_ns.T @ positive - count_c * (count_c + 1) / 2
-        return np.asarray(won_sc / (count_c * (len(positive) - count_c)))
 
 
 def most_selective(
     score_ns: NDArray[np.float32], positive_nc: NDArray[np.bool_], norm_s: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """The latent of the largest AUROC for each concept [c], and that AUROC [c].
+    """Return the latent of the largest AUROC for each concept [c], and that AUROC [c].
 
-    Of equal ones the latent that writes most on positives beyond negatives, its decoder row being
-    as long as `norm_s` says. Every concept needs positives and negatives.
+    Of equal ones it is the latent that writes most on positives beyond negatives.
+
+    Args:
+        score_ns: Activation of each latent on each prompt.
+        positive_nc: Whether a prompt has each concept; every concept needs positives and negatives.
+        norm_s: Norm of each latent's decoder row.
     """
     auroc_sc = selectivity(score_ns, positive_nc)
     share_nc = positive_nc / positive_nc.sum(axis=0) - ~positive_nc / (~positive_nc).sum(axis=0)
@@ -166,18 +173,19 @@ def most_selective(
 
 
 def readable_attributes(adherence: Mapping[str, Estimate]) -> list[str]:
-    """Attributes whose adherence lies above chance with its whole interval."""
+    """Return the attributes whose adherence lies above chance with its whole interval."""
     return [
         name
-        for name, found in adherence.items()
-        if found.ci_low is not None and found.chance is not None and found.ci_low > found.chance
+        for name, share in adherence.items()
+        if share.ci_low is not None and share.chance is not None and share.ci_low > share.chance
     ]
 
 
 def shares(
     shown: Mapping[str, tuple[NDArray[np.bool_], float]], seed: int, resamples: int, level: float
 ) -> dict[str, Estimate]:
-    """Shares with their intervals, out of what is right and chance, by attribute."""
+    """Return the share of right items with its interval, by attribute; `shown` has for each item
+    whether it is right, and the chance level."""
     return {
         name: estimate(bootstrap_mean(right_n, seed, resamples, level), len(right_n), chance)
         for name, (right_n, chance) in shown.items()
@@ -185,18 +193,18 @@ def shares(
 
 
 def choose_coefficient(
-    found: Sequence[Steered], readable: Collection[str], max_drift: float
+    edits: Sequence[Steered], readable: Collection[str], max_drift: float
 ) -> float:
-    """The coefficient of the largest gain among those that drift no more than `max_drift`; the
-    smallest where all do. Of equal ones the smaller."""
-    kept = [each for each in found if each.drift_b(readable).mean() <= max_drift]
+    """Return the coefficient of the largest gain among those that drift at most `max_drift`, of
+    equal ones the smaller; the smallest coefficient where all drift more."""
+    kept = [edit for edit in edits if edit.drift_b(readable).mean() <= max_drift]
     if not kept:
-        return min(each.coefficient for each in found)
-    return min(kept, key=lambda each: (-each.gain_b.mean(), each.coefficient)).coefficient
+        return min(edit.coefficient for edit in edits)
+    return min(kept, key=lambda edit: (-edit.gain_b.mean(), edit.coefficient)).coefficient
 
 
 def steering(
-    found: Sequence[Steered],
+    edits: Sequence[Steered],
     accuracy: Mapping[str, tuple[NDArray[np.bool_], float]],
     adherence: Mapping[str, tuple[NDArray[np.bool_], float]],
     auroc: Mapping[str, Sequence[float]],
@@ -208,29 +216,30 @@ def steering(
     """Summarise edits by kind, attribute and method; intervals over prompts.
 
     Args:
-        found: every edit of every target, one coefficient each.
-        accuracy: by attribute, whether the probe is right on each held-out image, and chance.
-        adherence: by attribute, whether each unedited image shows its prompt's value, and chance.
-        auroc: by attribute, that of the latent chosen for each target.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
-        level: coverage of the intervals.
+        edits: Every edit of every target, one coefficient each.
+        accuracy: By attribute, whether the probe is right on each held-out image, and chance.
+        adherence: By attribute, whether each unedited image shows its prompt's value, and chance.
+        auroc: By attribute, AUROC of the latent chosen for each target.
+        seed: Seed of the bootstrap.
+        resamples: Bootstrap samples.
+        level: Coverage of the intervals.
     """
     shown = shares(adherence, seed, resamples, level)
     readable = readable_attributes(shown)
     figures = []
-    for kind, attribute in sorted({(each.kind, each.attribute) for each in found}):
-        same = [each for each in found if (each.kind, each.attribute) == (kind, attribute)]
-        random_b3 = _by_prompt([each for each in same if each.method == RANDOM], readable)
+    for kind, attribute in sorted({(edit.kind, edit.attribute) for edit in edits}):
+        same = [edit for edit in edits if (edit.kind, edit.attribute) == (kind, attribute)]
+        random_b3 = _by_prompt([edit for edit in same if edit.method == RANDOM], readable)
         for method in METHODS:
-            own = [each for each in same if each.method == method]
-            if not own:
+            of_method = [edit for edit in same if edit.method == method]
+            if not of_method:
                 continue
-            own_b3 = _by_prompt(own, readable)
-            n = int(own_b3[:, 2].sum())
-            paired = np.concatenate([own_b3, random_b3], axis=1)
+            sums_b3 = _by_prompt(of_method, readable)
+            n = int(sums_b3[:, 2].sum())
+            paired = np.concatenate([sums_b3, random_b3], axis=1)
             gain, drift = (
-                bootstrap_ratio(own_b3[:, i], own_b3[:, 2], seed, resamples, level) for i in (0, 1)
+                bootstrap_ratio(sums_b3[:, i], sums_b3[:, 2], seed, resamples, level)
+                for i in (0, 1)
             )
             if not set(readable) - {attribute}:
                 drift = _UNDEFINED
@@ -255,22 +264,22 @@ def steering(
         adherence=shown,
         readable=readable,
         selectivity={
-            name: estimate(bootstrap_mean(each, seed, resamples, level), len(each), 0.5)
-            for name, each in auroc.items()
+            name: estimate(bootstrap_mean(aurocs, seed, resamples, level), len(aurocs), 0.5)
+            for name, aurocs in auroc.items()
         },
     )
 
 
-def _by_prompt(found: Sequence[Steered], readable: Collection[str]) -> FloatArray:
-    """Sums of gain and drift, and the number of images, of each prompt [b, 3].
+def _by_prompt(edits: Sequence[Steered], readable: Collection[str]) -> FloatArray:
+    """Return the sums of gain and drift, and the number of images, of each prompt [b, 3].
 
     Every method is measured on the same prompts, so rows of two methods are of one prompt.
     """
-    prompt_n = np.concatenate([each.prompt_b for each in found])
+    prompt_n = np.concatenate([edit.prompt_b for edit in edits])
     _, place_n = np.unique(prompt_n, return_inverse=True)
     columns = [
-        np.bincount(place_n, np.concatenate([each.gain_b for each in found])),
-        np.bincount(place_n, np.concatenate([each.drift_b(readable) for each in found])),
+        np.bincount(place_n, np.concatenate([edit.gain_b for edit in edits])),
+        np.bincount(place_n, np.concatenate([edit.drift_b(readable) for edit in edits])),
         np.bincount(place_n).astype(np.float64),
     ]
     return np.stack(columns, axis=1)

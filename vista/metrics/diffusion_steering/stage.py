@@ -43,6 +43,7 @@ from vista.metrics.diffusion_steering.measure import (
     shares,
     steering,
 )
+from vista.metrics.diffusion_steering.pictures import save_grid
 from vista.metrics.results import write_parquet, write_result
 from vista.sae.label_table import FILE, read_labels
 
@@ -62,7 +63,7 @@ def run(job: StageJob[DiffusionSteeringOrder, PipelineInputs]) -> None:
     """Read pipeline, prompts, SAE, labels, and the features that probes learn from; write the
     result, items.parquet (a row an edited image), targets.parquet and grids/ATTRIBUTE.png.
 
-    Raises UserError where no prompt tells a value of an attribute, or all tell one.
+    Raises UserError where no prompt names a value of an attribute, or all name one.
     """
     import torch
 
@@ -96,7 +97,7 @@ def run(job: StageJob[DiffusionSteeringOrder, PipelineInputs]) -> None:
     rows = _rows_to_steer(bench, targets, "test", settings.test)
     tested = bench.measure(
         [
-            *_added(bench, targets, rows, lambda *which: [chosen[which]]),
+            *_added(bench, targets, rows, lambda *pair: [chosen[pair]]),
             *_reworded(rows),
             *_ablated(bench, targets),
         ]
@@ -155,7 +156,7 @@ def _added(
     rows: Mapping[Target, NDArray[np.int64]],
     lengths: Callable[[Target, str], Sequence[float]],
 ) -> Iterator[Task]:
-    """The target's latent, and the controls, added to prompts of another value."""
+    """Yield the tasks that add the target's latent, or a control, to prompts of another value."""
     from vista.diffusion.edits import add_direction
 
     sae = bench.prompts.sae
@@ -177,14 +178,13 @@ def _reworded(rows: Mapping[Target, NDArray[np.int64]]) -> Iterator[Task]:
 
 
 def _ablated(bench: Bench, targets: Sequence[Target]) -> Iterator[Task]:
-    """The target's latent ablated in test prompts that name the value."""
+    """Yield the tasks that ablate the target's latent, or a control, in test prompts that name the
+    value."""
     from vista.diffusion.edits import ablate_latent
 
-    sae, every = bench.prompts.sae, bench.prompts.rows["test"]
+    sae, test_rows = bench.prompts.sae, bench.prompts.rows["test"].tolist()
     for target in targets:
-        naming = [
-            row for row in every.tolist() if bench.value(row, target.attribute) == target.value
-        ]
+        naming = [row for row in test_rows if bench.value(row, target.attribute) == target.value]
         rows = np.array(naming[:ABLATED], dtype=np.int64)
         edits = {
             LATENT: ablate_latent(sae, target.latent),
@@ -199,8 +199,8 @@ def _ablated(bench: Bench, targets: Sequence[Target]) -> Iterator[Task]:
 def _rows_to_steer(
     bench: Bench, targets: Sequence[Target], split: str, most: int
 ) -> dict[Target, NDArray[np.int64]]:
-    """For each target the first prompts of a split that do not name its value, but another value of
-    its attribute."""
+    """Return for each target the first prompts of a split that name another value of its
+    attribute."""
     rows_of = {}
     for target in targets:
         excluded = (None, target.value)
@@ -282,9 +282,7 @@ def _write_targets(
 def _write_grids(
     work: Path, bench: Bench, targets: Sequence[Target], tried: Sequence[Steered], unit: float
 ) -> None:
-    """Draw the first targets of each attribute on one development prompt, by coefficient."""
-    from vista.report.steering_pictures import save_grid
-
+    """Draw images of one development prompt by coefficient, for each attribute's first targets."""
     lengths = sorted({steered.coefficient for steered in tried if steered.method == LATENT})
     columns = ["unedited", *(f"{length / unit:g}" for length in lengths), "prompt edited"]
     (work / "grids").mkdir()

@@ -14,7 +14,9 @@ from vista.config.metrics import BootstrapSettings
 
 
 class ImageAttributeSettings(MetricSettings):
-    """Which attributes do latents find by themselves in images?"""
+    """Precision and recall of attributes that latents of a vision SAE find in images: latents are
+    proposed, named by captions or a judge, and verified on held-out images. Defined here: of arXiv
+    2508.11277 only the abstract is public."""
 
     attributes: dict[str, tuple[str, ...]] | None = Field(
         None,

@@ -1,10 +1,10 @@
-"""Attributes that latents of a vision SAE find in images by themselves: names, order, verification.
+"""Attribute discovery in images: latents of a vision SAE are named, ranked and verified.
 
-Three sets of images, none in two of them: latents are named on the first, ranked on the second and
-verified on the third. What captions say of an image is its words, function words among them. The
-definitions are ours: of arXiv 2508.11277 the abstract alone is public.
+Latents are named on one set of images, ranked on a second and verified on a third. The words of an
+image are those of its captions, function words included. Defined here: of arXiv 2508.11277 only the
+abstract is public.
 
-Legend: n image, s latent, c latent of a part of them, k top image, w word.
+Legend: n image, s latent, c latent of a chunk, k top image, w word.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.attribute_discovery.measure import AttributesResult, Proposal
-from vista.metrics.diffusion_steering.measure import selectivity
+from vista.metrics.discovery import AttributesResult, Proposal
 from vista.metrics.figure import Figure
 from vista.metrics.result import MetricResult
+from vista.metrics.selectivity import selectivity, varying
 
 # Latents that are sorted at once.
 _PART = 256
-# In the place of a word's number.
+# A latent without a name has this for the number of its word.
 NAMELESS = -1
 
 
@@ -32,7 +32,7 @@ class ImageAttributesResult(MetricResult):
     """Precision and recall of discovery in images, by dictionary; chance: the same with the words
     of all images permuted among them."""
 
-    images: dict[str, int] = Field(description="Images that served to name, rank and verify.")
+    images: dict[str, int] = Field(description="Images to name, rank and verify latents on.")
     layer: int | None = Field(None, description="Block that the latents are of, from 0.")
     dictionaries: dict[str, AttributesResult] = Field(
         description="sae; random_latents: as many of the same SAE; neurons: the features' "
@@ -40,74 +40,64 @@ class ImageAttributesResult(MetricResult):
     )
 
     def figures(self) -> list[Figure]:
-        """The figures of discovery as image_*:DICTIONARY."""
+        """Return the figures of discovery of each dictionary."""
         return [
-            replace(row, metric=f"image_{row.metric}:{name}", layer=self.layer)
-            for name, each in self.dictionaries.items()
-            for row in each.figures()
+            replace(figure, of=name, layer=self.layer)
+            for name, result in self.dictionaries.items()
+            for figure in result.figures()
         ]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Images as a dictionary sees them and as they are told.
+class Captioned:
+    """Images with the activations of a dictionary and the words of their captions.
 
-    score_ns: the largest activation of each latent over an image's patches; word_nw: whether each
-    word is said of the image.
+    Attributes:
+        score_ns: Largest activation of each latent over an image's patches.
+        word_nw: Whether an image has each word.
     """
 
     score_ns: NDArray[np.float32]
     word_nw: NDArray[np.bool_]
 
-    def permuted(self, rng: np.random.Generator) -> Seen:
-        """The same images, each with the words of another."""
+    def permuted(self, rng: np.random.Generator) -> Captioned:
+        """Return the same images with the words of all images permuted among them."""
         return replace(self, word_nw=rng.permutation(self.word_nw))
 
 
-def frequent_words(said_n: Sequence[Collection[str]], min_images: int) -> list[str]:
-    """The words that are said of enough images, sorted."""
-    counts = Counter(word for said in said_n for word in set(said))
+def frequent_words(words_n: Sequence[Collection[str]], min_images: int) -> list[str]:
+    """Return the words that enough images have, sorted."""
+    counts = Counter(word for words in words_n for word in set(words))
     return sorted(word for word, count in counts.items() if count >= min_images)
 
 
-def word_matrix(said_n: Sequence[Collection[str]], words: Sequence[str]) -> NDArray[np.bool_]:
-    """Whether each of `words` is said of each image [n, w]; a name of several words where all
-    are."""
-    place = {part: w for w, part in enumerate(sorted({p for word in words for p in word.split()}))}
-    part_nw = np.zeros((len(said_n), len(place)), dtype=bool)
-    for n, said in enumerate(said_n):
-        part_nw[n, [place[part] for part in said if part in place]] = True
-    word_nw = np.zeros((len(said_n), len(words)), dtype=bool)
-    for w, word in enumerate(words):
-        word_nw[:, w] = part_nw[:, [place[part] for part in word.split()]].all(axis=1)
-    return word_nw
+def name_latents(images: Captioned, top_k: int, min_images: int) -> NDArray[np.int64]:
+    """Return the word of each latent [s]; NAMELESS if it fires on fewer than `min_images` images.
 
-
-def name_latents(seen: Seen, top_k: int, min_images: int) -> NDArray[np.int64]:
-    """The word of each latent [s]; NAMELESS where it fires on fewer than `min_images` images.
-
-    The word whose share among the `top_k` images that the latent fires on most exceeds its share
-    among all images by most, of equal ones the first: no list of words is left out, yet what is
-    said of every image names nothing while any other word is left.
+    It is the word whose share among the `top_k` images that the latent fires on most exceeds its
+    share among all images by most, of equal ones the first. So no list of stop words is needed: a
+    word that all images have names a latent only if there is no other.
     """
-    share_w = seen.word_nw.mean(axis=0)
-    name_s = np.full(seen.score_ns.shape[1], NAMELESS, dtype=np.int64)
-    for part, score_nc in _parts(seen.score_ns):
+    share_w = images.word_nw.mean(axis=0)
+    name_s = np.full(images.score_ns.shape[1], NAMELESS, dtype=np.int64)
+    for part, score_nc in _parts(images.score_ns):
         top_kc = np.argsort(-score_nc, axis=0, kind="stable")[:top_k]
         fires_kc = np.take_along_axis(score_nc, top_kc, axis=0) > 0
         fired_c = fires_kc.sum(axis=0)
-        said_cw = (seen.word_nw[top_kc] & fires_kc[..., None]).sum(axis=0)
-        more_cw = said_cw / np.maximum(fired_c, 1)[:, None] - share_w
-        name_s[part] = np.where(fired_c >= min_images, more_cw.argmax(axis=1), NAMELESS)
+        count_cw = (images.word_nw[top_kc] & fires_kc[..., None]).sum(axis=0)
+        excess_cw = count_cw / np.maximum(fired_c, 1)[:, None] - share_w
+        name_s[part] = np.where(fired_c >= min_images, excess_cw.argmax(axis=1), NAMELESS)
     return name_s
 
 
-def own_aurocs(seen: Seen, name_s: NDArray[np.int64], min_images: int) -> NDArray[np.float64]:
-    """AUROC of each latent for the images with its own word [s]; NaN without a word, and where
-    fewer than `min_images` images have it, or lack it."""
+def name_aurocs(
+    images: Captioned, name_s: NDArray[np.int64], min_images: int
+) -> NDArray[np.float64]:
+    """Return the AUROC of each latent for the images with its word [s]; NaN without a word, and
+    where fewer than `min_images` images have it, or lack it."""
     auroc_s = np.full(len(name_s), np.nan)
-    for part, score_nc in _parts(seen.score_ns):
-        word_nc = seen.word_nw[:, name_s[part]]
+    for part, score_nc in _parts(images.score_ns):
+        word_nc = images.word_nw[:, name_s[part]]
         few_c = np.minimum(word_nc.sum(axis=0), (~word_nc).sum(axis=0)) < max(min_images, 1)
         auroc_c = selectivity(score_nc, word_nc).diagonal()
         auroc_s[part] = np.where(few_c | (name_s[part] == NAMELESS), np.nan, auroc_c)
@@ -115,9 +105,9 @@ def own_aurocs(seen: Seen, name_s: NDArray[np.int64], min_images: int) -> NDArra
 
 
 def discover(
-    fit: Seen,
-    rank: Seen,
-    held: Seen,
+    fit: Captioned,
+    rank: Captioned,
+    held: Captioned,
     *,
     words: Sequence[str],
     most: int,
@@ -130,17 +120,17 @@ def discover(
     """Propose at most `most` latents as attributes, each of another name, best first.
 
     Args:
-        fit: images to name on.
-        rank: images to rank on.
-        held: images to verify on.
-        words: of the columns of `word_nw`.
-        most: proposals.
-        top_k: images that a latent is named by.
-        min_images: images that a latent must fire on to have a name, and that must have the name
+        fit: Images to name latents on.
+        rank: Images to rank them on.
+        held: Images to verify them on.
+        words: Words of the columns of `word_nw`.
+        most: Most proposals.
+        top_k: Top images that a latent is named by.
+        min_images: Images that a latent must fire on to have a name, and that must have the name
             (and lack it) to rank and to verify.
-        shares: smallest and largest share of `fit` that a latent may fire on.
-        name_s: names that others gave, as `name_latents`; None: those that it gives.
-        at_random: take latents with a name in random order; None: by AUROC on `rank`.
+        shares: Smallest and largest share of `fit` that a latent may fire on.
+        name_s: Number of the word of each latent; None: that of `name_latents`.
+        at_random: Takes latents with a name in random order; None: by AUROC on `rank`.
     """
     if not words:
         return []
@@ -149,7 +139,7 @@ def discover(
     if at_random is not None:
         order = at_random.permutation(np.flatnonzero(name_s != NAMELESS))
     else:
-        auroc_s = own_aurocs(
+        auroc_s = name_aurocs(
             rank, np.where(varying(fit.score_ns, shares), name_s, NAMELESS), min_images
         )
         order = np.argsort(-auroc_s, kind="stable")
@@ -158,34 +148,18 @@ def discover(
     _, first = np.unique(name_s[order], return_index=True)
     chosen = order[np.sort(first)[:most]]
     chosen_held = replace(held, score_ns=held.score_ns[:, chosen])
-    auroc_c = own_aurocs(chosen_held, name_s[chosen], min_images)
+    auroc_c = name_aurocs(chosen_held, name_s[chosen], min_images)
     return [
         Proposal(int(latent), words[name_s[latent]], float(auroc))
         for latent, auroc in zip(chosen, auroc_c, strict=True)
     ]
 
 
-def varying(score_ns: NDArray[np.float32], shares: tuple[float, float]) -> NDArray[np.bool_]:
-    """Which latents fire on a share of the images between the two, [s]."""
-    share_s = (score_ns > 0).mean(axis=0)
-    return np.asarray((share_s >= shares[0]) & (share_s <= shares[1]))
-
-
-def most_varying(
-    score_ns: NDArray[np.float32], shares: tuple[float, float], min_images: int, most: int
-) -> NDArray[np.int64]:
-    """The `most` latents of the largest variance over images, of those that fire on a share of
-    them between the two and on `min_images` or more."""
-    fit_s = varying(score_ns, shares) & ((score_ns > 0).sum(axis=0) >= min_images)
-    order = np.argsort(-score_ns.var(axis=0), kind="stable")
-    return np.asarray(order[fit_s[order]][:most])
-
-
 def numbered(
     names: Sequence[str | None], latents: NDArray[np.int64], n_latents: int
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """The distinct names of some latents, sorted, and which of them each latent has [s]; NAMELESS
-    where it has none."""
+    """Return the distinct names of some latents, sorted, and the number of each latent's name [s];
+    NAMELESS where it has none."""
     words = sorted({name for name in names if name is not None})
     name_s = np.full(n_latents, NAMELESS, dtype=np.int64)
     name_s[latents] = [NAMELESS if name is None else words.index(name) for name in names]
@@ -193,11 +167,11 @@ def numbered(
 
 
 def true_values(
-    given: Mapping[str, Sequence[str]], words: Collection[str]
+    attributes: Mapping[str, Sequence[str]], words: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The values of each attribute that are among the words; attributes without one are left."""
-    found = {name: tuple(v for v in values if v in words) for name, values in given.items()}
-    return {name: values for name, values in found.items() if values}
+    """Return the values of each attribute that are among the words, without empty attributes."""
+    present = {name: tuple(v for v in values if v in words) for name, values in attributes.items()}
+    return {name: values for name, values in present.items() if values}
 
 
 def _parts(score_ns: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:

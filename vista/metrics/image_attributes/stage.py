@@ -1,9 +1,9 @@
 """Stage: propose latents of a vision SAE as attributes of images, name and verify them.
 
 A latent is proposed if it fires on some images and not on most. It is named by a word of its top
-images' captions, or by a judge that is shown these images, and ranked on other images. A proposal
-is verified if it separates the held-out images that have its word, according to captions and
-annotations (the captions of the drawn world are complete).
+images' captions, or by a judge that sees these images, and ranked on other images. A proposal
+is verified if it separates the held-out images that have its word in captions or annotations (the
+captions of the drawn world are complete).
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from vista.diffusion.attributes import drawn_attributes, words_of
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
+from vista.inputs.control_dictionaries import neurons, random_sae
 from vista.inputs.image_files import image_files
+from vista.inputs.image_vectors import image_latents
 from vista.inputs.judge import stage_namer, write_tally
+from vista.inputs.latent_names import names_by_images
 from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
-from vista.metrics.attribute_discovery.measure import Proposal, attribute_discovery
+from vista.metrics.discovery import Proposal, attribute_discovery
 from vista.metrics.image_attributes import ImageAttributeSettings
 from vista.metrics.image_attributes.measure import (
+    Captioned,
     ImageAttributesResult,
-    Seen,
     discover,
     frequent_words,
-    most_varying,
     numbered,
     true_values,
-    word_matrix,
 )
-from vista.metrics.judged_names import names_by_images
 from vista.metrics.results import read_result, write_result
+from vista.metrics.selectivity import most_varying, word_matrix
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class ImageAttributesOrder(ImageAttributeSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A vision SAE with its check, what it reads, and, where a judge names latents, images."""
+    """A vision SAE with its check, and the features that it reads with their records; where a judge
+    names latents, the images and its model."""
 
     sae: Artifact
     check: Artifact
@@ -82,8 +84,6 @@ def run(job: StageJob[ImageAttributesOrder, Inputs]) -> None:
     Raises UserError where a split has no image, or too few images have a value of an attribute.
     """
     import torch
-
-    from vista.metrics.image_level import image_latents, neurons, random_sae
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings, job.inputs
@@ -118,7 +118,7 @@ def run(job: StageJob[ImageAttributesOrder, Inputs]) -> None:
             names = names_by_images(source, namer, records, rows["fit_split"], fit_ns, chosen)
             options["words"], options["name_s"] = numbered(names, chosen, fit_ns.shape[1])
         splits = [
-            Seen(score_ns[key], word_matrix(words_in[key], options["words"])) for key in images
+            Captioned(score_ns[key], word_matrix(words_in[key], options["words"])) for key in images
         ]
         permuted = [split.permuted(rng) for split in splits]
         best = options | {"shares": shares}
@@ -134,7 +134,7 @@ def run(job: StageJob[ImageAttributesOrder, Inputs]) -> None:
     k = round(read_result(inputs.check)["l0"])
     propose("sae", sae, shares)
     propose("random", random_sae(sae, k, settings.seed), shares)
-    # Zero means nothing for a channel, nor does the share of images that it is positive on.
+    # Zero has no meaning for a channel, nor has the share of images that it is positive on.
     propose("neurons", neurons(sae.config.d_in), (0.0, 1.0))
     bootstrap = settings.bootstrap
     result = ImageAttributesResult(
@@ -166,5 +166,5 @@ def run(job: StageJob[ImageAttributesOrder, Inputs]) -> None:
 
 
 def words_of_record(record: Record) -> set[str]:
-    """The words of a record's captions, and of its objects' classes."""
+    """Return the words of a record's captions and of its objects' classes."""
     return {word for text in (*record.captions, *record.categories) for word in words_of(text)}

@@ -12,7 +12,8 @@ from vista.config.metrics import BootstrapSettings
 
 
 class MonosemanticitySettings(MetricSettings):
-    """Do a latent's images resemble each other, to another encoder's eye? (arXiv 2504.02821)"""
+    """Mean similarity of the images on which a latent fires, in the space of another encoder: the
+    monosemanticity score of Pach et al. (arXiv 2504.02821), averaged over latents."""
 
     placing: ClassVar[frozenset[str]] = frozenset({"judged_by"})
 

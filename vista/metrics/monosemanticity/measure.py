@@ -1,15 +1,16 @@
-"""Do the images on which a latent fires resemble each other, to another encoder's eye?
+"""Monosemanticity score: how similar a latent's images are in another encoder's space.
 
-Monosemanticity score of Pach et al. (arXiv 2504.02821): the mean pairwise similarity of images in
-the space of an encoder other than the one that the latents come from, each pair weighted by the
+The score of Pach et al. (arXiv 2504.02821): the mean pairwise cosine similarity of images in the
+space of an encoder other than the one that the latents come from, each pair weighted by the
 product of the latent's activations on both. Activations are scaled to 0..1 over the images, so that
-neurons with negative values and latents are judged alike. 1: all its images are the same to that
-encoder; the mean similarity of all pairs: the latent says nothing about it.
+latents and neurons, which have negative values, are measured alike. The score is 1 where that
+encoder maps all images of the latent to one point, and the mean similarity of all pairs where the
+latent has nothing to do with its space.
 
-The fewer images a latent fires on, the higher it scores, whatever it has learnt, so the mean over a
-dictionary's latents tells how rare they are as well. Hence `random_matched`: the mean of the random
-dictionary's latents, weighted so that they fire on as many images as the SAE's do (direct
-standardisation, over numbers of images to a factor of two). The source has no such control.
+The fewer images a latent fires on, the higher its score, whatever it has learnt, so the mean over a
+dictionary's latents also depends on how rare they are. Hence the control `random_matched`: the mean
+over the random dictionary's latents, weighted so that they fire on as many images as the SAE's do
+(direct standardisation, over numbers of images to a factor of two). The source has no such control.
 
 Nothing of size images x images is made: with e of unit norm, the sum of a_i a_j <e_i, e_j> over
 i != j is |sum a_i e_i|^2 - sum a_i^2, so one pass of running sums is enough.
@@ -52,10 +53,10 @@ class MonosemanticityResult(MetricResult):
     silent: dict[str, int] = Field(description="Dictionary -> its latents without a score.")
 
     def figures(self) -> list[Figure]:
-        """One row a dictionary; n is the number of latents with a score."""
+        """Return one row a dictionary; n is the number of latents with a score."""
         return [
-            each.figure(f"monosemanticity:{name}", self.layer)
-            for name, each in sorted(self.scores.items())
+            score.figure("monosemanticity", self.layer, of=dictionary)
+            for dictionary, score in sorted(self.scores.items())
         ]
 
 
@@ -66,8 +67,7 @@ def monosemanticity(
     level: float = DEFAULT_LEVEL,
     layer: int | None = None,
 ) -> tuple[MonosemanticityResult, dict[str, Floats], dict[str, Integers]]:
-    """Compare dictionaries by the mean score of their latents; also give each latent's score [s],
-    and on how many images it is above zero [s].
+    """Compare dictionaries by the mean score of their latents.
 
     Args:
         batches: For consecutive images the activations [n, s] of each dictionary (an SAE's latents,
@@ -78,34 +78,38 @@ def monosemanticity(
         level: Coverage of the intervals.
         layer: Block that the activations are of, for the rows.
 
+    Returns:
+        The result; by dictionary the score of each latent [s], and on how many images it is above
+        zero [s].
+
     Raises:
         ValueError: There are fewer than two images, or an embedding is zero or not finite.
     """
     sums: dict[str, _Sums] = {}
-    every = _Sums()
+    all_images = _Sums()
     images = 0
     for activations, embedding_nd in batches:
         unit_nd = _unit(embedding_nd)
         images += len(unit_nd)
-        # Two images weigh in with 1, whatever else: a latent that is 0 once is scaled to itself.
-        every.add(np.ones((len(unit_nd), 1)), unit_nd)
+        # A latent of 1 on every image: its score is the mean similarity of all pairs.
+        all_images.add(np.ones((len(unit_nd), 1)), unit_nd)
         for name, activation_ns in activations.items():
             sums.setdefault(name, _Sums()).add(activation_ns, unit_nd)
     if images < 2:
         raise ValueError(f"{images} images have no pair to compare")
-    chance = float(every.scores(scaled=False)[0])
-    scores = {name: each.scores() for name, each in sums.items()}
-    fired = {name: each.fired() for name, each in sums.items()}
+    chance = float(all_images.scores(scaled=False)[0])
+    scores = {name: dictionary.scores() for name, dictionary in sums.items()}
+    fired = {name: dictionary.fired() for name, dictionary in sums.items()}
     means, silent = {}, {}
     for name, score_s in scores.items():
-        seen = score_s[np.isfinite(score_s)]
-        means[name] = estimate(bootstrap_mean(seen, seed, resamples, level), len(seen), chance)
-        silent[name] = len(score_s) - len(seen)
-    seen_of = {name: np.isfinite(scores[name]) for name in ("sae", "random") if name in scores}
-    if len(seen_of) == 2 and all(seen.any() for seen in seen_of.values()):
-        wanted, had = (fired[name][seen] for name, seen in seen_of.items())
-        weight = matching_weights(wanted, had)
-        score = scores["random"][seen_of["random"]]
+        known = score_s[np.isfinite(score_s)]
+        means[name] = estimate(bootstrap_mean(known, seed, resamples, level), len(known), chance)
+        silent[name] = len(score_s) - len(known)
+    scored = {name: np.isfinite(scores[name]) for name in ("sae", "random") if name in scores}
+    if len(scored) == 2 and all(scored_s.any() for scored_s in scored.values()):
+        target, available = (fired[name][scored_s] for name, scored_s in scored.items())
+        weight = matching_weights(target, available)
+        score = scores["random"][scored["random"]]
         value = bootstrap_ratio(weight * score, weight, seed, resamples, level)
         means["random_matched"] = estimate(value, int((weight > 0).sum()), chance)
     result = MonosemanticityResult(images=images, layer=layer, scores=means, silent=silent)
@@ -113,30 +117,31 @@ def monosemanticity(
 
 
 def monosemanticity_scores(activation_ns: NDArray[Any], embedding_nd: NDArray[Any]) -> Floats:
-    """The score of each latent [s], NaN where it fires on fewer than two of the images."""
+    """Return the score of each latent [s], NaN where it fires on fewer than two of the images."""
     sums = _Sums()
     sums.add(activation_ns, _unit(embedding_nd))
     return sums.scores()
 
 
-def matching_weights(wanted: Integers, had: Integers) -> Floats:
-    """Weights of the latents that fire on `had` images, one or more, by which they are distributed
-    over numbers of images, to a factor of two, as those that fire on `wanted`.
+def matching_weights(target: Integers, available: Integers) -> Floats:
+    """Return weights of latents that give them the numbers of images of other latents.
 
-    Of numbers that no latent has, the nearest that one has takes the place.
+    Weighted, the latents that fire on `available` images are distributed over numbers of images,
+    to a factor of two, as those that fire on `target`. A number that no latent has is replaced by
+    the nearest that one has.
+
+    Args:
+        target: Numbers of images, one or more, of the latents to match.
+        available: Those of the latents that are weighted.
     """
-    wanted_class, had_class = (np.log2(each).astype(np.int64) for each in (wanted, had))
-    there = np.unique(had_class)
-    nearest = there[np.abs(there[:, None] - wanted_class).argmin(axis=0)]
-    size = int(there[-1]) + 1
-    share = np.bincount(nearest, minlength=size) / np.maximum(np.bincount(had_class), 1)
-    return np.asarray(share[had_class])
-
-
-def random_dictionary(d: int, s: int, seed: int) -> Floats:
-    """Control: `s` random unit directions [s, d]; relu(x @ rows.T) are its activations."""
-    rows_sd = np.random.default_rng(seed).standard_normal((s, d))
-    return np.asarray(rows_sd / np.linalg.norm(rows_sd, axis=1, keepdims=True))
+    target_class, available_class = (
+        np.log2(images).astype(np.int64) for images in (target, available)
+    )
+    present = np.unique(available_class)
+    nearest = present[np.abs(present[:, None] - target_class).argmin(axis=0)]
+    size = int(present[-1]) + 1
+    share = np.bincount(nearest, minlength=size) / np.maximum(np.bincount(available_class), 1)
+    return np.asarray(share[available_class])
 
 
 class _Sums:
@@ -168,11 +173,11 @@ class _Sums:
         self._high_s = np.maximum(self._high_s, a_ns.max(axis=0))
 
     def fired(self) -> Integers:
-        """On how many images each is above zero [s]."""
+        """Return on how many images each latent is above zero [s]."""
         return np.asarray(self._fired_s, dtype=np.int64)
 
     def scores(self, scaled: bool = True) -> Floats:
-        """Score [s] with activations scaled to 0..1, or as they are."""
+        """Return the score [s] with activations scaled to 0..1, or as they are."""
         low_s = self._low_s if scaled else np.zeros_like(self._low_s)
         range_s = self._high_s - low_s
         with np.errstate(divide="ignore", invalid="ignore"):

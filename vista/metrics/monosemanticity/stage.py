@@ -1,4 +1,4 @@
-"""Stage: measure whether a latent's images resemble each other to another encoder."""
+"""Stage: measure how similar the images of each latent are in another encoder's space."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
+from vista.inputs.control_dictionaries import random_sae
 from vista.inputs.image_files import image_files
+from vista.inputs.image_vectors import image_latents, image_means
 from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
 from vista.metrics.monosemanticity import MonosemanticitySettings
 from vista.metrics.monosemanticity.measure import monosemanticity
+from vista.metrics.monosemanticity.sheet import draw_top_images
 from vista.metrics.results import read_result, write_result
-from vista.metrics.top_images import draw_top_images
 from vista.store.features import FeatureReader
 
 # Images whose activations are in memory at once.
@@ -33,8 +35,8 @@ class MonosemanticityOrder(MonosemanticitySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A vision SAE with its check and labels, what it reads, images, and the judging encoder's
-    features `other`."""
+    """A vision SAE with its check and labels, the features that it reads with their records, the
+    images, and `other`: the features of the encoder in whose space similarity is measured."""
 
     sae: Artifact
     check: Artifact
@@ -62,8 +64,6 @@ def run(job: StageJob[MonosemanticityOrder, Inputs]) -> None:
     """
     import torch
 
-    from vista.metrics.image_level import image_latents, image_means, random_sae
-
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings, job.inputs
     records = read_records(inputs.records.file("records.parquet"))
@@ -89,13 +89,13 @@ def run(job: StageJob[MonosemanticityOrder, Inputs]) -> None:
                 embedding_nd[part],
             )
 
-    draws = settings.bootstrap
+    bootstrap = settings.bootstrap
     try:
         result, scores, fired = monosemanticity(
             batches(),
-            draws.seed,
-            draws.resamples,
-            draws.level,
+            bootstrap.seed,
+            bootstrap.resamples,
+            bootstrap.level,
             sae_block(sae, inputs.features),
         )
     except ValueError as error:
@@ -111,23 +111,28 @@ def run(job: StageJob[MonosemanticityOrder, Inputs]) -> None:
         },
     )
     if settings.sheet_latents:
-        size = (settings.sheet_latents, settings.sheet_images)
-        images_of = image_files(inputs.records, inputs.world, inputs.fetched)
-        artifacts = inputs.features, inputs.labels
         draw_top_images(
-            job.work, images_of, *artifacts, records, scores["sae"], fired["sae"], *size
+            job.work,
+            image_files(inputs.records, inputs.world, inputs.fetched),
+            inputs.features,
+            inputs.labels,
+            records,
+            scores["sae"],
+            fired["sae"],
+            settings.sheet_latents,
+            settings.sheet_images,
         )
 
 
 def _same_images(
     features: FeatureReader, other: FeatureReader, images: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Rows of the other store that hold the images of the rows `images` of the first."""
-    place = {image_id: row for row, image_id in enumerate(other.image_ids)}
-    wanted = [features.image_ids[image] for image in images]
-    if (missing := next((name for name in wanted if name not in place), None)) is not None:
+    """Return the rows of `other` that hold the images of the rows `images` of `features`."""
+    row_of = {image_id: row for row, image_id in enumerate(other.image_ids)}
+    image_ids = [features.image_ids[image] for image in images]
+    if (missing := next((name for name in image_ids if name not in row_of), None)) is not None:
         raise UserError(
             f"the features of the encoder that judges lack image {missing!r}; run the workflow "
             "again so that both encoders' features are of the same images"
         )
-    return np.array([place[name] for name in wanted], dtype=np.int64)
+    return np.array([row_of[name] for name in image_ids], dtype=np.int64)

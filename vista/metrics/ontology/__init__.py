@@ -11,7 +11,9 @@ from vista.config.metrics import BootstrapSettings
 
 
 class OntologySettings(MetricSettings):
-    """At what height of WordNet does a latent's meaning lie, and what share does it cover?"""
+    """The synsets of WordNet that latents name by the lowest common hypernym of their top images:
+    their height, and the share of the data's synsets that is covered. Defined here: of arXiv
+    2508.11277 only the abstract is public."""
 
     placing: ClassVar[frozenset[str]] = frozenset({"encoders", "vision_saes"})
 

@@ -1,21 +1,21 @@
-"""What do latents name in WordNet, how general is it, and how much of the data's ontology is named?
+"""Synsets of WordNet that latents name: how general they are, and what share is covered.
 
 *Probing the Representational Power of Sparse Autoencoders in Vision Models* (arXiv 2508.11277)
 recovers a model's ontology from the lowest common hypernym of a latent's top images, and reports
-ontological coverage; details are not public, so the definitions are ours:
+ontological coverage. Its details are not public; it is defined here as follows:
 
-- The tree is what the data's classes have above them in WordNet (a synset may have several
-  hypernyms). Depth: the longest way up to the root; height: the longest way down to a class.
+- The tree consists of the data's classes and all their hypernyms in WordNet (a synset may have
+  several). Depth: the longest path up to the root; height: the longest path down to a class.
 - A latent names the deepest synset that at least the share `purity` of its top images lie at or
   below (of equally deep ones that with more images). An image without an object, or of classes that
-  WordNet lacks, counts and lies below nothing. The root is no name, and no other synset that is
-  above all classes: any object would do.
-- Ontological coverage: share of the inner synsets that some latent names. Inner are names with two
-  classes or more below them; of several with the same classes only the deepest, for no other is the
-  lowest common hypernym of anything. A dictionary with a latent for each class alone covers none of
-  them, so the share of classes that some latent names stands beside it.
+  WordNet lacks, counts and lies below no synset. The root and all other synsets above all classes
+  are no names, since they fit any object.
+- Ontological coverage: share of the inner synsets that some latent names. Inner synsets are those
+  names with two classes or more below them; of several with the same classes only the deepest, the
+  only one that can be a lowest common hypernym. A dictionary with one latent for each class covers
+  none of them, so the share of classes that some latent names is reported as well.
 
-Chance: the classes of all labelled top images are permuted among them, the mean over permutations.
+Chance: the classes of all labelled top images are permuted among them; mean over permutations.
 
 Shape letters: s latent (or neuron), k top image, e distinct set of classes, t synset of the tree.
 """
@@ -70,15 +70,15 @@ class OntologyResult(MetricResult):
     dictionaries: dict[str, DictionaryOntology] = Field(description="By name of the dictionary.")
 
     def figures(self) -> list[Figure]:
-        """Four rows a dictionary."""
+        """Return four rows a dictionary."""
         return [
-            figure.figure(f"{metric}:{name}", self.layer)
-            for name, each in sorted(self.dictionaries.items())
-            for metric, figure in (
-                ("ontological_coverage", each.coverage),
-                ("class_coverage", each.classes),
-                ("synset_height", each.height),
-                ("named_latents", each.named),
+            value.figure(metric, self.layer, of=name)
+            for name, dictionary in sorted(self.dictionaries.items())
+            for metric, value in (
+                ("ontological_coverage", dictionary.coverage),
+                ("class_coverage", dictionary.classes),
+                ("synset_height", dictionary.height),
+                ("named_latents", dictionary.named),
             )
         ]
 
@@ -122,12 +122,12 @@ def ontology(
     """
     tree = _tree(above, set(synset_of.values()))
     draws = (bootstrap_seed, resamples, level)
-    found: dict[str, DictionaryOntology] = {}
+    ontologies: dict[str, DictionaryOntology] = {}
     columns: dict[str, list[Any]] = {
         name: [] for name in ("dictionary", "latent", "synset", "word", "height", "share", "images")
     }
     for name, places in dictionaries.items():
-        latents = [latent for latent, each in enumerate(places) if len(each) >= min_images]
+        latents = [latent for latent, images in enumerate(places) if len(images) >= min_images]
         index_sk, below_et = _index([places[latent] for latent in latents], synset_of, tree)
         images_s = np.array([len(places[latent]) for latent in latents], dtype=np.int64)
         share_st = _shares(index_sk, below_et, images_s)
@@ -136,16 +136,16 @@ def ontology(
         names = [
             named_s,
             *(
-                tree.named(_shares(each, below_et, images_s), purity)
-                for each in _permuted(index_sk, permutations, seed)
+                tree.named(_shares(permuted_sk, below_et, images_s), purity)
+                for permuted_sk in _permuted(index_sk, permutations, seed)
             ),
         ]
         covered = tree.inner[np.isin(tree.inner, named_s)]
-        found[name] = DictionaryOntology(
-            coverage=_estimate([np.isin(tree.inner, each) for each in names], draws),
-            classes=_estimate([np.isin(tree.classes, each) for each in names], draws),
-            height=_estimate([tree.height_t[each[each >= 0]] for each in names], draws),
-            named=_estimate([each >= 0 for each in names], draws),
+        ontologies[name] = DictionaryOntology(
+            coverage=_estimate([np.isin(tree.inner, t_s) for t_s in names], draws),
+            classes=_estimate([np.isin(tree.classes, t_s) for t_s in names], draws),
+            height=_estimate([tree.height_t[t_s[t_s >= 0]] for t_s in names], draws),
+            named=_estimate([t_s >= 0 for t_s in names], draws),
             covered=[tree.synsets[t] for t in covered],
         )
         columns["dictionary"] += [name] * len(latents)
@@ -164,15 +164,24 @@ def ontology(
         classes=len(synset_of),
         unknown=sorted(unknown),
         inner={tree.synsets[t]: words[tree.synsets[t]] for t in tree.inner},
-        dictionaries=found,
+        dictionaries=ontologies,
     )
     return result, columns
 
 
 @dataclass(frozen=True)
 class _Tree:
-    """Synsets above the data's classes: their names, depth and height, which are inner ones and
-    which classes, and which lie at or above which (at_or_above: synset -> places)."""
+    """The data's classes and all synsets above them.
+
+    Attributes:
+        synsets: Names of the synsets.
+        depth_t: Longest path up to the root.
+        height_t: Longest path down to a class.
+        rooted_t: Whether a synset is above all classes, or the root, and so no name.
+        inner: Places of the inner synsets.
+        classes: Places of the classes.
+        at_or_above: For each synset, which synsets lie at or above it [t].
+    """
 
     synsets: list[str]
     depth_t: Integers
@@ -183,7 +192,7 @@ class _Tree:
     at_or_above: Mapping[str, Bools]
 
     def named(self, share_st: NDArray[np.float32], purity: float) -> Integers:
-        """The synset that each latent names [s], -1 for none."""
+        """Return the place of the synset that each latent names [s], -1 for none."""
         # A share is at most 1: it decides among equally deep ones alone.
         depth_t = self.depth_t.astype(np.float32)
         key_st = np.where(
@@ -199,12 +208,13 @@ def _tree(above: Mapping[str, Sequence[str]], classes: set[str]) -> _Tree:
     at_or_above: dict[str, Bools] = {}
     for t, (synset, hypernyms) in enumerate(above.items()):
         at_or_above[synset] = np.arange(len(synsets)) == t
-        for each in hypernyms:
-            depth_t[t] = max(depth_t[t], depth_t[place[each]] + 1)
-            at_or_above[synset] |= at_or_above[each]
+        for hypernym in hypernyms:
+            depth_t[t] = max(depth_t[t], depth_t[place[hypernym]] + 1)
+            at_or_above[synset] |= at_or_above[hypernym]
     for synset in reversed(synsets):
-        for each in above[synset]:
-            height_t[place[each]] = max(height_t[place[each]], height_t[place[synset]] + 1)
+        for hypernym in above[synset]:
+            upper = place[hypernym]
+            height_t[upper] = max(height_t[upper], height_t[place[synset]] + 1)
     leaves = np.array(sorted(place[synset] for synset in classes), dtype=np.int64)
     below_ct = np.stack([at_or_above[synsets[t]] for t in leaves])
     above_all_t = below_ct.all(axis=0) & ~np.isin(np.arange(len(synsets)), leaves)
@@ -219,13 +229,13 @@ def _tree(above: Mapping[str, Sequence[str]], classes: set[str]) -> _Tree:
 
 
 def _index(places: Places, synset_of: Mapping[str, str], tree: _Tree) -> tuple[Integers, Bools]:
-    """Each top image's set of classes [s, k], 0 for none known (and no image), and which synsets
-    [e, t] each set lies at or below."""
+    """Return each top image's set of classes [s, k], 0 for none known (and no image), and which
+    synsets [e, t] each set lies at or below."""
     sets: dict[tuple[str, ...], int] = {(): 0}
     index_sk = np.zeros((len(places), max(map(len, places), default=0)), dtype=np.int64)
     for row, images in enumerate(places):
         for rank, classes in enumerate(images):
-            known = tuple(sorted({synset_of[each] for each in classes if each in synset_of}))
+            known = tuple(sorted({synset_of[name] for name in classes if name in synset_of}))
             index_sk[row, rank] = sets.setdefault(known, len(sets))
     below_et = np.zeros((len(sets), len(tree.synsets)), dtype=bool)
     for known, e in sets.items():
@@ -235,7 +245,7 @@ def _index(places: Places, synset_of: Mapping[str, str], tree: _Tree) -> tuple[I
 
 
 def _shares(index_sk: Integers, below_et: Bools, images_s: Integers) -> NDArray[np.float32]:
-    """Share of each latent's top images at or below each synset, [s, t]."""
+    """Return the share of each latent's top images at or below each synset, [s, t]."""
     count_st = np.zeros((len(index_sk), below_et.shape[1]), dtype=np.float32)
     for index_s in index_sk.T:
         count_st += below_et[index_s]
@@ -252,7 +262,8 @@ def _permuted(index_sk: Integers, permutations: int, seed: int) -> Iterator[Inte
 
 
 def _estimate(values: Sequence[NDArray[Any]], draws: tuple[int, int, float]) -> Estimate:
-    """A mean with its interval, of the first values; the others' means give the chance level."""
-    means = [float(each.mean()) for each in values[1:] if len(each)]
+    """Return the mean of the first values with its interval; the others' means give the chance
+    level."""
+    means = [float(permuted.mean()) for permuted in values[1:] if len(permuted)]
     chance = sum(means) / len(means) if means else None
     return estimate(bootstrap_mean(values[0], *draws), len(values[0]), chance)

@@ -14,11 +14,12 @@ from vista.data.wordnet import load_wordnet
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
+from vista.inputs.control_dictionaries import neurons, random_sae
+from vista.inputs.patch_classes import classes_of_patches
 from vista.inputs.vision import TOP_FILE, SaeDevice, load_vision_sae, sae_block, split_images
 from vista.metrics.ontology import OntologySettings
 from vista.metrics.ontology.measure import ontology
 from vista.metrics.results import read_result, write_result
-from vista.metrics.top_classes import classes_of_patches
 from vista.store.features import FeatureReader
 
 _ITEMS = pa.schema(
@@ -65,7 +66,6 @@ def run(job: StageJob[OntologyOrder, Inputs]) -> None:
     """
     import torch
 
-    from vista.metrics.image_level import neurons, random_sae
     from vista.sae.vision_labels import label_places, top_patches
 
     torch.set_num_threads(job.threads)
@@ -75,9 +75,9 @@ def run(job: StageJob[OntologyOrder, Inputs]) -> None:
     records = read_records(records_path)
     wordnet = load_wordnet(settings.wordnet)
     classes = sorted(records.categories())
-    if strange := sorted(set(settings.senses) - set(classes)):
+    if unused := sorted(set(settings.senses) - set(classes)):
         raise UserError(
-            f"probing.ontology.senses names {strange[0]!r}, which is no class of the data; remove "
+            f"probing.ontology.senses names {unused[0]!r}, which is no class of the data; remove "
             "it, or write it as the data does"
         )
     synsets = {name: settings.senses.get(name) or wordnet.synset(name) for name in classes}
@@ -113,7 +113,7 @@ def run(job: StageJob[OntologyOrder, Inputs]) -> None:
             ("random", random),
         )
     }
-    draws = settings.bootstrap
+    bootstrap = settings.bootstrap
     result, columns = ontology(
         wordnet.above(synset_of.values()),
         wordnet.names,
@@ -124,9 +124,9 @@ def run(job: StageJob[OntologyOrder, Inputs]) -> None:
         min_images=labels.min_images,
         permutations=settings.permutations,
         seed=settings.seed,
-        bootstrap_seed=draws.seed,
-        resamples=draws.resamples,
-        level=draws.level,
+        bootstrap_seed=bootstrap.seed,
+        resamples=bootstrap.resamples,
+        level=bootstrap.level,
         layer=sae_block(sae, inputs.features),
     )
     write_result(job.work, result, pa.table(columns).cast(_ITEMS))

@@ -13,7 +13,9 @@ from vista.config.metrics import BootstrapSettings, refuse_same_split, refuse_tw
 
 
 class OodDetectionSettings(MetricSettings):
-    """Do scores from the SAE tell images of another distribution from held-out ones?"""
+    """AUROC and FPR95 (Hendrycks and Gimpel, arXiv 1610.02136) of scores that separate images of
+    other distributions, near and far (OpenOOD, arXiv 2210.07242), from held-out ones. The scores on
+    an SAE's latents are defined here: of arXiv 2508.11277 only the abstract is public."""
 
     near: tuple[str, ...] = Field((), description="sets of `probing.data` of the same kind")
     far: tuple[str, ...] = Field((), description="sets of `probing.data` of another kind")

@@ -1,14 +1,15 @@
-"""AUROC and FPR95 of scores that tell images of another distribution from held-out ones.
+"""AUROC and FPR95 of scores that separate images of another distribution from held-out ones.
 
-In-distribution images are the positive class: FPR95 is the share of the other images that pass
-where 95 % of the in-distribution ones do (Hendrycks and Gimpel, arXiv 1610.02136; OpenOOD,
-arXiv 2210.07242, whose later edition has it the other way about). Legend: i in-distribution image,
-o other image, r resample, u distinct value.
+In-distribution images are the positive class: FPR95 is the share of the other images that are
+accepted at the threshold that accepts 95 % of the in-distribution ones (Hendrycks and Gimpel, arXiv
+1610.02136; OpenOOD, arXiv 2210.07242; OpenOOD's later edition swaps the classes). Legend:
+i in-distribution image, o other image, r resample, u distinct value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,8 +31,24 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FigureNames(NamedTuple):
+    """Names of the figures on sets of one kind."""
+
+    auroc: str
+    fpr95: str
+    knn_gain: str
+    images: str
+
+
+# By kind of the sets. Near: images of the same kind; far: of another (OpenOOD).
+FIGURES = {
+    "near": FigureNames("near_ood_auroc", "near_ood_fpr95", "near_ood_knn_gain", "near_ood_images"),
+    "far": FigureNames("far_ood_auroc", "far_ood_fpr95", "far_ood_knn_gain", "far_ood_images"),
+}
+
+
 class OodScore(_Frozen):
-    """How well one score tells one set from the in-distribution images."""
+    """How well one score separates one set from the in-distribution images."""
 
     auroc: Estimate = Field(
         description="Probability that an in-distribution image scores above one of the set, ties "
@@ -63,16 +80,19 @@ class OodDetectionResult(MetricResult):
     sets: dict[str, OodSet] = Field(description="By name of the set.")
 
     def figures(self) -> list[Figure]:
-        """Return ood_auroc:SCORE@KIND:SET, ood_fpr95 alike, ood_knn_gain:RIVAL@KIND:SET and,
-        so that n of both is known, ood_images@KIND:SET: the images of the set."""
+        """Return the figures of each set: AUROC and FPR95 of each score, the gain over each rival
+        and, so that n of either side is known, the number of the set's images."""
         rows = []
-        for name, each in self.sets.items():
-            where = f"@{each.kind}:{name}"
-            for score, told in each.scores.items():
-                rows.append(told.auroc.figure(f"ood_auroc:{score}{where}"))
-                rows.append(told.fpr95.figure(f"ood_fpr95:{score}{where}"))
-            rows += [x.figure(f"ood_knn_gain:{of}{where}") for of, x in each.knn_gain.items()]
-            rows.append(Figure(f"ood_images{where}", value=float(each.n_out), n=each.n_out))
+        for name, result in self.sets.items():
+            names = FIGURES[result.kind]
+            for score, of_score in result.scores.items():
+                rows.append(of_score.auroc.figure(names.auroc, of=score, set=name))
+                rows.append(of_score.fpr95.figure(names.fpr95, of=score, set=name))
+            rows += [
+                gain.figure(names.knn_gain, of=rival, set=name)
+                for rival, gain in result.knn_gain.items()
+            ]
+            rows.append(Figure(names.images, set=name, value=float(result.n_out), n=result.n_out))
         return rows
 
 
@@ -85,32 +105,32 @@ def ood_detection(
     resamples: int,
     level: float,
 ) -> OodDetectionResult:
-    """Judge scores, larger where an image is more like the in-distribution ones.
+    """Evaluate scores, which are larger where an image fits the distribution better.
 
     Args:
         inside: Scores [i] of the in-distribution images, by name.
         sets: "near" or "far", and the same scores [o] of its images, by name of the set.
         n_fitted: Images that the scores were fitted on.
-        seed: Of the bootstrap; images of both sides are drawn anew, each side for itself, and
-            the same ones for every score.
+        seed: Of the bootstrap, which draws the images of either side independently, and the same
+            ones for every score.
         resamples: Of the bootstrap.
         level: Coverage of the intervals.
 
     Raises:
         ValueError: A side without images, or a score that is not finite.
     """
-    found = {}
+    results = {}
     for name, (kind, outside) in sets.items():
         scores, aurocs = {}, {}
         for score in SCORES:
-            auroc_r, fpr_r = told_apart(inside[score], outside[score], seed, resamples)
+            auroc_r, fpr_r = separation(inside[score], outside[score], seed, resamples)
             n = np.size(inside[score]) + np.size(outside[score])
             scores[score] = OodScore(
                 auroc=_estimate(auroc_r, level, n, 0.5),
                 fpr95=_estimate(fpr_r, level, n, TRUE_POSITIVE_RATE),
             )
             aurocs[score] = auroc_r
-        found[name] = OodSet(
+        results[name] = OodSet(
             kind=kind,
             n_in=np.size(inside[OURS]),
             n_out=np.size(outside[OURS]),
@@ -119,13 +139,13 @@ def ood_detection(
                 rival: _estimate(aurocs[OURS] - aurocs[rival], level, n, 0.0) for rival in RIVALS
             },
         )
-    return OodDetectionResult(n_fitted=n_fitted, sets=found)
+    return OodDetectionResult(n_fitted=n_fitted, sets=results)
 
 
-def told_apart(
+def separation(
     inside_i: ArrayLike, outside_o: ArrayLike, seed: int, resamples: int
 ) -> tuple[Floats, Floats]:
-    """AUROC and FPR95, each [1 + resamples]: of the images as they are, then of each resample.
+    """Return AUROC and FPR95 [1 + resamples]: of the images themselves, then of each resample.
 
     Raises:
         ValueError: A side without images, or a score that is not finite.
@@ -152,7 +172,7 @@ def told_apart(
 
 
 def _drawn(n_in: int, n_out: int, seed: int, resamples: int) -> Iterator[tuple[Floats, Floats]]:
-    """Yield how often each image is drawn, [r, i] and [r, o]: once each at first."""
+    """Yield how often each image is drawn, [r, i] and [r, o]; first the images themselves: 1."""
     yield np.ones((1, n_in)), np.ones((1, n_out))
     rng = np.random.default_rng(seed)
     block = max(1, _CELLS // (n_in + n_out))
@@ -163,7 +183,7 @@ def _drawn(n_in: int, n_out: int, seed: int, resamples: int) -> Iterator[tuple[F
 
 
 def _sums(counts_rn: Floats, place_n: NDArray[np.int64], size: int) -> Floats:
-    """Sum the counts of the images at each of `size` values, [r, u]."""
+    """Return the sums of the counts of the images at each of `size` values, [r, u]."""
     sums_ru = np.zeros((len(counts_rn), size))
     order = np.argsort(place_n, kind="stable")
     values, first = np.unique(place_n[order], return_index=True)
@@ -172,7 +192,7 @@ def _sums(counts_rn: Floats, place_n: NDArray[np.int64], size: int) -> Floats:
 
 
 def _estimate(values_r: Floats, level: float, n: int, chance: float) -> Estimate:
-    """The value and the percentile interval of what stands behind it."""
+    """Return the first value with the percentile interval of the others, its resamples."""
     tail = (1 - level) / 2
     low, high = np.quantile(values_r[1:], [tail, 1 - tail], method="nearest")
     return estimate((float(values_r[0]), float(low), float(high)), n, chance)

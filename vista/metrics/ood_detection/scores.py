@@ -1,27 +1,26 @@
 """Scores of how well an image fits the distribution that they were fitted on; larger fits better.
 
-Of an SAE's latents z (the maximum over patches), arXiv 2508.11277 being public in its abstract
-only, so that the definitions are ours:
+Scores on an SAE's latents z (the maximum over patches), defined here since of arXiv 2508.11277 only
+the abstract is public:
 
     reconstruction       - mean over patches of |SAE(x) - x|^2 / |x|^2
     knn_latents          - distance to the k-th nearest image, of z / |z|
     mahalanobis_latents  - Mahalanobis distance to the nearest class mean
     profile_latents      - KL(z / sum z || nearest class activation profile)
 
-and their rivals on raw features x (the mean over patches):
+Rivals on raw features x (the mean over patches):
 
     knn_raw              as above (Sun et al. 2022, arXiv 2204.06507)
     mahalanobis_raw      as above (Lee et al. 2018, arXiv 1807.03888)
     max_softmax_raw      largest probability of a linear probe (arXiv 1610.02136)
     energy_raw           log sum exp of its logits (Liu et al. 2020, arXiv 2010.03759)
 
-and their controls:
+Controls:
 
     knn_random           knn_latents on a random dictionary of the SAE's size and sparsity
     random               drawn uniformly
 
-What needs classes counts an image once for each class that it shows: a scene of two objects
-speaks for both, and an image of one class is what it always is.
+Scores that need classes count an image once for each class that it shows.
 
 Legend: n image, d width, s latent, q (image, class) pair, c class.
 """
@@ -50,16 +49,23 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Images:
-    """Images as the scores see them: vectors [n, width] by space (latents, raw and random, of a
-    random dictionary), and SAE errors [n]."""
+    """What the scores read of images.
+
+    Attributes:
+        vectors: Vectors [n, width] by space: latents, raw, and random, of a random dictionary.
+        error_n: Reconstruction errors of the SAE.
+    """
 
     vectors: Mapping[str, NDArray[np.float32]]
     error_n: NDArray[np.float32]
 
 
 class OodScores:
-    """All scores, fitted on images of the distribution, which stay in memory; principal components
-    need room for their latents twice more for a while."""
+    """All scores, fitted on images of the distribution.
+
+    These images stay in memory; computing principal components needs twice their latents' memory
+    more.
+    """
 
     def __init__(
         self,
@@ -90,14 +96,18 @@ class OodScores:
         """
         if len(fit.error_n) < neighbours:
             raise ValueError(f"{neighbours} neighbours of {len(fit.error_n)} images")
-        names, class_q = np.unique([name for each in classes for name in each], return_inverse=True)
+        names, class_q = np.unique(
+            [name for of_image in classes for name in of_image], return_inverse=True
+        )
         if len(names) < 2:
             raise ValueError(f"too few classes ({len(names)}) where scores need two")
-        image_q = np.repeat(np.arange(len(classes)), [len(each) for each in classes])
-        self._neighbours = {of: Neighbours(x, neighbours) for of, x in fit.vectors.items()}
+        image_q = np.repeat(np.arange(len(classes)), [len(of_image) for of_image in classes])
+        self._neighbours = {
+            space: Neighbours(x_nd, neighbours) for space, x_nd in fit.vectors.items()
+        }
         self._gaussians = {
-            of: ClassGaussians(fit.vectors[of], image_q, class_q, components, seed)
-            for of in ("latents", "raw")
+            space: ClassGaussians(fit.vectors[space], image_q, class_q, components, seed)
+            for space in ("latents", "raw")
         }
         self._profiles_cs = class_profiles(fit.vectors["latents"], image_q, class_q, smoothing)
         self._probe = fit_logistic(
@@ -108,38 +118,40 @@ class OodScores:
         )
         self._rng = np.random.default_rng(seed)
 
-    def of(self, judged: Images) -> dict[str, Floats]:
-        """Scores [n] of further images, by name; the random one goes on where it stopped."""
-        found: dict[str, Floats] = {"reconstruction": -judged.error_n.astype(np.float64)}
-        for space, x_nd in judged.vectors.items():
-            found[f"knn_{space}"] = -self._neighbours[space].distance(x_nd)
-        for space, gaussians in self._gaussians.items():
-            found[f"mahalanobis_{space}"] = -gaussians.distance(judged.vectors[space])
-        energy_n, largest_n = _probe_scores(self._probe.decision_function(judged.vectors["raw"]))
-        found |= {
-            "profile_latents": -profile_divergence(self._profiles_cs, judged.vectors["latents"]),
+    def of(self, images: Images) -> dict[str, Floats]:
+        """Return the scores [n] of further images, by name; each call draws new random ones."""
+        latents_ns, raw_nd = images.vectors["latents"], images.vectors["raw"]
+        energy_n, largest_n = _probe_scores(self._probe.decision_function(raw_nd))
+        scores = {
+            "reconstruction": -images.error_n.astype(np.float64),
+            "knn_latents": -self._neighbours["latents"].distance(latents_ns),
+            "mahalanobis_latents": -self._gaussians["latents"].distance(latents_ns),
+            "profile_latents": -profile_divergence(self._profiles_cs, latents_ns),
+            "knn_raw": -self._neighbours["raw"].distance(raw_nd),
+            "mahalanobis_raw": -self._gaussians["raw"].distance(raw_nd),
             "max_softmax_raw": largest_n,
             "energy_raw": energy_n,
-            "random": self._rng.random(len(judged.error_n)),
+            "knn_random": -self._neighbours["random"].distance(images.vectors["random"]),
+            "random": self._rng.random(len(images.error_n)),
         }
-        return {score: found[score] for score in SCORES}
+        return {score: scores[score] for score in SCORES}
 
 
 class Neighbours:
-    """Rows whose directions x / |x| other rows are compared with."""
+    """Directions x / |x| of rows, which those of other rows are compared with."""
 
     def __init__(self, x_nd: NDArray[Any], neighbours: int) -> None:
         self._x_nd, self._neighbours = x_nd, neighbours
         self._norm_n = _norms(x_nd)
 
     def distance(self, x_nd: NDArray[Any]) -> Floats:
-        """Distance [n] of each x / |x| to the nearest but `neighbours` - 1 of the rows."""
+        """Return the distance [n] of each x / |x| to its k-th nearest row, k being `neighbours`."""
         norm_n, out_n = _norms(x_nd), np.empty(len(x_nd))
         for start in range(0, len(x_nd), _ROWS):
             part = slice(start, start + _ROWS)
             near = x_nd[part] @ self._x_nd.T / self._norm_n / norm_n[part, None]
             out_n[part] = np.partition(near, -self._neighbours, axis=1)[:, -self._neighbours]
-        # Rows of zeros are as far from everything as orthogonal ones.
+        # A row of zeros has the distance of an orthogonal one to all rows.
         return np.asarray(np.sqrt(np.maximum(2 - 2 * out_n, 0)))
 
 
@@ -171,7 +183,7 @@ class ClassGaussians:
         self._means_ck = self._whitened(means_ck)
 
     def distance(self, x_nd: NDArray[Any]) -> Floats:
-        """Mahalanobis distance [n] to the nearest class mean."""
+        """Return the Mahalanobis distance [n] to the nearest class mean."""
         z_nk = self._whitened(self._pca.transform(x_nd).astype(np.float64))
         square_nc = (
             np.square(z_nk).sum(1)[:, None]
@@ -189,30 +201,31 @@ class ClassGaussians:
 def class_profiles(
     latents_ns: NDArray[Any], image_q: NDArray[np.int64], class_q: NDArray[np.int64], share: float
 ) -> Floats:
-    """Mean over a class's images of z / sum z, with `share` of the uniform distribution, [c, s]."""
+    """Return the mean over a class's images of z / sum z, mixed with `share` of the uniform
+    distribution, [c, s]."""
     profiles_cs = _class_means(latents_ns, image_q, class_q, _distribution)
     return np.asarray((1 - share) * profiles_cs + share / latents_ns.shape[1])
 
 
 def profile_divergence(profiles_cs: Floats, latents_ns: NDArray[Any]) -> Floats:
-    """KL(z / sum z || profile) in nats of the nearest profile, [n]."""
+    """Return KL(z / sum z || profile) in nats for the nearest profile, [n]."""
     log_cs = np.log(profiles_cs)
     out_n = np.empty(len(latents_ns))
     for start in range(0, len(latents_ns), _ROWS):
         p_ns = _distribution(latents_ns[start : start + _ROWS]).astype(np.float64)
-        own_n = (p_ns * np.log(np.where(p_ns > 0, p_ns, 1))).sum(axis=1)
-        out_n[start : start + _ROWS] = own_n - (p_ns @ log_cs.T).max(axis=1)
+        negative_entropy_n = (p_ns * np.log(np.where(p_ns > 0, p_ns, 1))).sum(axis=1)
+        out_n[start : start + _ROWS] = negative_entropy_n - (p_ns @ log_cs.T).max(axis=1)
     return out_n
 
 
 def _norms(x_nd: NDArray[Any]) -> NDArray[Any]:
-    """Length of each row, in its own type; 1 of a row of zeros."""
+    """Return the length of each row, in the rows' type; 1 for a row of zeros."""
     norm_n = np.sqrt(np.einsum("nd,nd->n", x_nd, x_nd, dtype=np.float64))
     return np.where(norm_n > 0, norm_n, 1).astype(x_nd.dtype)
 
 
 def _distribution(latents_ns: NDArray[Any]) -> NDArray[Any]:
-    """Rows of sum 1; an image on which no latent fires has the uniform one."""
+    """Return rows scaled to sum 1; uniform for an image on which no latent fires."""
     sum_n1 = latents_ns.sum(axis=1, keepdims=True)
     uniform = np.float32(1 / latents_ns.shape[1])
     return np.where(sum_n1 > 0, latents_ns / np.where(sum_n1 > 0, sum_n1, 1), uniform)
@@ -222,17 +235,18 @@ def _class_means(
     x_nd: NDArray[Any],
     image_q: NDArray[np.int64],
     class_q: NDArray[np.int64],
-    of: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
+    transform: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
 ) -> Floats:
-    """Mean of each class's images [c, d], in float64, `of` making something else of them before."""
+    """Return the mean of each class's images [c, d], in float64, after `transform`."""
     classes = range(int(class_q.max()) + 1)
     rows_c = (image_q[class_q == c] for c in classes)
-    return np.stack([of(x_nd[rows]).mean(axis=0, dtype=np.float64) for rows in rows_c])
+    return np.stack([transform(x_nd[rows]).mean(axis=0, dtype=np.float64) for rows in rows_c])
 
 
 def _probe_scores(logits: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Energy (its negative: log sum exp) and largest probability of each image, [n]."""
-    # Of two classes scikit-learn gives the difference; as of more, logits sum to 0 here.
+    """Return log sum exp, the negative energy, and the largest probability of each image, [n]."""
+    # Of two classes scikit-learn gives the difference of the logits; here they sum to 0, as its
+    # logits of more classes do.
     logits_nc = np.stack([-logits / 2, logits / 2], 1) if logits.ndim == 1 else logits
     logits_nc = logits_nc.astype(np.float64)
     top_n = logits_nc.max(axis=1)

@@ -1,4 +1,4 @@
-"""Stage: measure whether scores from an SAE tell other images from held-out ones."""
+"""Stage: measure how well scores from an SAE separate other images from held-out ones."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.vision import SaeDevice
-from vista.metrics.ood_detection import OodDetectionSettings
-from vista.metrics.ood_detection.measure import ood_detection
-from vista.metrics.ood_detection.scores import Images, OodScores
-from vista.metrics.ood_inputs import (
+from vista.inputs.image_sets import (
     Dictionaries,
     Inputs,
     SplitImages,
     further_images,
     split_of,
 )
+from vista.inputs.vision import SaeDevice
+from vista.metrics.ood_detection import OodDetectionSettings
+from vista.metrics.ood_detection.measure import ood_detection
+from vista.metrics.ood_detection.scores import Images, OodScores
 from vista.metrics.results import write_result
 
 _KEY = "probing.ood_detection"
-# The set that in-distribution images have in items.parquet.
+# Column `set` of in-distribution images in items.parquet.
 _INSIDE = ""
 
 
@@ -71,16 +71,17 @@ def run(job: StageJob[OodDetectionOrder, Inputs]) -> None:
     sets = {_INSIDE: split_of(inputs.features, inputs.records, split, f"{_KEY}.split")}
     sets |= further_images(inputs.set_features, inputs.set_records, split, keys)
     scores = {
-        name: images.judged(lambda part: scores_of.of(read(part))) for name, images in sets.items()
+        name: images.evaluated(lambda part: scores_of.of(read(part)))
+        for name, images in sets.items()
     }
-    draws = settings.bootstrap
+    bootstrap = settings.bootstrap
     result = ood_detection(
         scores[_INSIDE],
         {name: (kind, scores[name]) for name, kind in kinds.items()},
         n_fitted=len(fit.images),
-        seed=draws.seed,
-        resamples=draws.resamples,
-        level=draws.level,
+        seed=bootstrap.seed,
+        resamples=bootstrap.resamples,
+        level=bootstrap.level,
     )
     items: dict[str, Any] = {
         "set": np.repeat(list(sets), [len(images.images) for images in sets.values()]),

@@ -13,7 +13,9 @@ from vista.config.metrics import BootstrapSettings, refuse_same_split, refuse_tw
 
 
 class OodGeneralizationSettings(MetricSettings):
-    """Does a linear probe on latents keep its accuracy where the distribution shifts?"""
+    """Accuracy of linear probes on latents and on rival representations, on held-out images and on
+    images of a shifted distribution. Defined here: of arXiv 2508.11277 only the abstract is public.
+    """
 
     shifts: tuple[str, ...] = Field(min_length=1, description="sets of `probing.data`")
     fit_split: Split = Field("train", description="images that probes are fitted on")

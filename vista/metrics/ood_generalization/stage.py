@@ -1,4 +1,4 @@
-"""Stage: measure whether a linear probe on latents keeps its accuracy under shift."""
+"""Stage: measure the accuracy of linear probes on latents under distribution shift."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.vision import SaeDevice
-from vista.metrics.ood_generalization import OodGeneralizationSettings
-from vista.metrics.ood_generalization.measure import Judged, Probes, ood_generalization
-from vista.metrics.ood_inputs import (
+from vista.inputs.image_sets import (
     Dictionaries,
     Inputs,
     SplitImages,
     further_images,
     split_of,
 )
+from vista.inputs.vision import SaeDevice
+from vista.metrics.ood_generalization import OodGeneralizationSettings
+from vista.metrics.ood_generalization.measure import Answers, Probes, ood_generalization
 from vista.metrics.results import write_result
 
 _KEY = "probing.ood_generalization"
@@ -66,20 +66,22 @@ def run(job: StageJob[OodGeneralizationOrder, Inputs]) -> None:
     except ValueError as error:
         raise UserError(f"{fit_key}: {error}; name another split") from error
 
-    def judged(images: SplitImages) -> Judged:
-        return Judged(
+    def answers(images: SplitImages) -> Answers:
+        return Answers(
             _class_of(images),
-            images.judged(lambda part: probes.right(dictionaries.read(part)[0], _class_of(part))),
+            images.evaluated(
+                lambda part: probes.right(dictionaries.read(part)[0], _class_of(part))
+            ),
         )
 
-    draws = settings.bootstrap
+    bootstrap = settings.bootstrap
     result = ood_generalization(
         fit_class_n,
-        judged(inside),
-        {name: judged(images) for name, images in sets.items()},
-        seed=draws.seed,
-        resamples=draws.resamples,
-        level=draws.level,
+        answers(inside),
+        {name: answers(images) for name, images in sets.items()},
+        seed=bootstrap.seed,
+        resamples=bootstrap.resamples,
+        level=bootstrap.level,
     )
     write_result(job.work, result)
 
@@ -91,7 +93,8 @@ def _class_of(images: SplitImages) -> NDArray[np.str_]:
 def _refuse_unfit(
     key: str, class_n: NDArray[np.str_], fit_n: NDArray[np.str_], inside_n: NDArray[np.str_]
 ) -> None:
-    """Refuse a set with a class that probes can't name, or with none that it is compared on."""
+    """Refuse a set with a class that probes were not fitted on, or without a class of `inside_n`,
+    the images that its accuracy is compared with."""
     if unknown := sorted(set(class_n.tolist()) - set(fit_n.tolist())):
         raise UserError(
             f"{key} shows the class {unknown[0]!r}, which no image shows alone that probes are "

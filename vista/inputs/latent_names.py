@@ -1,4 +1,4 @@
-"""Names that a judge gives to latents by what they fire on most: sheets of images, or prompts."""
+"""Names that a judge gives to latents: it sees the images or texts on which they fire most."""
 
 from __future__ import annotations
 
@@ -25,8 +25,19 @@ def names_by_texts(
     score_ns: NDArray[np.float32],
     latents: NDArray[np.int64],
 ) -> list[str | None]:
-    """A name for each of `latents`, by the texts that they fire on most; None where the judge gave
-    none. Raises UserError where the judge cannot be asked."""
+    """Return a name for each of `latents`, by the texts on which it fires most.
+
+    It is None where the judge gave none.
+
+    Args:
+        namer: The judge.
+        texts: The texts.
+        score_ns: Activation of each latent on each text.
+        latents: Numbers of the latents to name.
+
+    Raises:
+        UserError: The judge cannot be asked.
+    """
     top = (_strongest(score_ns[:, latent]) for latent in latents.tolist())
     return namer.names([Evidence.of_texts([texts[n] for n in shown]) for shown in top])
 
@@ -39,10 +50,20 @@ def names_by_images(
     score_ns: NDArray[np.float32],
     latents: NDArray[np.int64],
 ) -> list[str | None]:
-    """A name for each of `latents`, by the images of `rows` that they fire on most; None where the
-    judge gave none.
+    """Return a name for each of `latents`, by the images on which it fires most.
 
-    Raises UserError where an image cannot be read, or the judge cannot be asked.
+    It is None where the judge gave none.
+
+    Args:
+        images: The files of the images.
+        namer: The judge.
+        records: The records of the images.
+        rows: The row of `records` of each image.
+        score_ns: Activation of each latent on each image.
+        latents: Numbers of the latents to name.
+
+    Raises:
+        UserError: An image cannot be read, or the judge cannot be asked.
     """
 
     def sheet(places: list[int]) -> bytes:
@@ -53,19 +74,19 @@ def names_by_images(
 
 
 def _strongest(score_n: NDArray[np.float32]) -> list[int]:
-    """Where a latent fires most, strongest first."""
+    """Return the items on which a latent fires most, strongest first."""
     order = np.argsort(-score_n, kind="stable")[:_SHOWN]
-    found: list[int] = order[score_n[order] > 0].tolist()
-    return found
+    items: list[int] = order[score_n[order] > 0].tolist()
+    return items
 
 
 def sheet_of(images: Sequence[Image.Image]) -> bytes:
-    """Images on white, whole, three a line, as a PNG file."""
+    """Return images as one PNG file: whole, on white, three a line."""
     step, lines = _SIDE + _GAP, -(-len(images) // _COLUMNS)
     canvas = Image.new("RGB", (_COLUMNS * step - _GAP, lines * step - _GAP), "white")
-    for at, image in enumerate(images):
-        shown = ImageOps.pad(image, (_SIDE, _SIDE), color="white")
-        canvas.paste(shown, (at % _COLUMNS * step, at // _COLUMNS * step))
+    for i, image in enumerate(images):
+        tile = ImageOps.pad(image, (_SIDE, _SIDE), color="white")
+        canvas.paste(tile, (i % _COLUMNS * step, i // _COLUMNS * step))
     out = io.BytesIO()
     canvas.save(out, "PNG")
     return out.getvalue()

@@ -1,36 +1,36 @@
 """Removal and replacement: what captions name before and after visual tokens were edited.
 
-The score of the VISTA paper (arXiv 2605.24946), an image each: 0 where the edit failed, 1 where it
-succeeded but the caption now tells details that the image does not show, 2 where it succeeded and
-nothing was invented; MS = (2 n2 + n1) / N over all images. Beside it stand the rates that one
-number hides, and the same edit outside the object as control.
+The score of an image is that of the VISTA paper (arXiv 2605.24946): 0 where the edit failed, 1
+where it succeeded but the caption adds details that the image does not show, 2 where it succeeded
+and the caption adds none; MS = (2 n2 + n1) / N over all images. Further figures are the rates
+behind the score. The control is the same edit of patches outside the object.
 
 An item is one image with its source (what is to go) and target (what is to come, or None). Items
-of one image are resampled together. Suffixes: i items, b images.
+of one image are resampled together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from vista.config.edits import EditTask
+from vista.config.interventions import EDIT_TASKS, Task
 from vista.metrics.bootstrap import bootstrap_ratio
-from vista.metrics.edited_captions import Edit, ItemKey, Scored, edit_order
 from vista.metrics.figure import Figure
+from vista.metrics.intervention.captions import OUTSIDE, Edit, ItemKey, Scored, edit_order
 from vista.metrics.result import Estimate, MetricResult, estimate
 
-FloatArray = NDArray[np.float64]
-Task = Literal["remove", "replace"]
+# Seed, number of resamples and level of a bootstrap.
 Draws = tuple[int, int, float]
+_Holds = Callable[[Scored], bool]
+_Weight = Callable[[Scored], float] | None
 
-# Where the published edit acts, and its control, which has the object's coefficient.
-OBJECT, CONTROL = "object", "outside"
-# How the metric of each task is called, in stages and in the long table.
-METRIC: dict[Task, str] = {"remove": "removal", "replace": "replacement"}
+# The place of the published edit, and that of its control, which has the object's coefficient.
+OBJECT, CONTROL = "object", OUTSIDE
+_TASK_OF: dict[EditTask, Task] = {edit: task for task, edit in EDIT_TASKS.items()}
 
 
 class _Part(BaseModel):
@@ -43,7 +43,7 @@ _BLOCKS = (
 
 
 class EditFigures(_Part):
-    """One place of the edit at its chosen coefficient and blocks, on the test images."""
+    """The figures of one place of the edit on test images, at its chosen coefficient and blocks."""
 
     variant: str = Field(
         description="Patches that were edited: object, all, active; outside is the control."
@@ -89,21 +89,17 @@ class EditFigures(_Part):
 
     @property
     def edit(self) -> Edit:
-        """What was edited: place, coefficient, blocks."""
+        """The edit: place, coefficient, blocks."""
         return (self.variant, self.coefficient, self.blocks)
 
-    def figures(self, metric: str) -> list[Figure]:
-        """Return a row a figure, called <metric>_<figure>_<variant>."""
-        named = {
-            name: value
-            for name in type(self).model_fields
-            if isinstance(value := getattr(self, name), Estimate)
-        }
-        n = self.ms.n
-        chosen = Estimate(value=self.coefficient, n=n)
+    def figures(self, task: Task) -> list[Figure]:
+        """Return a figure for each estimate, and the coefficient."""
+        chosen = Estimate(value=self.coefficient, n=self.ms.n)
+        estimates = {name: getattr(self, name) for name in type(self).model_fields}
         return [
-            *(each.figure(f"{metric}_{name}_{self.variant}") for name, each in named.items()),
-            chosen.figure(f"{metric}_coefficient_{self.variant}"),
+            estimate.figure(f"edit_{name}", of=task, set=self.variant)
+            for name, estimate in (estimates | {"coefficient": chosen}).items()
+            if isinstance(estimate, Estimate)
         ]
 
 
@@ -123,7 +119,7 @@ class InterventionResult(MetricResult):
     """One method at one point: coefficients and blocks chosen on development images, figures on
     test."""
 
-    task: Task = Field(description="remove or replace.")
+    task: EditTask = Field(description="remove or replace.")
     method: str = Field(description="Where the directions come from.")
     space: str = Field(description="stream (after blocks of the LLM) or features (of the encoder).")
     how: str = Field(description="How the direction is applied.")
@@ -151,18 +147,26 @@ class InterventionResult(MetricResult):
             point for point in self.curve if point.variant == variant and point.blocks in chosen
         ]
 
+    @property
+    def metric_task(self) -> Task:
+        """The task in the words of the config and the table: removal or replacement."""
+        return _TASK_OF[self.task]
+
     def figures(self) -> list[Figure]:
-        """Return what holds for every edit, then the figures of each place."""
-        metric = METRIC[self.task]
+        """Return the figures of all edits, then those of each place of the edit.
+
+        `of` is the task, `set` the place.
+        """
+        task = self.metric_task
         return [
-            self.found.figure(f"{metric}_found"),
-            self.named_before.figure(f"{metric}_named_before"),
-            *(row for edit in self.edits for row in edit.figures(metric)),
+            self.found.figure("edit_found", of=task),
+            self.named_before.figure("edit_named_before", of=task),
+            *(figure for edit in self.edits for figure in edit.figures(task)),
         ]
 
 
 def intervention_figures(
-    task: Task,
+    task: EditTask,
     development: Sequence[Scored],
     test: Sequence[Scored],
     *,
@@ -181,14 +185,14 @@ def intervention_figures(
     many patches outside the object, edited likewise. Other places have no control.
 
     Args:
-        task: What the edits were to do.
+        task: What the edits do to the source.
         development: Scored items of the development images, every edit.
         test: Scored items of the test images, the same edits.
-        method: Name of the method, for the record, as are space and how.
-        space: Where the direction lives.
-        how: How it is applied.
+        method: Name of the method of directions, kept in the result, as are space and how.
+        space: stream (after blocks of the LLM) or features (of the encoder).
+        how: How the direction is applied.
         judge_name: Name of the judge that scored.
-        n_attributes: Attribute words that the scores know.
+        n_attributes: Number of attribute words that count as details.
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
         level: Coverage of the intervals.
@@ -197,7 +201,7 @@ def intervention_figures(
         ValueError: A split has no item, there is no edit but the control, or test lacks an edit
             that development chose.
     """
-    if any(all(each.variant == CONTROL for each in items) for items in (development, test)):
+    if any(all(item.variant == CONTROL for item in items) for items in (development, test)):
         raise ValueError("an intervention needs scored items on development and on test")
     draws = (seed, resamples, level)
     chosen = choose_edits(development)
@@ -208,18 +212,18 @@ def intervention_figures(
     on_dev, on_test = _by_edit(development), _by_edit(test)
     control: EditFigures | None = None
     edits: dict[str, EditFigures] = {}
-    # The control comes first: the object's figures name it as their chance level.
+    # The control comes first: its figures are the chance levels of the object's.
     for place in sorted(chosen, key=_control_first):
         edit = chosen[place]
         if edit not in on_test:
             raise ValueError(f"the test captions lack the edit {edit}")
-        against = control if place == OBJECT else None
-        edits[place] = _edit_figures(task, edit, on_dev[edit], on_test[edit], against, draws)
+        level_of = control if place == OBJECT else None
+        edits[place] = _edit_figures(task, edit, on_dev[edit], on_test[edit], level_of, draws)
         control = edits.get(CONTROL)
-    # Every edit but the control has the same items, so any one tells what holds for all.
-    asked = on_test[next(edit for place, edit in chosen.items() if place != CONTROL)]
-    pairs = {(each.source, each.target) for each in asked}
-    found_pairs = {(each.source, each.target) for each in asked if each.found}
+    # Every edit but the control has the same items: what no edit changes is counted on any one.
+    items = on_test[next(edit for place, edit in chosen.items() if place != CONTROL)]
+    pairs = {(item.source, item.target) for item in items}
+    pairs_with_direction = {(item.source, item.target) for item in items if item.found}
     return InterventionResult(
         task=task,
         method=method,
@@ -227,13 +231,13 @@ def intervention_figures(
         how=how,
         judge=judge_name,
         n_attributes=n_attributes,
-        n_development=len({each.key for each in development}),
-        n_images=len({each.image_id for each in asked}),
-        n_items=len({each.key for each in asked}),
+        n_development=len({item.key for item in development}),
+        n_images=len({item.image_id for item in items}),
+        n_items=len({item.key for item in items}),
         n_edits=len(pairs),
-        n_edits_found=len(found_pairs),
-        found=_share(asked, lambda each: each.found, draws),
-        named_before=_share(asked, lambda each: each.named_before, draws),
+        n_edits_found=len(pairs_with_direction),
+        found=_share(items, lambda item: item.found, draws),
+        named_before=_share(items, lambda item: item.named_before, draws),
         edits=tuple(edits[place] for place in sorted(edits)),
         curve=tuple(
             CurvePoint(
@@ -242,8 +246,8 @@ def intervention_figures(
                 blocks=edit[2],
                 chosen=chosen.get(edit[0]) == edit,
                 development_ms=mean_score(on_dev[edit]),
-                ms=_ratio(on_test[edit], lambda each: each.score, None, draws),
-                done=_share(on_test[edit], lambda each: _done(task, each), draws),
+                ms=_ratio(on_test[edit], lambda item: item.score, None, draws),
+                done=_share(on_test[edit], lambda item: _done(task, item), draws),
             )
             for edit in sorted(set(on_test) & set(on_dev), key=edit_order)
         ),
@@ -259,7 +263,7 @@ def choose_edits(items: Iterable[Scored]) -> dict[str, Edit]:
     for edit, scored in _by_edit(items).items():
         place, coefficient, blocks = edit
         # All edits have the same items: whole sums tie exactly where means might not.
-        total = sum(each.score for each in scored)
+        total = sum(item.score for item in scored)
         rank = (-total, len(blocks or ()), coefficient, blocks or ())
         if place not in best or rank < best[place][0]:
             best[place] = rank, edit
@@ -268,7 +272,7 @@ def choose_edits(items: Iterable[Scored]) -> dict[str, Edit]:
 
 def mean_score(items: Sequence[Scored]) -> float:
     """Return MS = (2 n2 + n1) / N of the items of one edit."""
-    return sum(each.score for each in items) / len(items)
+    return sum(item.score for item in items) / len(items)
 
 
 def paired_ms_difference(
@@ -282,13 +286,12 @@ def paired_ms_difference(
     """MS of one method less that of another, on the same items of the same projectors.
 
     Whole images are resampled, each with all its items under all projectors: the interval is that
-    of the mean over these projectors, as it would vary with other images. How projectors differ
-    it does not tell.
+    of the mean over these projectors, over images. It leaves out how projectors differ.
 
     Args:
         ours: Score of each item (image, source, target), by projector (seed of its training).
-        theirs: The same of the other method, the same projectors in the same order. Items that
-            one of them lacks are left out.
+        theirs: The same of the other method, for the same projectors in the same order. Items
+            that one of them lacks are left out.
         seed: Seed of the draws.
         resamples: Number of resamples.
         level: Coverage of the interval.
@@ -312,89 +315,87 @@ def shared_items(scores: Sequence[Mapping[ItemKey, int]]) -> list[ItemKey]:
 
 
 def _edit_figures(
-    task: Task,
+    task: EditTask,
     edit: Edit,
     development: Sequence[Scored],
     test: Sequence[Scored],
     control: EditFigures | None,
     draws: Draws,
 ) -> EditFigures:
-    def against(name: str) -> float | None:
-        found = getattr(control, name) if control else None
-        return found.value if found else None
+    def chance(name: str) -> float | None:
+        level = getattr(control, name) if control else None
+        return level.value if level else None
 
-    def share(name: str, is_so: Callable[[Scored], bool], of: _Of = None) -> Estimate:
-        return _ratio(test, lambda each: float(is_so(each)), of, draws, against(name))
+    def share(name: str, holds: _Holds, of: _Weight = None) -> Estimate:
+        return _ratio(test, lambda item: float(holds(item)), of, draws, chance(name))
 
-    def ratio(name: str, value: Callable[[Scored], float], of: _Of = None) -> Estimate:
-        return _ratio(test, value, of, draws, against(name))
+    def ratio(name: str, value: Callable[[Scored], float], of: _Weight = None) -> Estimate:
+        return _ratio(test, value, of, draws, chance(name))
 
-    def named(each: Scored) -> float:
-        return float(each.named_before)
+    def named(item: Scored) -> float:
+        return float(item.named_before)
 
     replaces = task == "replace"
-    told = sum(each.loss_tokens > 0 for each in test)
-    nats = ratio("nats", lambda each: each.loss_change, lambda each: each.loss_tokens)
+    n_with_loss = sum(item.loss_tokens > 0 for item in test)
+    nats = ratio("nats", lambda item: item.loss_change, lambda item: item.loss_tokens)
     return EditFigures(
         variant=edit[0],
         coefficient=edit[1],
         blocks=edit[2],
         development_ms=mean_score(development),
-        ms=ratio("ms", lambda each: each.score),
-        clean=share("clean", lambda each: each.score == 2),
-        new_details=share("new_details", lambda each: each.score == 1),
-        failed=share("failed", lambda each: each.score == 0),
-        removed=share("removed", lambda each: each.removed, named),
-        removed_of_all=share("removed_of_all", lambda each: each.removed),
-        replaced=share("replaced", lambda each: each.replaced, named) if replaces else None,
-        replaced_of_all=share("replaced_of_all", lambda each: each.replaced) if replaces else None,
-        both_named=share("both_named", lambda each: each.both_named) if replaces else None,
+        ms=ratio("ms", lambda item: item.score),
+        clean=share("clean", lambda item: item.score == 2),
+        new_details=share("new_details", lambda item: item.score == 1),
+        failed=share("failed", lambda item: item.score == 0),
+        removed=share("removed", lambda item: item.removed, named),
+        removed_of_all=share("removed_of_all", lambda item: item.removed),
+        replaced=share("replaced", lambda item: item.replaced, named) if replaces else None,
+        replaced_of_all=share("replaced_of_all", lambda item: item.replaced) if replaces else None,
+        both_named=share("both_named", lambda item: item.both_named) if replaces else None,
         objects_kept=ratio(
-            "objects_kept", lambda each: each.objects_kept, lambda each: each.objects_before
+            "objects_kept", lambda item: item.objects_kept, lambda item: item.objects_before
         ),
         attributes_kept=ratio(
             "attributes_kept",
-            lambda each: each.attributes_kept,
-            lambda each: each.attributes_before,
+            lambda item: item.attributes_kept,
+            lambda item: item.attributes_before,
         ),
-        new_objects=ratio("new_objects", lambda each: each.hallucinated_change),
-        nats=nats.model_copy(update={"n": told}),
-        empty=share("empty", lambda each: each.empty),
+        new_objects=ratio("new_objects", lambda item: item.hallucinated_change),
+        nats=nats.model_copy(update={"n": n_with_loss}),
+        empty=share("empty", lambda item: item.empty),
     )
 
 
-_Of = Callable[[Scored], float] | None
-
-
-def _share(items: Sequence[Scored], is_so: Callable[[Scored], bool], draws: Draws) -> Estimate:
-    return _ratio(items, lambda each: float(is_so(each)), None, draws)
+def _share(items: Sequence[Scored], holds: _Holds, draws: Draws) -> Estimate:
+    return _ratio(items, lambda item: float(holds(item)), None, draws)
 
 
 def _ratio(
     items: Sequence[Scored],
     value: Callable[[Scored], float],
-    of: _Of,
+    weight: _Weight,
     draws: Draws,
     chance: float | None = None,
 ) -> Estimate:
-    """Sum of `value` over the sum of `of` (1 an item if None), resampled over images."""
-    image = {image_id: b for b, image_id in enumerate(sorted({each.image_id for each in items}))}
+    """Sum of `value` over the sum of `weight` (1 an item if None), resampled over images."""
+    image = {image_id: b for b, image_id in enumerate(sorted({item.image_id for item in items}))}
     sums = np.zeros((len(image), 2))
-    for each in items:
-        sums[image[each.image_id]] += (value(each), 1.0 if of is None else of(each))
+    for item in items:
+        sums[image[item.image_id]] += (value(item), 1.0 if weight is None else weight(item))
     sums = sums[sums[:, 1] > 0]
     interval = bootstrap_ratio(sums[:, 0], sums[:, 1], *draws)
     return estimate(interval, int(sums[:, 1].sum()), chance if len(sums) else None)
 
 
 def _by_edit(items: Iterable[Scored]) -> dict[Edit, list[Scored]]:
-    found: dict[Edit, list[Scored]] = {}
-    for each in items:
-        found.setdefault(each.edit, []).append(each)
-    # Sums of floats depend on their order; the order of rows must not show.
+    by_edit: dict[Edit, list[Scored]] = {}
+    for item in items:
+        by_edit.setdefault(item.edit, []).append(item)
+    # Sums of floats depend on their order: items are sorted, so that the order of rows does not
+    # change a figure.
     return {
-        edit: sorted(found[edit], key=lambda each: str(each.key))
-        for edit in sorted(found, key=edit_order)
+        edit: sorted(by_edit[edit], key=lambda item: str(item.key))
+        for edit in sorted(by_edit, key=edit_order)
     }
 
 
@@ -402,5 +403,5 @@ def _control_first(place: str) -> tuple[bool, str]:
     return (place != CONTROL, place)
 
 
-def _done(task: Task, each: Scored) -> bool:
-    return each.replaced if task == "replace" else each.removed
+def _done(task: EditTask, item: Scored) -> bool:
+    return item.replaced if task == "replace" else item.removed

@@ -1,4 +1,4 @@
-"""Pictures of steering: images over the length of an edit."""
+"""Pictures of steering: images of one noise by the length of the edit."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vista.metrics.image_level import image_codes, image_latents, image_means
+from vista.inputs.image_vectors import image_codes, image_latents, image_means
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
 

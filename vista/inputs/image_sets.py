@@ -1,6 +1,7 @@
-"""What both experiments out of distribution read: images of a split, and two dictionaries.
+"""Images of several sets as an SAE and a random dictionary represent them: the inputs of both
+experiments out of distribution.
 
-The latents of the images that something is fitted on are in memory together; those of judged
+The latents of the images that something is fitted on are in memory together; those of evaluated
 images are read in parts.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,14 @@ from numpy.typing import NDArray
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.errors import UserError
+from vista.inputs.control_dictionaries import random_sae
+from vista.inputs.image_vectors import image_codes, image_latents, image_means
 from vista.inputs.vision import load_vision_sae, split_images
 from vista.metrics.results import read_result
 from vista.store.features import FeatureReader
 
-# Judged images whose latents are in memory at once.
+Name = TypeVar("Name")
+# Evaluated images whose latents are in memory at once.
 _IMAGES = 1024
 
 
@@ -45,28 +49,31 @@ class SplitImages:
     image_ids: list[str]
     classes: list[tuple[str, ...]]
 
-    def at(self, places: NDArray[np.int64]) -> SplitImages:
-        """Those at some places."""
+    def subset(self, places: NDArray[np.int64]) -> SplitImages:
+        """Return the images at some places."""
         ids, classes = [self.image_ids[i] for i in places], [self.classes[i] for i in places]
         return SplitImages(self.features, self.images[places], ids, classes)
 
     def drawn(self, limit: int | None, seed: int) -> SplitImages:
-        """`limit` of them at random, in their order; None: all."""
-        return self.at(np.sort(np.random.default_rng(seed).permutation(len(self.images))[:limit]))
+        """Return `limit` random images, in their order; None: all."""
+        places = np.random.default_rng(seed).permutation(len(self.images))[:limit]
+        return self.subset(np.sort(places))
 
     def of_one_class(self, split: str, key: str) -> SplitImages:
-        """Those that show one class alone; UserError where there are none."""
-        one = np.flatnonzero([len(names) == 1 for names in self.classes])
-        if not len(one):
+        """Return the images that show one class alone; UserError where there are none."""
+        places = np.flatnonzero([len(classes) == 1 for classes in self.classes])
+        if not len(places):
             raise UserError(
                 f"{key}: no image of split {split!r} shows one class alone; name another"
             )
-        return self.at(one)
+        return self.subset(places)
 
-    def judged(self, by: Callable[[SplitImages], dict[str, Any]]) -> dict[str, NDArray[Any]]:
-        """What `by` says of each image, [n] by name."""
+    def evaluated(
+        self, evaluate: Callable[[SplitImages], Mapping[Name, NDArray[Any]]]
+    ) -> dict[Name, NDArray[Any]]:
+        """Return the values [n] that `evaluate` gives to images, by name; it gets them in parts."""
         places = np.arange(len(self.images))
-        parts = [by(self.at(places[i : i + _IMAGES])) for i in places[::_IMAGES]]
+        parts = [evaluate(self.subset(places[i : i + _IMAGES])) for i in places[::_IMAGES]]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -74,27 +81,25 @@ class Dictionaries:
     """The vision SAE, and a random one of its size and sparsity."""
 
     def __init__(self, inputs: Inputs, device: str, seed: int) -> None:
-        from vista.metrics.image_level import random_sae
-
         features = FeatureReader(inputs.features.store("features.zarr"))
         self.sae = load_vision_sae(inputs.sae, features, device)
         self.random = random_sae(self.sae, round(read_result(inputs.check)["l0"]), seed)
 
-    def read(self, seen: SplitImages) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-        """Latents, raw features and latents of the random dictionary [n, width], by space, and
-        the SAE's errors [n]."""
-        from vista.metrics.image_level import image_codes, image_latents, image_means
-
-        at = seen.features, seen.images
-        latents_ns, error_n = image_codes(self.sae, *at)
-        raw_nd, random_ns = image_means(*at), image_latents(self.random, *at)
+    def read(
+        self, images: SplitImages
+    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
+        """Return latents, raw features and latents of the random dictionary [n, width], by space,
+        and the SAE's errors [n]."""
+        rows = images.features, images.images
+        latents_ns, error_n = image_codes(self.sae, *rows)
+        raw_nd, random_ns = image_means(*rows), image_latents(self.random, *rows)
         return {"latents": latents_ns, "raw": raw_nd, "random": random_ns}, error_n
 
 
 def further_images(
     features: Sequence[Artifact], records: Sequence[Artifact], split: str, keys: Mapping[str, str]
 ) -> dict[str, SplitImages]:
-    """A split of each further set, by name; `keys` has the settings that name them."""
+    """Read a split of each further set, by name; `keys` has the settings that name them."""
     sets = zip(keys, features, records, strict=True)
     return {
         name: split_of(set_features, set_records, split, keys[name])

@@ -1,4 +1,4 @@
-"""Scores of edited captions, one by one: what each names that its unedited caption did not.
+"""Scores of single edited captions: the names that an edit takes away, and those that it adds.
 
 An item is one image with its source (what is to go) and target (what is to come, or None).
 """
@@ -12,10 +12,10 @@ from vista.judges.words import words
 from vista.metrics.matching_rate.measure import JudgeFunction
 
 ItemKey = tuple[str, str, str | None]
-# One edit: which patches, coefficient, blocks (None: none that were chosen).
+# One edit: the patches, the coefficient, the blocks (None: the config lists none).
 Edit = tuple[str, float, tuple[int, ...] | None]
 
-# Variants that are no edit of what the image shows of the item.
+# The variants of the unedited caption, and of the control: patches outside the object.
 UNEDITED, OUTSIDE = "none", "outside"
 
 
@@ -29,11 +29,11 @@ class EditedCaption:
         target: What is to come; None for removal.
         variant: Which patches were edited; "none" for the unedited caption.
         coefficient: Length of the added direction; 0 for the unedited caption.
-        blocks: Blocks after which the stream was edited; None where that was no choice.
+        blocks: Blocks after which the stream was edited; None where the config lists none.
         caption: The text.
         found: Whether the method has the directions that the edit needs.
-        loss_sum: Negative log likelihood, in nats, of the reference's tokens that are no words
-            for source or target.
+        loss_sum: Negative log likelihood, in nats, of the reference's tokens apart from the words
+            for source and target.
         loss_tokens: Number of those tokens.
     """
 
@@ -50,12 +50,12 @@ class EditedCaption:
 
     @property
     def key(self) -> ItemKey:
-        """What the caption is about: image, source, target."""
+        """The item: image, source, target."""
         return (self.image_id, self.source, self.target)
 
     @property
     def edit(self) -> Edit:
-        """What was edited: place, coefficient, blocks."""
+        """The edit: place, coefficient, blocks."""
         return (self.variant, self.coefficient, self.blocks)
 
 
@@ -77,24 +77,25 @@ class Scored:
         target: What is to come; None for removal.
         variant: Which patches were edited.
         coefficient: Length of the added direction.
-        blocks: Blocks after which the stream was edited; None where that was no choice.
+        blocks: Blocks after which the stream was edited; None where the config lists none.
         found: Whether the method has the directions that the edit needs.
         named_before: The unedited caption names the source.
-        removed: It was named and is no more; not in an empty caption.
-        replaced: It was named and is no more, and the target is named.
+        removed: The unedited caption names the source, the edited one does not and is not empty.
+        replaced: Removed, and the edited caption names the target.
         both_named: The edited caption names source and target.
         empty: The edited caption has no word.
         new_details: Objects and attributes that the edited caption names, that the image does not
             show, that the unedited caption does not name, and that are not the target.
         score: 0 failed, 1 done with new details, 2 clean.
         objects_before: Objects beside source and target that the unedited caption names.
-        objects_kept: Those that the edited caption names too.
-        attributes_before: As for objects, of the attribute words.
-        attributes_kept: As for objects.
-        hallucinated_change: Objects that are named and not shown, the target apart: edited less
-            unedited.
-        loss_change: Change of the negative log likelihood of the untouched words, in nats.
-        loss_tokens: Number of their tokens.
+        objects_kept: Those of them that the edited caption names, too.
+        attributes_before: The same for attribute words.
+        attributes_kept: The same for attribute words.
+        hallucinated_change: Objects other than source and target that the caption names and the
+            image does not show: edited less unedited.
+        loss_change: Negative log likelihood, in nats, of the reference's tokens apart from the
+            words for source and target: edited less unedited.
+        loss_tokens: Number of those tokens.
     """
 
     image_id: str
@@ -121,12 +122,12 @@ class Scored:
 
     @property
     def key(self) -> ItemKey:
-        """What the caption is about: image, source, target."""
+        """The item: image, source, target."""
         return (self.image_id, self.source, self.target)
 
     @property
     def edit(self) -> Edit:
-        """What was edited: place, coefficient, blocks."""
+        """The edit: place, coefficient, blocks."""
         return (self.variant, self.coefficient, self.blocks)
 
 
@@ -140,15 +141,15 @@ def shown_by(
 
     Args:
         objects: Names of the objects of each image.
-        texts: Reference texts of each image, which may tell attributes.
+        texts: Reference texts of each image; the attributes that they name are shown.
         attributes: Attribute words to look for.
         judge: Says which attributes a text names.
     """
-    said = {image_id: "\n".join(texts.get(image_id, ())) for image_id in objects}
-    named = _names(said.values(), attributes, judge)
+    references = {image_id: "\n".join(texts.get(image_id, ())) for image_id in objects}
+    named = _names(references.values(), attributes, judge)
     return {
-        image_id: Shown(frozenset(found), named[said[image_id]])
-        for image_id, found in objects.items()
+        image_id: Shown(frozenset(names), named[references[image_id]])
+        for image_id, names in objects.items()
     }
 
 
@@ -170,48 +171,44 @@ def score_captions(
         vocabulary: Names of objects that a caption could name; sources and targets that are no
             attribute words are added.
         judge: Says which names a text holds.
-        attributes: Attribute words, sources and targets among them where those are words (a
-            colour, a place); those that are also in the vocabulary are objects.
+        attributes: Attribute words, with the sources and targets that are words (a colour, a
+            place); those that are also in the vocabulary are objects.
 
     Raises:
         ValueError: An item has no unedited caption or two, an edit has two captions of one item,
             or lacks one although the item has a direction.
     """
-    before: dict[ItemKey, EditedCaption] = {}
-    edited: dict[Edit, dict[ItemKey, EditedCaption]] = {}
-    for each in captions:
-        place = before if each.variant == UNEDITED else edited.setdefault(each.edit, {})
-        if each.key in place:
-            raise ValueError(f"two captions of {each.key} at {each.edit}")
-        place[each.key] = each
-    asked = {name for each in captions for name in (each.source, each.target) if name is not None}
+    before, edited = _unedited_and_edited(captions)
+    pairs = [(caption.source, caption.target) for caption in captions]
+    concepts = {name for pair in pairs for name in pair if name is not None}
     attribute_words, classes = set(attributes), set(vocabulary)
-    objects = sorted(classes | (asked - attribute_words))
+    objects = sorted(classes | (concepts - attribute_words))
     details = sorted(attribute_words - classes)
-    texts = [each.caption for each in captions]
-    named = _names(texts, objects, judge)
-    told = _names(texts, details, judge)
+    texts = [caption.caption for caption in captions]
+    objects_in = _names(texts, objects, judge)
+    details_in = _names(texts, details, judge)
     scored = []
-    for edit, found in sorted(edited.items(), key=lambda each: edit_order(each[0])):
-        lost = sorted(map(str, set(found) - set(before)))
-        if lost:
-            raise ValueError(f"no unedited caption of {lost[0]}")
+    for edit, after_by_item in sorted(edited.items(), key=lambda item: edit_order(item[0])):
+        unknown = sorted(map(str, set(after_by_item) - set(before)))
+        if unknown:
+            raise ValueError(f"no unedited caption of {unknown[0]}")
         for key in sorted(before, key=str):
-            after = found.get(key, before[key])
-            if key not in found and after.found:
+            unedited = before[key]
+            after = after_by_item.get(key, unedited)
+            if key not in after_by_item and after.found:
                 if edit[0] == OUTSIDE:
                     continue
                 raise ValueError(f"no caption of {key} at {edit}")
             # Without a direction nothing was edited.
-            after = after if after.found else before[key]
+            after = after if after.found else unedited
             scored.append(
                 _score(
-                    before[key],
+                    unedited,
                     after,
                     edit,
                     shown[key[0]],
-                    (named[before[key].caption], named[after.caption]),
-                    (told[before[key].caption], told[after.caption]),
+                    (objects_in[unedited.caption], objects_in[after.caption]),
+                    (details_in[unedited.caption], details_in[after.caption]),
                 )
             )
     return scored
@@ -222,6 +219,21 @@ def edit_order(edit: Edit) -> tuple[str, float, tuple[int, ...]]:
     return (*edit[:2], edit[2] or ())
 
 
+def _unedited_and_edited(
+    captions: Iterable[EditedCaption],
+) -> tuple[dict[ItemKey, EditedCaption], dict[Edit, dict[ItemKey, EditedCaption]]]:
+    """Return the unedited captions by item, and the edited ones by edit and item."""
+    before: dict[ItemKey, EditedCaption] = {}
+    edited: dict[Edit, dict[ItemKey, EditedCaption]] = {}
+    for caption in captions:
+        is_unedited = caption.variant == UNEDITED
+        by_item = before if is_unedited else edited.setdefault(caption.edit, {})
+        if caption.key in by_item:
+            raise ValueError(f"two captions of {caption.key} at {caption.edit}")
+        by_item[caption.key] = caption
+    return before, edited
+
+
 def _score(
     before: EditedCaption,
     after: EditedCaption,
@@ -230,8 +242,9 @@ def _score(
     objects: tuple[frozenset[str], frozenset[str]],
     attributes: tuple[frozenset[str], frozenset[str]],
 ) -> Scored:
+    """Score one item; `objects` and `attributes` are named by the unedited and edited caption."""
     source, target = before.source, before.target
-    asked = {source, target}
+    concepts = {source, target}
     was_named, is_named = (source in objects[i] | attributes[i] for i in (0, 1))
     has_target = target is not None and target in objects[1] | attributes[1]
     # An empty caption names nothing at all: the description is gone, not the object alone.
@@ -242,9 +255,8 @@ def _score(
         attributes[1] - attributes[0] - shown.attributes
     )
     done = removed if target is None else replaced
-    others, kept = objects[0] - asked, (objects[0] & objects[1]) - asked
-    told, still_told = attributes[0] - asked, (attributes[0] & attributes[1]) - asked
-    apart = shown.objects | asked
+    other_objects, other_details = objects[0] - concepts, attributes[0] - concepts
+    no_hallucination = shown.objects | concepts
     return Scored(
         image_id=before.image_id,
         source=source,
@@ -258,13 +270,13 @@ def _score(
         replaced=replaced,
         both_named=after.found and is_named and has_target,
         empty=empty,
-        new_details=tuple(sorted(new - asked)),
-        score=0 if not done else 1 if new - asked else 2,
-        objects_before=len(others),
-        objects_kept=len(kept),
-        attributes_before=len(told),
-        attributes_kept=len(still_told),
-        hallucinated_change=len(objects[1] - apart) - len(objects[0] - apart),
+        new_details=tuple(sorted(new - concepts)),
+        score=0 if not done else 1 if new - concepts else 2,
+        objects_before=len(other_objects),
+        objects_kept=len(other_objects & objects[1]),
+        attributes_before=len(other_details),
+        attributes_kept=len(other_details & attributes[1]),
+        hallucinated_change=len(objects[1] - no_hallucination) - len(objects[0] - no_hallucination),
         loss_change=float(after.loss_sum - before.loss_sum),
         loss_tokens=before.loss_tokens,
     )

@@ -1,13 +1,16 @@
-"""The contact sheet of a vision SAE's latents: their top images, as the encoder sees them."""
+"""The contact sheet of a vision SAE: the top images of its latents as the encoder sees them, one
+latent a row; the patch where a latent fires most is outlined."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vista.data.geometry import ImageGeometry, prepare_image
 from vista.data.images import ImageSource
@@ -15,10 +18,14 @@ from vista.data.records import RecordTable
 from vista.engine.artifacts import Artifact
 from vista.inputs.latents import read_geometry
 from vista.inputs.vision import TOP_FILE
+from vista.report import style
+from vista.report.escape import mathtext
 
 SHEET = "top_images"
 _DPI = 150
 _MARGIN = (255, 255, 255)
+_TILE, _GAP = 96, 6  # px of the sheet
+_OUTLINE = "#00E5FF"
 
 
 def draw_top_images(
@@ -34,9 +41,9 @@ def draw_top_images(
 ) -> None:
     """Draw the top images of the latents with the highest scores into the folder `work`.
 
-    Only latents that fire on at least `images` of the judged images are drawn: otherwise latents of
-    a few images that happen to be alike would come first. The top images of a latent are those that
-    its label was made of.
+    Only latents that fire on at least `images` of the measured images are drawn: otherwise those
+    with a few images that happen to be alike would come first. The top images of a latent are those
+    that its label was made of.
 
     Args:
         work: The stage's work folder.
@@ -45,13 +52,10 @@ def draw_top_images(
         labels: The labels of the SAE's latents, with their top images.
         records: The records of the images.
         score_s: Score of each latent.
-        fired_s: Judged images that each latent fires on.
+        fired_s: Measured images that each latent fires on.
         latents: Latents to draw.
         images: Top images to draw of each latent.
     """
-    from vista.report import style
-    from vista.report.monosemanticity_sheet import sheet_figure, tile
-
     order = np.argsort(np.where(fired_s >= images, -score_s, np.inf), kind="stable")
     chosen = order[: min(latents, int((fired_s >= images).sum()))].tolist()
     top = pq.read_table(
@@ -81,3 +85,41 @@ def draw_top_images(
     )
     if figure is not None:
         style.save(figure, work, SHEET, _DPI)
+
+
+def tile(image: Image.Image, box: tuple[float, float, float, float] | None) -> NDArray[np.uint8]:
+    """Return a square image as a tile of the sheet, with a box (x, y, width, height, image px)."""
+    scale = _TILE / image.width
+    kind = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
+    resized = image.resize((_TILE, _TILE), kind)
+    if box is not None:
+        x, y, width, height = (scale * length for length in box)
+        corners = (x, y, x + width - 1, y + height - 1)
+        ImageDraw.Draw(resized).rectangle(corners, outline=_OUTLINE, width=2)
+    return np.asarray(resized)
+
+
+def sheet_figure(
+    rows: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]], title: str, note: str
+) -> Any | None:
+    """Draw rows of tiles, each with its name; None if there is no row."""
+    if not rows:
+        return None
+    step, columns = _TILE + _GAP, max(len(tiles) for _, tiles in rows)
+    canvas = np.full((len(rows) * step - _GAP, columns * step - _GAP, 3), 255, np.uint8)
+    for r, (_, tiles) in enumerate(rows):
+        for c, pixels in enumerate(tiles):
+            canvas[r * step : r * step + _TILE, c * step : c * step + _TILE] = pixels
+    pyplot = style.setup()
+    size = (0.62 * columns + 2.2, 0.62 * len(rows) + 0.9)
+    figure, axis = pyplot.subplots(figsize=size, layout="constrained")
+    axis.imshow(canvas, interpolation="nearest")
+    axis.set_yticks(
+        [r * step + _TILE / 2 for r in range(len(rows))], [mathtext(name, 40) for name, _ in rows]
+    )
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    style.heading(figure, title, note)
+    return figure
