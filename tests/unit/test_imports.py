@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "standins": {*BASE, *TOOLS},
     "diffusion": {*BASE, "data", "sae", "metrics"},
     "inputs": {*BASE, *TOOLS, "diffusion", "interventions", "judges", "metrics", "projector"},
-    "report": {*BASE, "lineage", "data", "store", "metrics", "judges", "inputs"},
+    "report": {*BASE, "lineage", "data", "sae", "store", "metrics", "judges", "inputs"},
     "metrics": {
         *(*BASE, *TOOLS, *PLANNING, "diffusion", "inputs", "interventions", "judges"),
         *("projector", "report", "forecast"),

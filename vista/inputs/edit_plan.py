@@ -20,7 +20,7 @@ from vista.engine.artifacts import Artifact, digest_text
 from vista.errors import UserError
 from vista.inputs.latents import read_geometry
 from vista.inputs.questions import DEFAULT_QUESTION
-from vista.interventions.directions import Directions, Space
+from vista.interventions.directions import ConceptDirection, Directions, Space
 from vista.interventions.selection import derangement
 from vista.judges import Judge
 from vista.judges.synonyms import SYNONYMS
@@ -89,6 +89,31 @@ def variants_of(settings: EditSettings, space: Space) -> list[Variant]:
         for blocks in choices
         for coefficient in settings.coefficients
     ]
+
+
+def refuse_unfit_edits(
+    settings: EditSettings, concepts: Sequence[ConceptDirection], n_blocks: int
+) -> None:
+    """Refuse edits of the residual stream that these directions or this model do not allow.
+
+    Edits that no directions of a method allow are refused when the config is planned.
+
+    Raises:
+        UserError: The language model lacks a block, or the block of the latents is edited and a
+            concept has latents of several layers.
+    """
+    for concept in concepts if settings.blocks is None else ():
+        layers = sorted({layer for layer, _ in concept.latents}) if concept.found else []
+        if len(layers) > 1:
+            raise UserError(
+                f"edit.blocks is null, but the latents of {concept.concept!r} are of layers "
+                f"{layers}; set directions.n_latents to 1, or list the blocks of an edit that "
+                "reads no latent"
+            )
+    last = n_blocks - 1
+    for blocks in settings.blocks or ():
+        if blocks[-1] > last:
+            raise UserError(f"edit.blocks {list(blocks)}: the language model has blocks 0..{last}")
 
 
 def plan_items(

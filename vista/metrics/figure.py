@@ -22,7 +22,7 @@ class Figure:
     Attributes:
         metric: Name of the figure, such as ``fvu`` or ``matching_rate``.
         of: What it is a figure of, where a metric measures several: a score, a probe, a judge, a
-            kind of dictionary, a task, the truth that a map is compared with.
+            kind of dictionary, the truth that a map is compared with, a task.
         set: The images or items that it is measured on, where they are not those of the run, or the
             patches that are edited.
         k: Number of latents, words or dimensions that it is measured at.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from vista.config.metric import declared_metrics
+from vista.metrics.results import read_result
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
 from vista.report.sections import (
@@ -80,6 +81,17 @@ def all_drawings(measured: Measured) -> list[Drawing]:
             lambda: encoders_figure(table, settings.top_k),
         ),
     ]
+
+
+def all_notes(measured: Measured) -> list[str]:
+    """Return what metrics say on their masks, limits and judges, each sentence once."""
+    shown = shown_metrics({place.metric for place, _ in measured.metrics})
+    notes = [
+        shown[place.metric].note(place, read_result(artifact))
+        for place, artifact in measured.metrics
+        if place.metric in shown
+    ]
+    return list(dict.fromkeys(note for note in notes if note is not None))
 
 
 def _ordered(parts: Mapping[str, Part], order: Sequence[str]) -> list[Part]:

@@ -1,16 +1,28 @@
-"""Heat maps: where a class's own latent fires on an image, with and without the SAE term."""
+"""Heat maps: where the latent of a class fires on an image, with and without the SAE term."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.config.report import ReportSettings
+from vista.data.geometry import ImageGeometry
+from vista.data.records import Record, RecordTable, read_records
+from vista.engine.artifacts import Artifact
+from vista.inputs.image_files import image_files
+from vista.inputs.latents import LatentMaps, class_mask, read_geometry
+from vista.judges.kinds.whole_word import WholeWordJudge
+from vista.metrics.localization.measure import own_latents
 from vista.report import style
 from vista.report.escape import mathtext
+from vista.report.inputs import Inputs, LlmPlace, ReportOrder, aligned
+from vista.report.shown import Drawing
+from vista.sae.label_table import FILE, LatentLabels, read_labels
+from vista.store.latents import LatentReader
 
 # Weak to strong; patches where the latent is silent show the image alone.
 _COLOUR_MAP = "plasma"
@@ -41,6 +53,163 @@ class HeatMapRow:
     latent: int
     extent: tuple[float, float, float, float]
     maps: Sequence[NDArray[np.float64]]
+
+
+def heat_maps(order: ReportOrder, inputs: Inputs) -> list[Drawing]:
+    """Return one drawing for each encoder and LLM, at its first seed, with all its weights.
+
+    Returns an empty list where the settings ask for no examples, or the run has no latents,
+    labels, features or records.
+    """
+    available = inputs.latents and inputs.labels and inputs.features
+    if order.report.heatmap_examples == 0 or not available or inputs.records is None:
+        return []
+    records = read_records(inputs.records.file("records.parquet"))
+    open_image = _image_opener(inputs.records, inputs.world, inputs.fetched)
+    geometries = {
+        place.encoder: read_geometry(artifact)
+        for place, artifact in aligned(order.features, inputs.features)
+    }
+    by_model: dict[tuple[str, str], dict[int, dict[float, Artifact]]] = {}
+    for place, artifact in aligned(order.latents, inputs.latents):
+        seeds = by_model.setdefault((place.encoder, place.llm), {})
+        seeds.setdefault(place.seed, {})[place.sae_weight] = artifact
+    labels = aligned(order.labels, inputs.labels)
+    drawings = []
+    for (encoder, llm), seeds in sorted(by_model.items()):
+        seed = min(seeds)
+        maps = _HeatMaps(
+            title=f"Where named latents fire: {encoder} read by {llm}",
+            seed=seed,
+            stores=dict(sorted(seeds[seed].items())),
+            labels=_labels_of(labels, llm),
+            records=records,
+            open_image=open_image,
+            geometry=geometries[encoder],
+            settings=order.report,
+        )
+        drawings.append(Drawing(f"heatmaps_{encoder}_{llm}", maps.title, maps.draw))
+    return drawings
+
+
+@dataclass(frozen=True, kw_only=True)
+class _HeatMaps:
+    """The heat maps of an encoder and an LLM, read when they are drawn.
+
+    Attributes:
+        title: Title of the figure.
+        seed: Seed of the projectors.
+        stores: Artifacts of latents by the projector's weight of the SAE term, sorted.
+        labels: Labels of the LLM's latents by layer.
+        records: Records of the data.
+        open_image: Opens the image of a record.
+        geometry: Arguments of the encoder's `ImageGeometry` after the image's size.
+        settings: Settings of the report.
+    """
+
+    title: str
+    seed: int
+    stores: Mapping[float, Artifact]
+    labels: Mapping[int, LatentLabels]
+    records: RecordTable
+    open_image: Callable[[Record], Any]
+    geometry: Mapping[str, Any]
+    settings: ReportSettings
+
+    def draw(self) -> Any | None:
+        """Return the matplotlib figure; None where no layer names a class."""
+        readers = [
+            LatentReader(artifact.store("latents.zarr")) for artifact in self.stores.values()
+        ]
+        records = self.records.select(self.records.rows_by_id(readers[0].image_ids))
+        categories = sorted({name for record in records for name in record.categories})
+        layer, latent_of = self._choose_layer(readers[0], categories)
+        if layer is None:
+            return None
+        candidates = [
+            (i, name)
+            for i, record in enumerate(records)
+            for name in record.categories
+            # A crowd is no single object to point at.
+            if name in latent_of and _boxes(record, name)
+        ]
+        maps = [_maps_of(reader, layer) for reader in readers]
+        rows = []
+        for i, category in spread(candidates, self.settings.heatmap_examples):
+            record, latent = records[i], latent_of[category]
+            rows.append(
+                HeatMapRow(
+                    image=np.asarray(self.open_image(record)),
+                    mask=class_mask(record, category),
+                    boxes=_boxes(record, category),
+                    category=category,
+                    label=self.labels[layer].label_s[latent] or "",
+                    latent=latent,
+                    extent=self._extent(record),
+                    maps=[map_of(record.image_id, latent) for map_of in maps],
+                )
+            )
+        note = (
+            f"Layer {layer}, seed {self.seed}. Activation on each patch of the latent that is "
+            "named after the class, from weak (purple) to its maximum (yellow), which stands below "
+            f"each map; patches where it is silent stay grey. n = {len(rows)} examples, spread "
+            "evenly over the classes and not chosen by result; no error bars."
+        )
+        return heat_map_figure(rows, list(self.stores), self.title, note)
+
+    def _choose_layer(
+        self, reader: LatentReader, categories: list[str]
+    ) -> tuple[int | None, dict[str, int]]:
+        """Return the layer of the settings, or the one that names most classes (lowest first)."""
+        judge = WholeWordJudge()
+        wanted = self.settings.heatmap_layer
+        best: tuple[int | None, dict[str, int]] = (None, {})
+        for layer in sorted(set(reader.layers) & set(self.labels)):
+            labels = self.labels[layer]
+            latent_of = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
+            if layer == wanted or (wanted is None and len(latent_of) > len(best[1])):
+                best = (layer, latent_of)
+        return best
+
+    def _extent(self, record: Record) -> tuple[float, float, float, float]:
+        """Return left, right, bottom, top of the patch grid in px; pixel centres at integers."""
+        geometry = ImageGeometry(record.width, record.height, **self.geometry)
+        left, top, _, _ = geometry.patch_to_box(0)
+        x, y, width, height = geometry.patch_to_box(geometry.n_patches - 1)
+        return (left - 0.5, x + width - 0.5, y + height - 0.5, top - 0.5)
+
+
+def _boxes(record: Record, category: str) -> list[tuple[float, float, float, float]]:
+    """Return the boxes of a class's objects, without crowds."""
+    objects = [item for item in record.objects if item.category == category and not item.crowd]
+    return [item.box for item in objects]
+
+
+def _maps_of(reader: LatentReader, layer: int) -> Callable[[str, int], NDArray[np.float64]]:
+    """Return a function from an image's id and a latent to its map [rows, columns]."""
+    maps = LatentMaps(reader, layer)
+    places = {image: place for place, image in enumerate(reader.image_ids)}
+    return lambda image, latent: maps(places[image], latent).reshape(reader.grid)
+
+
+def _labels_of(labels: Sequence[tuple[LlmPlace, Artifact]], llm: str) -> dict[int, LatentLabels]:
+    tables = [read_labels(artifact.file(FILE)) for place, artifact in labels if place.llm == llm]
+    return {table.layer: table for table in tables}
+
+
+def _image_opener(
+    records: Artifact, world: Artifact | None, fetched: Artifact | None
+) -> Callable[[Record], Any]:
+    """Return a function that opens the image of a record; files of a drawn world are verified."""
+    source = image_files(records, world, fetched)
+    if world is None:
+        return source.open
+
+    def open_verified(record: Record) -> Any:
+        world.file(f"images/{record.path}")
+        return source.open(record)
+
+    return open_verified
 
 
 def spread(candidates: Sequence[tuple[int, str]], count: int) -> list[tuple[int, str]]:

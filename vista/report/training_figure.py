@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from vista.engine.artifacts import Artifact
 from vista.metrics.figure import Figure
 from vista.report import style
 from vista.report.escape import mathtext
 from vista.report.facets import Series, XAxis, facets
+from vista.report.inputs import PointPlace
+from vista.report.shown import Drawing
 
 _QUANTITIES = {"cross_entropy": "cross-entropy", "sae_error": "SAE error"}
 _MOST_POINTS = 60
@@ -26,6 +31,27 @@ class Curve:
     sae_weight: float
     seed: int
     columns: Mapping[str, Sequence[float]]
+
+
+def training_drawing(trained: Sequence[tuple[PointPlace, Artifact]]) -> Drawing:
+    """Return the figure of all trained projectors, a place for each stage of training."""
+    curves = _read_curves(trained)
+    return Drawing(
+        "training", "Losses while the projectors were trained", lambda: loss_curves(curves)
+    )
+
+
+def _read_curves(trained: Sequence[tuple[PointPlace, Artifact]]) -> list[Curve]:
+    """Read the curve of each trained projector, its stages of training joined in their order."""
+    joined: dict[tuple[str, str, float, int], dict[str, list[float]]] = {}
+    for place, artifact in trained:
+        point = place.encoder, place.llm, place.sae_weight, place.seed
+        columns = joined.setdefault(point, {})
+        steps_before = len(columns.get("step", ()))
+        for name, values in pq.read_table(artifact.file("curve.parquet")).to_pydict().items():
+            shift = steps_before if name == "step" else 0
+            columns.setdefault(name, []).extend(value + shift for value in values)
+    return [Curve(*point, columns) for point, columns in joined.items()]
 
 
 def loss_curves(curves: Sequence[Curve]) -> Any | None:

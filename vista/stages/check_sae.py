@@ -10,7 +10,11 @@ from vista.config.language import LanguageSettings
 from vista.config.sae import CheckSaeSettings
 from vista.data.records import read_text
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import SMALL, Need
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import on_text
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 
 
 class CheckSaeOrder(Settings):
@@ -48,3 +52,8 @@ def run(job: StageJob[CheckSaeOrder, Inputs]) -> None:
     enforce_bounds(check, settings, llm.model.config.model_type, key="check_sae")
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """One pass over held-out tokens, encoded and decoded."""
+    return on_text(node, shapes, "check", SMALL, decoded=True)

@@ -11,7 +11,11 @@ from vista.config.base import Settings
 from vista.config.vision_sae import CheckVisionSaeSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.need import SMALL, UNKNOWN, Need
+from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import encoding_need, vision_sae
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.vision import SaeDevice, load_vision_sae, sae_block, split_images
 from vista.metrics.figure import Figure
 from vista.metrics.sae_check import VISION_FIGURES, check_figures
@@ -71,3 +75,12 @@ def run(job: StageJob[CheckVisionSaeOrder, Inputs]) -> None:
     write_parquet(job.work / "rows.parquet", figures_table(rows))
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Held-out patches encoded and decoded."""
+    size = vision_sae(node, shapes)
+    if size is None:
+        return UNKNOWN
+    flops = 4.0 * size.d * size.s * node.settings["check"]["patches"]
+    return encoding_need(node, shapes, SMALL, flops)

@@ -6,7 +6,10 @@ from vista.config.base import Settings
 from vista.config.edits import DirectionSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
+from vista.engine.forecast.need import TORCH_START, Need
+from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.inputs.judge import stage_judge, write_tally
 from vista.inputs.latents import read_geometry, read_latents, read_layer_labels
 from vista.inputs.models import llm_width, load_llm
@@ -50,3 +53,8 @@ def run(job: StageJob[DirectionsOrder, SearchInputs]) -> None:
         directions = load_method(settings.method).find(search)
     write_directions(job.work, directions)
     write_tally(job.work, judge)
+
+
+def need(_node: Node, _shapes: Shapes) -> Need:
+    """What a method computes is not counted."""
+    return Need(seconds=TORCH_START)

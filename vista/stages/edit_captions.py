@@ -21,9 +21,13 @@ from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact, canonical_json, digest_text
 from vista.engine.disk import force_to_disk, write_synced
+from vista.engine.forecast import formulas
+from vista.engine.forecast.need import ROW, SMALL, TORCH_START, Need
+from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.job import StageJob, stage
+from vista.engine.node import Node
 from vista.errors import UserError
-from vista.inputs.edit_plan import Item, Variant, plan_items, variants_of
+from vista.inputs.edit_plan import Item, Variant, plan_items, refuse_unfit_edits, variants_of
 from vista.inputs.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.inputs.judge import stage_judge, write_tally
 from vista.metrics.intervention.captions import UNEDITED
@@ -34,7 +38,7 @@ from vista.store.features import FeatureReader
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vista.interventions.directions import ConceptDirection, Space
+    from vista.interventions.directions import Space
     from vista.interventions.edits import Concept, RowEdit
 
 
@@ -96,43 +100,14 @@ class _Editor:
         width: dict[Space, int] = {"stream": d_model, "features": d_vision}
         self.directions = read_directions(inputs.directions, width)
         self.in_stream = self.directions.space == "stream"
-        self._refuse_unfit_edits()
+        if self.in_stream:
+            refuse_unfit_edits(self.settings, self.directions.concepts, self.llm.n_blocks)
         self.concepts = self._concepts()
         self.variants = variants_of(self.settings, self.directions.space)
 
     @cached_property
     def _reads_latents(self) -> bool:
         return self.settings.how in READS_LATENT or "active" in self.settings.tokens
-
-    def _refuse_unfit_edits(self) -> None:
-        """Refuse edits that these directions or this model do not allow.
-
-        Edits that no directions of a method allow are refused when the config is planned
-        (`vista.interventions.method_checks`).
-        """
-        if not self.in_stream:
-            return
-        settings = self.settings
-        self._refuse_mixed_layers(
-            [concept for concept in self.directions.concepts if concept.found]
-        )
-        last = self.llm.n_blocks - 1
-        for blocks in settings.blocks or ():
-            if blocks[-1] > last:
-                raise UserError(
-                    f"edit.blocks {list(blocks)}: the language model has blocks 0..{last}"
-                )
-
-    def _refuse_mixed_layers(self, concepts: Sequence[ConceptDirection]) -> None:
-        """Refuse concepts with latents of several layers if the block of the latents is edited."""
-        for concept in concepts if self.settings.blocks is None else ():
-            layers = sorted({layer for layer, _ in concept.latents})
-            if len(layers) > 1:
-                raise UserError(
-                    f"edit.blocks is null, but the latents of {concept.concept!r} are of layers "
-                    f"{layers}; set directions.n_latents to 1, or list the blocks of an edit that "
-                    "reads no latent"
-                )
 
     def _concepts(self) -> dict[str, Concept]:
         """Return the concepts that have a direction; with their latents if the edit reads them."""
@@ -411,3 +386,25 @@ class _Editor:
             self.settings.max_length,
         )
         return [fires_p.numpy() for fires_p in fires]
+
+
+def need(node: Node, shapes: Shapes) -> Need:
+    """Each edit of an image, and none: a pass for the loss and one over the prompt, then greedy
+    decoding."""
+    shape, vision = shapes.llm(node), shapes.features(node)
+    settings, device = node.order["edit"], shapes.device(node.order["llm"])
+    if shape is None or vision is None:
+        return Need(SMALL, None, None)
+    text = formulas.text_tokens(settings["max_length"], vision.patches)
+    batch, new_tokens = settings["batch_size"], settings["max_new_tokens"]
+    length, answer = vision.patches + text, min(text, new_tokens)
+    memory = device.memory(formulas.caption_memory(shape, device, batch, length, answer))
+    rows = shapes.rows(one(node, "records"), settings["split"])
+    if rows is None:
+        return Need(SMALL, memory, None)
+    places = len(settings["tokens"]) + (settings["outside"] and "object" in settings["tokens"])
+    variants = places * len(settings["blocks"] or [None]) * len(settings["coefficients"])
+    rows = min(rows, settings["max_images"] or rows) * (variants + 1)
+    flops = 2 * formulas.forward_flops(shape, rows * length, rows * text)
+    decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
+    return Need(SMALL + ROW * rows, memory, TORCH_START + device.seconds(flops) + decoding)

@@ -27,8 +27,8 @@ from vista.metrics.logit_lens import stage as logit_lens
 from vista.metrics.results import read_result
 from vista.metrics.shared_latents import SharedLatentsSettings
 from vista.metrics.shared_latents import stage as shared_latents
+from vista.report.shown import MetricPlace
 from vista.stages import report
-from vista.stages.report_inputs import MetricPlace
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from vista.config.metric import declared_metrics
 from vista.engine.code import stage_module
-from vista.engine.forecast import makers
 from vista.engine.forecast.need import Need
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
@@ -27,4 +26,4 @@ def _formula(stage: str) -> Callable[[Node, Shapes], Need] | None:
         formula: Callable[[Node, Shapes], Need] | None = metric.part("forecast", "need")
         return formula
     module = importlib.import_module(stage_module(stage))
-    return getattr(module, "need", None) or getattr(makers, stage, None)
+    return getattr(module, "need", None)

@@ -1,15 +1,18 @@
-"""What the report reads: artifacts in lists, each with a list in the settings that places them."""
+"""What the report reads: lists of artifacts, each with a list of their places in the settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from vista.config.base import Settings
 from vista.config.report import ReportSettings
 from vista.engine.artifacts import Artifact
-from vista.report.shown import MetricPlace
+from vista.metrics.results import read_figures, read_result
+from vista.metrics.sae_check import TEXT_FIGURES, check_figures
+from vista.report.shown import Measured, MetricPlace
+from vista.report.table import LongTable
 
 Place = TypeVar("Place", bound=Settings)
 
@@ -75,3 +78,19 @@ class Inputs:
 def aligned(places: Sequence[Place], artifacts: Sequence[Artifact]) -> list[tuple[Place, Artifact]]:
     """Return artifacts with their places."""
     return list(zip(places, artifacts, strict=True))
+
+
+def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
+    """Read the figures of the run's metrics, and of the checks of SAEs on held-out text."""
+    metrics = aligned(order.points, inputs.metrics)
+    figures = []
+    for place, artifact in metrics:
+        columns = place.model_dump(exclude={"metric"})
+        figures += read_figures(artifact, stage=place.metric, **columns)
+    for llm, artifact in aligned(order.checks, inputs.checks):
+        check = read_result(artifact)
+        figures += [
+            replace(figure, llm=llm.llm, stage="check_sae")
+            for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
+        ]
+    return Measured(LongTable(figures), order.report, metrics)
