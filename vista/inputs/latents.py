@@ -1,5 +1,4 @@
-"""What metrics of latents and patches read: the store of latents, the records of its images, the
-labels of each layer, and which patches an object covers."""
+"""What metrics over latents read: the store, its images' records, the labels of each layer."""
 
 from __future__ import annotations
 
@@ -147,32 +146,6 @@ def class_mask(record: Record, category: str) -> BoolArray | None:
                 return None
             mask_hw |= decode_mask(item.rle)
     return mask_hw
-
-
-def patch_classes(record: Record, placing: dict[str, Any], mask_cover: float) -> list[str | None]:
-    """Return the class of the object that covers each patch most; None where none covers
-    `mask_cover` of it.
-
-    An object without a mask covers its box; crowd regions do not count.
-
-    Args:
-        record: Record of the image.
-        placing: How images lie on the patch grid, as `read_geometry` gives it.
-        mask_cover: Least share of a patch that an object must cover.
-    """
-    geometry = ImageGeometry(record.width, record.height, **placing)
-    best_p = np.zeros(geometry.n_patches)
-    classes: list[str | None] = [None] * geometry.n_patches
-    for item in record.objects:
-        if item.crowd:
-            continue
-        if item.rle is not None:
-            cover_p = geometry.mask_to_patches(decode_mask(item.rle))
-        else:
-            cover_p = geometry.box_to_patches(item.box, min_overlap=mask_cover).astype(float)
-        for p in np.flatnonzero((cover_p >= mask_cover) & (cover_p > best_p)):
-            best_p[p], classes[p] = cover_p[p], item.category
-    return classes
 
 
 class LatentMaps:

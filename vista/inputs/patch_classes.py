@@ -1,15 +1,16 @@
-"""The classes that lie on a patch of an image: what a top image of a vision latent stands for."""
+"""The classes of the objects at the patches of an image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.geometry import ImageGeometry
-from vista.data.records import RecordTable
+from vista.data.records import Record, RecordTable, decode_mask
 from vista.engine.artifacts import Artifact
 from vista.inputs.latents import class_patches, read_geometry
 
@@ -47,3 +48,29 @@ def classes_of_patches(
         return lambda patch: {category for category, in_p in patches_of.items() if in_p[patch]}
 
     return classes_at
+
+
+def patch_classes(record: Record, placing: dict[str, Any], mask_cover: float) -> list[str | None]:
+    """Return the class of the object that covers each patch most; None where none covers
+    `mask_cover` of it.
+
+    An object without a mask covers its box; crowd regions do not count.
+
+    Args:
+        record: Record of the image.
+        placing: How images lie on the patch grid, as `read_geometry` gives it.
+        mask_cover: Least share of a patch that an object must cover.
+    """
+    geometry = ImageGeometry(record.width, record.height, **placing)
+    best_p = np.zeros(geometry.n_patches)
+    classes: list[str | None] = [None] * geometry.n_patches
+    for item in record.objects:
+        if item.crowd:
+            continue
+        if item.rle is not None:
+            cover_p = geometry.mask_to_patches(decode_mask(item.rle))
+        else:
+            cover_p = geometry.box_to_patches(item.box, min_overlap=mask_cover).astype(float)
+        for p in np.flatnonzero((cover_p >= mask_cover) & (cover_p > best_p)):
+            best_p[p], classes[p] = cover_p[p], item.category
+    return classes

@@ -148,7 +148,8 @@ def _columns(metric: str, **columns: Any) -> Callable[[Figure], bool]:
 
 
 def _probes(of: str, shifted: bool) -> Callable[[Figure], bool]:
-    """Accuracies of a probe on all dimensions of a space, on shifted sets or the run's images."""
+    """Return whether a figure is the accuracy of a probe on all dimensions of a space, on shifted
+    sets or the run's images."""
     accuracy = _columns("probe_accuracy", of=of, k=None)
     return lambda f: accuracy(f) and (f.set is not None) == shifted
 

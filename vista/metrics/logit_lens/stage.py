@@ -21,7 +21,8 @@ from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
-from vista.inputs.latents import patch_classes, read_geometry
+from vista.inputs.latents import read_geometry
+from vista.inputs.patch_classes import patch_classes
 from vista.inputs.visual_tokens import read_visual_tokens
 from vista.metrics.logit_lens import LogitLensSettings
 from vista.metrics.logit_lens.measure import LayerWords, logit_lens_figures

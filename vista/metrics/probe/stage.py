@@ -12,7 +12,8 @@ from vista.data.records import RecordTable, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.latents import patch_classes, read_geometry
+from vista.inputs.latents import read_geometry
+from vista.inputs.patch_classes import patch_classes
 from vista.metrics.probe import ProbeSettings
 from vista.metrics.probe.measure import linear_probe
 from vista.metrics.results import write_result
