@@ -77,7 +77,7 @@ def fresh() -> None:
 
 
 def forget() -> None:
-    for cached in (code._closure, code._closure_digest, code._module, code._definition):
+    for cached in (code._closure, code._closure_digest, code._module, code._definition, code._path):
         cached.cache_clear()
 
 

@@ -22,7 +22,7 @@ Edit = Callable[[str, str, str], dict[str, list[Node]]]
 
 
 def forget() -> None:
-    for cached in (code._closure, code._closure_digest, code._module, code._definition):
+    for cached in (code._closure, code._closure_digest, code._module, code._definition, code._path):
         cached.cache_clear()
 
 

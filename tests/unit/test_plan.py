@@ -130,7 +130,7 @@ def test_the_users_annotation_files_are_inputs_of_the_records(content: dict[str,
     content["pretraining"] = {"kind": "drawn"}
     plan = load_plan(content)
     coco = next(folder for stage, folder in plan.nodes if folder.startswith("coco"))
-    assert plan.input(coco, "files") == ["c.json", "i.json"]
+    assert plan.inputs(coco, ["files"]) == {"files": ["c.json", "i.json"]}
 
 
 def test_an_edit_of_a_family_or_a_judge_is_code_of_what_uses_it(content: dict[str, Any]) -> None:

@@ -14,12 +14,14 @@ that is loaded by a computed name counts for the node that names it (`Node.modul
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.name
@@ -52,6 +54,7 @@ def stage_code(stage: str, modules: Iterable[str] = ()) -> tuple[str, ...]:
     return (f"{stage_module(stage)}:run", *sorted(set(modules)))
 
 
+@functools.cache
 def stage_module(stage: str) -> str:
     """Return the module that holds a stage's `run`: of a metric, in the metric's folder."""
     folder = PACKAGE / "metrics" / stage
@@ -127,6 +130,7 @@ def _closure(starts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], froz
     return tuple(definitions), frozenset(packages - sys.stdlib_module_names)
 
 
+@functools.cache
 def _path(name: str) -> Path | None:
     base = PACKAGE.joinpath(*name.split(".")[1:])
     for path in (base.with_suffix(".py") if base != PACKAGE else None, base / "__init__.py"):
@@ -135,11 +139,21 @@ def _path(name: str) -> Path | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Statement:
+    """What counts of a statement: the digest of its text, the names that it uses, each with the
+    attributes behind it, and the meanings of those that its own imports bind."""
+
+    digest: str
+    uses: frozenset[tuple[str, ...]]
+    meanings: frozenset[tuple[str, ...]]
+
+
 @dataclass
 class _Module:
     """A module's top: the statements that bind each name, and what each imported name means."""
 
-    bound: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    bound: dict[str, list[_Statement]] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
 
 
@@ -156,28 +170,25 @@ def _module(name: str) -> _Module:
 def _read_statement(module: _Module, statement: ast.stmt) -> None:
     if isinstance(statement, ast.Import | ast.ImportFrom):
         module.imports |= _imported(statement)
-    elif _is_text(statement):
-        pass
-    elif _is_type_checking(statement):
+        return
+    if _is_text(statement):
+        return
+    if _is_type_checking(statement):
         # What is for types alone never runs; its `else:` always does.
         for other in getattr(statement, "orelse", ()):
             _read_statement(module, other)
-    elif isinstance(statement, _Function | ast.ClassDef):
-        module.bound.setdefault(statement.name, []).append(statement)
-    elif isinstance(statement, _Compound):
+        return
+    reader = _Reader()
+    reader.read(statement)
+    names = [*reader.scope.bound, *reader.scope.imports]
+    if isinstance(statement, _Compound):
         # Either branch may bind, and either may act.
-        for name in _names_bound([statement]):
-            module.bound.setdefault(name, []).append(statement)
-        for inner in ast.walk(statement):
-            if isinstance(inner, ast.Import | ast.ImportFrom):
-                module.imports |= _imported(inner)
-        module.bound.setdefault(EFFECTS, []).append(statement)
-    else:
-        names = _names_bound([statement])
-        if not names or isinstance(statement, ast.Expr):
-            names.append(EFFECTS)
-        for name in names:
-            module.bound.setdefault(name, []).append(statement)
+        module.imports |= reader.scope.imports
+        names.append(EFFECTS)
+    elif not names or isinstance(statement, ast.Expr):
+        names.append(EFFECTS)
+    for name in names:
+        module.bound.setdefault(name, []).append(reader.statement())
 
 
 def _is_type_checking(statement: ast.stmt) -> bool:
@@ -185,12 +196,12 @@ def _is_type_checking(statement: ast.stmt) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def _is_text(statement: ast.AST) -> bool:
+def _is_text(node: object) -> bool:
     """Whether a statement is a docstring, or another text that does nothing."""
     return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
     )
 
 
@@ -210,29 +221,6 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
     }
 
 
-def _names_bound(statements: Iterable[ast.AST]) -> list[str]:
-    """Return the names that statements bind in their own scope, not in one inside them."""
-    names: dict[str, None] = {}
-    todo = list(statements)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, _Function | ast.ClassDef):
-            names[node.name] = None
-            continue
-        if isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp):
-            continue
-        if isinstance(node, ast.GeneratorExp):
-            continue
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            names[node.id] = None
-        if isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            names[node.name] = None
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names |= dict.fromkeys(_imported(node))
-        todo += ast.iter_child_nodes(node)
-    return list(names)
-
-
 @dataclass(frozen=True)
 class _Definition:
     """A definition's digest, the definitions that it uses, and the foreign packages."""
@@ -245,11 +233,8 @@ class _Definition:
 @functools.cache
 def _definition(module: str, name: str) -> _Definition:
     statements = _module(module).bound[name]
-    reader = _Reader(module)
-    for statement in statements:
-        reader.visit(statement)
     uses, packages, meanings = set[Place](), set[str](), set[str]()
-    for dotted in reader.used:
+    for dotted in {dotted for statement in statements for dotted in _used(module, statement)}:
         place = _resolve(dotted)
         if place is not None:
             uses.add(place)
@@ -258,9 +243,30 @@ def _definition(module: str, name: str) -> _Definition:
             packages.add(dotted.split(".")[0])
             meanings.add(dotted)
     # What a name means belongs to what is done with it: another import may bind it to another.
-    text = "\n".join([*map(_text, statements), *sorted(meanings)])
+    text = "\n".join([*(statement.digest for statement in statements), *sorted(meanings)])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return _Definition(digest, frozenset(uses), frozenset(packages))
+
+
+def _used(module: str, statement: _Statement) -> Iterator[str]:
+    """Yield the dotted names of what a statement at a module's top uses; builtins are left out."""
+    top = _module(module)
+    for name, *attributes in statement.uses:
+        if name in top.bound:
+            yield f"{module}.{name}"
+        elif name in top.imports:
+            yield _followed(top.imports[name], attributes)
+    for name, *attributes in statement.meanings:
+        yield _followed(name, attributes)
+
+
+def _followed(dotted: str, attributes: Iterable[str]) -> str:
+    """Return a dotted name with those of its attributes that lead to modules, and the next one."""
+    for attribute in attributes:
+        if dotted.split(".")[0] != ROOT or _path(dotted) is None:
+            break
+        dotted = f"{dotted}.{attribute}"
+    return dotted
 
 
 def _resolve(dotted: str) -> Place | None:
@@ -273,136 +279,152 @@ def _resolve(dotted: str) -> Place | None:
         rest.insert(0, last)
     if not rest:
         return module, None
-    found = _module(module)
-    if rest[0] in found.bound:
+    top = _module(module)
+    if rest[0] in top.bound:
         return module, rest[0]
-    if rest[0] in found.imports:  # handed on by a package
-        return _resolve(".".join([found.imports[rest[0]], *rest[1:]]))
+    if rest[0] in top.imports:  # handed on by a package
+        return _resolve(".".join([top.imports[rest[0]], *rest[1:]]))
     raise ValueError(f"{dotted}: no definition {rest[0]} in {module}")
 
 
-class _Reader(ast.NodeVisitor):
-    """Collects what a definition uses from outside of it, as dotted names in `used`."""
+@dataclass
+class _Scope:
+    """The names that a scope binds, what its imports mean, and the names that it uses."""
 
-    def __init__(self, module: str) -> None:
-        self.module = module
-        self.top = _module(module)
-        self.used: set[str] = set()
-        self.scopes: list[set[str]] = []
-        self.inner: dict[str, str] = {}  # what imports inside the definition bind
+    bound: set[str] = field(default_factory=set)
+    imports: dict[str, str] = field(default_factory=dict)
+    uses: set[tuple[str, ...]] = field(default_factory=set)
 
-    def visit_Import(self, node: ast.Import) -> None:
-        self.inner |= _imported(node)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.inner |= _imported(node)
+class _Reader:
+    """Reads a syntax tree once: its canonical text, and the names that it binds and uses.
 
-    def visit_Name(self, node: ast.Name) -> None:
-        self._use(node.id)
+    The text is the same in every Python, without what cannot change a result. `scope` is that of
+    the module's top: names that are bound in scopes inside it are no part of it.
+    """
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        parts, inner = [node.attr], node.value
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.scope = _Scope()
+        self.meanings: set[tuple[str, ...]] = set()
+        self.globals: set[str] = set()
+
+    def statement(self) -> _Statement:
+        """Return what counts of all that was read."""
+        digest = hashlib.sha256("".join(self.text).encode()).hexdigest()
+        return _Statement(digest, frozenset(self.scope.uses), frozenset(self.meanings))
+
+    def read(self, node: object) -> None:
+        """Read a node, a list of nodes, or a value."""
+        if isinstance(node, ast.AST):
+            self.text.append(f"({type(node).__name__}")
+            read: Callable[[Any], None] = getattr(self, f"_read_{type(node).__name__}", self._read)
+            read(node)
+            self.text.append(")")
+        elif isinstance(node, list):
+            self.text.append("[")
+            for item in node:
+                if not _is_text(item):
+                    self.read(item)
+            self.text.append("]")
+        else:
+            self.text.append(repr(node))
+
+    def _read(self, node: ast.AST, *names: str) -> None:
+        """Read fields of a node; all of them if none is named."""
+        for name in names or node._fields:
+            value = getattr(node, name, None)
+            if value is not None and value != [] and name not in _UNREAD:
+                self.text.append(f" {name}=")
+                self.read(value)
+
+    @contextlib.contextmanager
+    def _inner_scope(self) -> Iterator[None]:
+        outer, self.scope = self.scope, _Scope()
+        yield
+        inner, self.scope = self.scope, outer
+        for name, *attributes in inner.uses:
+            if name in inner.imports:
+                self.meanings.add((inner.imports[name], *attributes))
+            elif name not in inner.bound or name in self.globals:
+                outer.uses.add((name, *attributes))
+
+    def _read_Name(self, node: ast.Name) -> None:
+        self.text.append(f" {node.id}")
+        if isinstance(node.ctx, ast.Load):
+            self.scope.uses.add((node.id,))
+        else:
+            self.scope.bound.add(node.id)
+
+    def _read_Attribute(self, node: ast.Attribute) -> None:
+        attributes: list[str] = []
+        inner: ast.expr = node
         while isinstance(inner, ast.Attribute):
-            parts.insert(0, inner.attr)
+            attributes.insert(0, inner.attr)
             inner = inner.value
+        self.text.append(f" .{'.'.join(attributes)} ")
         if isinstance(inner, ast.Name):
-            self._use(inner.id, parts)
+            self.text.append(inner.id)
+            self.scope.uses.add((inner.id, *attributes))
         else:
-            self.visit(inner)
+            self.read(inner)
 
-    def _use(self, name: str, attributes: Iterable[str] = ()) -> None:
-        if name in self.inner:
-            meaning = self.inner[name]
-        elif any(name in scope for scope in self.scopes):
-            return
-        elif name in self.top.bound:
-            self.used.add(f"{self.module}.{name}")
-            return
-        elif name in self.top.imports:
-            meaning = self.top.imports[name]
-        else:
-            return  # a builtin
-        # Attributes lead on only as far as modules do.
-        for attribute in attributes:
-            if meaning.split(".")[0] != ROOT or _path(meaning) is None:
-                break
-            meaning = f"{meaning}.{attribute}"
-        self.used.add(meaning)
+    def _read_FunctionDef(self, node: _Function) -> None:
+        self.scope.bound.add(node.name)
+        self._read(node, "name", "decorator_list")
+        self._read_Lambda(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self._function(node)
+    _read_AsyncFunctionDef = _read_FunctionDef
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self._function(node)
+    def _read_Lambda(self, node: ast.Lambda | _Function) -> None:
+        self._read(node.args, "defaults", "kw_defaults")
+        with self._inner_scope():
+            self._read(node.args, "posonlyargs", "args", "vararg", "kwonlyargs", "kwarg")
+            self._read(node, "body")
 
-    def _function(self, node: _Function) -> None:
-        self._visit_all([*node.decorator_list, *_defaults(node.args)])
-        outer = {n for each in ast.walk(node) if isinstance(each, ast.Global) for n in each.names}
-        self._scoped({*_arguments(node.args), *_names_bound(node.body)} - outer, node.body)
+    def _read_arg(self, node: ast.arg) -> None:
+        self.scope.bound.add(node.arg)
+        self.text.append(f" {node.arg}")
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._visit_all(_defaults(node.args))
-        self._scoped(set(_arguments(node.args)), [node.body])
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+    def _read_ClassDef(self, node: ast.ClassDef) -> None:
+        self.scope.bound.add(node.name)
+        self._read(node, "name", "decorator_list", "bases", "keywords")
+        bound, self.scope.bound = self.scope.bound, set()
+        self._read(node, "body")
         # A class's own names are not seen from its methods, so they make no scope.
-        self._visit_all(
-            [*node.decorator_list, *node.bases, *(each.value for each in node.keywords)]
-        )
+        self.scope.bound = bound
+        # The type of a setting may be a class with code of its own.
+        text, self.text = self.text, []
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign):
-                # The type of a setting may be a class with code of its own.
-                self.visit(statement.annotation)
-            self.visit(statement)
+                self.read(statement.annotation)
+        self.text = text
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.visit(node.value)
+    def _comprehension(self, node: ast.AST) -> None:
+        with self._inner_scope():
+            self._read(node)
 
-    def _comprehension(
-        self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-    ) -> None:
-        values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        names = _names_bound([each.target for each in node.generators])
-        self._scoped(set(names), [*node.generators, *values])
+    _read_ListComp = _read_SetComp = _read_DictComp = _read_GeneratorExp = _comprehension
 
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+    def _read_Call(self, node: ast.Call) -> None:
+        self._read(node, "func", "args")
+        is_field = isinstance(node.func, ast.Name) and node.func.id == "Field"
+        self.read([k for k in node.keywords if not (is_field and k.arg == "description")])
 
-    def _scoped(self, names: set[str], nodes: Iterable[ast.AST]) -> None:
-        self.scopes.append(names)
-        self._visit_all(nodes)
-        self.scopes.pop()
+    def _read_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        self.scope.imports |= _imported(node)
+        self._read(node)
 
-    def _visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
-        for node in nodes:
-            if node is not None:
-                self.visit(node)
+    _read_ImportFrom = _read_Import
 
+    def _read_Global(self, node: ast.Global) -> None:
+        self.globals.update(node.names)
+        self.scope.uses.update((name,) for name in node.names)
+        self._read(node)
 
-def _arguments(arguments: ast.arguments) -> Iterator[str]:
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    yield from (each.arg for each in (*every, arguments.vararg, arguments.kwarg) if each)
+    def _binding(self, node: ast.ExceptHandler | ast.MatchAs | ast.MatchStar) -> None:
+        if node.name:
+            self.scope.bound.add(node.name)
+        self._read(node)
 
-
-def _defaults(arguments: ast.arguments) -> list[ast.expr | None]:
-    return [*arguments.defaults, *arguments.kw_defaults]
-
-
-def _text(node: object) -> str:
-    """Return one text of a syntax tree, the same in every Python, without what cannot matter."""
-    if isinstance(node, list):
-        return "[" + ",".join(_text(each) for each in node if not _is_text(each)) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    parts = [type(node).__name__]
-    for name, value in ast.iter_fields(node):
-        if name in _UNREAD or value is None or value == []:
-            continue
-        if name == "keywords" and isinstance(node, ast.Call):
-            value = [each for each in value if not _is_help(node, each)]
-        parts.append(f"{name}={_text(value)}")
-    return f"({' '.join(parts)})"
-
-
-def _is_help(call: ast.Call, keyword: ast.keyword) -> bool:
-    return keyword.arg == "description" and getattr(call.func, "id", "") == "Field"
+    _read_ExceptHandler = _read_MatchAs = _read_MatchStar = _binding

@@ -6,7 +6,8 @@ It knows all inputs that a metric may read there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -91,13 +92,19 @@ def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node 
     """
     if metric.patches and not reads_patches(place.builder.config.encoders, place.encoder):
         return None
-    order_of = metric.part("plan", "order") or default_order
-    order: Order | None = order_of(metric, settings, place)
+    order = _order_of(metric)(metric, settings, place)
     if order is None:
         return None
     return with_judges(
         metric.name, place.name, order.settings, order.inputs, order.judges, order.files
     )
+
+
+@functools.cache
+def _order_of(metric: Metric) -> Callable[..., Order | None]:
+    """Return the function that makes the orders of a metric."""
+    order: Callable[..., Order | None] = metric.part("plan", "order") or default_order
+    return order
 
 
 class Places:

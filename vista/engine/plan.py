@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,27 +61,28 @@ class Plan:
         """Return the node whose artifact has this folder."""
         return self._by_folder[folder]
 
-    def input(self, folder: str, role: str) -> list[str]:
-        """Return the files of one role that a job waits for: the manifests of its artifacts.
+    def inputs(self, folder: str, roles: Iterable[str]) -> dict[str, list[str]]:
+        """Return the files that a job waits for, by role: the manifests of its input artifacts.
 
         The role "files" means the user's files; one that ends in "*" means all roles that begin so.
-        A role that this job has not gives none.
+        A role that the job does not have is left out.
         """
         node = self.node(folder)
-        if role == "files":
-            return list(map(self._user_file, node.files))
-        names = [role] if role[-1] != "*" else [r for r in node.inputs if r.startswith(role[:-1])]
-        artifacts = [each for name in names for each in _listed(node.inputs.get(name, ()))]
-        return [self._manifest(each) for each in artifacts]
+        files: dict[str, list[str]] = {}
+        for role in roles:
+            if role in node.inputs:
+                files[role] = self._manifests(node.inputs[role])
+            elif role == "files" and node.files:
+                files[role] = list(map(self._user_file, node.files))
+            elif role.endswith("*"):
+                family = [name for name in node.inputs if name.startswith(role[:-1])]
+                files |= {name: self._manifests(node.inputs[name]) for name in family}
+        return files
 
     def order(self, folder: str) -> dict[str, str]:
         """Return what a job is called with, and the digest of its code: a change of either is a
         reason to run it again."""
-        return {
-            "stage": self.node(folder).stage,
-            "spec": self.spec(folder),
-            "code": self.code(folder),
-        }
+        return {"spec": self.spec(folder), "code": self.code(folder)}
 
     def spec(self, folder: str) -> str:
         """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
@@ -144,9 +145,9 @@ class Plan:
     def _manifest(self, node: Node) -> str:
         return f"{self.results}/{node.path}/{MANIFEST}"
 
-
-def _listed(inputs: Node | tuple[Node, ...]) -> tuple[Node, ...]:
-    return inputs if isinstance(inputs, tuple) else (inputs,)
+    def _manifests(self, source: Node | tuple[Node, ...]) -> list[str]:
+        nodes = source if isinstance(source, tuple) else (source,)
+        return list(map(self._manifest, nodes))
 
 
 def load_plan(config: Path | Mapping[str, Any]) -> Plan:

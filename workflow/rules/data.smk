@@ -10,9 +10,7 @@ use rule stage as draw_world with:
 
 use rule stage as records with:
     input:
-        world=role("world"),
-        fetched=role("fetched"),
-        files=role("files"),
+        roles("world", "fetched", "files"),
     pathvars:
         stage="records",
     message:
@@ -21,9 +19,7 @@ use rule stage as records with:
 
 use rule stage as text with:
     input:
-        world=role("world"),
-        records=role("records"),
-        files=role("files"),
+        roles("world", "records", "files"),
     pathvars:
         stage="text",
     message:

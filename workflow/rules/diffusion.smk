@@ -3,9 +3,7 @@
 
 use rule stage as train_diffusion with:
     input:
-        records=role("records"),
-        world=role("world"),
-        fetched=role("fetched"),
+        roles("records", "world", "fetched"),
     pathvars:
         stage="train_diffusion",
     priority: 1
@@ -15,9 +13,7 @@ use rule stage as train_diffusion with:
 
 use rule stage as prompt_features with:
     input:
-        pipeline=role("pipeline"),
-        records=role("records"),
-        files=role("files"),
+        roles("pipeline", "records", "files"),
     pathvars:
         stage="prompt_features",
     resources:

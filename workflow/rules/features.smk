@@ -4,10 +4,7 @@ from snakemake.io import _IOFile
 
 use rule stage as features with:
     input:
-        encoder=role("encoder"),
-        records=role("records"),
-        world=role("world"),
-        fetched=role("fetched"),
+        roles("encoder", "records", "world", "fetched"),
         # Snakemake's record of the features that are there is what it compares its inputs with.
         parts=lambda wildcards: plan.parts(
             wildcards.node,
@@ -25,10 +22,7 @@ use rule stage as features with:
 # which the rule above then finds as it finds that of a killed job.
 rule features_part:
     input:
-        encoder=role("encoder"),
-        records=role("records"),
-        world=role("world"),
-        fetched=role("fetched"),
+        roles("encoder", "records", "world", "fetched"),
     output:
         temp(touch(f"{plan.results}/.work/features/{{node}}.{{part}}of{{parts}}")),
     log:
@@ -53,7 +47,7 @@ rule features_part:
 
 use rule stage as combine_features with:
     input:
-        features=role("features"),
+        roles("features"),
     pathvars:
         stage="combine_features",
     message:

@@ -4,9 +4,7 @@
 
 use rule stage as train_vision_sae with:
     input:
-        features=role("features"),
-        records=role("records"),
-        encoder=role("encoder"),
+        roles("features", "records", "encoder"),
     pathvars:
         stage="train_vision_sae",
     resources:
@@ -17,9 +15,7 @@ use rule stage as train_vision_sae with:
 
 use rule stage as check_vision_sae with:
     input:
-        features=role("features"),
-        records=role("records"),
-        sae=role("sae"),
+        roles("features", "records", "sae"),
     pathvars:
         stage="check_vision_sae",
     resources:
@@ -30,10 +26,7 @@ use rule stage as check_vision_sae with:
 
 use rule stage as label_vision_latents with:
     input:
-        features=role("features"),
-        records=role("records"),
-        sae=role("sae"),
-        check=role("check"),
+        roles("features", "records", "sae", "check"),
     pathvars:
         stage="label_vision_latents",
     resources:
@@ -44,18 +37,7 @@ use rule stage as label_vision_latents with:
 
 use rule stage as directions with:
     input:
-        features=role("features"),
-        records=role("records"),
-        latents=role("latents"),
-        labels=role("labels"),
-        projector=role("projector"),
-        llm=role("llm"),
-        saes=role("saes"),
-        checks=role("checks"),
-        vision_sae=role("vision_sae"),
-        check=role("check"),
-        judge=role("judge"),
-        files=role("files"),
+        roles("features", "records", "latents", "labels", "projector", "llm", "saes", "checks", "vision_sae", "check", "judge", "files"),
     pathvars:
         stage="directions",
     resources:
@@ -66,15 +48,7 @@ use rule stage as directions with:
 
 use rule stage as edit_captions with:
     input:
-        features=role("features"),
-        records=role("records"),
-        directions=role("directions"),
-        projector=role("projector"),
-        llm=role("llm"),
-        saes=role("saes"),
-        vision_sae=role("vision_sae"),
-        judge=role("judge"),
-        files=role("files"),
+        roles("features", "records", "directions", "projector", "llm", "saes", "vision_sae", "judge", "files"),
     pathvars:
         stage="edit_captions",
     resources:

@@ -6,7 +6,7 @@ for metric in declared_metrics().values():
         name:
             metric.name
         input:
-            **{name.removesuffix("_*"): role(name) for name in metric.reads},
+            roles(*metric.reads),
         output:
             f"{plan.results}/{metric.name}/{{node}}/manifest.json",
         log:

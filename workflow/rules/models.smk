@@ -3,8 +3,7 @@
 
 use rule stage as train_encoder with:
     input:
-        records=role("records"),
-        world=role("world"),
+        roles("records", "world"),
     pathvars:
         stage="train_encoder",
     message:
@@ -13,7 +12,7 @@ use rule stage as train_encoder with:
 
 use rule stage as train_llm with:
     input:
-        text=role("text"),
+        roles("text"),
     pathvars:
         stage="train_llm",
     message:

@@ -3,12 +3,7 @@
 
 use rule stage as train_projector with:
     input:
-        features=role("features"),
-        records=role("records"),
-        llm=role("llm"),
-        saes=role("saes"),
-        checks=role("checks"),
-        start=role("start"),
+        roles("features", "records", "llm", "saes", "checks", "start"),
     pathvars:
         stage="train_projector",
     resources:
@@ -20,9 +15,7 @@ use rule stage as train_projector with:
 
 use rule stage as import_projector with:
     input:
-        features=role("features"),
-        llm=role("llm"),
-        files=role("files"),
+        roles("features", "llm", "files"),
     pathvars:
         stage="import_projector",
     message:
@@ -31,12 +24,7 @@ use rule stage as import_projector with:
 
 use rule stage as latents with:
     input:
-        features=role("features"),
-        records=role("records"),
-        projector=role("projector"),
-        llm=role("llm"),
-        saes=role("saes"),
-        checks=role("checks"),
+        roles("features", "records", "projector", "llm", "saes", "checks"),
     pathvars:
         stage="latents",
     resources:

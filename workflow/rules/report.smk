@@ -3,15 +3,7 @@
 
 use rule stage as report with:
     input:
-        metrics=role("metrics"),
-        checks=role("checks"),
-        projectors=role("projectors"),
-        latents=role("latents"),
-        labels=role("labels"),
-        features=role("features"),
-        records=role("records"),
-        world=role("world"),
-        fetched=role("fetched"),
+        roles("metrics", "checks", "projectors", "latents", "labels", "features", "records", "world", "fetched"),
     pathvars:
         stage="report",
     message:

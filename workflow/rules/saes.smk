@@ -3,8 +3,7 @@
 
 use rule stage as train_sae with:
     input:
-        llm=role("llm"),
-        text=role("text"),
+        roles("llm", "text"),
     pathvars:
         stage="train_sae",
     resources:
@@ -15,8 +14,7 @@ use rule stage as train_sae with:
 
 use rule stage as import_sae with:
     input:
-        train_sae=role("train_sae"),
-        fetched=role("fetched"),
+        roles("train_sae", "fetched"),
     pathvars:
         stage="import_sae",
     message:
@@ -25,9 +23,7 @@ use rule stage as import_sae with:
 
 use rule stage as check_sae with:
     input:
-        llm=role("llm"),
-        sae=role("sae"),
-        text=role("text"),
+        roles("llm", "sae", "text"),
     pathvars:
         stage="check_sae",
     resources:
@@ -38,9 +34,7 @@ use rule stage as check_sae with:
 
 use rule stage as label_latents with:
     input:
-        llm=role("llm"),
-        sae=role("sae"),
-        text=role("text"),
+        roles("llm", "sae", "text"),
     pathvars:
         stage="label_latents",
     resources:
@@ -51,8 +45,7 @@ use rule stage as label_latents with:
 
 use rule stage as import_labels with:
     input:
-        sae=role("sae"),
-        export=role("export"),
+        roles("sae", "export"),
     pathvars:
         stage="import_labels",
     message:

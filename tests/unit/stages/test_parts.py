@@ -194,7 +194,7 @@ def test_the_number_of_jobs_changes_no_order_and_features_that_are_there_keep_th
     start = f"{one.results}/.work/features/{clip}"
     never = [plan.parts(clip, lambda manifest: None) for plan in (one, four)]
     assert never == [[], [f"{start}.{part}of4" for part in (1, 2, 3, 4)]]
-    inputs = [file for role in four.node(clip).inputs for file in four.input(clip, role)]
+    inputs = [file for role in four.inputs(clip, four.node(clip).inputs).values() for file in role]
     made_from = [*inputs, f"{start}.1of2", f"{start}.2of2"]
     recorded = {f"{four.results}/features/{clip}/manifest.json": made_from}
     assert four.parts(clip, recorded.get) == made_from[-2:]
