@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vista.engine.artifacts import Record, open_artifact, publishing
+from vista.engine.artifacts import Provenance, open_artifact, publishing
 from vista.engine.code import is_fetch, source_digests, stage_code
 from vista.engine.node import Node
 from vista.engine.plan import Plan
@@ -22,7 +22,7 @@ def publish(node: Node, results: Path, content: str = "", packages: Any = None) 
     starts = stage_code(node.stage, node.modules)
     code = {} if is_fetch(node.stage) else source_digests(starts)
     inputs = {role: digest(found) for role, found in node.inputs.items()}
-    record = Record(node.stage, node.settings, inputs, code, packages or {}, node.input_paths)
+    record = Provenance(node.stage, node.settings, inputs, code, packages or {}, node.input_paths)
     with publishing(results, node.stage, node.folder, record) as work:
         if work is not None:
             (work / "content.txt").write_text(content or node.path)

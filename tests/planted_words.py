@@ -23,8 +23,7 @@ from vista.data.records import (
     write_records,
     write_text,
 )
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.interventions.directions import Directions, read_directions
 from vista.language.model import LanguageModel
@@ -44,7 +43,7 @@ SIDE = 8.0
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact:
-    with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "node", Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "node")
@@ -171,7 +170,7 @@ def latent_inputs(root: Path, model: LanguageModel, base: dict[str, Any]) -> dic
         artifact = publish(root, role, lambda work, sae=sae: save_sae(work, sae))
         share = np.full(len(words), 0.9, np.float32)
         table = LatentLabels(0, role, 1, tuple(words), share, share / 9, ((),) * len(words))
-        record = ArtifactRecord("labels", {}, {"sae": artifact.digest}, "code", {})
+        record = Provenance("labels", {}, {"sae": artifact.digest}, "code", {})
         with publishing(root, f"labels_{role}", "node", record) as work:
             assert work is not None
             write_labels(work / "labels.parquet", table)
@@ -180,7 +179,7 @@ def latent_inputs(root: Path, model: LanguageModel, base: dict[str, Any]) -> dic
     inputs = {role: base[role] for role in ("llm", "records", "features", "projector")}
     inputs["saes"] = [found["sae"]]
     own = {"llm": llm_settings(), "latents": LatentsSettings(split="validation").model_dump()}
-    record = ArtifactRecord("latents", {}, {"saes": [found["sae"].digest]}, "code", {})
+    record = Provenance("latents", {}, {"saes": [found["sae"].digest]}, "code", {})
     with publishing(root, "latents", "node", record) as work:
         assert work is not None
         latents.run(Job("latents", own, inputs, work))

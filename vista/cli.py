@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from vista.engine.artifacts import (
     MANIFEST,
     Artifact,
-    Record,
+    Provenance,
     digest_text,
     input_digests,
     open_artifact,
@@ -211,7 +211,7 @@ def run_stage(
     spec: dict[str, Any] = json.loads(spec_text)
     inputs = {role: _open(results, paths) for role, paths in spec["inputs"].items()}
     code = stage_code(stage, spec["modules"])
-    record = Record(
+    record = Provenance(
         stage=stage,
         settings=spec["settings"],
         inputs=input_digests(inputs, spec.get("files", ())),

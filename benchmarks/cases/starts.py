@@ -19,8 +19,7 @@ from benchmarks.cases.latent_store import LAYER, draw_latents, write_sparse
 from tests.finished_plan import publish_all
 from tests.workflow_run import ROOT, jobs, snakemake
 from vista.data.records import Box, Object, Record, write_records
-from vista.engine.artifacts import Record as ArtifactRecord
-from vista.engine.artifacts import publishing
+from vista.engine.artifacts import Provenance, publishing
 from vista.engine.plan import load_plan
 from vista.metrics.matching_rate import MatchingSettings
 from vista.sae.label_table import LatentLabels, write_labels
@@ -137,7 +136,7 @@ def write_inputs(results: Path, n: int) -> tuple[dict[str, Any], float]:
     }
     for write in (records, latents, label_latents):
         stage = write.__name__
-        record = ArtifactRecord(stage, {}, inputs[stage], {}, {})
+        record = Provenance(stage, {}, inputs[stage], {}, {})
         with publishing(results, stage, "drawn", record) as work:
             assert work is not None
             write(work)

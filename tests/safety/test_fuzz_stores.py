@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safety.mutations import damaged, read_or_told
 
 from vista.data.records import SCHEMA, read_records
-from vista.engine.artifacts import Record, open_artifact, publishing
+from vista.engine.artifacts import Provenance, open_artifact, publishing
 from vista.errors import UserError
 from vista.interventions.methods.latent_at import read_latent_ids
 from vista.judges.backends.judgements import Judgements
@@ -176,7 +176,7 @@ def test_latents_with_damaged_metadata(latents: Path, folder: Path, data: st.Dat
 
 def published(folder: Path) -> Path:
     root = Path(tempfile.mkdtemp(dir=folder))
-    with publishing(root, "text", "one", Record("text", {"n": 1}, {}, {}, {})) as work:
+    with publishing(root, "text", "one", Provenance("text", {"n": 1}, {}, {}, {})) as work:
         assert work is not None
         (work / "a.txt").write_text("a")
     return root / "text" / "one"

@@ -18,8 +18,7 @@ from pydantic import ValidationError
 
 from vista.config.data import FetchFile
 from vista.data.records import Box, Object, Record, write_records
-from vista.engine.artifacts import Record as ArtifactRecord
-from vista.engine.artifacts import publishing
+from vista.engine.artifacts import Provenance, publishing
 from vista.errors import UserError
 from vista.metrics.judge_agreement import JudgeAgreementSettings
 from vista.report.escape import clean, html, markdown
@@ -30,7 +29,7 @@ def test_a_judges_key_is_in_no_file_no_output_and_no_command(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     results, log = tmp_path / "results", tmp_path / "log.txt"
-    with publishing(results, "records", "node", ArtifactRecord("records", {}, {}, {}, {})) as work:
+    with publishing(results, "records", "node", Provenance("records", {}, {}, {}, {})) as work:
         assert work is not None
         cat = (Object("cat", Box(0.0, 0.0, 8.0, 8.0)),)
         rows = [Record(f"{i}", "test", f"{i}.png", 8, 8, (f"cat {i}",), (), cat) for i in range(3)]

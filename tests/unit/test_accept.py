@@ -17,7 +17,7 @@ from finished_plan import publish_all
 import vista.engine.accept
 import vista.engine.explain
 from vista import cli
-from vista.engine.artifacts import Record, open_artifact, publishing, remembered
+from vista.engine.artifacts import Provenance, open_artifact, publishing, remembered
 from vista.engine.code import joint_digest, source_digests
 from vista.engine.locks import lock_file, work_folder
 from vista.engine.node import Node
@@ -184,7 +184,7 @@ def restored(results: Path, node: Node, **changes: Any) -> bool:
     """Whether a job of the record that the memo has, with changes, leaves the artifact as it is."""
     manifest = remembered(results / node.path).manifest
     keys = ("stage", "settings", "inputs", "code", "packages")
-    record = Record(**{**{key: manifest[key] for key in keys}, **changes})
+    record = Provenance(**{**{key: manifest[key] for key in keys}, **changes})
     with publishing(results, node.stage, node.folder, record) as work:
         return work is None
 

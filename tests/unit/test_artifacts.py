@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from vista.engine.artifacts import Record, canonical_json, open_artifact, publishing
+from vista.engine.artifacts import Provenance, canonical_json, open_artifact, publishing
 from vista.errors import UserError
 
-RECORD = Record("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "2"})
+RECORD = Provenance("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "2"})
 NODE = "clip-0123456789"
 
 
-def make(results: Path, record: Record = RECORD, text: str = "hello") -> Path:
+def make(results: Path, record: Provenance = RECORD, text: str = "hello") -> Path:
     with publishing(results, record.stage, NODE, record) as work:
         if work is not None:
             (work / "store").mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ def test_the_same_run_gives_the_same_manifest_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_fails_leaves_no_artifact_and_keeps_the_last_one(tmp_path: Path) -> None:
-    changed = Record("features", {"seed": 1}, {"records": "ab"}, "code", {"numpy": "2"})
+    changed = Provenance("features", {"seed": 1}, {"records": "ab"}, "code", {"numpy": "2"})
     path = make(tmp_path)
     with pytest.raises(RuntimeError), publishing(tmp_path, "features", NODE, changed) as work:
         assert work is not None
@@ -59,7 +59,7 @@ def test_a_stage_that_fails_leaves_no_artifact_and_keeps_the_last_one(tmp_path: 
 def test_an_interrupted_stage_finds_its_shards_again_only_if_nothing_changed(
     tmp_path: Path,
 ) -> None:
-    def interrupt(record: Record) -> bool:
+    def interrupt(record: Provenance) -> bool:
         with pytest.raises(KeyboardInterrupt), publishing(tmp_path, "features", "n", record) as w:
             assert w is not None
             found = (w / "shard-0").exists()
@@ -69,7 +69,7 @@ def test_an_interrupted_stage_finds_its_shards_again_only_if_nothing_changed(
 
     assert not interrupt(RECORD)
     assert interrupt(RECORD)
-    assert not interrupt(Record("features", {"seed": 0}, {"records": "xx"}, "code", {}))
+    assert not interrupt(Provenance("features", {"seed": 0}, {"records": "xx"}, "code", {}))
 
 
 def test_nothing_runs_again_when_nothing_changed_even_without_the_manifest(
@@ -86,14 +86,14 @@ def test_nothing_runs_again_when_nothing_changed_even_without_the_manifest(
 @pytest.mark.parametrize(
     "record",
     [
-        Record("features", {"seed": 2}, {"records": "ab"}, "code", {"numpy": "2"}),
-        Record("features", {"seed": 0}, {"records": "cd"}, "code", {"numpy": "2"}),
-        Record("features", {"seed": 0}, {"records": "ab"}, "edited", {"numpy": "2"}),
-        Record("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "3"}),
+        Provenance("features", {"seed": 2}, {"records": "ab"}, "code", {"numpy": "2"}),
+        Provenance("features", {"seed": 0}, {"records": "cd"}, "code", {"numpy": "2"}),
+        Provenance("features", {"seed": 0}, {"records": "ab"}, "edited", {"numpy": "2"}),
+        Provenance("features", {"seed": 0}, {"records": "ab"}, "code", {"numpy": "3"}),
     ],
     ids=["settings", "inputs", "code", "packages"],
 )
-def test_each_part_of_the_record_runs_the_stage_again(tmp_path: Path, record: Record) -> None:
+def test_each_part_of_the_record_runs_the_stage_again(tmp_path: Path, record: Provenance) -> None:
     make(tmp_path)
     path = make(tmp_path, record, text="new")
     assert open_artifact(path).file("table.txt").read_text() == "new"
@@ -131,8 +131,8 @@ def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
     # The first writer holds the lock when the second starts; the second must find its result.
     script = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from vista.engine.artifacts import Record, publishing\n"
-        "r = Record('features', {'seed': 0}, {'records': 'ab'}, 'code', {'numpy': '2'})\n"
+        "from vista.engine.artifacts import Provenance, publishing\n"
+        "r = Provenance('features', {'seed': 0}, {'records': 'ab'}, 'code', {'numpy': '2'})\n"
         f"with publishing(Path({str(tmp_path)!r}), 'features', {NODE!r}, r) as work:\n"
         "    print('kept' if work is None else 'writing', flush=True)\n"
         "    if work is not None:\n"

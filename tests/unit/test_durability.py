@@ -11,15 +11,17 @@ import pytest
 from faults.inside.sitecustomize import Inside
 
 from vista.engine import artifacts
-from vista.engine.artifacts import CHECKPOINTS, Record, open_artifact, publishing
+from vista.engine.artifacts import CHECKPOINTS, Provenance, open_artifact, publishing
 from vista.errors import UserError
 from vista.store import files
 
-RECORD = Record("features", {"seed": 0}, {"records": "ab"}, {"vista.store": "1"}, {"numpy": "2"})
+RECORD = Provenance(
+    "features", {"seed": 0}, {"records": "ab"}, {"vista.store": "1"}, {"numpy": "2"}
+)
 NODE = "clip-0123456789"
 
 
-def make(results: Path, record: Record = RECORD) -> Path:
+def make(results: Path, record: Provenance = RECORD) -> Path:
     with publishing(results, record.stage, NODE, record) as work:
         if work is not None:
             (work / CHECKPOINTS).mkdir(exist_ok=True)
@@ -35,7 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-def killed_at(operation: int, results: Path, record: Record) -> bool:
+def killed_at(operation: int, results: Path, record: Provenance) -> bool:
     """Make the artifact in a process that is killed before that operation; False: it is not."""
     child = os.fork()
     if not child:
@@ -58,7 +60,7 @@ def test_killed_before_any_operation_it_ends_with_the_same_bytes(
     tmp_path: Path, again: bool
 ) -> None:
     expected = content(make(tmp_path / "whole"))
-    older = Record("features", {"seed": 9}, {"records": "ab"}, {"vista.store": "1"}, {})
+    older = Provenance("features", {"seed": 9}, {"records": "ab"}, {"vista.store": "1"}, {})
     operation, trained = 0, False
     while True:
         operation += 1
@@ -143,9 +145,9 @@ def test_every_bit_flip_in_an_artifacts_own_files_is_noticed(tmp_path: Path, nam
 def test_a_folder_that_was_half_removed_is_not_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Record("features", {"seed": 1}, {"records": "ab"}, {}, {})
+    other = Provenance("features", {"seed": 1}, {"records": "ab"}, {}, {})
 
-    def interrupt(record: Record) -> list[str]:
+    def interrupt(record: Provenance) -> list[str]:
         with pytest.raises(KeyboardInterrupt), publishing(tmp_path, "features", NODE, record) as w:
             assert w is not None
             found = sorted(path.name for path in w.iterdir())

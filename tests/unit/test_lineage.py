@@ -10,7 +10,7 @@ import pytest
 import yaml
 from finished_plan import publish, publish_all
 
-from vista.engine.artifacts import Record, open_artifact, publishing
+from vista.engine.artifacts import Provenance, open_artifact, publishing
 from vista.engine.lineage import lineage, parents_of
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
@@ -82,8 +82,10 @@ def test_show_prints_the_parents_and_what_they_are_made_from(plan: Plan, results
 
 
 def test_where_inputs_lie_is_no_reason_to_make_an_artifact_again(tmp_path: Path) -> None:
-    old = Record("features", {"seed": 0}, {"records": "ab"}, {"a:b": "1"}, {})
-    new = Record("features", {"seed": 0}, {"records": "ab"}, {"a:b": "1"}, {}, {"records": "r/a-1"})
+    old = Provenance("features", {"seed": 0}, {"records": "ab"}, {"a:b": "1"}, {})
+    new = Provenance(
+        "features", {"seed": 0}, {"records": "ab"}, {"a:b": "1"}, {}, {"records": "r/a-1"}
+    )
     assert old == new
     for first, second in ((old, new), (new, old)):
         results = tmp_path / str(len(first.parents))
@@ -108,7 +110,7 @@ def test_parents_are_outside_of_what_is_digested(plan: Plan, tmp_path: Path) -> 
         publish(parent, tmp_path)
     path = publish(encoder, tmp_path)
     record = open_artifact(path).manifest
-    plain = Record(*(record[k] for k in ("stage", "settings", "inputs", "code", "packages")))
+    plain = Provenance(*(record[k] for k in ("stage", "settings", "inputs", "code", "packages")))
     with publishing(tmp_path / "plain", encoder.stage, encoder.folder, plain) as work:
         assert work is not None
         (work / "content.txt").write_text(encoder.path)

@@ -19,7 +19,7 @@ from vista.config.data import Split
 from vista.config.judge_base import JudgeSettings
 from vista.config.registry import PACKAGE
 
-# What a metric is measured for, once each: the run, an encoder, a layer of a language model that
+# What a metric is measured for: the run, an encoder, a layer of a language model that
 # has an SAE, a point of the sweep, a vision SAE of an encoder, the text-to-image pipeline, a method
 # of interventions at a point.
 Per = Literal["run", "encoder", "layer", "point", "vision_sae", "pipeline", "method"]
@@ -28,23 +28,23 @@ Section = Literal["metrics", "probing"]
 
 
 class MetricSettings(Settings):
-    """Settings of a metric, and what the plan asks them.
+    """Settings of a metric, and what the plan reads from them.
 
     Attributes:
-        placing: Fields that choose where the metric is measured; they are no part of its order.
+        placing: Fields that choose where the metric is measured; they are no part of a job's order.
     """
 
     placing: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def judge_roles(self) -> Mapping[str, str | JudgeSettings]:
-        """The judges that are asked, by the role of each one's model."""
+        """The judges that the metric uses, by the role of the judge's model."""
         judge = getattr(self, "judge", None)
         return {} if judge is None else {"judge": judge}
 
     @property
     def reads_images(self) -> bool:
-        """Whether the image files are read; asked of metrics that can read them."""
+        """Whether the image files are read, for metrics that can read them."""
         return True
 
     @property
@@ -68,9 +68,9 @@ class Metric:
 
     Attributes:
         name: Name of the folder, the stage, the rule and the key in a config.
-        makes: What it measures, in the words of the command line.
+        makes: What it measures, as the command line and the schema show it.
         settings: Model of its settings.
-        per: What it is measured for, once each.
+        per: What it is measured for.
         reads: Roles of all inputs that it may have; a place that lacks one leaves it out.
         section: Part of a config that its settings stand in; None where another part holds them.
         position: Place in lists; metrics of one position are sorted by name.

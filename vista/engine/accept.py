@@ -1,14 +1,14 @@
-"""Finished artifacts whose code alone has changed, accepted as they are.
+"""Accepting finished artifacts whose code alone has changed.
 
 After an edit that its author knows to be neutral (a rename, a faster path that was tested to be
-equal) the code digest of artifacts differs, and Snakemake would make them again. An artifact is
-accepted where all else that it was made from is what its job would read today: settings, input
-digests and the user's files, with files that are whole, and inputs that are up to date or accepted
-themselves. Its manifest then has the new code digests, and keeps what they were (`accepted`).
+equal) the code digest of artifacts differs, and Snakemake would make them again. An artifact can be
+accepted if settings, input digests and the user's files are still those that it was made from, its
+files are undamaged, and its inputs are up to date or accepted. Its manifest gets the new code
+digests and keeps the former ones (`accepted`).
 
-Manifest and memo must be equal, and no two files change at once. So the manifest goes first, then
-the memo changes, then the manifest comes back. In between, the artifact is one whose job did not
-end: its memo restores it, without a rebuild, for the code that the memo names.
+Manifest and memo must be equal, and two files cannot change at once. So the manifest is removed,
+the memo is replaced, and the manifest is written. In between, the artifact looks like one whose job
+did not end: the memo restores it, without a rebuild, for the code that the memo names.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vista.engine.lineage import PARENTS
 from vista.engine.locks import (
     lock_file,
     locked_if_free,
-    record_file,
+    provenance_file,
     refuse_while_running,
     work_folder,
     writer,
@@ -48,7 +48,7 @@ from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
 
-# The manifest's key for the code that an artifact had before it was accepted, oldest first.
+# The manifest's key for the former code digests of an accepted artifact, oldest first.
 ACCEPTED = "accepted"
 _SUMMARY = ("summary.csv", "summary.parquet", "summary.md")
 _SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
@@ -56,7 +56,7 @@ _MOST_NAMED = 3
 
 
 class State(Enum):
-    """What an artifact is to the code of today."""
+    """The state of an artifact compared with the present code."""
 
     ABSENT = "not made yet"
     UP_TO_DATE = "up to date"
@@ -67,8 +67,8 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One node of a plan and the artifact in its place, where that is up to date or acceptable;
-    `reason` is why it is refused."""
+    """A node of a plan with its state; its artifact if that is up to date or acceptable, or the
+    reason why it is refused."""
 
     node: Node
     state: State
@@ -77,25 +77,24 @@ class Finding:
 
     @property
     def good(self) -> bool:
-        """Whether nothing but an acceptance stands between the artifact and being up to date."""
+        """Whether the artifact is up to date, or would be once accepted."""
         return self.state in (State.UP_TO_DATE, State.ACCEPTABLE)
 
 
 def accept(configs: Sequence[Path], *, adopt: bool) -> Iterator[str]:
-    """List, and with `adopt` accept, the artifacts whose code alone has changed.
+    """List the artifacts whose code alone has changed, and accept them if `adopt`.
 
-    With `adopt`, Snakemake's records are brought up to date, too, so that it runs none of them.
+    With `adopt`, Snakemake's metadata are updated as well, so that it reruns none of them.
 
     Args:
-        configs: The configs whose artifacts are looked at.
+        configs: The configs whose artifacts are reviewed.
         adopt: Whether to accept them.
 
     Yields:
-        What there is to say, a line at a time.
+        The lines of a report.
 
     Raises:
-        UserError: A config is wrong; or something is to be accepted while a workflow runs, or
-            where there is no Snakefile.
+        UserError: A config is wrong; or, with `adopt`, a workflow runs or there is no Snakefile.
     """
     plans = {config: load_plan(config) for config in configs}
     snakefile = _snakefile() if adopt else None
@@ -151,21 +150,21 @@ def _changes(finding: Finding) -> str:
 
 
 class Review:
-    """Looks at the artifacts of one results folder, parents before children."""
+    """The states of the artifacts in one results folder, found parents before children."""
 
     def __init__(self, results: Path) -> None:
         self.results = results
         self.findings: dict[str, Finding] = {}
 
     def look(self, node: Node) -> Finding:
-        """Find out what an artifact is to the code of today; its parents were looked at before."""
+        """Return the state of an artifact; those of its parents must be known."""
         process = writer(lock_file(self._work(node)))
         if process is not None:
             return self._note(_refused(node, f"process {process} is making it"))
         return self._note(self._inspected(node))
 
     def adopt(self, finding: Finding) -> Finding:
-        """Accept an artifact, unless it has changed or is damaged; return what it is now."""
+        """Accept an artifact, unless it has changed or is damaged; return its new state."""
         node, work = finding.node, self._work(finding.node)
         with locked_if_free(work) as free:
             if not free:
@@ -178,7 +177,9 @@ class Review:
                 finding.artifact.verify()
             except UserError as error:
                 return self._note(_refused(node, str(error)))
-            rewrite(finding.artifact, adopted(finding.artifact.manifest, node), record_file(work))
+            rewrite(
+                finding.artifact, adopted(finding.artifact.manifest, node), provenance_file(work)
+            )
             return self._note(self._inspected(node))
 
     def _work(self, node: Node) -> Path:
@@ -207,7 +208,7 @@ class Review:
         return Finding(node, State.UP_TO_DATE if same else State.ACCEPTABLE, artifact)
 
     def _inputs(self, node: Node) -> dict[str, Artifact | list[Artifact]] | None:
-        """Return a node's input artifacts by role; None where one is refused or absent."""
+        """Return a node's input artifacts by role; None if one is refused or absent."""
         inputs: dict[str, Artifact | list[Artifact]] = {}
         for role, source in node.inputs.items():
             parents = source if isinstance(source, tuple) else (source,)
@@ -221,7 +222,7 @@ class Review:
 def _difference(
     artifact: Artifact, node: Node, inputs: Mapping[str, Artifact | list[Artifact]]
 ) -> str | None:
-    """Return in what else than its code an artifact differs from what its job would make."""
+    """Return what besides its code has changed since an artifact was made, if anything."""
     if artifact.stage != node.stage or not _equal(artifact.settings, node.settings):
         return "its settings are others"
     if not _equal(artifact.inputs, input_digests(inputs, node.files)):
@@ -238,10 +239,10 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def adopted(manifest: Mapping[str, Any], node: Node) -> dict[str, Any]:
-    """Return a manifest with the code of today, and what its code was under `accepted`.
+    """Return a manifest with the present code digests, and the former ones under `accepted`.
 
-    Each entry there has the digest of the whole code before (`from`) and after (`to`), and those
-    that definitions had which changed; null for one that is new.
+    An entry there has the digest of all code before (`from`) and after (`to`), and the former
+    digests of the definitions that `changed`, null for new ones.
     """
     then, now = manifest["code"], code_now(node)
     if then == now:
@@ -250,23 +251,23 @@ def adopted(manifest: Mapping[str, Any], node: Node) -> dict[str, Any]:
                if then.get(name) != now.get(name)}  # fmt: skip
     entry = {"from": joint_digest(then), "to": joint_digest(now), "changed": changed}
     former_packages = manifest.get("packages", {})
-    # The versions that made it, of the packages that the code of today uses.
+    # The versions that made the artifact, of the packages that the present code uses.
     packages = {name: former_packages.get(name, version)
                 for name, version in packages_now(node).items()}  # fmt: skip
     former = manifest.get(ACCEPTED, [])
     changes = {"code": now, "packages": packages, ACCEPTED: [*former, entry]}
     if node.inputs:
-        # A manifest that is older than this list gets it.
+        # Manifests of older versions lack the list.
         changes[PARENTS] = node.input_paths
     return {**manifest, **changes}
 
 
 def rewrite(artifact: Artifact, manifest: Mapping[str, Any], beside: Path) -> None:
-    """Give an artifact another manifest. A kill leaves the old one, the new one, or the memo of
-    either without a manifest."""
+    """Replace an artifact's manifest. A kill leaves the old one, the new one, or the memo of either
+    without a manifest."""
     text = manifest_text(manifest)
     (artifact.path / MANIFEST).unlink(missing_ok=True)
-    # A disk may not keep the order of what was not forced to it.
+    # Without this, the disk may write the removal after the new memo.
     force_to_disk(artifact.path)
     if (artifact.path / MEMO).read_bytes() != text:
         write_synced(artifact.path / MEMO, text, beside)
@@ -274,10 +275,10 @@ def rewrite(artifact: Artifact, manifest: Mapping[str, Any], beside: Path) -> No
 
 
 def up_to_date_targets(plan: Plan, review: Review) -> list[str]:
-    """Return the files that stand for all artifacts of a plan that are up to date.
+    """Return targets for Snakemake that cover all artifacts of a plan that are up to date.
 
-    Those that others which are up to date are made from are left out: they come with them. The
-    summary belongs to them where it is that of the report.
+    Ancestors of these targets are left out. The copies of the summary are included if they are
+    equal to the report's.
     """
     done = {
         node.path: node
@@ -298,7 +299,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _snakefile() -> Path:
-    """Return the Snakefile that Snakemake takes here, else that of the package's checkout."""
+    """Return the Snakefile of the present folder, else that of the package's checkout."""
     for folder in (Path(), PACKAGE.parent):
         for name in _SNAKEFILES:
             if (folder / name).is_file():
@@ -310,10 +311,9 @@ def _snakefile() -> Path:
 
 
 def record_as_done(snakefile: Path, config: Path, targets: Sequence[str]) -> None:
-    """Have Snakemake record that the targets, and what they are made from, are made by the code
-    and in the order of today.
+    """Have Snakemake record the present code and parameters for the targets and their ancestors.
 
-    Raises UserError where Snakemake fails.
+    Raises UserError if Snakemake fails.
     """
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "1",

@@ -1,12 +1,12 @@
-"""Artifacts: the folders that stages publish, and the manifests that make them count.
+"""Artifacts: the folders that stages publish, and the manifests that mark them as finished.
 
 An artifact is `results/<stage>/<name>-<id>/`. Its `manifest.json` is written last: a folder
 without one is no artifact. `checksums.json` beside it lists every file with its size and SHA-256;
 the artifact's digest is the hash of that list, so equal bytes have an equal digest wherever and
 whenever they were made.
 
-A stage writes into a work folder under `results/.work/` and the finished folder is renamed into
-place. The work folder outlives a kill, so that a stage may resume its own shards or checkpoints;
+A stage writes into a work folder under `results/.work/`, and the finished folder is renamed into
+place. The work folder survives a kill, so that a stage can resume from its shards or checkpoints;
 it is emptied when settings, inputs or code have changed since.
 """
 
@@ -26,30 +26,30 @@ from pathlib import Path
 from typing import Any
 
 from vista.engine.disk import force_all_to_disk, force_to_disk, write_synced
-from vista.engine.locks import locked, locked_if_free, record_file, work_folder
+from vista.engine.locks import locked, locked_if_free, provenance_file, work_folder
 from vista.errors import UserError
 
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.json"
-# A copy of the manifest that Snakemake does not know and so does not delete before a job: when a
-# job is planned again but nothing that it depends on has changed, the copy is put back.
+# A copy of the manifest. Snakemake deletes a job's output, the manifest, before the job starts; if
+# nothing that the artifact depends on has changed, the manifest is restored from this copy.
 MEMO = "memo.json"
-_OWN = frozenset({MANIFEST, CHECKSUMS, MEMO})
-# What a stage keeps below its work folder only to go on after a kill: it is never published.
+_RESERVED = frozenset({MANIFEST, CHECKSUMS, MEMO})
+# Below the work folder: what a stage needs only to resume after a kill. It is never published.
 CHECKPOINTS = "checkpoints"
-# Until a folder is looked at again that another process has just looked at.
+# Seconds until a lock that another process holds for a moment is tried again.
 _PAUSE_S = 0.05
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of `value`: sorted keys, no spaces, no NaN."""
+    """Return the canonical JSON text of `value`: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def with_options(
     settings: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return settings with the options of each of their parts put in."""
+    """Return settings with the options of their parts merged in."""
     return {
         key: {**value, **options[key]} if key in options else value
         for key, value in settings.items()
@@ -71,7 +71,7 @@ def digest_file(path: Path) -> str:
 class Artifact:
     """A finished artifact, read through its manifest.
 
-    `digest` names the bytes of all its files; `settings` and `stage` are what made it.
+    `digest` identifies the bytes of all files; `stage` and `settings` are those of the job.
     """
 
     path: Path
@@ -114,9 +114,9 @@ class Artifact:
     def store(self, name: str) -> Path:
         """Return the path of the Zarr store `name` after checking that each file is there.
 
-        Only existence and size are checked: the chunks carry checksums of their own, which the
-        store's reader verifies as it reads. A folder of fetched images is opened this way too: to
-        read all of them twice would take longer than to use them, and `vista verify` does it.
+        Only existence and size are checked: the chunks carry checksums, which the store's reader
+        verifies. A folder of fetched images is opened this way, too, since reading all images twice
+        would take longer than using them; `vista verify` reads them.
         """
         for member in self._members(name):
             self._sized(member)
@@ -128,7 +128,7 @@ class Artifact:
             self.file(name)
 
     def _members(self, name: str) -> list[str]:
-        members = [each for each in self.checksums if each.startswith(f"{name}/")]
+        members = [member for member in self.checksums if member.startswith(f"{name}/")]
         if not members:
             raise self._damaged(self.path / name, "the manifest lists nothing below it")
         return members
@@ -175,7 +175,7 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
     if hashlib.sha256(listing).hexdigest() != manifest["digest"]:
         raise damaged(path / CHECKSUMS, "its content differs from the manifest", path)
     if memo != text:
-        # Nothing else vouches for the settings in it.
+        # No checksum covers the settings in the manifest.
         raise damaged(manifest_path, f"it differs from its copy {MEMO}", path)
     if stage is not None and manifest["stage"] != stage:
         raise UserError(f"{path} holds a {manifest['stage']!r} artifact, expected {stage!r}.")
@@ -183,10 +183,10 @@ def open_artifact(path: Path, stage: str | None = None) -> Artifact:
 
 
 def remembered(path: Path) -> Artifact:
-    """Return the artifact that the memo in the folder `path` describes, with a manifest or without.
+    """Return the artifact that the memo in the folder `path` describes.
 
-    A folder has none from the start of a job that is to make it again until that job has ended.
-    Raises UserError where memo or checksum list are missing or damaged.
+    The folder may lack the manifest, as it does while a job makes the artifact again. Raises
+    UserError where memo or checksum list are missing or damaged.
     """
     try:
         manifest = json.loads((path / MEMO).read_bytes())
@@ -205,7 +205,7 @@ def input_digests(
 ) -> dict[str, Any]:
     """Return the digests of a job's inputs by role; those of the user's files are role "files".
 
-    A file that is not there has the digest "": it is the stage's to name.
+    A missing file has the digest ""; the stage reports it.
     """
     digests: dict[str, Any] = {
         role: source.digest if isinstance(source, Artifact) else [a.digest for a in source]
@@ -217,11 +217,11 @@ def input_digests(
 
 
 @dataclass(frozen=True)
-class Record:
-    """All that the bytes of an artifact depend on: two equal records, one result.
+class Provenance:
+    """All that the bytes of an artifact depend on.
 
     `inputs` are digests by role, `code` those of the stage's definitions by "module:name".
-    `parents` say where the inputs lie, below the results folder: the bytes do not depend on it.
+    `parents` are the inputs' folders below the results folder, on which the bytes do not depend.
     """
 
     stage: str
@@ -252,49 +252,50 @@ def package_versions(names: frozenset[str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def publishing(results: Path, stage: str, node: str, record: Record) -> Iterator[Path | None]:
-    """Give a work folder for the artifact `<stage>/<node>` and publish it on a clean exit.
+def publishing(
+    results: Path, stage: str, node: str, provenance: Provenance
+) -> Iterator[Path | None]:
+    """Yield a work folder for the artifact `<stage>/<node>`, and publish it on a clean exit.
 
-    Yields None where the artifact is there already: same settings, same input bytes, same code,
-    same package versions. Otherwise yields the work folder, which still holds what an interrupted
-    try of the very same record left there. One process at a time works on an artifact; a second
-    one waits for the first, which a killed workflow may have left running.
+    Yields None where the artifact exists with equal provenance. The work folder still holds what an
+    interrupted try of equal provenance left there. One process at a time works on an artifact; a
+    second one waits for the first, which a killed workflow may have left running.
 
     Raises UserError where the stage's output cannot be written.
     """
     out = results / stage / node
     work = work_folder(results, stage, node)
-    marker = record_file(work)
+    marker = provenance_file(work)
     with locked(work, out):
-        if _restore(out, record, marker):
+        if _restore(out, provenance, marker):
             marker.unlink(missing_ok=True)
             yield None
             return
-        _prepare(work, marker, canonical_json(record.as_dict()))
+        _prepare(work, marker, canonical_json(provenance.as_dict()))
         yield work
-        _publish(work, out, record, marker)
+        _publish(work, out, provenance, marker)
         marker.unlink()
 
 
 @contextlib.contextmanager
-def sharing(results: Path, stage: str, node: str, record: Record) -> Iterator[Path | None]:
-    """Give the work folder of the artifact `<stage>/<node>` to one of several processes.
+def sharing(results: Path, stage: str, node: str, provenance: Provenance) -> Iterator[Path | None]:
+    """Yield the work folder of the artifact `<stage>/<node>` to one of several processes.
 
-    Each does a part there; afterwards `publishing` finds the parts as an interrupted try, and waits
-    for processes that still work on theirs. Yields None where the artifact is there already.
+    Each process does a part there. `publishing` then finds the parts as an interrupted try, and
+    waits for processes that still run. Yields None where the artifact exists already.
     """
     out = results / stage / node
     work = work_folder(results, stage, node)
-    marker, wanted = record_file(work), canonical_json(record.as_dict())
+    marker, wanted = provenance_file(work), canonical_json(provenance.as_dict())
     while True:
         with locked(work, out, shared=True):
             if _prepared(work, marker, wanted):
                 yield work
                 return
-        # Between the two locks another process may do the same, or publish. It is not waited for:
-        # its part may take hours, and this one's can be done beside it.
+        # Between the two locks another process may prepare the folder, or publish. Waiting for it
+        # could take hours, and this part can be done at the same time.
         with locked_if_free(work) as alone:
-            if alone and _restore(out, record, marker):
+            if alone and _restore(out, provenance, marker):
                 yield None
                 return
             if alone:
@@ -303,17 +304,17 @@ def sharing(results: Path, stage: str, node: str, record: Record) -> Iterator[Pa
             time.sleep(_PAUSE_S)
 
 
-def _restore(out: Path, record: Record, beside: Path) -> bool:
-    """Put the manifest of an artifact back where nothing that it depends on has changed."""
+def _restore(out: Path, provenance: Provenance, beside: Path) -> bool:
+    """Restore an artifact's manifest if nothing that the artifact depends on has changed."""
     try:
         artifact = remembered(out)
-        if {key: artifact.manifest[key] for key in record.as_dict()} != record.as_dict():
+        if {key: artifact.manifest[key] for key in provenance.as_dict()} != provenance.as_dict():
             return False
         artifact.verify()
         text = (out / MEMO).read_bytes()
     except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
         return False
-    # There where a kill came right after the rename.
+    # Left over if a kill came right after the rename.
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     write_synced(out / MANIFEST, text, beside)
     return True
@@ -321,13 +322,13 @@ def _restore(out: Path, record: Record, beside: Path) -> bool:
 
 def _prepare(work: Path, marker: Path, wanted: str) -> None:
     if not _prepared(work, marker, wanted):
-        # The marker goes first: a folder that is half removed must not count as resumable.
+        # The marker is removed first: a folder that is half removed must not count as resumable.
         marker.unlink(missing_ok=True)
         if work.exists():
             shutil.rmtree(work)
         work.mkdir(parents=True)
         write_synced(marker, wanted.encode(), marker)
-    for name in _OWN:  # of a try that was killed while it published
+    for name in _RESERVED:  # of a try that was killed while it published
         (work / name).unlink(missing_ok=True)
 
 
@@ -335,40 +336,40 @@ def _prepared(work: Path, marker: Path, wanted: str) -> bool:
     return work.is_dir() and marker.is_file() and marker.read_text() == wanted
 
 
-def _publish(work: Path, out: Path, record: Record, beside: Path) -> None:
+def _publish(work: Path, out: Path, provenance: Provenance, beside: Path) -> None:
     files = [path.relative_to(work) for path in work.rglob("*") if path.is_file()]
     names = sorted(path.as_posix() for path in files if path.parts[0] != CHECKPOINTS)
-    clash = _OWN.intersection(names)
-    assert not clash, f"{record.stage}: a stage may not write {sorted(clash)}"
+    clash = _RESERVED.intersection(names)
+    assert not clash, f"{provenance.stage}: a stage may not write {sorted(clash)}"
     checksums = {
         name: {"bytes": (work / name).stat().st_size, "sha256": digest_file(work / name)}
         for name in names
     }
-    # A manifest must never reach the disk before what it vouches for.
+    # The manifest must not reach the disk before the files that it lists.
     force_all_to_disk(work)
     listing = json.dumps(checksums, sort_keys=True, indent=1).encode()
-    manifest = {**record.as_dict(), "digest": hashlib.sha256(listing).hexdigest()}
-    if record.parents:
-        manifest["parents"] = dict(record.parents)
+    manifest = {**provenance.as_dict(), "digest": hashlib.sha256(listing).hexdigest()}
+    if provenance.parents:
+        manifest["parents"] = dict(provenance.parents)
     text = manifest_text(manifest)
     write_synced(work / CHECKSUMS, listing, beside)
     write_synced(work / MEMO, text, beside)
     _clear(out)
     os.replace(work, out)
     force_to_disk(out.parent)
-    # Not before: a try that is killed until here goes on from them.
+    # Only now: a try that is killed before this point resumes from them.
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    # Last of all: from here on the artifact counts.
+    # Last: from here on the artifact is finished.
     write_synced(out / MANIFEST, text, beside)
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> bytes:
-    """Return the one text of a manifest, for it and its copy."""
+    """Return the text of a manifest and of its copy."""
     return (json.dumps(manifest, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def _clear(out: Path) -> None:
-    """Leave an empty folder at `out`; what was there is unusable from the first removal on."""
+    """Empty the folder `out`. The artifact there stops counting with the first removal."""
     if out.exists():
         (out / MANIFEST).unlink(missing_ok=True)
         (out / MEMO).unlink(missing_ok=True)

@@ -1,14 +1,14 @@
-"""What code a stage runs: the definitions that its `run` reaches inside this package.
+"""The code of a stage: the definitions in this package that its `run` reaches, and their digest.
 
-Snakemake does not see an edit of an imported module, so every job carries a digest of its code. It
-is taken over definitions (functions, classes, constants), not over files: starting at the stage's
-`run`, each name that a definition uses is followed to the definition that it means, through
-imports, also those inside functions. What another stage alone uses does not count.
+Snakemake does not see an edit of an imported module, so every job has the digest of its code as a
+parameter. It is taken over definitions (functions, classes, constants), not over files: from the
+stage's `run` on, each name that a definition uses is followed to its definition, through imports at
+the top of modules and inside functions.
 
-What cannot change a result does not count either: comments, docstrings, layout, the order of
-definitions, type annotations, and `description=` of settings. What cannot be followed counts whole:
-a module that is used as a value, and statements at a module's top that are no definitions. A module
-that is loaded by a computed name counts for the node that names it (`Node.modules`), whole.
+Left out is what cannot change a result: comments, docstrings, layout, the order of definitions,
+type annotations, and `description=` of settings. Included whole is what cannot be followed: a
+module that is used as a value, statements at a module's top that are no definitions, and modules
+that are loaded by a computed name, which the node lists (`Node.modules`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.name
-# What every stage imports and what cannot change a byte of its result, modules or definitions: how
-# it reports to people, and how it is handed its settings and its opened inputs.
+# Modules and definitions that every stage imports and that cannot change its result: messages,
+# progress, and the passing of settings and opened inputs.
 SILENT = frozenset(
     {"vista.errors", "vista.progress", "vista.engine.job", "vista.engine.artifacts:Artifact"}
 )
-# Statements at a module's top that run when it is imported and define nothing.
+# Name of the statements at a module's top that run on import and define nothing.
 EFFECTS = "(top)"
 
 # A definition: its module, and its name there; None for all of the module.
@@ -44,19 +44,19 @@ _UNREAD = frozenset({"annotation", "returns", "type_comment", "type_params", "ct
 
 
 def is_fetch(stage: str) -> bool:
-    """Whether a stage only brings what lies elsewhere: its revision and checksums say what that is,
-    so neither an edit of our code nor a newer library is a reason to fetch it again."""
+    """Whether a stage only downloads. Revision and checksums identify what it downloads, so neither
+    an edit of the code nor another library version is a reason to fetch it again."""
     return stage.startswith("fetch_")
 
 
 def stage_code(stage: str, modules: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return where the code of a stage starts: its `run`, and modules that are loaded by name."""
+    """Return where a stage's code starts: at its `run`, and at the modules loaded by name."""
     return (f"{stage_module(stage)}:run", *sorted(set(modules)))
 
 
 @functools.cache
 def stage_module(stage: str) -> str:
-    """Return the module that holds a stage's `run`: of a metric, in the metric's folder."""
+    """Return the module that holds a stage's `run`; that of a metric is in the metric's folder."""
     folder = PACKAGE / "metrics" / stage
     if not folder.is_dir():
         return f"vista.stages.{stage}"
@@ -67,8 +67,8 @@ def stage_module(stage: str) -> str:
 def code_digest(starts: Iterable[str]) -> str:
     """Return the digest of all definitions that `starts` reach.
 
-    `starts` are dotted names of modules, whole, or of definitions, "module:name". Raises ValueError
-    where there is none such in the package.
+    `starts` are modules, "package.module", or definitions, "package.module:name". Raises ValueError
+    if one is not in the package.
     """
     return _closure_digest(tuple(sorted(set(starts))))
 
@@ -80,7 +80,7 @@ def source_digests(starts: Iterable[str]) -> dict[str, str]:
 
 
 def joint_digest(definitions: Mapping[str, str]) -> str:
-    """Return one digest of the digests of definitions by "module:name"."""
+    """Return the digest over the digests of definitions, by "module:name"."""
     # By module first: as strings, those of a package's modules would come before its own.
     names = sorted(definitions, key=lambda name: name.split(":"))
     lines = [f"{name}={definitions[name]}\n" for name in names]
@@ -88,7 +88,7 @@ def joint_digest(definitions: Mapping[str, str]) -> str:
 
 
 def third_party(starts: Iterable[str]) -> frozenset[str]:
-    """Return the top-level names of what the definitions that `starts` reach use from elsewhere."""
+    """Return the foreign packages that the definitions reached from `starts` use."""
     _, packages = _closure(tuple(sorted(set(starts))))
     return packages
 
@@ -100,7 +100,7 @@ def _closure_digest(starts: tuple[str, ...]) -> str:
 
 @functools.cache
 def _closure(starts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
-    """Return the definitions that are reached, sorted, and the foreign packages that they use."""
+    """Return the reached definitions, sorted, and the foreign packages that they use."""
     todo: list[Place] = []
     for start in starts:
         module, _, definition = start.partition(":")
@@ -118,14 +118,14 @@ def _closure(starts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], froz
             continue
         seen.add(place)
         if name is None:
-            todo += [(module, each) for each in _module(module).bound]
-        # Importing a module runs what stands at its top, and its packages' before it.
+            todo += [(module, definition) for definition in _module(module).bound]
+        # Importing a module runs the statements at its top and at that of its packages.
         parents = [module.rsplit(".", n)[0] for n in range(module.count(".") + 1)]
         todo += [(parent, EFFECTS) for parent in parents if EFFECTS in _module(parent).bound]
         if name is not None:
-            found = _definition(module, name)
-            todo += found.uses
-            packages |= found.packages
+            reached = _definition(module, name)
+            todo += reached.uses
+            packages |= reached.packages
     definitions = sorted((module, name) for module, name in seen if name is not None)
     return tuple(definitions), frozenset(packages - sys.stdlib_module_names)
 
@@ -141,8 +141,13 @@ def _path(name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class _Statement:
-    """What counts of a statement: the digest of its text, the names that it uses, each with the
-    attributes behind it, and the meanings of those that its own imports bind."""
+    """A statement at a module's top.
+
+    Attributes:
+        digest: Digest of its canonical text.
+        uses: Names that it uses from outside, each followed by the attributes that are read of it.
+        meanings: The same for names that imports inside it bind, with the imported dotted name.
+    """
 
     digest: str
     uses: frozenset[tuple[str, ...]]
@@ -151,7 +156,7 @@ class _Statement:
 
 @dataclass
 class _Module:
-    """A module's top: the statements that bind each name, and what each imported name means."""
+    """A module: the statements that bind each name, and the dotted name behind each import."""
 
     bound: dict[str, list[_Statement]] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
@@ -174,7 +179,7 @@ def _read_statement(module: _Module, statement: ast.stmt) -> None:
     if _is_text(statement):
         return
     if _is_type_checking(statement):
-        # What is for types alone never runs; its `else:` always does.
+        # The block never runs; its `else:` always does.
         for other in getattr(statement, "orelse", ()):
             _read_statement(module, other)
         return
@@ -197,7 +202,7 @@ def _is_type_checking(statement: ast.stmt) -> bool:
 
 
 def _is_text(node: object) -> bool:
-    """Whether a statement is a docstring, or another text that does nothing."""
+    """Whether a statement is a docstring or another bare string."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -206,7 +211,7 @@ def _is_text(node: object) -> bool:
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """Return what each name means that an import statement binds, as a dotted name."""
+    """Return the dotted name behind each name that an import statement binds."""
     if isinstance(statement, ast.ImportFrom):
         assert statement.level == 0 and statement.module, "imports are absolute here"
         return {
@@ -242,14 +247,14 @@ def _definition(module: str, name: str) -> _Definition:
         elif dotted.split(".")[0] != ROOT:
             packages.add(dotted.split(".")[0])
             meanings.add(dotted)
-    # What a name means belongs to what is done with it: another import may bind it to another.
+    # The text alone does not say which definition a name means: imports do.
     text = "\n".join([*(statement.digest for statement in statements), *sorted(meanings)])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return _Definition(digest, frozenset(uses), frozenset(packages))
 
 
 def _used(module: str, statement: _Statement) -> Iterator[str]:
-    """Yield the dotted names of what a statement at a module's top uses; builtins are left out."""
+    """Yield the dotted names of what a statement uses; builtins are left out."""
     top = _module(module)
     for name, *attributes in statement.uses:
         if name in top.bound:
@@ -261,7 +266,7 @@ def _used(module: str, statement: _Statement) -> Iterator[str]:
 
 
 def _followed(dotted: str, attributes: Iterable[str]) -> str:
-    """Return a dotted name with those of its attributes that lead to modules, and the next one."""
+    """Return a dotted name extended by attributes for as long as it is a module."""
     for attribute in attributes:
         if dotted.split(".")[0] != ROOT or _path(dotted) is None:
             break
@@ -282,7 +287,7 @@ def _resolve(dotted: str) -> Place | None:
     top = _module(module)
     if rest[0] in top.bound:
         return module, rest[0]
-    if rest[0] in top.imports:  # handed on by a package
+    if rest[0] in top.imports:  # exported by a package
         return _resolve(".".join([top.imports[rest[0]], *rest[1:]]))
     raise ValueError(f"{dotted}: no definition {rest[0]} in {module}")
 
@@ -297,10 +302,10 @@ class _Scope:
 
 
 class _Reader:
-    """Reads a syntax tree once: its canonical text, and the names that it binds and uses.
+    """Reads a statement in one walk: its canonical text, and the names that it binds and uses.
 
-    The text is the same in every Python, without what cannot change a result. `scope` is that of
-    the module's top: names that are bound in scopes inside it are no part of it.
+    The text is equal in all versions of Python and leaves out what cannot change a result. `scope`
+    is the outermost one; names that are bound in an inner scope and used there alone stay inside.
     """
 
     def __init__(self) -> None:
@@ -310,7 +315,7 @@ class _Reader:
         self.globals: set[str] = set()
 
     def statement(self) -> _Statement:
-        """Return what counts of all that was read."""
+        """Return what was read."""
         digest = hashlib.sha256("".join(self.text).encode()).hexdigest()
         return _Statement(digest, frozenset(self.scope.uses), frozenset(self.meanings))
 
@@ -331,7 +336,7 @@ class _Reader:
             self.text.append(repr(node))
 
     def _read(self, node: ast.AST, *names: str) -> None:
-        """Read fields of a node; all of them if none is named."""
+        """Read the named fields of a node, or all."""
         for name in names or node._fields:
             value = getattr(node, name, None)
             if value is not None and value != [] and name not in _UNREAD:
@@ -391,9 +396,9 @@ class _Reader:
         self._read(node, "name", "decorator_list", "bases", "keywords")
         bound, self.scope.bound = self.scope.bound, set()
         self._read(node, "body")
-        # A class's own names are not seen from its methods, so they make no scope.
+        # Methods do not see the names of the class body, so these are bound nowhere.
         self.scope.bound = bound
-        # The type of a setting may be a class with code of its own.
+        # The type of a setting can be a class with code: it is used, but is no part of the text.
         text, self.text = self.text, []
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign):

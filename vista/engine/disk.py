@@ -1,4 +1,4 @@
-"""Files that a power cut leaves whole or absent, and disks that are full."""
+"""Writing files so that a power cut leaves them whole or absent; messages about full disks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_FOLDER = "No usable temporary directory"  # as tempfile begins its error
 
 
 def force_to_disk(path: Path) -> None:
-    """Return when the content of a file, or the entries of a folder, would survive a power cut."""
+    """Flush the content of a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -23,9 +23,9 @@ def force_to_disk(path: Path) -> None:
 
 
 def force_all_to_disk(folder: Path) -> None:
-    """Do `force_to_disk` for a folder and all that is in it.
+    """Flush a folder and everything in it to the disk.
 
-    Together: a file system writes its journal once for many, 20 times faster than one by one.
+    In parallel: the file system then commits its journal once for many files, 20 times faster.
     """
     with ThreadPoolExecutor(16) as pool:
         for _ in pool.map(force_to_disk, [folder, *folder.rglob("*")]):
@@ -35,7 +35,7 @@ def force_all_to_disk(folder: Path) -> None:
 def write_synced(path: Path, content: bytes, beside: Path) -> None:
     """Write `content` next to `beside`, force it to the disk and rename it to `path`.
 
-    Not next to `path`: what a kill leaves there would count as a file of the artifact.
+    Not next to `path`, where a file left by a kill would count as one of the artifact.
     """
     temporary = beside.with_name(f"{beside.name}.unfinished")
     with temporary.open("wb") as file:
@@ -47,12 +47,15 @@ def write_synced(path: Path, content: bytes, beside: Path) -> None:
 
 
 def full_disk(error: BaseException, output: Path) -> str | None:
-    """Which disk a job that writes `output` found full, and what helps; None where `error` is of
-    another kind.
+    """Return a message that names the full disk; None if `error` has another cause.
 
-    A file that the error names decides. Without one, the free space of the results' disk and of the
-    disk for temporary files does, at the time of asking: the job may have cleaned up by then, so
-    where neither is full both are named, the one with less space first.
+    The disk is that of the file that the error names. If it names none, it is the results' disk or
+    that of temporary files, whichever is full now; if the job has freed space since and neither is,
+    the message names both, the one with less space first.
+
+    Args:
+        error: The error that ended the job.
+        output: A file that the job was to write.
     """
     if isinstance(error, OSError) and str(error.strerror).startswith(_NO_FOLDER):
         return (
@@ -88,12 +91,12 @@ def full_disk(error: BaseException, output: Path) -> str | None:
 def _is_of_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    # Rust libraries, safetensors for one, have errors of their own, with the number in the text.
+    # Rust libraries, e.g. safetensors, raise other types with the number in the text.
     return any(f"(os error {number})" in str(error) for number in _FULL)
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder of `path` that is there."""
+    """Return the nearest folder above `path` that exists."""
     folder = path.absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -103,7 +106,7 @@ def _existing(path: Path) -> Path:
 def _temporary_folder() -> Path:
     try:
         return Path(tempfile.gettempdir()).absolute()
-    except FileNotFoundError:  # tempfile tries to write a file there, for which it may be too full
+    except FileNotFoundError:  # tempfile tries to write a file there
         return Path(os.environ.get("TMPDIR") or "/tmp").absolute()
 
 
@@ -112,7 +115,7 @@ def _device(folder: Path) -> int:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Bytes that a user may still write; none where no further file may be made."""
+    """Return the bytes that a user may still write; 0 if no inode is free."""
     try:
         disk = os.statvfs(folder)
     except OSError:

@@ -1,7 +1,7 @@
-"""Why an artifact would be made anew: the settings, sources, inputs or files that changed.
+"""Why an artifact would be made again: the settings, code, inputs or files that changed.
 
-What a config asks for now (its plan) is held against what finished artifacts say that they were
-made from (their manifests). Nothing is run and nothing is written.
+Compares what a config asks for (its plan) with what finished artifacts were made from (their
+manifests). Runs nothing and writes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vista.engine.plan import Plan, load_plan
 from vista.engine.stages import stages
 from vista.errors import UserError
 
-# What changed, and for which artifact.
+# A change, and the artifact that it concerns.
 Cause = tuple[str, Node]
 
 _NOT_MADE = "not made yet either"
@@ -39,24 +39,25 @@ _ID_DIGITS = 10
 
 
 def explain(paths: Sequence[str], config: Path) -> tuple[str, int]:
-    """Return what there is to say about artifacts, and the exit status.
+    """Return an explanation of the state of artifacts, and the exit status.
 
     Args:
         paths: Folders of artifacts, finished or planned, or globs of them.
-        config: The config that says what is asked for.
+        config: The config that asks for them.
 
     Returns:
-        The text, and 0 where all are up to date, 1 where one would be made (anew), 2 where the
-        config asks for nothing in the place of one.
+        The text, and 0 if all are up to date, 1 if one would be made or made again, 2 if the config
+        asks for nothing in the place of one.
 
     Raises:
         UserError: The config is wrong, or a path is neither there nor planned.
     """
     plan = load_plan(config)
     folders = _folders(paths, plan)
-    explainers = {root: _Explainer(plan, root) for root in {_results(each) for each in folders}}
-    said = [_explained(path, explainers[_results(path)], config) for path in folders]
-    return "\n".join(line for lines, _ in said for line in lines), max(each for _, each in said)
+    explainers = {root: _Explainer(plan, root) for root in set(map(_results, folders))}
+    answers = [_explained(path, explainers[_results(path)], config) for path in folders]
+    text = "\n".join(line for lines, _ in answers for line in lines)
+    return text, max(status for _, status in answers)
 
 
 def _results(artifact: Path) -> Path:
@@ -64,26 +65,26 @@ def _results(artifact: Path) -> Path:
 
 
 def _folders(paths: Iterable[str], plan: Plan) -> list[Path]:
-    """Return the artifacts that paths and globs mean, on the disk or in the plan."""
+    """Return the artifacts, on the disk or in the plan, that paths and globs match."""
     planned = [Path(manifest).parent for manifest in plan.manifests()]
-    found: dict[Path, Path] = {}
-    for given in paths:
-        path = Path(given)
+    folders: dict[Path, Path] = {}
+    for text in paths:
+        path = Path(text)
         path = path.parent if path.name == MANIFEST else path
-        there = [Path(each) for each in glob.glob(str(path)) if Path(each).is_dir()]
-        hits = [each for each in there if each.absolute().parent.name in stages()]
-        hits += [each for each in planned if each.absolute().match(str(path.absolute()))]
+        present = [Path(match) for match in glob.glob(str(path)) if Path(match).is_dir()]
+        hits = [folder for folder in present if folder.absolute().parent.name in stages()]
+        hits += [folder for folder in planned if folder.absolute().match(str(path.absolute()))]
         if not hits:
             raise UserError(
-                f"{given} is no artifact, finished or planned: expected RESULTS/STAGE/NAME-ID as "
+                f"{text} is no artifact, finished or planned: expected RESULTS/STAGE/NAME-ID as "
                 "`vista plan CONFIG --list` gives it, or a glob of such in quotes."
             )
-        found = {each.absolute(): each for each in sorted(hits)} | found
-    return list(found.values())
+        folders = {folder.absolute(): folder for folder in sorted(hits)} | folders
+    return list(folders.values())
 
 
 class _Explainer:
-    """Holds the nodes of a plan against the artifacts in a results folder."""
+    """Compares the nodes of a plan with the artifacts in a results folder."""
 
     def __init__(self, plan: Plan, results: Path) -> None:
         self.plan = plan
@@ -99,23 +100,24 @@ class _Explainer:
                 try:
                     self._finished[stage][manifest.parent.name] = open_artifact(manifest.parent)
                 except UserError:
-                    continue  # told where it is itself the one in question
+                    continue  # reported when this artifact itself is explained
         return self._finished[stage]
 
     def made(self, node: Node) -> Artifact | None:
+        """Return the finished artifact of a node, if there is one."""
         return self.finished(node.stage).get(node.folder)
 
     def causes(self, node: Node, seen: set[str] | None = None) -> Iterator[Cause]:
-        """Yield why a node, or something that it is made from, would be made (anew)."""
+        """Yield the causes why a node, or an ancestor of it, would be made or made again."""
         seen = set() if seen is None else seen
         if node.path in seen:
             return
         seen.add(node.path)
-        yield from self._own(node)
+        yield from self._causes_in(node)
         for parent in node.parents():
             yield from self.causes(parent, seen)
 
-    def _own(self, node: Node) -> Iterator[Cause]:
+    def _causes_in(self, node: Node) -> Iterator[Cause]:
         folder = self.results / node.path
         artifact = self.made(node)
         if artifact is not None:
@@ -144,12 +146,14 @@ class _Explainer:
             for folder, artifact in self.finished(node.stage).items()
             if name_of(folder) == node.name
         ]
-        return min(others, key=lambda each: len(set(self.differences(each, node))), default=None)
+        return min(
+            others, key=lambda artifact: len(set(self.differences(artifact, node))), default=None
+        )
 
     def differences(
         self, before: Artifact, node: Node, seen: set[tuple[Path, str]] | None = None
     ) -> Iterator[Cause]:
-        """Yield in what a node differs from an artifact of other settings, inputs included."""
+        """Yield the differences, in settings and inputs, between an artifact and a node."""
         seen = set() if seen is None else seen
         if (before.path, node.path) in seen:
             return
@@ -162,17 +166,15 @@ class _Explainer:
             made = self.made(parent)
             if made is not None and made.digest == digest:
                 continue
-            old = next(
-                (each for each in self.finished(parent.stage).values() if each.digest == digest),
-                None,
-            )
+            candidates = self.finished(parent.stage).values()
+            old = next((artifact for artifact in candidates if artifact.digest == digest), None)
             if old is not None:
                 yield from self.differences(old, parent, seen)
             elif made is not None:
                 yield f"input {role} is now {parent.path}, with other content", node
 
     def work(self, node: Node) -> Iterator[str]:
-        """Yield what is under way of an artifact, or was interrupted, and which parts are done."""
+        """Yield lines about unfinished work on an artifact, and which of its parts are done."""
         work = work_folder(self.results, node.stage, node.folder)
         process = writer(lock_file(work))
         if process is not None:
@@ -187,12 +189,12 @@ class _Explainer:
         if names:
             yield f"  {len(names) - len(left)} of {len(names)} parts are done"
         logs = [self.results / "logs" / node.stage / f"{name}.log" for name in left]
-        for log in [each for each in logs if each.exists()][:_MOST_NAMED]:
+        for log in [log for log in logs if log.exists()][:_MOST_NAMED]:
             yield f"  log of a part that is not: {log}"
 
 
 def name_of(folder: str) -> str:
-    """Return the readable name in the name of an artifact's folder."""
+    """Return the readable part of an artifact's folder name."""
     return folder[: -_ID_DIGITS - 1]
 
 
@@ -211,7 +213,7 @@ def _explained(path: Path, explainer: _Explainer, config: Path) -> tuple[list[st
             text = f"{config} asks for no {stage} {name_of(folder)}; name its config by --config"
             return [f"{path}: {text}"], BAD_INPUT
         before = open_artifact(path, stage)
-        node = min(same, key=lambda each: len(set(explainer.differences(before, each))))
+        node = min(same, key=lambda other: len(set(explainer.differences(before, other))))
         todo = list(explainer.causes(node))
         causes = [*explainer.differences(before, node), *todo]
         status = REBUILT if todo or explainer.made(node) is None else UP_TO_DATE
@@ -231,20 +233,20 @@ def _state(node: Node, causes: Sequence[Cause], explainer: _Explainer) -> str:
         return "not made yet" if before is None else f"not made yet, unlike {before.path.name}"
     if not causes:
         return "up to date"
-    if any(where is node for _, where in causes):
+    if any(concerned is node for _, concerned in causes):
         return "would be rebuilt"
     return "would be rebuilt, unless its inputs come out the same"
 
 
 def _grouped(causes: Iterable[Cause], node: Node) -> list[str]:
-    """Return a line a cause, with the artifacts that it concerns unless that is `node` alone."""
-    where: dict[str, dict[str, None]] = {}
+    """Return a line for each cause, with the artifacts that it concerns if not `node` alone."""
+    paths_of: dict[str, dict[str, None]] = {}
     for text, concerned in causes:
         if (text, concerned) == (_NOT_MADE, node):
             continue  # as the headline says
-        where.setdefault(text, {})[concerned.path] = None
+        paths_of.setdefault(text, {})[concerned.path] = None
     lines = []
-    for text, paths in where.items():
+    for text, paths in paths_of.items():
         names = ["itself" if path == node.path else path for path in paths]
         more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         named = "" if names == ["itself"] else f" ({', '.join(names[:_MOST_NAMED])}{more})"
@@ -255,28 +257,29 @@ def _grouped(causes: Iterable[Cause], node: Node) -> list[str]:
 
 
 def _pairs(artifact: Artifact, node: Node) -> Iterator[tuple[str, str, Node]]:
-    """Yield role, recorded digest and node of each input, where the role has as many as before."""
-    for role, found in node.inputs.items():
-        parents, digests = _listed(found), _listed(artifact.inputs.get(role, ()))
+    """Yield role, recorded digest and node of each input whose role has as many as before."""
+    for role, source in node.inputs.items():
+        parents, digests = _listed(source), _listed(artifact.inputs.get(role, ()))
         if len(parents) == len(digests):
-            yield from ((role, digest, each) for digest, each in zip(digests, parents, strict=True))
+            for digest, parent in zip(digests, parents, strict=True):
+                yield role, digest, parent
 
 
 def _counts(artifact: Artifact, node: Node) -> Iterator[str]:
-    """Yield the roles of which there are more or fewer inputs than an artifact had."""
+    """Yield the roles that have more or fewer inputs than before."""
     roles = artifact.inputs.keys() | node.inputs.keys()
     for role in sorted(roles - {"files"}):
-        then, now = (len(_listed(each.get(role, ()))) for each in (artifact.inputs, node.inputs))
+        then, now = (len(_listed(by.get(role, ()))) for by in (artifact.inputs, node.inputs))
         if then != now:
             yield f"inputs {role}: {then} -> {now}"
 
 
-def _listed(found: Any) -> Sequence[Any]:
-    return found if isinstance(found, list | tuple) else (found,)
+def _listed(source: Any) -> Sequence[Any]:
+    return source if isinstance(source, list | tuple) else (source,)
 
 
 def size_damage(artifact: Artifact) -> Iterator[str]:
-    """Yield one sentence for the first file that is missing or has another size."""
+    """Yield a message about the first file that is missing or has another size, if any."""
     for name, expected in artifact.checksums.items():
         path = artifact.path / name
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
@@ -285,7 +288,7 @@ def size_damage(artifact: Artifact) -> Iterator[str]:
 
 
 def _edits(artifact: Artifact, node: Node) -> Iterator[str]:
-    """Yield the sources and the user's files that changed since an artifact was made."""
+    """Yield the definitions and the user's files that changed since an artifact was made."""
     yield from code_changes(artifact.manifest["code"], code_now(node))
     yield from _file_changes(artifact, node)
 
@@ -303,7 +306,7 @@ def packages_now(node: Node) -> dict[str, str]:
 
 
 def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """Yield a text for each definition whose digest differs."""
+    """Yield a line for each definition whose digest differs."""
     for name in sorted(then.keys() | now.keys()):
         if name not in now:
             yield f"source {name} is used no longer"
@@ -332,12 +335,12 @@ def _settings_changes(
 
 
 def _change(old: Any, new: Any) -> str:
-    texts = [canonical_json(each) for each in (old, new)]
+    texts = [canonical_json(value) for value in (old, new)]
     if max(map(len, texts)) <= _MOST_TEXT:
         return " -> ".join(texts)
     if isinstance(old, list) and isinstance(new, list):
-        added = sum(each not in old for each in new)
-        removed = sum(each not in new for each in old)
+        added = sum(entry not in old for entry in new)
+        removed = sum(entry not in new for entry in old)
         return f"{len(old)} -> {len(new)} entries, {added} of them new, {removed} gone"
     return " -> ".join(f"{text[:_MOST_TEXT]}..." for text in texts)
 

@@ -1,7 +1,7 @@
-"""What no config needs any more, listed and on request deleted.
+"""Artifacts that no config needs: listed, and deleted on request.
 
-Only what the workflow itself has made counts: folders and files below a known stage whose names
-end in an id. Links are left alone, and so is everything else in a results folder.
+Only folders and files that the workflow made are considered: those below a known stage whose names
+end in an id. Links, and everything else in a results folder, are left alone.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from pathlib import Path
 
 from vista.engine.artifacts import CHECKSUMS, MANIFEST, MEMO, digest_text
 from vista.engine.forecast.overview import size
-from vista.engine.locks import WORK, locked, record_file, refuse_while_running, work_folder, writer
+from vista.engine.locks import (
+    WORK,
+    locked,
+    provenance_file,
+    refuse_while_running,
+    work_folder,
+    writer,
+)
 from vista.engine.plan import ORDERS, load_plan
 from vista.engine.stages import stages
 from vista.errors import UserError
 
-# The folders below the results in which each stage has one, and how the name of an artifact goes
-# on there: jobs that do a part leave a mark, a log and a benchmark of their own.
+# The folders below the results that have a subfolder for each stage, and how names continue there
+# after that of the artifact: each job that does a part has a mark, a log and a benchmark.
 _NODE, _PART = r"([A-Za-z0-9_.+-]+-[0-9a-f]{10})", r"(\.\d+of\d+)?"
-_RECORD = re.escape(record_file(Path("_")).name.removeprefix("_"))
+_PROVENANCE = re.escape(provenance_file(Path("_")).name.removeprefix("_"))
 _ORDER = re.compile(r"([0-9a-f]{64})\.(json|\d+)")
 _ARTIFACT = ("", "")
-_WORK = (WORK, rf"({_PART}|{_RECORD}(\.unfinished)?)")
+_WORK = (WORK, rf"({_PART}|{_PROVENANCE}(\.unfinished)?)")
 _OUTCOME = "nothing more was deleted"
 # Stages of earlier versions: no config needs their artifacts any more.
 _FORMER_STAGES = ("removal", "replacement")
@@ -35,8 +42,7 @@ _BESIDE = (("logs", rf"{_PART}\.log"), ("benchmarks", rf"{_PART}\.tsv"))
 
 @dataclass(frozen=True)
 class Unneeded:
-    """All that is left of one artifact: its folder, the work of jobs that did not end, their logs
-    and benchmarks; those of them that are there."""
+    """What is left of an artifact: folder, work of interrupted jobs, logs and benchmarks."""
 
     stage: str
     node: str
@@ -52,11 +58,11 @@ class Unneeded:
 
     def __str__(self) -> str:
         parts = {"artifact": self.artifact, "unfinished work": self.work, "log": self.beside}
-        return f"{self.stage}/{self.node} ({', '.join(name for name, got in parts.items() if got)})"
+        return f"{self.stage}/{self.node} ({', '.join(part for part, paths in parts.items() if paths)})"
 
 
 def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> str:
-    """List, and with `delete` delete, what no config needs; return what there is to say.
+    """List what no config needs, delete it if `delete`, and return a report.
 
     Args:
         configs: The configs whose artifacts are kept.
@@ -78,21 +84,23 @@ def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> s
         results = Path(named[0])
     if not results.is_dir():
         raise UserError(f"{results} is not there: give the folder of artifacts as --results.")
-    found = unneeded(results, {key for plan in plans for key in plan.nodes})
+    artifacts = unneeded(results, {key for plan in plans for key in plan.nodes})
     orders = _orders(results, (node.spec for plan in plans for node in plan.nodes.values()))
-    sizes = {str(each): each.bytes for each in found}
-    sizes |= {f"{ORDERS}/{each.name}": _bytes(each) for each in orders}
+    sizes = {str(artifact): artifact.bytes for artifact in artifacts}
+    sizes |= {f"{ORDERS}/{order.name}": _bytes(order) for order in orders}
     if delete:
-        discard(results, found, orders)
+        discard(results, artifacts, orders)
     lines = [f"{size(n):>8}  {name}" for name, n in sizes.items()]
-    counts = f"{len(found)} artifacts" + (f" and {len(orders)} orders" if orders else "")
+    counts = f"{len(artifacts)} artifacts" + (f" and {len(orders)} orders" if orders else "")
     total = f"{size(sum(sizes.values()))} of {counts} in {results} that no given config needs"
-    said = "deleted." if delete else "listed only: --delete deletes them."
-    return "\n".join([*lines, f"{total}, {said}" if lines else f"nothing to delete in {results}."])
+    outcome = "deleted." if delete else "listed only: --delete deletes them."
+    return "\n".join(
+        [*lines, f"{total}, {outcome}" if lines else f"nothing to delete in {results}."]
+    )
 
 
 def unneeded(results: Path, needed: Container[tuple[str, str]]) -> list[Unneeded]:
-    """Return what is left of artifacts whose (stage, folder) is not among the `needed`."""
+    """Return what is left of artifacts whose (stage, folder) is not in `needed`."""
     parts = []
     for stage in (*stages(), *_FORMER_STAGES):
         artifacts, works, *besides = (
@@ -100,8 +108,8 @@ def unneeded(results: Path, needed: Container[tuple[str, str]]) -> list[Unneeded
             for place, ending in (_ARTIFACT, _WORK, *_BESIDE)
         )
         whole = {node: path for node, (path,) in artifacts.items() if _is_artifact(path)}
-        for node in sorted({*whole, *works, *(name for each in besides for name in each)}):
-            beside = tuple(path for each in besides for path in each.get(node, ()))
+        for node in sorted({*whole, *works, *(name for files in besides for name in files)}):
+            beside = tuple(path for files in besides for path in files.get(node, ()))
             parts.append(Unneeded(stage, node, whole.get(node), works.get(node, ()), beside))
     return parts
 
@@ -109,10 +117,10 @@ def unneeded(results: Path, needed: Container[tuple[str, str]]) -> list[Unneeded
 def _left(
     results: Path, stage: str, place: str, ending: str, needed: Container[tuple[str, str]]
 ) -> dict[str, tuple[Path, ...]]:
-    """Return what lies in one folder under the names of artifacts of a stage that nobody needs."""
+    """Return the files of one place that belong to unneeded artifacts of a stage, by artifact."""
     folder = results / place / stage
     left: dict[str, tuple[Path, ...]] = {}
-    # Backwards, so that the record comes before the work, which is not taken up without it.
+    # Backwards: the provenance is deleted before the work, which is not resumed without it.
     for path in sorted(folder.iterdir(), reverse=True) if _inside(folder, results) else ():
         name = re.fullmatch(_NODE + ending, path.name)
         if name and (stage, name[1]) not in needed and _inside(path, results):
@@ -121,7 +129,7 @@ def _left(
 
 
 def _orders(results: Path, needed: Iterable[str]) -> list[Path]:
-    """Return the files of long orders, whole or not, that are none of the `needed` ones."""
+    """Return the files of long orders, complete or not, whose text is not in `needed`."""
     folder = results / WORK / ORDERS
     if not _inside(folder, results):
         return []
@@ -134,15 +142,15 @@ def _orders(results: Path, needed: Iterable[str]) -> list[Path]:
 
 
 def _inside(path: Path, results: Path) -> bool:
-    """Whether there is something at `path` and no link leads there from the results folder."""
+    """Whether `path` exists and no link lies between it and the results folder."""
     return path.exists() and path.resolve() == results.resolve() / path.relative_to(results)
 
 
 def _is_artifact(folder: Path) -> bool:
-    """Whether a folder is an artifact, damaged or not, or one that a job had only begun."""
-    own = (MANIFEST, MEMO, CHECKSUMS)
+    """Whether a folder is an artifact, damaged or not, or an empty one that a job began."""
+    names = (MANIFEST, MEMO, CHECKSUMS)
     return folder.is_dir() and (
-        any((folder / name).is_file() for name in own) or not any(folder.iterdir())
+        any((folder / name).is_file() for name in names) or not any(folder.iterdir())
     )
 
 
@@ -156,24 +164,24 @@ def _bytes(path: Path) -> int:
     )
 
 
-def discard(results: Path, found: Iterable[Unneeded], orders: Iterable[Path] = ()) -> None:
-    """Delete artifacts and orders. A kill in between leaves each whole or not there at all.
+def discard(results: Path, leftovers: Iterable[Unneeded], orders: Iterable[Path]) -> None:
+    """Delete artifacts and orders; a kill leaves each of them whole or absent.
 
-    Raises UserError where a workflow runs.
+    Raises UserError while a workflow runs.
     """
     _refuse_while_written(results)
-    for each in found:
+    for leftover in leftovers:
         refuse_while_running(results, _OUTCOME)
-        work = work_folder(results, each.stage, each.node)
-        # The lock itself stays: a job that waits for it must not find it gone.
-        with locked(work, results / each.stage / each.node):
-            for path in each.work:
+        work = work_folder(results, leftover.stage, leftover.node)
+        # The lock file stays: a job may be waiting for it.
+        with locked(work, results / leftover.stage / leftover.node):
+            for path in leftover.work:
                 _remove(path)
-            if each.artifact is not None:
-                # In one step it is an artifact no more: what a kill leaves is unfinished work.
-                os.replace(each.artifact, work)
+            if leftover.artifact is not None:
+                # One step, after which a kill leaves unfinished work and no artifact.
+                os.replace(leftover.artifact, work)
                 _remove(work)
-            for path in each.beside:
+            for path in leftover.beside:
                 _remove(path)
     for path in orders:
         refuse_while_running(results, _OUTCOME)
@@ -188,7 +196,7 @@ def _remove(path: Path) -> None:
 
 
 def _refuse_while_written(results: Path) -> None:
-    # What a killed workflow left running has no lock of Snakemake's.
+    # Jobs that a killed workflow left running hold no lock of Snakemake's.
     for lock in (results / WORK).glob("*/*.lock"):
         process = writer(lock)
         if process is not None:

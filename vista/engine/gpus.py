@@ -1,8 +1,8 @@
-"""Which GPUs a job uses: Snakemake counts GPUs, but tells no job which one is its own.
+"""Choosing GPUs for a job: Snakemake counts GPUs, but does not assign them.
 
-A job holds a lock on each card that it uses until it ends, however it ends: the kernel drops a
-dead process's locks. Cards are known by their UUID, since inside a Slurm job every card may be
-number 0. What CUDA_VISIBLE_DEVICES already names (Slurm sets it) is the set to choose from.
+A job holds a lock on each card that it uses until it ends; the kernel releases the locks of a dead
+process. Cards are identified by UUID, since inside a Slurm job every card can be number 0. If
+CUDA_VISIBLE_DEVICES is set (Slurm sets it), the job chooses among the cards that it names.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from typing import Any
 from vista.errors import UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# Set to anything, jobs share cards and nobody waits.
+# If this variable is set, jobs share cards and do not wait.
 SHARE = "VISTA_SHARE_GPUS"
-# Seen by all users of the machine, and never tidied up while a job runs, as /tmp may be.
+# Shared by all users of the machine, and not cleaned up while a job runs, unlike /tmp.
 LOCKS = Path("/run/lock") if os.access("/run/lock", os.W_OK) else Path("/tmp")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The cards that a job asks for: those at `places` of the visible ones, else any `count`.
+    """The cards that a job asks for: the visible ones at `places`, else any `count`.
 
-    `count` None means all of them.
+    `count` None means all.
     """
 
     count: int | None
@@ -44,8 +44,8 @@ class Wanted:
 def wanted(options: Mapping[str, Mapping[str, Any]]) -> Wanted:
     """Return what the options of a job's parts (`vista.engine.node.OPTIONS`) ask for.
 
-    A device map spreads a model over every card. `cuda:1` is the user's own choice of a card, and
-    `auto` beside it is the first one. On several machines Slurm chooses: nothing is asked for.
+    A device map spreads a model over all cards. `cuda:1` names a card, and `auto` beside it means the
+    first one. On several machines Slurm chooses and the job asks for none.
     """
     training = options.get("training", {})
     if int(training.get("machines", 1)) > 1:
@@ -53,9 +53,9 @@ def wanted(options: Mapping[str, Mapping[str, Any]]) -> Wanted:
     if any(part.get("device_map") is not None for part in options.values()):
         return Wanted(None)
     devices = {str(part.get("device", "cpu")) for part in options.values()}
-    devices = {each for each in devices if each == "auto" or each.startswith("cuda")}
-    if any(":" in each for each in devices):
-        places = {int(each.partition(":")[2] or 0) for each in devices}
+    devices = {device for device in devices if device == "auto" or device.startswith("cuda")}
+    if any(":" in device for device in devices):
+        places = {int(device.partition(":")[2] or 0) for device in devices}
         return Wanted(len(places), tuple(sorted(places)))
     return Wanted(int(training.get("processes", 1)) if devices else 0)
 
@@ -64,24 +64,26 @@ def wanted(options: Mapping[str, Mapping[str, Any]]) -> Wanted:
 def claimed(
     options: Mapping[str, Mapping[str, Any]], locks: Path = LOCKS, pause: float = 1.0
 ) -> Iterator[None]:
-    """Hold the cards that a job asks for, and show them alone to CUDA. Call before torch is loaded.
+    """Lock the cards that a job asks for and hide the others from CUDA.
 
-    Waits, and says so, while other jobs hold too many. Does nothing where the job asks for none,
-    where there is no card, or where VISTA_SHARE_GPUS is set. `pause` is in seconds.
+    Waits while other jobs hold too many, with a message. Does nothing if the job asks for none, if
+    there is no card, or if VISTA_SHARE_GPUS is set. Call before torch is imported.
 
-    Raises UserError where the job asks for more cards than there are.
+    `pause` is in seconds.
+
+    Raises UserError if the job asks for more cards than there are.
     """
-    asked = wanted(options)
-    cards = [] if asked.count == 0 or os.environ.get(SHARE) else visible_cards()
+    request = wanted(options)
+    cards = [] if request.count == 0 or os.environ.get(SHARE) else visible_cards()
     if not cards:
         yield
         return
-    if asked.places:
-        # find_device tells of a place that no card has.
-        choice = [cards[place] for place in asked.places if place < len(cards)]
+    if request.places:
+        # find_device reports a place without a card.
+        choice = [cards[place] for place in request.places if place < len(cards)]
         count = len(choice)
     else:
-        choice, count = cards, len(cards) if asked.count is None else asked.count
+        choice, count = cards, len(cards) if request.count is None else request.count
     if count > len(choice):
         raise UserError(
             f"projector.stages: `processes` asks for {count} GPUs, and {len(choice)} are visible "
@@ -89,7 +91,7 @@ def claimed(
         )
     before = os.environ.get(VISIBLE)
     with _held(choice, count, locks, pause) as held:
-        if not asked.places:
+        if not request.places:
             os.environ[VISIBLE] = ",".join(held)
         try:
             yield
@@ -101,24 +103,24 @@ def claimed(
 
 
 def visible_cards() -> list[str]:
-    """Return the UUIDs of the cards that CUDA would show, in its order; none without a driver."""
+    """Return the UUIDs of the cards that CUDA sees, in its order; none without a driver."""
     present = _present_cards()
     named = os.environ.get(VISIBLE)
     if named is None or not present:
         return present
-    found = []
+    visible = []
     for entry in map(str.strip, named.split(",")):
         if entry.isdigit() and int(entry) < len(present):
-            found.append(present[int(entry)])
+            visible.append(present[int(entry)])
         elif entry.startswith("GPU-"):
-            # CUDA takes the beginning of a UUID too.
-            found += [card for card in present if card.startswith(entry)]
+            # CUDA accepts the beginning of a UUID, too.
+            visible += [card for card in present if card.startswith(entry)]
         elif entry.startswith("MIG-"):
-            found.append(entry)
+            visible.append(entry)
         else:
-            # CUDA, too, looks no further than the first name that it does not know.
+            # Like CUDA: the first unknown name ends the list.
             break
-    return found
+    return visible
 
 
 def _present_cards() -> list[str]:
@@ -131,8 +133,8 @@ def _present_cards() -> list[str]:
 
 @contextlib.contextmanager
 def _held(cards: Sequence[str], count: int, locks: Path, pause: float) -> Iterator[list[str]]:
-    """Hold the locks of `count` of the cards; nobody waits with a lock in hand."""
-    told = False
+    """Hold the locks of `count` of the cards; while waiting, hold none."""
+    announced = False
     while True:
         with ExitStack() as stack:
             held: list[str] = []
@@ -142,21 +144,21 @@ def _held(cards: Sequence[str], count: int, locks: Path, pause: float) -> Iterat
             if len(held) == count:
                 yield held
                 return
-        if not told:
+        if not announced:
             print(
                 f"waiting for {count} of {len(cards)} GPUs, which other jobs use; {SHARE}=1 shares "
                 "them.",
                 file=sys.stderr,
                 flush=True,
             )
-            told = True
-        # Two jobs that want two cards each must not take turns in step for ever.
+            announced = True
+        # A random pause: two jobs that want two cards each must not block each other for ever.
         time.sleep(pause * random.uniform(0.5, 1.5))
 
 
 def _lock(path: Path, stack: ExitStack) -> bool:
-    """Lock `path` until the stack ends; False where another process holds it."""
-    # Reading is enough for a lock, and all that is allowed on a file of another user.
+    """Lock `path` until the stack ends; return False if another process holds the lock."""
+    # A lock needs read access only; files of other users allow no more.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:

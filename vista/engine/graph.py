@@ -1,5 +1,5 @@
-"""The graph of a config: the models of every point of the sweep, all that is measured with them,
-and the report that it ends in."""
+"""The graph of a config: the models of each point of the sweep, the metrics that are measured with
+them, and the report."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vista.engine.node import Node, dump
 from vista.engine.nodes import Builder
 from vista.engine.places import Place, Places
 
-# A metric, and the columns that its figures have in the table.
+# The columns of a metric's figures in the table, and its node.
 Measured = tuple[dict[str, Any], Node]
 
 
 class Graph:
-    """All nodes of one config.
+    """Makes all nodes of one config.
 
-    Raises UserError where parts of the config do not fit each other.
+    Raises UserError if parts of the config do not fit together.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -40,8 +40,8 @@ class Graph:
         projectors = {point: stages[-1] for point, stages in self.projectors.items()}
         self.places = Places(self.builder, projectors, self.latents)
 
-    def report(self) -> Node:
-        """Return the report, which has every other node behind it."""
+    def root(self) -> Node:
+        """Return the node of the report, which depends on all other nodes."""
         config, builder = self.config, self.builder
         measured = [*self._metrics(), *self._probing(), *self._interventions()]
         trained = [
@@ -104,6 +104,6 @@ def _placed(measured: tuple[Place, Node]) -> Measured:
 
 
 def _measured(node: Node, point: Point | None = None, **columns: Any) -> Measured:
-    """Return a metric with its columns: of one point of the sweep, or those that are named."""
+    """Return a metric with its columns: those of `point`, or null, replaced by `columns`."""
     place: dict[str, Any] = point._asdict() if point else dict.fromkeys(Point._fields)
     return {**place, "metric": node.stage, **columns}, node

@@ -1,4 +1,4 @@
-"""What a stage declares, the types of its settings and of its inputs, and what it receives.
+"""Typed jobs: a stage declares the types of its settings and of its inputs, and receives both.
 
     @dataclass(frozen=True, kw_only=True)
     class Inputs:
@@ -39,10 +39,10 @@ _PREFIX = "roles_beginning"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a stage as the plan orders it: settings as JSON values, opened inputs by role.
+    """One run of a stage: settings as JSON values, opened inputs by role, a folder to write into.
 
-    A job with a `part`, (k, n) with k from 1, does the k-th of n parts and leaves the artifact
-    unfinished; a job without one does all that is missing.
+    A job with a `part`, (k, n) with 1 <= k <= n, does the k-th of n parts and leaves the artifact
+    unfinished; a job without one does everything that is missing.
     """
 
     stage: str
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder for what a resumed run reads; it is removed when the artifact is published."""
+        """Folder for what a resumed job reads; it is removed when the artifact is published."""
         return self.work / CHECKPOINTS
 
 
@@ -68,9 +68,9 @@ class StageJob(Generic[SettingsType, InputsType]):
     """What a stage's `run` receives: its settings and inputs, typed, and a folder to write into.
 
     Attributes:
-        settings: The whole order of the job, validated.
+        settings: All settings of the job, validated.
         inputs: The opened input artifacts, by role.
-        order: The job as the plan orders it, for `vista.engine.processes`.
+        order: The untyped job, for `vista.engine.processes`.
     """
 
     settings: SettingsType
@@ -94,7 +94,7 @@ class StageJob(Generic[SettingsType, InputsType]):
 
     @property
     def part(self) -> tuple[int, int] | None:
-        """Which part of the work is done, as in `Job`."""
+        """The part of the work to do, as in `Job`."""
         return self.order.part
 
     @property
@@ -109,7 +109,7 @@ class Stage(Generic[SettingsType, InputsType]):
 
     Attributes:
         run: The decorated function.
-        settings_type: Model of the whole order.
+        settings_type: Model of all settings.
         inputs_type: Dataclass with a field for each input role.
     """
 
@@ -153,8 +153,8 @@ def roles(inputs_type: type[DataclassInstance]) -> tuple[str, ...]:
 def named_inputs(inputs_type: type[InputsType], job: Job) -> InputsType:
     """Return the inputs of a job as attributes.
 
-    Raises TypeError where the job has a role that `inputs_type` does not name, lacks a required
-    one, or has a list in the place of one artifact or the other way round.
+    Raises TypeError if the job has a role that `inputs_type` does not name, lacks a required one,
+    or has a list in the place of one artifact or vice versa.
     """
     types = get_type_hints(inputs_type)
     rest: dict[str, Artifact | list[Artifact]] = dict(job.inputs)

@@ -1,4 +1,4 @@
-"""What an artifact is made from: its parents' folders as its manifest names them, and theirs."""
+"""An artifact's ancestors, by the folders of parents that manifests name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Parent:
 def parents_of(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the folders of an artifact's inputs by role, STAGE/NAME-ID below the results folder.
 
-    {} where a manifest is older than this list; what is no such folder is left out.
+    Entries that are no such folder are left out; a manifest without the list has no parents.
     """
     listed = manifest.get(PARENTS)
     parents = {}
@@ -46,7 +46,7 @@ def parents_of(manifest: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of an artifact as it lies there; None where it cannot be read."""
+    """Return the manifest of an artifact, unchecked; None if it cannot be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -55,11 +55,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def lineage(folder: Path) -> Iterator[Parent]:
-    """Yield an artifact's parents, then theirs, and so on: each artifact once, for its first child.
+    """Yield an artifact's ancestors, nearest first, each once, as the input of its first child.
 
     Args:
         folder: The artifact's folder, RESULTS/STAGE/NAME-ID. Parents that are not there, or whose
-            manifests cannot be read, end the walk in their place.
+            manifests cannot be read, have no parents.
     """
     results = folder.absolute().parents[1]
     start = folder.absolute().relative_to(results).as_posix()

@@ -17,17 +17,17 @@ WORK = ".work"
 
 
 def work_folder(results: Path, stage: str, node: str) -> Path:
-    """Return where the job of `<stage>/<node>` writes until its artifact is finished."""
+    """Return the folder that the job of `<stage>/<node>` writes into until it has finished."""
     return results / WORK / stage / node
 
 
-def record_file(work: Path) -> Path:
-    """Return the file that says what the job of the folder `work` was making."""
+def provenance_file(work: Path) -> Path:
+    """Return the file with the provenance of what is made in the folder `work`."""
     return work.with_name(f"{work.name}.record.json")
 
 
 def lock_file(work: Path) -> Path:
-    """Return the lock that the job of the folder `work` holds; it stays when the job has ended."""
+    """Return the lock file of the folder `work`; it is kept when the job has ended."""
     return work.with_name(f"{work.name}.lock")
 
 
@@ -36,7 +36,7 @@ def writer(lock: Path) -> str | None:
     try:
         with lock.open("r+") as file:
             try:
-                # Not shared: several processes may hold it so.
+                # An exclusive lock fails beside shared ones, too.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return file.read().strip() or "unknown"
@@ -47,7 +47,7 @@ def writer(lock: Path) -> str | None:
 
 @contextlib.contextmanager
 def locked(work: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of one artifact, alone or `shared`; wait, and say so, while others hold it."""
+    """Hold the lock of one artifact, exclusive or `shared`; print who holds it while waiting."""
     work.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with lock_file(work).open("a+") as file:
@@ -68,7 +68,7 @@ def locked(work: Path, out: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_if_free(work: Path) -> Iterator[bool]:
-    """Hold the lock of one artifact alone if nobody holds it; tells whether it is held."""
+    """Hold the exclusive lock of one artifact if it is free; yield whether it is held."""
     work.parent.mkdir(parents=True, exist_ok=True)
     with lock_file(work).open("a+") as file:
         try:
@@ -83,7 +83,7 @@ def locked_if_free(work: Path) -> Iterator[bool]:
 def refuse_while_running(results: Path, outcome: str) -> None:
     """Raise UserError where Snakemake holds its lock here or beside the results folder.
 
-    `outcome` says what became of the work, e.g. "nothing was deleted".
+    `outcome` ends the message, e.g. "nothing was deleted".
     """
     for folder in (Path.cwd(), results.resolve().parent):
         if any((folder / ".snakemake" / "locks").glob("*.lock")):

@@ -1,4 +1,4 @@
-"""Make chosen artifacts of a config by their readable names, with all that they are made from."""
+"""Make artifacts of a config by their readable names, with all their ancestors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_NAMED = 8
 
 
 def make(stage: str, names: Sequence[str], config: Path, options: Sequence[str]) -> None:
-    """Replace this process by a Snakemake that makes the artifacts of a stage.
+    """Replace this process by Snakemake, which makes artifacts of a stage.
 
     Args:
         stage: A stage of the plan.
@@ -29,18 +29,16 @@ def make(stage: str, names: Sequence[str], config: Path, options: Sequence[str])
     targets = manifests(load_plan(config), stage, names or ["*"], config)
     if not Path("Snakefile").is_file():
         raise UserError("there is no Snakefile here: change to the checkout's folder.")
-    cores = (
-        () if any(option.startswith(("--cores", "-c", "-n")) for option in options) else ("all",)
-    )
+    has_cores = any(option.startswith(("--cores", "-c", "-n")) for option in options)
     command = [sys.executable, "-m", "snakemake", *targets, "--configfile", str(config)]
-    command += [*(f"--cores={each}" for each in cores), "--rerun-incomplete", *options]
+    command += [*([] if has_cores else ["--cores=all"]), "--rerun-incomplete", *options]
     os.execv(sys.executable, command)
 
 
 def manifests(plan: Plan, stage: str, names: Sequence[str], config: Path) -> list[str]:
-    """Return the manifests of a stage's artifacts whose name or folder fits one of the patterns.
+    """Return the manifests of a stage's artifacts whose name or folder matches a pattern.
 
-    Raises UserError where a pattern fits none.
+    Raises UserError if a pattern matches none.
     """
     nodes = [node for node in plan.nodes.values() if node.stage == stage]
     if not nodes:

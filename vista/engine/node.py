@@ -1,8 +1,8 @@
-"""One artifact to be: its id, its place, and the order that its job is given.
+"""Nodes of the plan: planned artifacts, each with its id, its folder and the order for its job.
 
 An artifact's id is a hash over its stage, exactly the settings that the stage depends on, and the
-ids of its inputs. So two configs that share a stage share its artifact, and turning a setting
-back finds the old one.
+ids of its inputs. So two configs that share a stage share its artifact, and resetting a setting
+finds the former artifact again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vista.engine.artifacts import canonical_json, digest_text, with_options
 
 Inputs = Mapping[str, "Node | tuple[Node, ...]"]
 
-# Where a job runs and in what portions, by the part of the settings that says so. It changes the
-# last bits at most, so it is no reason to make a result again, and no part of an id.
+# Settings of where a job runs and in what portions, by the part of the settings that they stand in.
+# They change the last bits at most, so they are no part of an id.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "encoder": ("device", "batch_size"),
     "llm": ("device", "device_map", "max_memory"),
@@ -40,11 +40,17 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One artifact to be: its stage, own settings and inputs.
+    """A planned artifact.
 
-    `options` are taken out of the settings that a node is given. `modules` are code that the stage
-    loads by name (an encoder family) and that therefore counts as its own; `files` are the user's
-    files that it reads. `jobs` do a part of the work each.
+    Attributes:
+        stage: Name of its stage.
+        name: Readable part of its folder's name.
+        settings: Settings of its stage, without options.
+        inputs: Its input nodes by role.
+        modules: Modules that the stage loads by name, e.g. an encoder family.
+        files: The user's files that the stage reads.
+        jobs: Number of jobs that share the work.
+        options: Settings named in `OPTIONS`; the constructor takes them out of `settings`.
     """
 
     stage: str
@@ -60,21 +66,23 @@ class Node:
         options = dict(self.options)
         settings = dict(self.settings)
         for part, keys in OPTIONS.items():
-            own = settings.get(part)
-            if isinstance(own, dict) and (taken := {key: own[key] for key in keys if key in own}):
+            values = settings.get(part)
+            if not isinstance(values, dict):
+                continue
+            if taken := {key: values[key] for key in keys if key in values}:
                 options[part] = taken
-                settings[part] = {key: value for key, value in own.items() if key not in taken}
+                settings[part] = {key: value for key, value in values.items() if key not in taken}
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "settings", settings)
 
     @property
     def order(self) -> dict[str, Any]:
-        """Settings and options together, as the stage receives them."""
+        """The job's order: settings and options together, as the stage receives them."""
         return with_options(self.settings, self.options)
 
     @property
     def gpus(self) -> int:
-        """The GPUs that the job asks for: one a process where a device may be one."""
+        """The GPUs that the job asks for: one for each process, if a device may be a GPU."""
         wanted = [
             str(part.get("device", "cpu")) if part.get("device_map") is None else "auto"
             for part in self.options.values()
@@ -90,8 +98,8 @@ class Node:
     @cached_property
     def id(self) -> str:
         inputs = {
-            role: [each.id for each in found] if isinstance(found, tuple) else found.id
-            for role, found in self.inputs.items()
+            role: [node.id for node in source] if isinstance(source, tuple) else source.id
+            for role, source in self.inputs.items()
         }
         return digest_text(canonical_json([self.stage, self.settings, inputs]))[:10]
 
@@ -108,8 +116,8 @@ class Node:
         """Return the input nodes, in the order of the roles."""
         return [
             node
-            for found in self.inputs.values()
-            for node in (found if isinstance(found, tuple) else (found,))
+            for source in self.inputs.values()
+            for node in (source if isinstance(source, tuple) else (source,))
         ]
 
     @property
@@ -122,7 +130,7 @@ class Node:
 
     @cached_property
     def spec(self) -> str:
-        """The job's whole order as canonical JSON: what the rule passes to the stage."""
+        """What the rule passes to the job: settings, options, inputs, modules, files as JSON."""
         return canonical_json(
             {
                 "settings": self.settings,
@@ -135,17 +143,17 @@ class Node:
 
 
 def point_name(point: Point) -> str:
-    """The readable name of one point of the sweep."""
+    """Return the readable name of one point of the sweep."""
     return f"{point.encoder}-{point.llm}-w{point.sae_weight:g}-s{point.seed}"
 
 
 def dump(settings: BaseModel) -> dict[str, Any]:
-    """Settings as plain JSON values."""
+    """Return settings as plain JSON values."""
     return settings.model_dump(mode="json")
 
 
 def pick(settings: BaseModel, *keys: str) -> dict[str, Any]:
-    """Some of the settings as plain JSON values."""
+    """Return some of the settings as plain JSON values."""
     return settings.model_dump(mode="json", include=set(keys))
 
 
@@ -157,7 +165,7 @@ def with_judge(
     judge: str | JudgeSettings,
     files: tuple[str, ...] = (),
 ) -> Node:
-    """Return a node whose stage asks a judge: with its code, its files and its fetched model."""
+    """Return a node whose stage uses a judge, with the judge's code, files and fetched model."""
     return with_judges(stage, name, settings, inputs, {"judge": judge}, files)
 
 
@@ -170,26 +178,26 @@ def with_judges(
     files: tuple[str, ...] = (),
     modules: tuple[str, ...] = (),
 ) -> Node:
-    """Return a node whose stage asks judges, or none, given by the role of each one's model.
+    """Return a node whose stage uses judges, if any, named by the role of the judge's model.
 
-    `files` and `modules` are those that it has besides.
+    `files` and `modules` are further ones of the node.
     """
     models: dict[str, Node] = {}
-    asked: dict[str, None] = dict.fromkeys(modules)
+    code: dict[str, None] = dict.fromkeys(modules)
     for role, judge in judges.items():
         source = judge_source(judge)
         if source is not None and source.repo is not None:
             models[role] = fetched_model(source.repo.rpartition("/")[2], source)
-        asked[judge_module(judge if isinstance(judge, str) else dump(judge))] = None
+        code[judge_module(judge if isinstance(judge, str) else dump(judge))] = None
         files = (*files, *judge_files(judge))
-    return Node(stage, name, settings, {**inputs, **models}, tuple(asked), files)
+    return Node(stage, name, settings, {**inputs, **models}, tuple(code), files)
 
 
 def fetched_model(name: str, source: Checkpoint) -> Node:
-    """Return what fetches a pretrained model from its repository."""
+    """Return the node that fetches a pretrained model from its repository."""
     return Node("fetch_model", name, pick(source, "repo", "revision"))
 
 
 def checkpoint(name: str, source: Checkpoint) -> Node | None:
-    """Return what fetches a pretrained model; nothing does where the user has its folder."""
+    """Return the node that fetches a pretrained model; None if the user has its folder."""
     return None if source.repo is None else fetched_model(name, source)

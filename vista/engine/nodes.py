@@ -1,5 +1,5 @@
-"""The artifacts that a config's experiments share, and what each is made from: data, models,
-features, SAEs with their gates and labels, projectors, latents."""
+"""The nodes that a config's experiments share: data, models, features, SAEs with their checks and
+labels, projectors, latents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vista.config.data import (
+    AnyData,
     CaptionsText,
     DrawnText,
     FileData,
@@ -31,7 +32,7 @@ from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
 
 @dataclass(frozen=True)
 class _Data:
-    """One data set: its table of records, and the artifacts that its images lie in, by role."""
+    """One data set: its table of records, and the artifacts that hold its images, by role."""
 
     records: Node
     images: dict[str, Node]
@@ -42,17 +43,14 @@ class _Data:
 
 
 class Builder:
-    """Makes the shared nodes of one config. A node gets exactly what its stage reads."""
+    """Makes the shared nodes of one config, each with exactly the settings that its stage reads."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.data = self._data(config.data)
-        self.training = {name: self._data(each) for name, each in config.training.items()}
-        self.sets = (
-            {name: self._data(each) for name, each in config.probing.data.items()}
-            if config.probing
-            else {}
-        )
+        self.training = {name: self._data(data) for name, data in config.training.items()}
+        sets = config.probing.data if config.probing else {}
+        self.sets = {name: self._data(data) for name, data in sets.items()}
         self.learnt = self._data(config.world) if config.world else None
         self.encoders: dict[str, Node | None] = {}
         for name in config.encoders:
@@ -66,35 +64,27 @@ class Builder:
         }
         self.llms = {name: self._llm(name) for name in config.llms}
         self.saes = {name: self._saes(name) for name in config.llms}
-        self.checks = {
-            (name, layer): self._check(name, layer)
-            for name, entry in config.llms.items()
-            for layer in entry.saes.layers
-        }
-        self.labels = {
-            (name, layer): self._label(name, layer)
-            for name, entry in config.llms.items()
-            for layer in entry.saes.layers
-        }
+        layers = [(name, layer) for name, saes in self.saes.items() for layer in saes]
+        self.checks = {key: self._on_text("check_sae", *key, "check") for key in layers}
+        self.labels = {key: self._label(*key) for key in layers}
 
-    def _data(self, data: Any) -> _Data:
-        settings = records_settings(data)
+    def _data(self, data: AnyData) -> _Data:
+        images = {}
         if isinstance(data, DrawnData):
-            images = {"world": Node("draw_world", data.objects, dump(data))}
-            modules = (reader_module(data.kind),)
-            return _Data(Node("records", data.objects, settings, dict(images), modules), images)
-        images, name = {}, _data_name(data)
-        if data.fetch:
-            files = [dump(each) for each in data.fetch]
-            images = {"fetched": Node("fetch_data", name, {"files": files})}
-        files_read = tuple(annotation_files(data))
+            name = data.objects
+            images["world"] = Node("draw_world", name, dump(data))
+        else:
+            name = _data_name(data)
+            if data.fetch:
+                order = {"files": [dump(file) for file in data.fetch]}
+                images["fetched"] = Node("fetch_data", name, order)
+        files = tuple(annotation_files(data))
         modules = (reader_module(data.kind),)
-        records = Node("records", name, settings, dict(images), modules, files_read)
-        return _Data(records, images)
+        return _Data(Node("records", name, records_settings(data), images, modules, files), images)
 
     @cached_property
     def text(self) -> Node:
-        """What makes the language corpus."""
+        """The node of the language corpus."""
         text = self.config.text
         if isinstance(text, DrawnText):
             assert self.learnt is not None
@@ -107,37 +97,36 @@ class Builder:
         source = self.config.encoders[name].source
         if isinstance(source, CombinedEncoder):
             return None
-        # Two ways to read one model are no two models.
-        for other, made in self.encoders.items():
+        # Entries that read one model in different ways share its node.
+        for other, node in self.encoders.items():
             if self.config.encoders[other].source == source:
-                return made
+                return node
         if source.kind != "standin":
             return checkpoint(name, source)
         assert self.learnt is not None
         return Node("train_encoder", name, dump(source), self.learnt.inputs, _family(source.family))
 
     def set_features(self, encoder: str, name: str) -> Node:
-        """Return one encoder's features of a set of images that it is probed with."""
+        """Return one encoder's features of a further set of images."""
         return self._features(encoder, name, self.sets[name])
 
     def _features(self, name: str, which: str | None, data: _Data) -> Node:
         """Return one encoder's features of the run's data (`which` None), or of other data."""
         settings = self.config.encoders[name]
-        where = f"{name}-{which}" if which else name
+        artifact = f"{name}-{which}" if which else name
         if isinstance(settings.source, CombinedEncoder):
             parts = [self._features(part, which, data) for part in settings.source.encoders]
-            return _combined(where, settings.source, parts)
+            return _combined(artifact, settings.source, parts)
         inputs = data.inputs
-        encoder = self.encoders[name]
-        if encoder:
+        if encoder := self.encoders[name]:
             inputs["encoder"] = encoder
-        # A job is not told of the others: another number of them would make it another order.
-        own = {"encoder": {key: value for key, value in _model(settings).items() if key != "jobs"}}
+        # The number of jobs is no part of the order: changing it does not change the artifact.
+        model = {key: value for key, value in _model(settings).items() if key != "jobs"}
         family = _family(settings.source.family)
-        return Node("features", where, own, inputs, family, jobs=settings.jobs)
+        return Node("features", artifact, {"encoder": model}, inputs, family, jobs=settings.jobs)
 
     def evaluated(self, name: str) -> Node:
-        """Return the features that an encoder is judged by."""
+        """Return the features that an encoder is evaluated on."""
         node = self.features[name]
         if not self.config.paper_faithful:
             return node
@@ -145,8 +134,8 @@ class Builder:
         if isinstance(source, CombinedEncoder):
             parts = [self.evaluated(part) for part in source.encoders]
             return _combined(f"{name}-crop", source, parts)
-        own = {"encoder": {**node.settings["encoder"], "fit": "crop"}}
-        return replace(node, name=f"{name}-crop", settings=own)
+        cropped = {"encoder": {**node.settings["encoder"], "fit": "crop"}}
+        return replace(node, name=f"{name}-crop", settings=cropped)
 
     def _llm(self, name: str) -> Node | None:
         source = self.config.llms[name].model.source
@@ -160,28 +149,27 @@ class Builder:
         return {"llm": _model(self.config.llms[name].model)}, {"llm": node} if node else {}
 
     def _saes(self, name: str) -> dict[int, Node]:
-        entry = self.config.llms[name].saes
-        saes = {}
-        for layer in entry.layers:
-            where = f"{name}-l{layer}"
-            if entry.train:
-                settings, inputs = self.read(name)
-                settings |= {"sae": dump(entry.train), "layer": layer}
-                modules = architecture_modules(entry.train.architecture)
-                read = {**inputs, "text": self.text}
-                trained = Node("train_sae", where, settings, read, modules)
-                own = {"sae": {}, "layer": layer, "name": where}
-                saes[layer] = Node("import_sae", where, own, {"train_sae": trained}, modules)
-                continue
-            source = entry.source(layer)
-            own = {"sae": dump(source), "layer": layer, "name": where}
-            fetched = {}
-            if source.release is not None and source.path is None:
-                order = pick(source, "release", "sae_id", "revision")
-                fetched = {"fetched": Node("fetch_sae", where, order)}
-            # What it is, its own config says.
-            saes[layer] = Node("import_sae", where, own, fetched, architecture_modules())
-        return saes
+        return {layer: self._sae(name, layer) for layer in self.config.llms[name].saes.layers}
+
+    def _sae(self, llm: str, layer: int) -> Node:
+        entry, name = self.config.llms[llm].saes, f"{llm}-l{layer}"
+        inputs: dict[str, Node] = {}
+        if entry.train:
+            settings, model = self.read(llm)
+            settings |= {"sae": dump(entry.train), "layer": layer}
+            modules = architecture_modules(entry.train.architecture)
+            read = {**model, "text": self.text}
+            inputs["train_sae"] = Node("train_sae", name, settings, read, modules)
+            source = {}
+        else:
+            pretrained = entry.source(layer)
+            # The architecture is known when the SAE is imported: all of them count.
+            modules, source = architecture_modules(), dump(pretrained)
+            if pretrained.release is not None and pretrained.path is None:
+                fetched = pick(pretrained, "release", "sae_id", "revision")
+                inputs["fetched"] = Node("fetch_sae", name, fetched)
+        order = {"sae": source, "layer": layer, "name": name}
+        return Node("import_sae", name, order, inputs, modules)
 
     def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:
         settings, inputs = self.read(name)
@@ -189,28 +177,25 @@ class Builder:
         inputs |= {"sae": self.saes[name][layer], "text": self.text}
         return Node(stage, f"{name}-l{layer}", settings, inputs)
 
-    def _check(self, name: str, layer: int) -> Node:
-        return self._on_text("check_sae", name, layer, "check")
-
     def _label(self, name: str, layer: int) -> Node:
         entry = self.config.llms[name].saes.labels
         if entry is None:
             return self._on_text("label_latents", name, layer, "labels")
-        source, where = entry.for_layer(layer), f"{name}-l{layer}"
+        source, artifact = entry.for_layer(layer), f"{name}-l{layer}"
         inputs = {"sae": self.saes[name][layer]}
         if source.path is None:
-            inputs["export"] = Node("fetch_labels", where, pick(source, "model", "source"))
-        return Node("import_labels", where, {"labels": dump(source), "layer": layer}, inputs)
+            inputs["export"] = Node("fetch_labels", artifact, pick(source, "model", "source"))
+        return Node("import_labels", artifact, {"labels": dump(source), "layer": layer}, inputs)
 
     def gated(self, llm: str, layers: Sequence[int]) -> dict[str, tuple[Node, ...]]:
-        """Return SAEs with their checks: what reads an SAE waits until its check has passed."""
+        """Return SAEs with their checks: jobs that read an SAE wait until its check has passed."""
         return {
             "saes": tuple(self.saes[llm][layer] for layer in layers),
             "checks": tuple(self.checks[llm, layer] for layer in layers),
         }
 
     def projector(self, point: Point, pretrained: PretrainedProjector | None) -> list[Node]:
-        """Return the stages of one point's projector; the last is the one that is used.
+        """Return the training stages of one point's projector; the last is the one that is used.
 
         Without the SAE term they depend on no SAE.
         """
@@ -244,16 +229,16 @@ class Builder:
             settings["projector"] = pick(recipe, "kind", "init_scale")
         else:
             models["start"] = start
-        every = self.config.llms[point.llm].saes.layers
-        layers = () if point.sae_weight == 0 else recipe.layers or every
+        layers = recipe.layers or self.config.llms[point.llm].saes.layers
+        if point.sae_weight == 0:
+            layers = ()
         if layers:
             settings["sae_dtype"] = recipe.sae_dtype
         gated: Inputs = {**models, **self.gated(point.llm, layers)}
         return Node("train_projector", name, settings, gated, (SAE_TERM,) if layers else ())
 
     def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
-        """Return the latents of one point, at every layer that has an SAE; of the judged images,
-        or of another split."""
+        """Return the latents of one point, of the judged images or of another split."""
         settings, inputs = self.read(point.llm)
         latents = self.config.latents
         judged = self.config.judged_split(latents.split)
@@ -274,16 +259,16 @@ class Builder:
 
 
 def _data_name(data: FileData) -> str:
-    """A readable name of some data: its kind, and the first file that tells it from others."""
+    """Return a readable name of data: its kind and its first file."""
     first = next(iter(data.annotation_files()), data.images)
     stem = PurePosixPath(first).stem or "images"
     return f"{data.kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"
 
 
 def _combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node:
-    """Return the features of two encoders together; what they are called has no say."""
-    own = {"encoder": {"source": pick(source, "kind", "how")}}
-    return Node("combine_features", name, own, {"features": tuple(parts)})
+    """Return the combined features of two encoders; their order says nothing of their names."""
+    order = {"encoder": {"source": pick(source, "kind", "how")}}
+    return Node("combine_features", name, order, {"features": tuple(parts)})
 
 
 def _family(family: str) -> tuple[str, ...]:
@@ -291,7 +276,7 @@ def _family(family: str) -> tuple[str, ...]:
 
 
 def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
-    """Return a model's settings without a stand-in's training recipe, which its own node has."""
+    """Return a model's settings, without a stand-in's recipe, which is part of its own node."""
     whole = dump(settings)
     if settings.source.kind == "standin":
         whole["source"] = {"kind": "standin", "family": settings.source.family}

@@ -1,7 +1,7 @@
 """Where metrics are measured, and the artifacts of those that declare themselves.
 
-A place is what a metric is measured for, once each: an encoder, a point of the sweep, a vision SAE.
-It knows all inputs that a metric may read there.
+A place is what a metric is measured for: an encoder, a point of the sweep, a vision SAE. It holds
+all inputs that a metric may read there.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Place:
 
     Attributes:
         name: Readable name of the artifacts that are measured here.
-        columns: Columns of the table that tell this place from others.
+        columns: Columns of the table that identify this place.
         inputs: All inputs that a metric may read here, by role.
-        settings: Parts of an order that the place gives: the language model's settings for what
-            reads `llm`, the device for what reads a vision SAE.
+        settings: Settings that belong to the place: those of the language model, for metrics that
+            read `llm`; the device, for metrics that read a vision SAE.
     """
 
     builder: Builder
@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """What a metric asks for at a place: settings, inputs, judges by role, the user's files."""
 
     settings: Mapping[str, Any]
@@ -56,11 +56,11 @@ class Order:
     files: tuple[str, ...] = ()
 
 
-def default_order(metric: Metric, settings: MetricSettings, place: Place) -> Order:
-    """Return what a metric asks for if it says nothing else: its settings and what it reads.
+def default_request(metric: Metric, settings: MetricSettings, place: Place) -> Request:
+    """Return what a metric asks for by default: its settings and the inputs that it reads.
 
-    A metric that reads the language model has its own settings under its name, beside those of the
-    model.
+    The settings of a metric that reads the language model stand under its name, beside those of
+    the model.
     """
     config = place.builder.config
     values = {name: value for name, value in dump(settings).items() if name not in settings.placing}
@@ -81,30 +81,30 @@ def default_order(metric: Metric, settings: MetricSettings, place: Place) -> Ord
         builder = place.builder
         inputs["set_features"] = tuple(builder.set_features(place.encoder, name) for name in sets)
         inputs["set_records"] = tuple(builder.sets[name].records for name in sets)
-    return Order(values, inputs, settings.judge_roles, settings.files)
+    return Request(values, inputs, settings.judge_roles, settings.files)
 
 
 def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node | None:
     """Return the artifact of a metric at a place; None where it is not measured there.
 
-    A metric whose order is not the default one has a function `order(metric, settings, place)` in
-    its part `plan`.
+    A metric that asks for more than its default has a function `request(metric, settings, place)`
+    in its part `plan`.
     """
     if metric.patches and not reads_patches(place.builder.config.encoders, place.encoder):
         return None
-    order = _order_of(metric)(metric, settings, place)
-    if order is None:
+    request = _request_of(metric)(metric, settings, place)
+    if request is None:
         return None
     return with_judges(
-        metric.name, place.name, order.settings, order.inputs, order.judges, order.files
+        metric.name, place.name, request.settings, request.inputs, request.judges, request.files
     )
 
 
 @functools.cache
-def _order_of(metric: Metric) -> Callable[..., Order | None]:
-    """Return the function that makes the orders of a metric."""
-    order: Callable[..., Order | None] = metric.part("plan", "order") or default_order
-    return order
+def _request_of(metric: Metric) -> Callable[..., Request | None]:
+    """Return the function that says what a metric asks for at a place."""
+    request: Callable[..., Request | None] = metric.part("plan", "request") or default_request
+    return request
 
 
 class Places:

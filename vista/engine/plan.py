@@ -1,6 +1,6 @@
-"""The plan: a config expanded into the artifacts that it asks for, looked up as the workflow does.
+"""The plan of a config: all nodes, and what the workflow's rules ask of them.
 
-Fast, since every cluster job parses the workflow again. Its only effects are files for orders that
+It is fast, since every cluster job parses the workflow again. It writes only files of orders that
 are too long for a command line, and links to files whose names Snakemake would misread.
 """
 
@@ -21,30 +21,29 @@ from vista.engine.locks import WORK
 from vista.engine.node import Node
 from vista.errors import UserError
 
-# In characters. Linux passes no argument of 128 KB to a program, and a report over thousands of
-# metrics has a longer order.
+# In characters. Linux limits an argument of a program to 128 KB, and the order of a report over
+# thousands of metrics is longer.
 LONGEST_ORDER = 100_000
 ORDERS = "orders"
 LINKS = "links"
 
 
 class Plan:
-    """All nodes of a config, by (stage, folder), and by folder as the workflow's rules do.
+    """All nodes of a config by (stage, folder), parents before children.
 
-    `where` is the config's name in errors. Raises UserError where parts of it do not fit.
+    `place` names the config in errors. Raises UserError if parts of it do not fit together.
     """
 
-    def __init__(self, config: RunConfig, where: str = "config") -> None:
+    def __init__(self, config: RunConfig, place: str = "config") -> None:
         self.config = config
         self.results = config.results
         self.nodes: dict[tuple[str, str], Node] = {}
-        # A folder's name holds an id, which belongs to one stage.
+        # Unique: a folder's name ends in an id, a hash over the stage.
         self._by_folder: dict[str, Node] = {}
-        # The report has everything else behind it.
         try:
-            self._add(Graph(config).report())
+            self._add(Graph(config).root())
         except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+            raise UserError(f"{place}: {error}") from None
 
     def _add(self, node: Node) -> None:
         key = (node.stage, node.folder)
@@ -58,7 +57,7 @@ class Plan:
         return [self._manifest(node) for node in self.nodes.values()]
 
     def node(self, folder: str) -> Node:
-        """Return the node whose artifact has this folder."""
+        """Return the node of an artifact's folder."""
         return self._by_folder[folder]
 
     def inputs(self, folder: str, roles: Iterable[str]) -> dict[str, list[str]]:
@@ -80,16 +79,15 @@ class Plan:
         return files
 
     def order(self, folder: str) -> dict[str, str]:
-        """Return what a job is called with, and the digest of its code: a change of either is a
-        reason to run it again."""
+        """Return a job's order and the digest of its code: a change of either reruns the job."""
         return {"spec": self.spec(folder), "code": self.code(folder)}
 
     def spec(self, folder: str) -> str:
-        """Return a job's whole order: as JSON, or "@FILE" where that is too long for a command."""
+        """Return a job's order as JSON; "@FILE" if it is too long for a command line."""
         spec = self.node(folder).spec
         if len(spec) <= LONGEST_ORDER:
             return spec
-        # Its name says what is in it, so that another order is another parameter of the job.
+        # The name is the digest of the order, so another order is another parameter of the job.
         path = Path(self.results) / WORK / ORDERS / f"{digest_text(spec)}.json"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,11 +104,15 @@ class Plan:
         return code_digest(stage_code(node.stage, node.modules))
 
     def parts(self, folder: str, recorded: Callable[[str], Sequence[str] | None]) -> list[str]:
-        """Return the files that mark the parts of a job as done, where several jobs share it.
+        """Return the files that mark the parts of an artifact as done, if several jobs share it.
 
-        `recorded(manifest)` gives the files that an artifact was made from, None where it never
-        was. A finished artifact keeps the parts that it was made from, so changing `jobs` does not
-        rebuild it.
+        A finished artifact keeps the list of parts that it was built from, so changing `jobs` does
+        not rebuild it.
+
+        Args:
+            folder: The artifact's folder.
+            recorded: Returns the input files that Snakemake recorded for a manifest; None if it
+                recorded none.
         """
         node = self.node(folder)
         start = f"{self.results}/{WORK}/{node.path}."
@@ -126,10 +128,10 @@ class Plan:
         return next(self._manifest(n) for n in self.nodes.values() if n.stage == "report")
 
     def _user_file(self, name: str) -> str:
-        """A path that Snakemake takes as it is: the file's own, or that of a link to it.
+        """Return a path without braces: that of the file, or of a link to it.
 
-        Snakemake reads braces as wildcards, also in the paths that an input function returns, and
-        knows no escape.
+        Snakemake reads braces as wildcards, also in paths that an input function returns, and has
+        no escape for them.
         """
         if not {"{", "}"} & set(name):
             return name
@@ -151,19 +153,19 @@ class Plan:
 
 
 def load_plan(config: Path | Mapping[str, Any]) -> Plan:
-    """Return the plan of a config file, or of a config already read from one.
+    """Return the plan of a config file, or of the content of one.
 
-    Raises UserError where the config is wrong.
+    Raises UserError if the config is wrong.
     """
     if isinstance(config, Path):
-        return Plan(load_config(config), where=str(config))
+        return Plan(load_config(config), place=str(config))
     return Plan(parse_config(config))
 
 
 def workflow_plan(config: Mapping[str, Any], root: Path) -> Plan:
-    """Return the plan for the Snakefile: of `--configfile`, else of `root`/config/default.yaml.
+    """Return the plan for the Snakefile, of `config` or else of `root`/config/default.yaml.
 
-    A wrong config ends Snakemake with one sentence, since an exception would show a traceback.
+    Exits with one sentence if the config is wrong; Snakemake would print an exception's traceback.
     """
     try:
         return load_plan(config or root / "config" / "default.yaml")

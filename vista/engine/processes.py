@@ -1,4 +1,4 @@
-"""Run one job in several processes, started by torchrun, and by srun on several machines.
+"""Running one job in several processes, started by torchrun, on several machines by srun.
 
 The process of the job holds the artifact's lock, waits and publishes. Each of the others runs the
 same stage in the same work folder and reads its rank from the environment that torchrun sets.
@@ -33,8 +33,8 @@ def is_rank() -> bool:
 def run_ranks(job: Job, processes: int, machines: int) -> None:
     """Run the stage of `job` in `processes` processes on each of `machines` machines.
 
-    What they print goes to standard error. Raises the UserError of a process, or one that says that
-    a process died.
+    Their output goes to standard error. Raises the UserError of a process, or one that says that a
+    process died.
     """
     order = {
         "stage": job.stage,
@@ -47,8 +47,8 @@ def run_ranks(job: Job, processes: int, machines: int) -> None:
     errors = job.checkpoints / _ERRORS
     shutil.rmtree(errors, ignore_errors=True)
     command = [*_launcher(processes, machines), "-m", __name__, json.dumps(order)]
-    # On one machine the processes end when this one does, however it ends: their standard input
-    # ends with it. On several, Slurm ends them with the job.
+    # On one machine the processes end with this one, since their standard input ends. On several,
+    # Slurm ends them with the job.
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as running:
@@ -103,7 +103,7 @@ def _end_with_the_job() -> None:
 
 
 def main() -> None:
-    """Run the stage of the order in the command line, as one of the processes."""
+    """Run the stage that the command line orders, as one of the processes."""
     order = json.loads(sys.argv[1])
     if order["watch"]:
         threading.Thread(target=_end_with_the_job, daemon=True).start()

@@ -1,4 +1,4 @@
-"""All stages: the makers of what is measured, the metrics, and the report."""
+"""All stages: those that make data and models, the metrics, and the report."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The artifacts of a vision SAE: training, gate, labels. They belong to an encoder and are shared
-by all that read them."""
+"""The nodes of a vision SAE: training, check, labels. They depend on the encoder alone, so all
+experiments share them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vista.engine.nodes import Builder
 
 
 class VisionSaeNodes(NamedTuple):
-    """What trains, checks and labels one SAE."""
+    """The nodes that train, check and label one SAE."""
 
     sae: Node
     check: Node
@@ -29,21 +29,24 @@ def vision_sae_nodes(builder: Builder, encoder: str, name: str) -> VisionSaeNode
 
 
 def sae_nodes(
-    where: str, entry: BaseModel, read: Mapping[str, Node], model: Node | None = None
+    name: str, entry: BaseModel, read: Mapping[str, Node], model: Node | None = None
 ) -> VisionSaeNodes:
-    """Return the nodes of an SAE, an entry of `vision_saes`, on what `read` holds: features, and
-    the records that tell of them.
+    """Return the nodes of an SAE.
 
-    `model` is what the features came from, where it is an artifact: training asks it for its block.
+    Args:
+        name: Readable name of the SAE.
+        entry: Its settings, as an entry of `vision_saes`.
+        read: The features that it is trained on, and their records.
+        model: The encoder of the features, if it is an artifact; training reads its block.
     """
-    own = dump(entry)
-    trained = {"sae": own["train"], "name": where}
+    settings = dump(entry)
+    train = settings["train"]
+    modules = architecture_modules(train["architecture"])
     learnt = {**read, "encoder": model} if model else read
-    modules = architecture_modules(own["train"]["architecture"])
-    sae = Node("train_vision_sae", where, trained, learnt, modules)
+    sae = Node("train_vision_sae", name, {"sae": train, "name": name}, learnt, modules)
+    device = {"sae": {"device": train["device"]}}
     inputs = {**read, "sae": sae}
-    on = {"sae": {"device": own["train"]["device"]}}
-    check = Node("check_vision_sae", where, {"check": own["check"], **on}, inputs)
-    gated = {**inputs, "check": check}
-    labels = Node("label_vision_latents", where, {"labels": own["labels"], **on}, gated)
+    check = Node("check_vision_sae", name, {"check": settings["check"], **device}, inputs)
+    checked = {**inputs, "check": check}
+    labels = Node("label_vision_latents", name, {"labels": settings["labels"], **device}, checked)
     return VisionSaeNodes(sae, check, labels)

@@ -37,7 +37,20 @@ use rule stage as label_vision_latents with:
 
 use rule stage as directions with:
     input:
-        roles("features", "records", "latents", "labels", "projector", "llm", "saes", "checks", "vision_sae", "check", "judge", "files"),
+        roles(
+            "features",
+            "records",
+            "latents",
+            "labels",
+            "projector",
+            "llm",
+            "saes",
+            "checks",
+            "vision_sae",
+            "check",
+            "judge",
+            "files",
+        ),
     pathvars:
         stage="directions",
     resources:
@@ -48,7 +61,17 @@ use rule stage as directions with:
 
 use rule stage as edit_captions with:
     input:
-        roles("features", "records", "directions", "projector", "llm", "saes", "vision_sae", "judge", "files"),
+        roles(
+            "features",
+            "records",
+            "directions",
+            "projector",
+            "llm",
+            "saes",
+            "vision_sae",
+            "judge",
+            "files",
+        ),
     pathvars:
         stage="edit_captions",
     resources:

@@ -3,7 +3,17 @@
 
 use rule stage as report with:
     input:
-        roles("metrics", "checks", "projectors", "latents", "labels", "features", "records", "world", "fetched"),
+        roles(
+            "metrics",
+            "checks",
+            "projectors",
+            "latents",
+            "labels",
+            "features",
+            "records",
+            "world",
+            "fetched",
+        ),
     pathvars:
         stage="report",
     message:

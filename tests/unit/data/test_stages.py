@@ -14,10 +14,9 @@ from PIL import Image
 
 from vista.config.data import DATA_SETTINGS, records_settings
 from vista.data.images import ImageSource
-from vista.data.records import Record as Row
-from vista.data.records import Turn, read_records, read_text, write_records
+from vista.data.records import Record, Turn, read_records, read_text, write_records
 from vista.data.source import images_root
-from vista.engine.artifacts import Artifact, Record, open_artifact, publishing
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import draw_world, records, text
@@ -33,7 +32,7 @@ def make(
     tmp_path: Path, stage: Any, settings: dict[str, Any], threads: int = 1, **inputs: Artifact
 ) -> Artifact:
     name = stage.__name__.rsplit(".", 1)[-1]
-    record = Record(name, settings, {}, "code", {})
+    record = Provenance(name, settings, {}, "code", {})
     with publishing(tmp_path, name, "it", record) as work:
         assert work is not None
         stage.run(Job(name, settings, dict(inputs), work, threads))
@@ -99,7 +98,7 @@ def test_unreadable_images_are_listed_and_left_out(
     opened: Counter[str] = Counter()
     whole = ImageSource.open
 
-    def counting(source: ImageSource, record: Row) -> Image.Image:
+    def counting(source: ImageSource, record: Record) -> Image.Image:
         opened[record.path] += 1
         return whole(source, record)
 
@@ -161,7 +160,9 @@ def test_a_users_own_files(tmp_path: Path) -> None:
 
 def fetched_coco(tmp_path: Path) -> Artifact:
     """What `fetch_data` leaves: pictures and annotations below data/."""
-    with publishing(tmp_path, "fetch_data", "it", Record("fetch_data", {}, {}, "c", {})) as work:
+    with publishing(
+        tmp_path, "fetch_data", "it", Provenance("fetch_data", {}, {}, "c", {})
+    ) as work:
         assert work is not None
         (work / "data" / "val2017").mkdir(parents=True)
         Image.new("RGB", (5, 4)).save(work / "data" / "val2017" / "1.png")
@@ -197,13 +198,13 @@ def test_fetched_files(tmp_path: Path) -> None:
 def test_captions_as_a_corpus(tmp_path: Path) -> None:
     turn = Turn("What?", "An\nanswer.")
     rows = [
-        Row("a", "train", "a", 1, 1, ("A cat. ", "Two\n cats."), (turn,)),
-        Row("b", "train", "b", 1, 1, (), (turn, turn)),
-        Row("c", "train", "c", 1, 1),
-        Row("d", "test", "d", 1, 1, ("Test.",)),
-        Row("e", "validation", "e", 1, 1, ("", "Validation.")),
+        Record("a", "train", "a", 1, 1, ("A cat. ", "Two\n cats."), (turn,)),
+        Record("b", "train", "b", 1, 1, (), (turn, turn)),
+        Record("c", "train", "c", 1, 1),
+        Record("d", "test", "d", 1, 1, ("Test.",)),
+        Record("e", "validation", "e", 1, 1, ("", "Validation.")),
     ]
-    with publishing(tmp_path, "records", "it", Record("records", {}, {}, "c", {})) as work:
+    with publishing(tmp_path, "records", "it", Provenance("records", {}, {}, "c", {})) as work:
         assert work is not None
         write_records(work / "records.parquet", rows)
     table = open_artifact(tmp_path / "records" / "it", "records")

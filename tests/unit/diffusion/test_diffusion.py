@@ -33,8 +33,7 @@ from vista.diffusion.attributes import (
 from vista.diffusion.edits import ablate_latent, add_direction
 from vista.diffusion.pipeline import Sample, TextToImage, load_pipeline
 from vista.diffusion.probes import pooled
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.inputs import pipeline as diffusion_inputs
@@ -253,7 +252,7 @@ def test_latents_that_vary_are_ranked_and_named_once() -> None:
 
 def publish(root: Path, stage: str, write: Callable[[Path], Any]) -> Artifact:
     node = f"n{len(list(root.glob(f'{stage}/*')))}"
-    with publishing(root, stage, node, ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, node, Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / node)

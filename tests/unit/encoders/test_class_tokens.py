@@ -17,8 +17,7 @@ from vista.config.encoders import EncoderSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, write_records
 from vista.encoders.contract import load_encoder
-from vista.engine.artifacts import Record as Published
-from vista.engine.artifacts import open_artifact, publishing
+from vista.engine.artifacts import Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.stages import features
@@ -60,7 +59,9 @@ def test_a_store_of_class_tokens_is_one_patch_an_image(save: Any, tmp_path: Path
         Image.fromarray(pixels).save(tmp_path / f"{b}.png")
     rows = [Record(f"i{b}", "test", f"{b}.png", 24, 24) for b in range(2)]
     described = {"kind": "folder", "images": str(tmp_path), "fetch": []}
-    with publishing(tmp_path, "records", "r", Published("records", described, {}, "c", {})) as work:
+    with publishing(
+        tmp_path, "records", "r", Provenance("records", described, {}, "c", {})
+    ) as work:
         assert work is not None
         write_records(work / "records.parquet", rows)
     clip = save("clip_vision")

@@ -10,8 +10,7 @@ import pytest
 from fake_endpoint import Endpoint
 
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
 from vista.judges.kinds.api import Settings as ApiJudgeSettings
@@ -23,7 +22,7 @@ BOX = Box(0.0, 0.0, 8.0, 8.0)
 
 
 def artifact(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
-    with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "node", Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "node")

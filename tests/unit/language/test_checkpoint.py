@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from vista.config.language import LanguageSettings
 from vista.data.records import Turn
 from vista.device import find_device
-from vista.engine.artifacts import Record as ArtifactRecord
-from vista.engine.artifacts import open_artifact, publishing
+from vista.engine.artifacts import Provenance, open_artifact, publishing
 from vista.errors import UserError
 from vista.inputs.models import llm_width, load_llm, load_saes
 from vista.language.checkpoint import VISION_PARTS
@@ -206,7 +205,7 @@ def test_settings_name_what_excludes_what(tmp_path: Path) -> None:
 def test_a_model_that_a_stage_provides_is_an_input(
     checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    record = ArtifactRecord("fetch_model", {}, {}, "code", {})
+    record = Provenance("fetch_model", {}, {}, "code", {})
     with publishing(tmp_path, "fetch_model", "one", record) as work:
         assert work is not None
         shutil.copytree(checkpoint("qwen3"), work / "model")
@@ -249,7 +248,7 @@ def test_a_job_loads_what_its_settings_say(
     saes = []
     for layer in (2, 0):
         config = SaeConfig("standard", d_in=32, d_sae=8, layer=layer, name=f"test-l{layer}")
-        record = ArtifactRecord("import_sae", {}, {}, "code", {})
+        record = Provenance("import_sae", {}, {}, "code", {})
         with publishing(tmp_path, "import_sae", f"l{layer}", record) as work:
             assert work is not None
             save_sae(work, SparseAutoencoder(config, _weights()))

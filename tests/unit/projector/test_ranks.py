@@ -22,10 +22,9 @@ from word_tokenizer import word_tokenizer
 from vista.config.data import FolderData
 from vista.config.language import CheckpointLlm, LanguageSettings
 from vista.config.projector import TrainingStage
-from vista.data.records import Record as ImageRecord
-from vista.data.records import Turn, write_records
+from vista.data.records import Record, Turn, write_records
 from vista.engine import processes
-from vista.engine.artifacts import Artifact, Record, open_artifact, publishing
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
@@ -76,7 +75,7 @@ processes.main()
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact:
-    with publishing(root, stage, "one", Record(stage, {}, {}, {}, {})) as work:
+    with publishing(root, stage, "one", Provenance(stage, {}, {}, {}, {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "one")
@@ -118,7 +117,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         writer.close()
 
     records = [
-        ImageRecord(f"r{i}", "train", f"{i}.png", 8, 8, turns=(Turn("what ?", ANSWERS[i % 3]),))
+        Record(f"r{i}", "train", f"{i}.png", 8, 8, turns=(Turn("what ?", ANSWERS[i % 3]),))
         for i in range(IMAGES)
     ]
     return {
@@ -143,7 +142,7 @@ def train(root: Path, inputs: dict[str, Any], **options: int) -> tuple[Any, Any]
         "sae_weight": 0.5,
         "seed": 5,
     }
-    with publishing(root, "train_projector", "one", Record("", {}, {}, {}, {})) as work:
+    with publishing(root, "train_projector", "one", Provenance("", {}, {}, {}, {})) as work:
         assert work is not None
         train_projector.run(Job("train_projector", settings, inputs, work))
     made = open_artifact(root / "train_projector" / "one")

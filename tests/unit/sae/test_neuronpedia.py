@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from vista.config.sae import NeuronpediaSettings
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.inputs.latents import read_layer_labels
@@ -292,7 +291,7 @@ def test_no_export_at_all(tmp_path: Path) -> None:
 
 
 def publish(root: Path, stage: str, inputs: Any, write: Callable[[Path], object]) -> Artifact:
-    record = ArtifactRecord(stage, {}, inputs, "code", {})
+    record = Provenance(stage, {}, inputs, "code", {})
     with publishing(root, stage, "one", record) as work:
         assert work is not None
         write(work)

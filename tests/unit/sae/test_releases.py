@@ -16,8 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 from vista.config.sae import ImportSaeSettings
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.sae.convert import from_release
@@ -518,7 +517,7 @@ def test_every_release_is_found_as_in_the_whole_directory() -> None:
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact:
-    with publishing(root, stage, "one", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "one", Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "one")

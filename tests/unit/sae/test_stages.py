@@ -18,8 +18,7 @@ from vista.config.sae import (
     TrainSaeSettings,
 )
 from vista.data.records import Box, Object, Record, write_records, write_text
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.inputs import models as loading
@@ -37,7 +36,7 @@ LLM = {"source": {"kind": "standin", "family": "llama"}}
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
-    with publishing(root, stage, "one", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "one", Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "one")

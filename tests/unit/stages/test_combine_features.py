@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from vista.config.encoders import EncoderSettings, refuse_unfit_parts
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
@@ -29,7 +28,7 @@ def features(
     root: Path, name: str, width: int, ids: list[str] = IDS, side: int = 2, **placing: Any
 ) -> Artifact:
     rng = np.random.default_rng(width)
-    with publishing(root, "features", name, ArtifactRecord("features", {}, {}, "", {})) as work:
+    with publishing(root, "features", name, Provenance("features", {}, {}, "", {})) as work:
         assert work is not None
         writer = FeatureWriter(work / "features.zarr", ids, (side, side), width)
         for shard in range(writer.shards):
@@ -42,7 +41,7 @@ def features(
 
 def combine(root: Path, how: str, *parts: Artifact) -> Artifact:
     settings = {"encoder": {"source": {"kind": "combined", "how": how}}}
-    with publishing(root, "combine_features", how, ArtifactRecord("x", {}, {}, "", {})) as work:
+    with publishing(root, "combine_features", how, Provenance("x", {}, {}, "", {})) as work:
         assert work is not None
         combine_features.run(Job("x", settings, {"features": list(parts)}, work))
     return open_artifact(root / "combine_features" / how)

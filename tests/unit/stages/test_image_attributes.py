@@ -18,8 +18,7 @@ from PIL import Image, ImageColor
 
 from tests.long_table import figures_of, read_rows
 from vista.data.records import Box, Object, Record, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.image_attributes import ImageAttributeSettings
@@ -46,7 +45,7 @@ def publish(
     root: Path, stage: str, write: Callable[[Path], Any], settings: dict[str, Any] | None = None
 ) -> Artifact:
     node = f"n{len(list(root.glob(f'{stage}/*')))}"
-    with publishing(root, stage, node, ArtifactRecord(stage, settings or {}, {}, "c", {})) as work:
+    with publishing(root, stage, node, Provenance(stage, settings or {}, {}, "c", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / node)

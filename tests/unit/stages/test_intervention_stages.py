@@ -15,8 +15,7 @@ from tests.long_table import read_rows
 from vista.config.interventions import InterventionMetricSettings
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.intervention import stage as intervention
@@ -56,7 +55,7 @@ REMOVED = {
 
 
 def publish(root: Path, stage: str, node: str, write: Callable[[Path], None]) -> Artifact:
-    with publishing(root, stage, node, ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, node, Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / node)

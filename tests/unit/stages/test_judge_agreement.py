@@ -15,8 +15,7 @@ from PIL import Image
 from tests.long_table import figures_of, read_rows
 from vista.config.reading import load_config
 from vista.data.records import Box, Object, Record, Turn, read_records, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.judge_agreement import JudgeAgreementSettings
@@ -37,7 +36,7 @@ def publish(
     write: Callable[[Path], None],
     settings: dict[str, Any] | None = None,
 ) -> Artifact:
-    record = ArtifactRecord(stage, settings or {}, {}, "code", {})
+    record = Provenance(stage, settings or {}, {}, "code", {})
     with publishing(root, stage, "node", record) as work:
         assert work is not None
         write(work)

@@ -19,8 +19,7 @@ from tests.long_table import read_rows
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job, roles
 from vista.errors import UserError
 from vista.metrics.logit_lens import LogitLensSettings
@@ -76,7 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     root = tmp_path_factory.mktemp("artifacts")
 
     def publish(stage: str, write: Callable[[Path], Any]) -> Artifact:
-        with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+        with publishing(root, stage, "node", Provenance(stage, {}, {}, "code", {})) as work:
             assert work is not None
             write(work)
         return open_artifact(root / stage / "node")
@@ -155,7 +154,7 @@ def run(made: dict[str, Artifact], tmp_path: Path, stage: Any, own: Any, **more:
     llm = LanguageSettings(source=SOURCE).model_dump(mode="json")
     llm["source"] = {"kind": "standin", "family": "llama"}
     settings = {"llm": llm, name: own.model_dump(mode="json"), **more}
-    with publishing(tmp_path, name, "n", ArtifactRecord(name, {}, {}, "code", {})) as work:
+    with publishing(tmp_path, name, "n", Provenance(name, {}, {}, "code", {})) as work:
         assert work is not None
         inputs = {role: made[role] for role in roles(stage.run.inputs_type) if role in made}
         stage.run(Job("n", settings, inputs, work))

@@ -13,8 +13,7 @@ import torch
 
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.data.records import Box, Object, Record, Turn, write_records, write_text
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.language.model import LanguageModel
@@ -33,7 +32,7 @@ N_TRAIN, N_TEST = 5, 24
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], None]) -> Artifact:
-    with publishing(root, stage, "node", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "node", Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "node")

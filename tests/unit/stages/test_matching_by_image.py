@@ -32,8 +32,7 @@ from vista.data.records import Record, write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
 from vista.data.world import draw_world
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.matching_rate import MatchingSettings
@@ -79,7 +78,7 @@ def publish(
     settings: dict[str, Any] | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> Artifact:
-    record = ArtifactRecord(stage, settings or {}, inputs or {}, "code", {})
+    record = Provenance(stage, settings or {}, inputs or {}, "code", {})
     with publishing(root, stage, node, record) as work:
         assert work is not None
         write(work)

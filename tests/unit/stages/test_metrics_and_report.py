@@ -21,8 +21,7 @@ from PIL import Image
 from tests.long_table import read_rows
 from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.localization import LocalizationSettings
@@ -59,7 +58,7 @@ def publish(
     inputs: dict[str, Any] | None = None,
 ) -> Artifact:
     settings = {"kind": "drawn"} if stage == "records" else {}
-    record = ArtifactRecord(stage, settings, inputs or INPUTS.get(stage, {}), "code", {})
+    record = Provenance(stage, settings, inputs or INPUTS.get(stage, {}), "code", {})
     with publishing(root, stage, node, record) as work:
         assert work is not None
         write(work)

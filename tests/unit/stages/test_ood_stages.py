@@ -13,8 +13,7 @@ import torch
 
 from tests.long_table import read_rows
 from vista.data.records import Box, Object, Record, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.ood_detection import OodDetectionSettings
@@ -31,7 +30,7 @@ CLASSES = ("ant", "bee", "cow")
 
 def publish(root: Path, stage: str, write: Callable[[Path], Any]) -> Artifact:
     node = f"n{len(list(root.glob(f'{stage}/*')))}"
-    with publishing(root, stage, node, ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, node, Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / node)

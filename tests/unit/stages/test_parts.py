@@ -18,16 +18,15 @@ from PIL import Image
 from vista.cli import main
 from vista.config.data import FolderData
 from vista.config.encoders import CheckpointEncoder, EncoderSettings
-from vista.data.records import Record as ImageRecord
-from vista.data.records import write_records
+from vista.data.records import Record, write_records
 from vista.engine import artifacts
-from vista.engine.artifacts import Artifact, Record, open_artifact, publishing, sharing
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing, sharing
 from vista.engine.job import Job
 from vista.engine.plan import Plan, load_plan
 from vista.stages import features
 from vista.store.features import FeatureWriter
 
-RECORD = Record("features", {"seed": 0}, {}, {}, {})
+RECORD = Provenance("features", {"seed": 0}, {}, {}, {})
 IMAGES, SHARD = 7, 2
 
 
@@ -87,7 +86,7 @@ def test_a_part_of_something_else_starts_afresh(tmp_path: Path) -> None:
     with sharing(tmp_path, "features", "n", RECORD) as work:
         assert work is not None
         assert (work / "shard").exists()
-    other = Record("features", {"seed": 1}, {}, {}, {})
+    other = Provenance("features", {"seed": 1}, {}, {}, {})
     with sharing(tmp_path, "features", "n", other) as work:
         assert work is not None
         assert not (work / "shard").exists()
@@ -114,12 +113,14 @@ def inputs(tmp_path: Path) -> dict[str, Artifact]:
         pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / name)
     settings = FolderData(kind="folder", images=str(tmp_path / "photos")).model_dump(mode="json")
-    record = Record("records", settings, {}, {}, {})
+    record = Provenance("records", settings, {}, {}, {})
     with publishing(tmp_path, "records", "n", record) as work:
         assert work is not None
-        rows = [ImageRecord(name, "train", name, 16, 16) for name in names]
+        rows = [Record(name, "train", name, 16, 16) for name in names]
         write_records(work / "records.parquet", rows)
-    with publishing(tmp_path, "fetch_model", "n", Record("fetch_model", {}, {}, {}, {})) as work:
+    with publishing(
+        tmp_path, "fetch_model", "n", Provenance("fetch_model", {}, {}, {}, {})
+    ) as work:
         assert work is not None
         with torch.random.fork_rng():
             torch.manual_seed(0)

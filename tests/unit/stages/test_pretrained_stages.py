@@ -21,8 +21,7 @@ from vista.config.projector import PretrainedProjector
 from vista.config.sae import ImportSaeSettings
 from vista.data.geometry import prepare_image
 from vista.data.records import Record, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.inputs import models as loading
@@ -40,7 +39,7 @@ def publish(
     write: Callable[[Path], object],
     settings: dict[str, Any] | None = None,
 ) -> Artifact:
-    with publishing(root, stage, "one", ArtifactRecord(stage, settings or {}, {}, "", {})) as work:
+    with publishing(root, stage, "one", Provenance(stage, settings or {}, {}, "", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "one")

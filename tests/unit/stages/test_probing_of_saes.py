@@ -15,8 +15,7 @@ from PIL import Image
 from tests.long_table import read_rows
 from vista.config.vision_sae import LabelVisionSettings
 from vista.data.records import Box, Object, Record, read_records, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job, roles
 from vista.errors import UserError
 from vista.inputs.image_files import image_files
@@ -38,7 +37,7 @@ def publish(
     root: Path, stage: str, write: Callable[[Path], Any], settings: dict[str, Any] | None = None
 ) -> Artifact:
     node = f"n{len(list(root.glob(f'{stage}/*')))}"
-    with publishing(root, stage, node, ArtifactRecord(stage, settings or {}, {}, "c", {})) as work:
+    with publishing(root, stage, node, Provenance(stage, settings or {}, {}, "c", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / node)

@@ -15,8 +15,7 @@ from word_tokenizer import word_tokenizer
 from vista.config.data import Split
 from vista.config.projector import LatentsSettings, TrainingStage
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job, roles
 from vista.inputs import models as loading
 from vista.metrics.caption import CaptionSettings
@@ -37,7 +36,7 @@ LLM = {"source": {"kind": "standin", "family": "llama"}}
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], object]) -> Artifact:
-    with publishing(root, stage, "one", ArtifactRecord(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "one", Provenance(stage, {}, {}, "code", {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "one")
@@ -224,7 +223,7 @@ def test_the_second_stage_goes_on_from_the_first_whatever_interrupts_it(
             return read(self, *args, **options)
 
         monkeypatch.setattr(FeatureReader, "read", counted)
-        record = ArtifactRecord("train", settings, {}, "code", {})
+        record = Provenance("train", settings, {}, "code", {})
         with publishing(tmp_path, "train", node, record) as work:
             assert work is not None
             train_projector.run(Job("n", settings, inputs, work))

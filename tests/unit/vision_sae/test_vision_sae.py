@@ -25,8 +25,7 @@ from vista.config.vision_sae import (
     TrainVisionSaeSettings,
 )
 from vista.data.records import Box, Object, Record, encode_mask, write_records
-from vista.engine.artifacts import Artifact, open_artifact, publishing
-from vista.engine.artifacts import Record as ArtifactRecord
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.inputs.vision import encoder_block
@@ -48,7 +47,7 @@ def publish(
     root: Path, stage: str, write: Callable[[Path], Any], settings: dict[str, Any] | None = None
 ) -> Artifact:
     node = f"n{len(list(root.glob(f'{stage}/*')))}"
-    record = ArtifactRecord(stage, settings or {}, {}, "code", {})
+    record = Provenance(stage, settings or {}, {}, "code", {})
     with publishing(root, stage, node, record) as work:
         assert work is not None
         write(work)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vista.config.metric import Metric, MetricSettings
-from vista.engine.places import Order, Place, default_order
+from vista.engine.places import Place, Request, default_request
 
 
-def order(metric: Metric, settings: MetricSettings, place: Place) -> Order:
-    """Return the default order; of the language model's settings its source alone is read."""
-    default = default_order(metric, settings, place)
+def request(metric: Metric, settings: MetricSettings, place: Place) -> Request:
+    """Return the default request; of the language model's settings its source alone is read."""
+    default = default_request(metric, settings, place)
     tokenizer = {"source": default.settings["llm"]["source"]}
     return replace(default, settings={**default.settings, "llm": tokenizer})
