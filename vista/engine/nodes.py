@@ -71,7 +71,7 @@ class Builder:
     def _data(self, data: AnyData) -> _Data:
         images = {}
         if isinstance(data, DrawnData):
-            name = data.objects
+            name: str = data.objects
             images["world"] = Node("draw_world", name, dump(data))
         else:
             name = _data_name(data)
