@@ -58,7 +58,8 @@ class Unneeded:
 
     def __str__(self) -> str:
         parts = {"artifact": self.artifact, "unfinished work": self.work, "log": self.beside}
-        return f"{self.stage}/{self.node} ({', '.join(part for part, paths in parts.items() if paths)})"
+        names = [name for name, paths in parts.items() if paths]
+        return f"{self.stage}/{self.node} ({', '.join(names)})"
 
 
 def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> str:
