@@ -1,4 +1,4 @@
-"""The command line: `vista <stage> ...` runs one stage, the other commands look and explain."""
+"""The command line: `vista <stage> ...` runs one stage; the other commands inspect artifacts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vista: {error}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:
-        # The reader of our output (head, less) has seen enough.
+        # The reader of the output (head, less) has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -63,11 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vista",
         description="Read vision models through the labelled text SAEs of a language model. "
-        "The workflow is run by `snakemake --cores`; the commands here look at it from outside.",
+        "`snakemake --cores` runs the workflow; these commands plan, inspect and clean up.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    show = commands.add_parser("show", help="print an artifact, a store or a table to read")
+    show = commands.add_parser("show", help="print an artifact, a store or a table")
     show.add_argument("paths", type=Path, nargs="+", help="an artifact's folder, or a file in it")
     show.set_defaults(call=_show)
 
@@ -75,26 +75,30 @@ def _parser() -> argparse.ArgumentParser:
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"
     )
     plan.add_argument("config", type=Path, help="a run's YAML file, e.g. config/default.yaml")
-    plan.add_argument("--list", action="store_true", help="one line an artifact: done or to do")
+    plan.add_argument(
+        "--list", action="store_true", help="one line for each artifact: done or to do"
+    )
     plan.set_defaults(call=_plan)
 
     make = commands.add_parser(
         "make",
         help="make artifacts by their readable names, with all that they need",
-        description="Make artifacts of a stage and all that they are made from. What is not an "
-        "option here goes to snakemake, e.g. -n for a dry run or --cores 2.",
+        description="Make artifacts of a stage and all their ancestors. Other options are passed "
+        "on to snakemake, e.g. -n for a dry run or --cores 2.",
     )
     make.add_argument("stage", help="e.g. latents")
     make.add_argument("names", nargs="*", help="e.g. dinov2-gemma2-w1-s0, 'dinov2-*'; none: all")
     make.add_argument(
-        "--config", type=Path, default=Path("config/default.yaml"), help="what is asked for"
+        "--config", type=Path, default=Path("config/default.yaml"), help="the run's YAML file"
     )
     make.set_defaults(call=_make)
 
-    explain = commands.add_parser("explain", help="why an artifact would be made anew, or not")
-    explain.add_argument("paths", nargs="+", help="RESULTS/STAGE/NAME-ID, there or planned; globs")
+    explain = commands.add_parser("explain", help="why an artifact would be made again, or not")
     explain.add_argument(
-        "--config", type=Path, default=Path("config/default.yaml"), help="what is asked for"
+        "paths", nargs="+", help="RESULTS/STAGE/NAME-ID, finished or planned; globs"
+    )
+    explain.add_argument(
+        "--config", type=Path, default=Path("config/default.yaml"), help="the run's YAML file"
     )
     explain.set_defaults(call=_explain)
 
@@ -105,18 +109,22 @@ def _parser() -> argparse.ArgumentParser:
         "configs", type=Path, nargs="+", help="all configs that share the results folder"
     )
     accept.add_argument(
-        "--yes", action="store_true", help="accept them; without it they are listed"
+        "--yes", action="store_true", help="accept them; without this option they are listed"
     )
     accept.set_defaults(call=_accept)
 
     gc = commands.add_parser("gc", help="list, or delete, the artifacts that no config needs")
     gc.add_argument("configs", type=Path, nargs="+", help="all configs whose artifacts are kept")
-    gc.add_argument("--results", type=Path, help="where to look; default: the configs' results")
-    gc.add_argument("--delete", action="store_true", help="delete them; without it they are listed")
+    gc.add_argument("--results", type=Path, help="the results folder; default: that of the configs")
+    gc.add_argument(
+        "--delete", action="store_true", help="delete them; without this option they are listed"
+    )
     gc.set_defaults(call=_gc)
 
     verify = commands.add_parser("verify", help="check every byte of finished artifacts")
-    verify.add_argument("paths", type=Path, nargs="+", help="folders of artifacts, or of many")
+    verify.add_argument(
+        "paths", type=Path, nargs="+", help="folders of artifacts, or folders that hold such"
+    )
     verify.set_defaults(call=_verify)
 
     schema = commands.add_parser("schema", help="print the JSON schema of a config")
@@ -124,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = commands.add_parser("summary", help="publish a report's table and figures, print it")
     summary.add_argument("report", type=Path, help="a config file, or the folder of a report")
-    summary.add_argument("--results", type=Path, help="where to; default: where the report is")
+    summary.add_argument(
+        "--results", type=Path, help="target folder; default: the report's results folder"
+    )
     summary.set_defaults(call=_summary)
 
     for name, makes in stages().items():
@@ -136,9 +146,9 @@ def _parser() -> argparse.ArgumentParser:
             "--manifest", type=Path, required=True, help="RESULTS/STAGE/NODE/manifest.json to make"
         )
         stage.add_argument("--threads", type=int, default=1, help="CPU threads of this job")
-        stage.add_argument("--log", type=Path, help="also write what is printed to this file")
+        stage.add_argument("--log", type=Path, help="file that gets a copy of the output")
         if name in SPLIT:
-            stage.add_argument("--part", type=_part, help="K/N: do the K-th of N parts alone")
+            stage.add_argument("--part", type=_part, help="K/N: do the K-th of N parts only")
         stage.set_defaults(call=_run, stage=name, part=None)
     return parser
 
@@ -173,7 +183,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _order(spec: str) -> str:
-    """Return a job's order, which stands in a file where it is long. Raises UserError."""
+    """Return a job's order, from its file if it is long. Raises UserError."""
     if not spec.startswith("@"):
         return spec
     path = Path(spec[1:])
@@ -195,13 +205,19 @@ def run_stage(
 ) -> None:
     """Run one stage on the settings and inputs of its spec and publish the artifact.
 
-    `spec_text` is the JSON that `vista.engine.plan` gives for a node, `manifest` its place in the
-    results folder. With `part`, (k, n), the k-th of n parts is done and nothing published. Raises
-    UserError where an input is missing or damaged, or where the stage finds a user's mistake.
+    Args:
+        stage: Name of the stage.
+        spec_text: The job's order as JSON, as `Node.spec` makes it.
+        manifest: Path of the artifact's manifest, RESULTS/STAGE/NODE/manifest.json.
+        threads: CPU threads of the job.
+        part: (k, n): do the k-th of n parts and publish nothing.
+
+    Raises:
+        UserError: An input is missing or damaged, or the stage found a user's mistake.
     """
     node, results = manifest.parent.name, manifest.parents[2]
-    # Only a fetch stage may reach the network, and numeric libraries must not take more cores
-    # than the workflow gave this job. Both are read when those libraries are first imported.
+    # Only fetch stages may use the network, and numeric libraries must not use more cores than the
+    # workflow assigned to the job. The libraries read both when they are first imported.
     if not is_fetch(stage):
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -211,7 +227,7 @@ def run_stage(
     spec: dict[str, Any] = json.loads(spec_text)
     inputs = {role: _open(results, paths) for role, paths in spec["inputs"].items()}
     code = stage_code(stage, spec["modules"])
-    record = Provenance(
+    provenance = Provenance(
         stage=stage,
         settings=spec["settings"],
         inputs=input_digests(inputs, spec.get("files", ())),
@@ -219,15 +235,15 @@ def run_stage(
         packages={} if is_fetch(stage) else package_versions(third_party(code)),
         parents=spec["inputs"],
     )
-    place = publishing if part is None else sharing
-    with place(results, stage, node, record) as work:
+    frame = publishing if part is None else sharing
+    with frame(results, stage, node, provenance) as work:
         if work is None:
             print(f"{stage}/{node}: nothing that it depends on changed, kept.")
             return
         start = time.monotonic()
         options = spec.get("options", {})
         settings = with_options(spec["settings"], options)
-        # Before torch is imported: which cards it sees is settled then.
+        # Before torch is imported, which then sees these cards only.
         with claimed(options):
             module = importlib.import_module(stage_module(stage))
             module.run(Job(stage, settings, inputs, work, threads, part))
@@ -303,10 +319,10 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     manifests = [
-        found
+        manifest
         for path in arguments.paths
-        for found in ([path / MANIFEST] if (path / MANIFEST).exists() else path.rglob(MANIFEST))
-        if WORK not in found.parts
+        for manifest in ([path / MANIFEST] if (path / MANIFEST).exists() else path.rglob(MANIFEST))
+        if WORK not in manifest.parts
     ]
     if not manifests:
         raise UserError(f"no {MANIFEST} below {', '.join(map(str, arguments.paths))}.")
@@ -329,7 +345,7 @@ def _schema(_: argparse.Namespace) -> int:
 
 
 class _Log:
-    """A job's log file. What its disk cannot take is lost: a log must not end its job."""
+    """A job's log file. Errors in writing are ignored: a full disk must not end the job."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
@@ -349,7 +365,7 @@ class _Log:
 
 
 class _Tee:
-    """Standard output or standard error that also goes to a log."""
+    """Standard output or standard error, copied into a log."""
 
     def __init__(self, stream: TextIO, log: _Log) -> None:
         self._stream = stream
@@ -376,7 +392,7 @@ class _Tee:
 
 @contextlib.contextmanager
 def _logged(path: Path | None) -> Iterator[None]:
-    """Copy standard output and standard error, a crash's traceback too, into `path`."""
+    """Copy standard output, standard error and the traceback of a crash into `path`."""
     if path is None:
         yield
         return

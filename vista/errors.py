@@ -1,36 +1,37 @@
-"""The one exception that means "the user can mend this"; reasons of other programs' errors."""
+"""The exception for mistakes that the user can correct; reasons of other libraries' errors."""
 
 from __future__ import annotations
 
 import re
 
 _LONGEST_REASON = 300  # characters
-# What libraries say before they come to the point.
+# First lines of messages that do not hold the reason.
 _PREAMBLES = re.compile(
     r"Error\(s\) in loading state_dict|Could not (import|load) module|Traceback \(most recent"
 )
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or an artifact, told in one short sentence.
+    """A mistake in a config, a file or an artifact, described in one short sentence.
 
     The message names the file or key, says what was expected and what to do. The command line
     prints it without a traceback and exits with status 2.
     """
 
     def __str__(self) -> str:
-        """The message without control characters: names in it come from files, and what they hold
-        must not act on a terminal.
+        """Return the message without control characters.
+
+        Names in it come from files and must not control the terminal.
         """
         text = super().__str__()
-        return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
+        return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a foreign call failed, on one line, for a message of one sentence.
+    """Return why a call of another library failed, on one line.
 
-    A first line that only announces the reason (it ends in a colon) is followed by the lines
-    after it. An error without text is told by its type, as are those whose text is only a key.
+    If the first line only announces the reason (it ends in a colon), the next lines are added. An
+    error without text is described by its type; one whose text may be only a key, by both.
     """
     if isinstance(error, OSError) and error.strerror:
         named = f": {error.filename}" if error.filename else ""

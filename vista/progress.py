@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
-# Seconds between two lines when nobody watches a terminal: a week-end's log stays readable.
+# Seconds between two lines in a log.
 LOG_INTERVAL = 10.0
 
 
 def progress(
     items: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "it"
 ) -> Iterator[T]:
-    """Yield `items` and show how far the work is, on standard error.
+    """Yield `items` and show the progress on standard error.
 
     On a terminal this is a tqdm bar. Elsewhere (a log, a cluster job) it prints one line every
     ten seconds and one at the end, with the rate in `unit`/s.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from code_caches import forget
 
 from vista.engine import code
 
@@ -74,11 +75,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     forget()
-
-
-def forget() -> None:
-    for cached in (code._closure, code._closure_digest, code._module, code._definition, code._path):
-        cached.cache_clear()
 
 
 def digest(*starts: str) -> str:

@@ -1,7 +1,7 @@
-"""Whose code is it? Edits of the real package, and the nodes whose code digest they change.
+"""Edits of the real package, and the nodes whose code digest they change.
 
-A sweep reruns only the stages that changed, also for whoever writes code: each test makes an edit
-on a copy of the package and compares the digests of all nodes of shipped configs.
+An edit reruns only the stages that it can change. Each test makes an edit on a copy of the package
+and compares the digests of all nodes of shipped configs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from code_caches import forget
 
 from vista.engine import code
 from vista.engine.node import Node
@@ -21,21 +22,16 @@ CONFIGS = ("default", "digits", "interventions", "probing", "paper")
 Edit = Callable[[str, str, str], dict[str, list[Node]]]
 
 
-def forget() -> None:
-    for cached in (code._closure, code._closure_digest, code._module, code._definition, code._path):
-        cached.cache_clear()
-
-
 @pytest.fixture(scope="module")
 def nodes() -> list[Node]:
     """The nodes of several configs, one for each stage and set of modules."""
-    found = {
+    by_code = {
         (node.stage, node.modules): node
         for name in CONFIGS
         for node in load_plan(ROOT / f"config/{name}.yaml").nodes.values()
         if not code.is_fetch(node.stage)
     }
-    return list(found.values())
+    return list(by_code.values())
 
 
 def digests(nodes: list[Node]) -> Mapping[Node, str]:
@@ -77,17 +73,28 @@ def edit(package: Path, nodes: list[Node], before: Mapping[Node, str]) -> Edit:
 def apply(path: Path, old: str, new: str) -> None:
     text = path.read_text() if path.exists() else ""
     assert old in text, f"{path.name} holds no {old!r}"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text.replace(old, new, 1) if old else text + new)
 
 
 # What concerns no artifact, or only one that is not there yet.
 NEUTRAL = [
-    # A new stage and a new metric, with its settings.
-    ("stages/new_metric.py", "", "def run(job):\n    pass\n"),
-    ("stages/__init__.py", "STAGES = {", 'STAGES = {\n    "new_metric": "a new metric",'),
-    ("config/metrics.py", "", "\n\nclass NewSettings(Settings):\n    rate: float = 0.5\n"),
-    ("config/run.py", "class Metrics(Settings):", "NEW = 1\n\n\nclass Metrics(Settings):"),
-    ("metrics/new_metric.py", "", "def measure(values):\n    return sum(values)\n"),
+    # A new stage, and a new metric with its settings, its measure and its part of the report.
+    ("stages/new_stage.py", "", "def run(job):\n    pass\n"),
+    ("stages/__init__.py", "MAKERS = {", 'MAKERS = {\n    "new_stage": "a new stage",'),
+    (
+        "metrics/new/__init__.py",
+        "",
+        "from vista.config.metric import Metric, MetricSettings\n\n\n"
+        "class NewSettings(MetricSettings):\n    rate: float = 0.5\n\n\n"
+        'METRIC = Metric("new", "a new metric", NewSettings, "point", ("latents",))\n',
+    ),
+    ("metrics/new/stage.py", "", "def run(job):\n    pass\n"),
+    (
+        "metrics/new/report.py",
+        "",
+        "from vista.report.shown import Shown\n\nSHOWN = Shown()\n",
+    ),
     # A new encoder family.
     ("encoders/families/new.py", "", "from vista.encoders.registry import EncoderFamily\n"),
     # A new method of directions.
@@ -105,6 +112,7 @@ NEUTRAL = [
         "def create(settings, resources):\n    pass\n",
     ),
     # A help text, a docstring, a comment, an annotation, an import for types alone.
+    ("metrics/reconstruction/__init__.py", 'description="', 'description="Another: '),
     ("config/metrics.py", 'description="', 'description="Another: '),
     ("config/encoders.py", 'description="', 'description="Another: '),
     ("config/projector.py", 'description="', 'description="Another: '),
@@ -112,14 +120,14 @@ NEUTRAL = [
     ("store/features.py", "from __future__", "# A comment.\nfrom __future__"),
     ("projector/train.py", "    seed: int,\n", "    seed: float,\n"),
     ("sae/through.py", "if TYPE_CHECKING:", "if TYPE_CHECKING:\n    import vista.sae.train"),
-    # How a stage is handed its settings and its opened inputs.
+    # How a stage gets its settings and its opened inputs.
     ("engine/job.py", "return inputs_type(**values)", "return inputs_type(**dict(values))"),
     (
         "engine/artifacts.py",
         'return dict(self.manifest["settings"])',
         'return {**self.manifest["settings"]}',
     ),
-    # How work is told to people.
+    # How progress is shown.
     ("progress.py", "", "\n\ndef new():\n    pass\n"),
 ]
 
@@ -127,24 +135,47 @@ NEUTRAL = [
 def test_what_concerns_no_artifact_changes_none(edit: Edit, package: Path) -> None:
     for name, old, new in NEUTRAL[:-1]:
         apply(package / name, old, new)
-    # All at once: whose edit it was, the definitions tell.
+    # All edits at once.
     assert not edit(*NEUTRAL[-1])
 
 
+def test_the_order_of_definitions_concerns_no_artifact(edit: Edit, package: Path) -> None:
+    path = package / "metrics/reconstruction/measure.py"
+    head, moved, *others = path.read_text().split("\n\n\n")
+    assert moved.startswith("@dataclass")
+    path.write_text("\n\n\n".join([head, *others, moved]))
+    assert not edit("progress.py", "", "\n")
+
+
 def test_a_setting_of_one_metric_concerns_that_metric(edit: Edit) -> None:
-    new = "class ReconstructionSettings(Settings):\n    extra: int = 1\n"
-    changed = edit("config/metrics.py", "class ReconstructionSettings(Settings):\n", new)
+    old = "class ReconstructionSettings(MetricSettings):\n"
+    changed = edit("metrics/reconstruction/__init__.py", old, f"{old}    extra: int = 1\n")
     assert set(changed) == {"reconstruction"}
 
 
 def test_a_function_of_one_metric_concerns_that_metric(edit: Edit) -> None:
-    changed = edit("metrics/reconstruction.py", "    return ", "    pass\n    return ")
+    changed = edit("metrics/reconstruction/measure.py", "    return ", "    pass\n    return ")
     assert set(changed) == {"reconstruction"}
 
 
-def test_a_figure_of_the_report_concerns_the_report(edit: Edit) -> None:
-    changed = edit("metrics/ood_detection/report.py", "limits=(0, 1.02)", "limits=(0, 1)")
-    assert set(changed) == {"report"}
+def test_what_the_report_reads_of_a_metric_concerns_both(edit: Edit) -> None:
+    changed = edit("metrics/ood_detection/measure.py", "FIGURES = {", 'FIGURES = {"new": None, ')
+    assert set(changed) == {"ood_detection", "report"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("limits=(0, 1.02)", "limits=(0, 1)"),
+        ("def _head(", "def _new():\n    pass\n\n\ndef _head("),
+    ],
+)
+def test_a_figure_of_a_metric_concerns_reports_that_show_it(
+    edit: Edit, nodes: list[Node], old: str, new: str
+) -> None:
+    changed = edit("metrics/ood_detection/report.py", old, new)
+    part = "vista.metrics.ood_detection.report"
+    assert changed == {"report": [node for node in nodes if part in node.modules]}
 
 
 def test_the_reader_of_coco_concerns_records_of_coco(edit: Edit) -> None:
@@ -196,9 +227,17 @@ def test_a_setting_of_a_judge_concerns_what_it_judged(edit: Edit) -> None:
     assert all(judge in node.modules for nodes in changed.values() for node in nodes)
 
 
-@pytest.mark.parametrize("name", ["sae/through.py", "projector/loss.py"])
-def test_the_sae_term_concerns_projectors_that_are_trained_with_it(edit: Edit, name: str) -> None:
-    changed = edit(name, "    return ", "    pass\n    return ")
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("sae/through.py", "return grad_nd, None", "return 2 * grad_nd, None"),
+        ("projector/loss.py", "    return ", "    pass\n    return "),
+    ],
+)
+def test_the_sae_term_concerns_projectors_that_are_trained_with_it(
+    edit: Edit, name: str, old: str, new: str
+) -> None:
+    changed = edit(name, old, new)
     assert set(changed) == {"train_projector"}
     assert all(node.settings["sae_weight"] > 0 for node in changed["train_projector"])
 
@@ -223,5 +262,5 @@ def test_a_method_concerns_the_directions_that_it_finds(
     changed = edit(f"interventions/{name}", old, new)
     assert set(changed) == {"directions"}
     # latent_at is in none of these configs.
-    found = {node.settings["directions"]["method"] for node in changed["directions"]}
-    assert found == methods - {"latent_at"} or found == methods
+    affected = {node.settings["directions"]["method"] for node in changed["directions"]}
+    assert affected in (methods, methods - {"latent_at"})

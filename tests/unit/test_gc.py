@@ -305,7 +305,7 @@ def test_a_kill_at_any_removal_leaves_no_half_artifact_and_the_rest_for_the_next
             for name in ("unlink", "rmdir", "replace"):
                 patch.setattr(os, name, killed(getattr(os, name), 1))
             try:
-                discard(runs.results, unneeded(runs.results, needed))
+                discard(runs.results, unneeded(runs.results, needed), [])
                 break
             except Killed:
                 pass

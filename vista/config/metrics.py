@@ -9,7 +9,7 @@ from vista.config.data import Split
 
 
 class BootstrapSettings(Settings):
-    """Intervals of every figure: percentile bootstrap over images."""
+    """Intervals of all figures: percentile bootstrap over images."""
 
     resamples: int = Field(1000, ge=1, description="Times that the images are drawn anew.")
     level: float = Field(0.95, gt=0, lt=1, description="Coverage of the interval.")
@@ -17,7 +17,7 @@ class BootstrapSettings(Settings):
 
 
 class LatentMaskSettings(Settings):
-    """Which latents may speak for an image (VISTA paper, matching rate)."""
+    """Which latents may represent an image (VISTA paper, matching rate)."""
 
     max_image_share: float = Field(
         0.05, gt=0, le=1, description="Latents active in a larger share of the images are masked."

@@ -1,7 +1,7 @@
-"""Settings of the second paper's experiments: what SAEs of vision models are good for.
+"""Settings of the second paper's experiments on SAEs of vision models.
 
 *Probing the Representational Power of Sparse Autoencoders in Vision Models* (arXiv 2508.11277) is
-public in its abstract only: the definitions are ours.
+public in its abstract only; the definitions are those of this project.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Probing(ChosenMetrics):
         return self
 
     def sets_read(self) -> Iterator[tuple[str, str]]:
-        """Yield which key names which set of `data`."""
+        """Yield each key that names a set of `data`, and the name."""
         for metric, settings in self.chosen():
             for field, name in settings.sets_read():
                 yield f"probing.{metric.name}.{field}", name
@@ -62,7 +62,7 @@ class Probing(ChosenMetrics):
             yield "probing.diffusion.data", self.diffusion.data
 
     def splits_read(self) -> Iterator[tuple[str, str | None, Split]]:
-        """Yield which key reads which split of which set (None: the run's data)."""
+        """Yield key, set (None: the run's data) and split of each split that is read."""
         for metric, settings in self.chosen():
             split: Split | None = None
             for field, split in settings.splits_read():

@@ -19,7 +19,7 @@ from vista.config.vision_sae import VisionSaeEntry
 def judge_of(
     judged_by: str | None, encoders: Mapping[str, EncoderSettings], encoder: str
 ) -> str | None:
-    """Name the encoder that judges the latents of another one; None where there is none.
+    """Return the name of the encoder that judges the latents of another one, if there is one.
 
     Args:
         judged_by: The judge that the config names; None: the first that reads another model.
@@ -45,8 +45,8 @@ def refuse_unfit_probing(
     saes: Mapping[str, VisionSaeEntry],
     llms: Collection[str],
 ) -> None:
-    """Refuse names that the config has not, experiments without a model to be made on, splits
-    without images, and SAEs that learnt from the images that figures are reported on."""
+    """Refuse unknown names, experiments without a model, splits without images, and SAEs that were
+    trained on the images that figures are reported on."""
     _refuse_wrong_names(settings, encoders, saes)
     _refuse_missing_models(settings, saes, llms)
     _refuse_unfit_judges(settings, encoders)

@@ -1,4 +1,4 @@
-"""Reading and checking a config; each mistake becomes one sentence."""
+"""Reading and checking a config; each mistake is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def parse_config(content: Mapping[str, Any], place: str = "config") -> RunConfig:
-    """Check a config read elsewhere. Raises UserError that names each wrong key and its place."""
+    """Check the content of a config. Raises UserError that names all wrong keys."""
     refuse_odd(content, place)
     try:
         return RunConfig.model_validate(_plain(content))
@@ -50,7 +50,7 @@ def _plain(value: Any) -> Any:
 
 
 def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """Return one pydantic error as a sentence: the key, what was found, what was expected."""
+    """Return one pydantic error as a sentence: the key, the value, what was expected."""
     key = _key(error["loc"], content)
     if error["type"] == "extra_forbidden":
         name = str(error["loc"][-1])
@@ -68,7 +68,7 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     return f"{key}: {message}" if key else message
 
 
-# What pydantic puts into the place of an error in a union told apart by `kind`.
+# What pydantic adds to the location of an error inside a union that `kind` discriminates.
 _TAGS = frozenset(
     {
         *("standin", "checkpoint", "combined", "drawn", "coco", "llava", "folder", "list"),
@@ -78,7 +78,7 @@ _TAGS = frozenset(
 
 
 def _key(location: tuple[int | str, ...], content: Any) -> str:
-    """Return a location as a dotted key, without the tags that pydantic puts in for unions."""
+    """Return a location as a dotted key, without the tags that pydantic adds for unions."""
     parts: list[str] = []
     for place, part in enumerate(location):
         inside = isinstance(content, Mapping) and part in content

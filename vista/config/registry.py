@@ -1,6 +1,6 @@
-"""What is registered by a file of its own: encoder families, judges, methods, SAE architectures.
+"""Registries by file: encoder families, judges, methods, SAE architectures.
 
-A new entry is a new file and no line elsewhere; its name is the file's.
+An entry is one file, and the file's name is the entry's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def known_name(name: str, folder: Path, what: str) -> str:
-    """Return a name that has an entry. Raises ValueError that lists those of the folder."""
+    """Return `name` if it has an entry, else raise ValueError that lists the entries."""
     if name not in (known := names_in(folder)):
         raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
     return name

@@ -8,7 +8,7 @@ from vista.config.base import Settings
 
 
 class Aims(Settings):
-    """What a run is expected to reach; stands beside each figure, null: no aim."""
+    """What a run is expected to reach, shown beside the figures; null: no aim."""
 
     named_classes: float | None = Field(
         0.9, ge=0, le=1, description="Share of classes with a latent of their own, per layer."

@@ -77,8 +77,8 @@ class SaeSettings(Settings):
         """Refuse one SAE, or one set of labels, for several layers."""
         sources: list[tuple[str, str | None]] = []
         if isinstance(self.pretrained, ImportSaeSettings):
-            own = self.pretrained
-            sources.append(("sae_id", own.sae_id) if own.sae_id else ("path", own.path))
+            sae = self.pretrained
+            sources.append(("sae_id", sae.sae_id) if sae.sae_id else ("path", sae.path))
         if self.labels is not None:
             labels = self.labels
             sources.append(
@@ -92,7 +92,7 @@ class SaeSettings(Settings):
                 )
 
     def source(self, layer: int) -> ImportSaeSettings:
-        """Return where the pretrained SAE of one layer comes from."""
+        """Return the source of the pretrained SAE of one layer."""
         assert self.pretrained is not None
         if isinstance(self.pretrained, dict):
             return self.pretrained[layer]
@@ -206,41 +206,41 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _splits_hold_images(self) -> Self:
-        asked: list[tuple[str, str | None, Split]] = [
+        reads: list[tuple[str, str | None, Split]] = [
             (f"projector.stages.{i}", stage.data, stage.split)
             for i, stage in enumerate(self.projector.stages)
         ]
         if self.llms:
-            asked += [("latents", None, self.judged_split(self.latents.split))]
+            reads += [("latents", None, self.judged_split(self.latents.split))]
         for metric, settings in self.metrics.chosen():
             for _, split in settings.splits_read():
-                asked += [(f"metrics.{metric.name}", None, self.split_of(metric, split))]
+                reads += [(f"metrics.{metric.name}", None, self.split_of(metric, split))]
         if self.interventions:
             read = splits_read(self.interventions, self.vision_saes)
-            asked += [(key, None, split) for key, split in read]
-        for key, name, split in asked:
+            reads += [(key, None, split) for key, split in read]
+        for key, name, split in reads:
             data = self.training[name] if name else self.data
             if isinstance(data, FileData) and not data.holds(split):
-                where = f"training.{name}" if name else "data"
+                holder = f"training.{name}" if name else "data"
                 faithful = self.paper_faithful and key in ("latents", "metrics.caption")
                 why = ", which paper_faithful evaluates on" if faithful else ""
                 raise ValueError(
-                    f"{key} reads split {split!r}{why}, but {where} has no such images"
+                    f"{key} reads split {split!r}{why}, but {holder} has no such images"
                 )
         return self
 
     @model_validator(mode="after")
     def _judges_fitted_elsewhere(self) -> Self:
-        asked: list[tuple[str, str | JudgeSettings, Split]] = []
+        judged: list[tuple[str, str | JudgeSettings, Split]] = []
         for metric, settings in self.metrics.chosen():
             judge = settings.judge_roles.get("judge")
             if metric.per == "point" and judge is not None:
                 named = next((split for _, split in settings.splits_read()), self.latents.split)
-                asked += [(f"metrics.{metric.name}", judge, self.judged_split(named))]
+                judged += [(f"metrics.{metric.name}", judge, self.judged_split(named))]
         if self.interventions:
             scores = self.interventions.scores
-            asked += [("interventions.scores", scores.judge, self.interventions.test)]
-        for key, judge, split in asked:
+            judged += [("interventions.scores", scores.judge, self.interventions.test)]
+        for key, judge, split in judged:
             if fitted_on(judge) == split:
                 raise ValueError(
                     f"{key}.judge.fit_split is {split!r}, the split that figures are reported on; "
@@ -249,11 +249,11 @@ class RunConfig(Settings):
         return self
 
     def split_of(self, metric: Metric, split: Split) -> Split:
-        """The split that a metric reads where its settings name `split`."""
+        """Return the split that a metric reads if its settings name `split`."""
         return self.judged_split(split) if metric.per == "point" else split
 
     def judged_split(self, split: Split) -> Split:
-        """The images that are judged where the settings name `split`."""
+        """Return the split that is evaluated if the settings name `split`."""
         return "train" if self.paper_faithful else split
 
     @model_validator(mode="after")
@@ -287,13 +287,13 @@ class RunConfig(Settings):
     def standins(self) -> list[str]:
         """The names of the models that the run trains itself."""
         return [
-            *(n for n, each in self.encoders.items() if each.source.kind == "standin"),
-            *(n for n, each in self.llms.items() if each.model.source.kind == "standin"),
+            *(n for n, entry in self.encoders.items() if entry.source.kind == "standin"),
+            *(n for n, entry in self.llms.items() if entry.model.source.kind == "standin"),
         ]
 
     def points(self) -> dict[Point, PretrainedProjector | None]:
-        """Return every projector of the sweep once, in the order of the blocks, each with where it
-        comes from if it is not trained here."""
+        """Return the points of the sweep in the order of the blocks, each with the source of its
+        projector; None if the run trains it."""
         return dict(self._sweep())
 
     def _sweep(self) -> Iterator[tuple[Point, PretrainedProjector | None]]:

@@ -1,4 +1,4 @@
-"""Values that no setting may have, whatever its key."""
+"""Values that no setting may have."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DEEPEST, _MOST_VALUES = 50, 100_000
 
 
 def refuse_odd(content: Mapping[str, Any], place: str) -> None:
-    """Raise UserError for values that YAML can hold and no config may.
+    """Raise UserError for values that YAML allows and a config does not.
 
-    Infinity and NaN have no JSON, a NUL or half a surrogate pair is in no file's name; aliases can
-    make a small file endless.
+    JSON has no infinity and no NaN; a file's name has no NUL and no half surrogate pair; aliases
+    can make a small file endless.
     """
     waiting: list[tuple[tuple[Any, ...], Any]] = [((), content)]
     seen = 0

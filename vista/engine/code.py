@@ -14,14 +14,14 @@ that are loaded by a computed name, which the node lists (`Node.modules`).
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from vista.engine.syntax import Reader, Statement, imported, is_text
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.name
@@ -33,14 +33,12 @@ SILENT = frozenset(
 # Name of the statements at a module's top that run on import and define nothing.
 EFFECTS = "(top)"
 
-# A definition: its module, and its name there; None for all of the module.
-Place = tuple[str, str | None]
+# A definition: its module, and its name there; None for the whole module.
+Reference = tuple[str, str | None]
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Compound = (
     ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match,
 )  # fmt: skip
-# Fields of a syntax tree that cannot change a result. Empty ones differ between Pythons.
-_UNREAD = frozenset({"annotation", "returns", "type_comment", "type_params", "ctx", "kind"})
 
 
 def is_fetch(stage: str) -> bool:
@@ -75,8 +73,8 @@ def code_digest(starts: Iterable[str]) -> str:
 
 def source_digests(starts: Iterable[str]) -> dict[str, str]:
     """Return the digest of each definition that `starts` reach, by "module:name"."""
-    places, _ = _closure(tuple(sorted(set(starts))))
-    return {f"{module}:{name}": _definition(module, name).digest for module, name in places}
+    references, _ = _closure(tuple(sorted(set(starts))))
+    return {f"{module}:{name}": _definition(module, name).digest for module, name in references}
 
 
 def joint_digest(definitions: Mapping[str, str]) -> str:
@@ -101,7 +99,7 @@ def _closure_digest(starts: tuple[str, ...]) -> str:
 @functools.cache
 def _closure(starts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], frozenset[str]]:
     """Return the reached definitions, sorted, and the foreign packages that they use."""
-    todo: list[Place] = []
+    todo: list[Reference] = []
     for start in starts:
         module, _, definition = start.partition(":")
         if _path(module) is None:
@@ -109,14 +107,14 @@ def _closure(starts: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], froz
         if definition and definition not in _module(module).bound:
             raise ValueError(f"no definition {definition} in {module}")
         todo.append((module, definition or None))
-    seen: set[Place] = set()
+    seen: set[Reference] = set()
     packages: set[str] = set()
     while todo:
-        place = todo.pop()
-        module, name = place
-        if place in seen or module in SILENT or f"{module}:{name}" in SILENT:
+        reference = todo.pop()
+        module, name = reference
+        if reference in seen or module in SILENT or f"{module}:{name}" in SILENT:
             continue
-        seen.add(place)
+        seen.add(reference)
         if name is None:
             todo += [(module, definition) for definition in _module(module).bound]
         # Importing a module runs the statements at its top and at that of its packages.
@@ -139,26 +137,11 @@ def _path(name: str) -> Path | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Statement:
-    """A statement at a module's top.
-
-    Attributes:
-        digest: Digest of its canonical text.
-        uses: Names that it uses from outside, each followed by the attributes that are read of it.
-        meanings: The same for names that imports inside it bind, with the imported dotted name.
-    """
-
-    digest: str
-    uses: frozenset[tuple[str, ...]]
-    meanings: frozenset[tuple[str, ...]]
-
-
 @dataclass
 class _Module:
     """A module: the statements that bind each name, and the dotted name behind each import."""
 
-    bound: dict[str, list[_Statement]] = field(default_factory=dict)
+    bound: dict[str, list[Statement]] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
 
 
@@ -174,16 +157,16 @@ def _module(name: str) -> _Module:
 
 def _read_statement(module: _Module, statement: ast.stmt) -> None:
     if isinstance(statement, ast.Import | ast.ImportFrom):
-        module.imports |= _imported(statement)
+        module.imports |= imported(statement)
         return
-    if _is_text(statement):
+    if is_text(statement):
         return
     if _is_type_checking(statement):
         # The block never runs; its `else:` always does.
         for other in getattr(statement, "orelse", ()):
             _read_statement(module, other)
         return
-    reader = _Reader()
+    reader = Reader()
     reader.read(statement)
     names = [*reader.scope.bound, *reader.scope.imports]
     if isinstance(statement, _Compound):
@@ -201,49 +184,24 @@ def _is_type_checking(statement: ast.stmt) -> bool:
     return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
 
 
-def _is_text(node: object) -> bool:
-    """Whether a statement is a docstring or another bare string."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """Return the dotted name behind each name that an import statement binds."""
-    if isinstance(statement, ast.ImportFrom):
-        assert statement.level == 0 and statement.module, "imports are absolute here"
-        return {
-            alias.asname or alias.name: f"{statement.module}.{alias.name}"
-            for alias in statement.names
-        }
-    return {
-        alias.asname or alias.name.split(".")[0]: alias.name
-        if alias.asname
-        else alias.name.split(".")[0]
-        for alias in statement.names
-    }
-
-
 @dataclass(frozen=True)
 class _Definition:
     """A definition's digest, the definitions that it uses, and the foreign packages."""
 
     digest: str
-    uses: frozenset[Place]
+    uses: frozenset[Reference]
     packages: frozenset[str]
 
 
 @functools.cache
 def _definition(module: str, name: str) -> _Definition:
     statements = _module(module).bound[name]
-    uses, packages, meanings = set[Place](), set[str](), set[str]()
+    uses, packages, meanings = set[Reference](), set[str](), set[str]()
     for dotted in {dotted for statement in statements for dotted in _used(module, statement)}:
-        place = _resolve(dotted)
-        if place is not None:
-            uses.add(place)
-            meanings.add(f"{place[0]}:{place[1]}")
+        reference = _resolve(dotted)
+        if reference is not None:
+            uses.add(reference)
+            meanings.add(f"{reference[0]}:{reference[1]}")
         elif dotted.split(".")[0] != ROOT:
             packages.add(dotted.split(".")[0])
             meanings.add(dotted)
@@ -253,7 +211,7 @@ def _definition(module: str, name: str) -> _Definition:
     return _Definition(digest, frozenset(uses), frozenset(packages))
 
 
-def _used(module: str, statement: _Statement) -> Iterator[str]:
+def _used(module: str, statement: Statement) -> Iterator[str]:
     """Yield the dotted names of what a statement uses; builtins are left out."""
     top = _module(module)
     for name, *attributes in statement.uses:
@@ -274,7 +232,7 @@ def _followed(dotted: str, attributes: Iterable[str]) -> str:
     return dotted
 
 
-def _resolve(dotted: str) -> Place | None:
+def _resolve(dotted: str) -> Reference | None:
     """Return the definition inside the package that a dotted name means, or None."""
     if dotted.split(".")[0] != ROOT:
         return None
@@ -290,146 +248,3 @@ def _resolve(dotted: str) -> Place | None:
     if rest[0] in top.imports:  # exported by a package
         return _resolve(".".join([top.imports[rest[0]], *rest[1:]]))
     raise ValueError(f"{dotted}: no definition {rest[0]} in {module}")
-
-
-@dataclass
-class _Scope:
-    """The names that a scope binds, what its imports mean, and the names that it uses."""
-
-    bound: set[str] = field(default_factory=set)
-    imports: dict[str, str] = field(default_factory=dict)
-    uses: set[tuple[str, ...]] = field(default_factory=set)
-
-
-class _Reader:
-    """Reads a statement in one walk: its canonical text, and the names that it binds and uses.
-
-    The text is equal in all versions of Python and leaves out what cannot change a result. `scope`
-    is the outermost one; names that are bound in an inner scope and used there alone stay inside.
-    """
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.scope = _Scope()
-        self.meanings: set[tuple[str, ...]] = set()
-        self.globals: set[str] = set()
-
-    def statement(self) -> _Statement:
-        """Return what was read."""
-        digest = hashlib.sha256("".join(self.text).encode()).hexdigest()
-        return _Statement(digest, frozenset(self.scope.uses), frozenset(self.meanings))
-
-    def read(self, node: object) -> None:
-        """Read a node, a list of nodes, or a value."""
-        if isinstance(node, ast.AST):
-            self.text.append(f"({type(node).__name__}")
-            read: Callable[[Any], None] = getattr(self, f"_read_{type(node).__name__}", self._read)
-            read(node)
-            self.text.append(")")
-        elif isinstance(node, list):
-            self.text.append("[")
-            for item in node:
-                if not _is_text(item):
-                    self.read(item)
-            self.text.append("]")
-        else:
-            self.text.append(repr(node))
-
-    def _read(self, node: ast.AST, *names: str) -> None:
-        """Read the named fields of a node, or all."""
-        for name in names or node._fields:
-            value = getattr(node, name, None)
-            if value is not None and value != [] and name not in _UNREAD:
-                self.text.append(f" {name}=")
-                self.read(value)
-
-    @contextlib.contextmanager
-    def _inner_scope(self) -> Iterator[None]:
-        outer, self.scope = self.scope, _Scope()
-        yield
-        inner, self.scope = self.scope, outer
-        for name, *attributes in inner.uses:
-            if name in inner.imports:
-                self.meanings.add((inner.imports[name], *attributes))
-            elif name not in inner.bound or name in self.globals:
-                outer.uses.add((name, *attributes))
-
-    def _read_Name(self, node: ast.Name) -> None:
-        self.text.append(f" {node.id}")
-        if isinstance(node.ctx, ast.Load):
-            self.scope.uses.add((node.id,))
-        else:
-            self.scope.bound.add(node.id)
-
-    def _read_Attribute(self, node: ast.Attribute) -> None:
-        attributes: list[str] = []
-        inner: ast.expr = node
-        while isinstance(inner, ast.Attribute):
-            attributes.insert(0, inner.attr)
-            inner = inner.value
-        self.text.append(f" .{'.'.join(attributes)} ")
-        if isinstance(inner, ast.Name):
-            self.text.append(inner.id)
-            self.scope.uses.add((inner.id, *attributes))
-        else:
-            self.read(inner)
-
-    def _read_FunctionDef(self, node: _Function) -> None:
-        self.scope.bound.add(node.name)
-        self._read(node, "name", "decorator_list")
-        self._read_Lambda(node)
-
-    _read_AsyncFunctionDef = _read_FunctionDef
-
-    def _read_Lambda(self, node: ast.Lambda | _Function) -> None:
-        self._read(node.args, "defaults", "kw_defaults")
-        with self._inner_scope():
-            self._read(node.args, "posonlyargs", "args", "vararg", "kwonlyargs", "kwarg")
-            self._read(node, "body")
-
-    def _read_arg(self, node: ast.arg) -> None:
-        self.scope.bound.add(node.arg)
-        self.text.append(f" {node.arg}")
-
-    def _read_ClassDef(self, node: ast.ClassDef) -> None:
-        self.scope.bound.add(node.name)
-        self._read(node, "name", "decorator_list", "bases", "keywords")
-        bound, self.scope.bound = self.scope.bound, set()
-        self._read(node, "body")
-        # Methods do not see the names of the class body, so these are bound nowhere.
-        self.scope.bound = bound
-        # The type of a setting can be a class with code: it is used, but is no part of the text.
-        text, self.text = self.text, []
-        for statement in node.body:
-            if isinstance(statement, ast.AnnAssign):
-                self.read(statement.annotation)
-        self.text = text
-
-    def _comprehension(self, node: ast.AST) -> None:
-        with self._inner_scope():
-            self._read(node)
-
-    _read_ListComp = _read_SetComp = _read_DictComp = _read_GeneratorExp = _comprehension
-
-    def _read_Call(self, node: ast.Call) -> None:
-        self._read(node, "func", "args")
-        is_field = isinstance(node.func, ast.Name) and node.func.id == "Field"
-        self.read([k for k in node.keywords if not (is_field and k.arg == "description")])
-
-    def _read_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        self.scope.imports |= _imported(node)
-        self._read(node)
-
-    _read_ImportFrom = _read_Import
-
-    def _read_Global(self, node: ast.Global) -> None:
-        self.globals.update(node.names)
-        self.scope.uses.update((name,) for name in node.names)
-        self._read(node)
-
-    def _binding(self, node: ast.ExceptHandler | ast.MatchAs | ast.MatchStar) -> None:
-        if node.name:
-            self.scope.bound.add(node.name)
-        self._read(node)
-
-    _read_ExceptHandler = _read_MatchAs = _read_MatchStar = _binding

@@ -58,8 +58,8 @@ class Unneeded:
 
     def __str__(self) -> str:
         parts = {"artifact": self.artifact, "unfinished work": self.work, "log": self.beside}
-        kept = ", ".join(part for part, paths in parts.items() if paths)
-        return f"{self.stage}/{self.node} ({kept})"
+        names = [name for name, paths in parts.items() if paths]
+        return f"{self.stage}/{self.node} ({', '.join(names)})"
 
 
 def collect(configs: Sequence[Path], results: Path | None, *, delete: bool) -> str:

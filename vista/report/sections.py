@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vista.config.report import Aims
+from vista.metrics.figure import COLUMNS
 from vista.metrics.sae_check import TEXT_FIGURES
 from vista.report import grid
 from vista.report.compare import BASELINE, Pair, pairs
@@ -232,8 +233,7 @@ def how_to_read(notes: Sequence[str]) -> Section:
             "\n".join(
                 [
                     "- Every single figure, seeds apart, is a row of `summary.csv` (and "
-                    "`summary.parquet`): metric, encoder, llm, sae_weight, seed, method, layer, "
-                    "token_kind, value, ci_low, ci_high, chance, n.",
+                    f"`summary.parquet`): {', '.join(COLUMNS)}.",
                     "- 95 %: percentile bootstrap over images; over several seeds the lowest and "
                     "the highest end of their intervals. Differences of interventions have one "
                     "interval for their mean over seeds.",
