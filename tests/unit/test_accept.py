@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from finished_plan import publish_all
+from finished_plan import FinishedRun, publish_all
 
 import vista.engine.accept
 import vista.engine.explain
@@ -21,18 +20,10 @@ from vista.engine.artifacts import Provenance, open_artifact, publishing, rememb
 from vista.engine.code import joint_digest, source_digests
 from vista.engine.locks import lock_file, work_folder
 from vista.engine.node import Node
-from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
 
-SMOKE = Path(__file__).parents[2] / "config" / "smoke.yaml"
 FAMILY = "vista.encoders.families.dinov2:FAMILY"
 USERS = ("train_encoder", "features")
-
-
-def content() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
-    metrics = ("probe", "naming", "reconstruction")
-    return {**loaded, "metrics": {name: loaded["metrics"][name] for name in metrics}}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -46,28 +37,11 @@ def rewrite(folder: Path, **changes: Any) -> None:
         (folder / name).write_text(text)
 
 
-class Run:
-    """A finished run in a folder, and what Snakemake was asked to record as done."""
+class Run(FinishedRun):
+    """A finished run, and what Snakemake was asked to record as done."""
 
-    def __init__(self, folder: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys = folder, capsys
-        self.results = folder / "results"
-        self.content = {**content(), "results": str(self.results)}
-        self.recorded: list[tuple[str, list[str]]] = []
-        shutil.copytree(finished, self.results)
-
-    @property
-    def plan(self) -> Plan:
-        return load_plan(self.content)
-
-    def config(self, name: str = "config") -> Path:
-        path = self.folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(self.content))
-        return path
-
-    def node(self, stage: str, name: str = "") -> Node:
-        nodes = self.plan.nodes.values()
-        return next(n for n in nodes if n.stage == stage and n.name.startswith(name))
+    recorded: list[tuple[str, list[str]]]
+    printed: Any
 
     def users(self) -> list[Node]:
         """The nodes that run the edited definition, parents first."""
@@ -82,21 +56,15 @@ class Run:
         return dict(open_artifact(self.results / node.path).manifest["code"])
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("finished") / "results"
-    publish_all(load_plan(content()), results)
-    return results
-
-
 @pytest.fixture
 def run(
     tmp_path: Path,
-    finished: Path,
+    finished_smoke: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Run:
-    run = Run(tmp_path, finished, capsys)
+    run = Run(tmp_path, finished_smoke, capsys)
+    run.recorded = []
 
     def record(snakefile: Path, config: Path, targets: Sequence[str]) -> None:
         assert snakefile.is_file()
@@ -379,7 +347,7 @@ def killed_at(n: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> bool:
 
 @pytest.mark.usefixtures("edited")
 def test_killed_before_any_change_nothing_is_half_accepted(
-    run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, finished_smoke: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {node.path: run.code(node) for node in run.users()}
     new = {path: {**code, FAMILY: "edited"} for path, code in old.items()}
@@ -411,9 +379,9 @@ def test_killed_before_any_change_nothing_is_half_accepted(
         for node in run.users():
             accepted = open_artifact(run.results / node.path).manifest["accepted"]
             assert len(accepted) == 1
-            assert files(run.results / node.path).keys() == files(finished / node.path).keys()
+            assert files(run.results / node.path).keys() == files(finished_smoke / node.path).keys()
         shutil.rmtree(run.results)
-        shutil.copytree(finished, run.results)
+        shutil.copytree(finished_smoke, run.results)
         moment += 1
     old_, new_ = (False, True), (True, True)
     no_old, no_new = (False, False), (True, False)

@@ -5,59 +5,32 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from finished_plan import publish, publish_all
+from finished_plan import FinishedRun, publish
 
 import vista.engine.explain
 from vista import cli
 from vista.engine.code import source_digests, stage_code
 from vista.engine.locks import lock_file, work_folder
 from vista.engine.node import Node
-from vista.engine.plan import Plan, load_plan
 
-SMOKE = Path(__file__).parents[2] / "config" / "smoke.yaml"
 POINT = "dinov2-gemma2-w1-s0"
 
 
-def content() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
-    asked = ("probe", "naming", "reconstruction", "matching_rate", "caption")
-    return {**loaded, "metrics": {name: loaded["metrics"][name] for name in asked}}
-
-
-class Run:
-    """A finished run of the smoke config in a folder, and the config that is asked about."""
+class Run(FinishedRun):
+    """A finished run, and the plan that it was made by."""
 
     def __init__(self, folder: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys = folder, capsys
-        self.results = folder / "results"
-        self.content = {**content(), "results": str(self.results)}
+        super().__init__(folder, finished, capsys)
         self.finished = self.plan
-        shutil.copytree(finished, self.results)
-
-    @property
-    def plan(self) -> Plan:
-        return load_plan(self.content)
-
-    @property
-    def config(self) -> Path:
-        path = self.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(self.content))
-        return path
-
-    def node(self, stage: str, name: str = "", plan: Plan | None = None) -> Node:
-        nodes = (plan or self.plan).nodes.values()
-        return next(n for n in nodes if n.stage == stage and n.name.startswith(name))
 
     def explain(self, *paths: Node | str) -> tuple[int, list[str]]:
-        given = [str(self.results / (p.path if isinstance(p, Node) else p)) for p in paths]
-        status = cli.main(["explain", *given, "--config", str(self.config)])
+        folders = [str(self.results / (p.path if isinstance(p, Node) else p)) for p in paths]
+        status = cli.main(["explain", *folders, "--config", str(self.config())])
         self.said = self.capsys.readouterr()
         return status, self.said.out.replace(f"{self.results}/", "").splitlines()
 
@@ -65,16 +38,9 @@ class Run:
         self.content["projector"]["stages"][0]["lr"] = lr
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("finished") / "results"
-    publish_all(load_plan(content()), results)
-    return results
-
-
 @pytest.fixture
-def run(tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    return Run(tmp_path, finished, capsys)
+def run(tmp_path: Path, finished_smoke: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(tmp_path, finished_smoke, capsys)
 
 
 def test_all_of_a_finished_run_is_up_to_date(run: Run) -> None:
@@ -89,7 +55,7 @@ def test_a_path_may_be_relative_and_name_the_manifest(
 ) -> None:
     node = run.node("features", "siglip")
     monkeypatch.chdir(run.results / "features")
-    text, status = vista.engine.explain.explain([f"{node.folder}/manifest.json"], run.config)
+    text, status = vista.engine.explain.explain([f"{node.folder}/manifest.json"], run.config())
     assert (text, status) == (f"{node.folder}: up to date", 0)
 
 

@@ -163,10 +163,9 @@ def with_judge(
     settings: Mapping[str, Any],
     inputs: Inputs,
     judge: str | JudgeSettings,
-    files: tuple[str, ...] = (),
 ) -> Node:
     """Return a node whose stage uses a judge, with the judge's code, files and fetched model."""
-    return with_judges(stage, name, settings, inputs, {"judge": judge}, files)
+    return with_judges(stage, name, settings, inputs, {"judge": judge})
 
 
 def with_judges(
