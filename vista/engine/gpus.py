@@ -44,8 +44,8 @@ class Wanted:
 def wanted(options: Mapping[str, Mapping[str, Any]]) -> Wanted:
     """Return what the options of a job's parts (`vista.engine.node.OPTIONS`) ask for.
 
-        A device map spreads a model over all cards. `cuda:1` names a card; `auto` beside it means the
-    first one. On several machines Slurm chooses and the job asks for none.
+    A device map spreads a model over all cards. `cuda:1` names a card; `auto` beside it means
+    the first one. On several machines Slurm chooses and the job asks for none.
     """
     training = options.get("training", {})
     if int(training.get("machines", 1)) > 1:
