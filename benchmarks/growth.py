@@ -25,7 +25,7 @@ from benchmarks.case import seconds
 from vista.engine.artifacts import open_artifact
 from vista.engine.forecast.overview import duration, forecast, size
 from vista.engine.plan import Plan, load_plan
-from vista.stages import STAGES
+from vista.engine.stages import stages
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).with_suffix(".json")
@@ -128,7 +128,7 @@ def computed(config: str) -> dict[str, dict[str, float]]:
     """Return disk, GPU memory and seconds of stages at a published size, by the forecast."""
     content = yaml.safe_load((ROOT / "config" / config).read_text())
     with tempfile.TemporaryDirectory() as nothing:
-        found = forecast(load_plan({**content, "results": nothing}), STAGES)
+        found = forecast(load_plan({**content, "results": nothing}), stages())
     return {
         each.stage: {
             "time": each.seconds.known,

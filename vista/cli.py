@@ -30,7 +30,7 @@ from vista.engine.disk import full_disk
 from vista.engine.gpus import claimed
 from vista.engine.job import Job
 from vista.engine.locks import WORK
-from vista.engine.stages import stages
+from vista.engine.stages import is_stage, stages
 from vista.errors import UserError
 from vista.stages import SPLIT
 
@@ -39,8 +39,9 @@ USER_ERROR = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (2 for a user's mistake)."""
-    parser = _parser()
-    arguments, options = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(words)
+    arguments, options = parser.parse_known_args(words)
     if options and arguments.call is not _make:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
     arguments.options = options
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vista",
         description="Read vision models through the labelled text SAEs of a language model. "
@@ -137,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     summary.set_defaults(call=_summary)
 
-    for name, makes in stages().items():
+    # A job of the workflow needs no help on the other stages.
+    is_job = "--spec" in words and is_stage(words[0])
+    for name, makes in ({words[0]: "an artifact"} if is_job else stages()).items():
         stage = commands.add_parser(name, help=f"stage: {makes}", description=f"Make {makes}.")
         stage.add_argument(
             "--spec", required=True, help="JSON: settings, inputs, modules; or @FILE"

@@ -142,7 +142,7 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("metrics/reconstruction.py", once("reconstruction", n=4)),
+        ("metrics/reconstruction/measure.py", once("reconstruction", n=4)),
         # The family's own artifacts and what follows from them; the other encoder's stay.
         (
             "encoders/families/dinov2.py",
@@ -165,7 +165,7 @@ def test_comments_docstrings_and_another_place_run_nothing(
 ) -> None:
     for path in (checkout / "vista").rglob("*.py"):
         path.write_text(f"# A comment.\n\n{path.read_text()}")
-    metric = checkout / "vista" / "metrics" / "reconstruction.py"
+    metric = checkout / "vista" / "metrics" / "reconstruction" / "measure.py"
     text = metric.read_text()
     assert text.count('"""') > 1
     metric.write_text(text.replace('"""', '"""In other words: ', 1))
