@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "graph": {"config", "diffusion_nodes", "intervention_nodes", *PLANNING},
     "plan": {"config", "artifacts", "code", "errors", "graph", "locks", "node"},
     "gpus": {"errors"},
-    "stages": {"config", "stages"},
+    "stages": {"code", "config", "stages"},
     "explain": {"artifacts", "code", "errors", "locks", "node", "plan", "stages"},
     "make": {"errors", "plan"},
     "accept": {
