@@ -80,7 +80,8 @@ class Plan:
 
     def order(self, folder: str) -> dict[str, str]:
         """Return a job's order and the digest of its code: a change of either reruns the job."""
-        return {"spec": self.spec(folder), "code": self.code(folder)}
+        node = self.node(folder)
+        return {"stage": node.stage, "spec": self.spec(folder), "code": self.code(folder)}
 
     def spec(self, folder: str) -> str:
         """Return a job's order as JSON; "@FILE" if it is too long for a command line."""

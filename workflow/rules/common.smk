@@ -11,6 +11,6 @@ GPUS = lambda wildcards: plan.node(wildcards.node).gpus
 MACHINES = lambda wildcards: plan.node(wildcards.node).machines
 
 SHELL = (
-    "vista {rule} --spec {params.order[spec]:q} --manifest {output:q}"
+    "vista {params.order[stage]} --spec {params.order[spec]:q} --manifest {output:q}"
     " --threads {threads} --log {log:q}"
 )
