@@ -212,9 +212,23 @@ def _draw(axis: Any, one: Series, points: Sequence[_Point], x: XAxis) -> list[An
             axis.scatter(xs, seeds, s=5, color=look["color"], alpha=0.5)
         if one.filled is not None and point.key in one.filled:
             axis.plot(point.x, point.y.mean, look["marker"], color=look["color"], zorder=5)
-    levels = [(point.x, point.y.chance) for point in points if point.y.chance is not None]
-    if one.level is not None and levels:
-        handles += axis.plot(*zip(*levels, strict=True), **one.level)
+    if one.level is not None:
+        handles += _draw_level(axis, one.level, points, x)
+    return handles
+
+
+def _draw_level(
+    axis: Any, look: Mapping[str, Any], points: Sequence[_Point], x: XAxis
+) -> list[Any]:
+    """Draw the chance levels of points; return their handles for the legend."""
+    # Lines are not shifted, so that the gaps of `style.dashes` show each other's dashes.
+    is_line = "marker" not in look
+    levels = [
+        (x.place(point.key[2]) if is_line else point.x, point.y.chance)
+        for point in points
+        if point.y.chance is not None
+    ]
+    handles: list[Any] = axis.plot(*zip(*levels, strict=True), **look) if levels else []
     return handles
 
 

@@ -130,7 +130,7 @@ def panels(
 def heading(figure: Any, title: str, note: str) -> None:
     """Write a title above the panels, and a note below the title in smaller letters."""
     width, height = figure.get_size_inches()
-    titles = textwrap.wrap(clean(title), int(width * 9))
+    titles = textwrap.wrap(clean(title), int(width * 9.5))
     notes = textwrap.wrap(clean(note, 400), int(width * 16))
     below = 0.14 + 0.2 * len(titles)
     top = below + 0.08 + 0.16 * len(notes)

@@ -110,6 +110,18 @@ def test_levels_of_a_series_and_of_a_panel() -> None:
     assert "chance" not in {line.get_label() for line in figure.axes[1].get_lines()}
 
 
+def test_lines_of_levels_are_not_shifted_and_ticks_are() -> None:
+    dashed = {"linestyle": "--", "label": "level"}
+    lines = [
+        series("x", [make("a", 0, 0.4), make("a", 1, 0.5)], RED, level=dashed),
+        series("y", [make("a", 0, 0.4)], BLUE, level=style.CHANCE_TICKS),
+    ]
+    axis = draw(lines, XAxis(spread=0.4)).axes[0]
+    xs = {line.get_label(): list(line.get_xdata()) for line in axis.get_lines()}
+    assert xs["level"] == [0.0, 1.0]
+    assert xs["chance"] == pytest.approx([0.1])
+
+
 def test_seeds_are_dots_where_there_are_several() -> None:
     from matplotlib.collections import PathCollection
 

@@ -9,6 +9,7 @@ from vista.report import grid, style
 from vista.report.escape import mathtext
 from vista.report.facets import Series, XAxis, facets
 from vista.report.grid import Grid, Section, spread
+from vista.report.notes import span
 from vista.report.shown import Drawing, Measured, Shown
 from vista.report.table import LongTable, groups, over_seeds
 
@@ -95,8 +96,7 @@ def steering_figure(table: LongTable) -> Any | None:
         title="Steering a text-to-image pipeline through its text encoder",
         note="Steering adds a value to prompts of another one, ablation takes it from prompts that "
         "tell it; what images show is said by probes on another encoder. Bars: 95 % intervals over "
-        f"prompts. n = {min(f.n for f in all_gains)} to {max(f.n for f in all_gains)} images a "
-        "point.",
+        f"prompts. n = {span([figure.n for figure in all_gains])} images a point.",
         limits=(-0.25, 1.05),
     )
     for axis in figure.axes if figure is not None else ():
