@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vista.report import grid
+from vista.report import grid, style
 from vista.report.grid import Grid, Section, number, spread
 from vista.report.notes import span
 from vista.report.per_layer import layer_facets, of_layers, weight_series
@@ -51,11 +51,12 @@ def shared_latents_section(table: LongTable) -> Section:
 def shared_latents_figure(table: LongTable) -> Any | None:
     """Draw the share of concepts with a latent selective in words and in images, by layer."""
     figures = of_layers(table.select("shared_concepts"))
+    weights = distinct(figures, "sae_weight")
     series = weight_series(
         figures,
-        distinct(figures, "sae_weight"),
+        weights,
         level=lambda weight: {
-            "linestyle": "--",
+            "linestyle": style.dashes(weights, weight),
             "linewidth": 1.2,
             "label": f"permuted, λ = {weight:g}",
         },
