@@ -53,9 +53,11 @@ class MetricSettings(Settings):
         return ()
 
     def splits_read(self) -> Iterator[tuple[str, Split]]:
-        """Yield which field names which split of the run's data."""
-        if split := getattr(self, "split", None):
-            yield "split", split
+        """Yield which field names which split of the run's data: what is fitted on, then what is
+        measured on."""
+        for field in ("fit_split", "split"):
+            if split := getattr(self, field, None):
+                yield field, split
 
     def sets_read(self) -> Iterator[tuple[str, str]]:
         """Yield which field names which further set of images, in the order of the inputs."""

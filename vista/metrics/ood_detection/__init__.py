@@ -51,10 +51,6 @@ class OodDetectionSettings(MetricSettings):
         refuse_same_split(self.fit_split, self.split)
         return self
 
-    def splits_read(self) -> Iterator[tuple[str, Split]]:
-        yield "fit_split", self.fit_split
-        yield "split", self.split
-
     def sets_read(self) -> Iterator[tuple[str, str]]:
         yield from (("near", name) for name in self.near)
         yield from (("far", name) for name in self.far)

@@ -44,10 +44,6 @@ class OodGeneralizationSettings(MetricSettings):
         refuse_same_split(self.fit_split, self.split)
         return self
 
-    def splits_read(self) -> Iterator[tuple[str, Split]]:
-        yield "fit_split", self.fit_split
-        yield "split", self.split
-
     def sets_read(self) -> Iterator[tuple[str, str]]:
         yield from (("shifts", name) for name in self.shifts)
 
