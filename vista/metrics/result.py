@@ -48,10 +48,14 @@ def estimate(interval: tuple[float, float, float], n: int, chance: float | None 
     )
 
 
-class MetricResult(BaseModel):
-    """Base of every metric's result; written as result.json, its figures as rows.parquet."""
+class ResultPart(BaseModel):
+    """Base of a part of a metric's result: a layer, a dictionary, a judge."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricResult(ResultPart):
+    """Base of every metric's result; written as result.json, its figures as rows.parquet."""
 
     def figures(self) -> list[Figure]:
         """Return the figures as rows of the long table, in a fixed order."""

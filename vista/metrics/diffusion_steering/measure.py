@@ -15,11 +15,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.selectivity import selectivity
 
 Kind = Literal["add", "ablate"]
@@ -88,10 +88,8 @@ class Steered:
         return np.mean(changed, axis=0) if changed else np.zeros(len(self.prompt_b))
 
 
-class MethodFigures(BaseModel):
+class MethodFigures(ResultPart):
     """One method on one attribute, at the coefficients that it chose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind = Field(description="add: a value to prompts without it; ablate: from those with it")
     attribute: str = Field(description="The attribute whose values are steered.")

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.judges import NO, UNANSWERED, YES
 from vista.judges.agreement import (
@@ -35,7 +35,7 @@ from vista.judges.agreement import (
 )
 from vista.metrics.bootstrap import bootstrap
 from vista.metrics.figure import Figure
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 Kind = Literal["captions", "labels", "images"]
 Verdicts = NDArray[np.int8]
@@ -68,10 +68,8 @@ class Judged:
         return known
 
 
-class Agreement(BaseModel):
+class Agreement(ResultPart):
     """One judge against ground truth on items of one kind."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     items: Kind = Field(description="What was judged.")
     judge: str = Field(description="Name of the judge in the settings.")
@@ -112,10 +110,8 @@ class Agreement(BaseModel):
         ]
 
 
-class Kappa(BaseModel):
+class Kappa(ResultPart):
     """Agreement of two judges on the same items of one kind."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     items: Kind = Field(description="What was judged.")
     judges: tuple[str, str] = Field(description="Their names in the settings, sorted.")

@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import JudgeFunction, label_verdicts
 from vista.metrics.patch_scores import MapScores, map_scores
 from vista.metrics.ranking import Ranked
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -64,10 +64,8 @@ class LayerMaps:
     activation: Callable[[int, int], NDArray[Any]]
 
 
-class MapFigures(BaseModel):
+class MapFigures(ResultPart):
     """How well the class's own latent marks the class's patches, against boxes or masks."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     truth: Truth = Field(description="box: patches that touch the boxes; mask: patches covered.")
     auroc: Estimate = Field(
@@ -102,10 +100,8 @@ class MapFigures(BaseModel):
         ]
 
 
-class LayerLocalization(BaseModel):
+class LayerLocalization(ResultPart):
     """Localization on one layer, or pooled over all layers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int | None = Field(description="Block after which the stream was read; null: all.")
     n_named_classes: int = Field(

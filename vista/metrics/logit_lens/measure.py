@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
@@ -29,7 +29,7 @@ from vista.metrics.matching_rate.measure import (
     object_scores,
 )
 from vista.metrics.ranking import LatentMask, mask_latents, rank_latents
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 # Names of the figures of images, by those of the matching rate of latents.
 _OF_WORDS = {
@@ -55,10 +55,8 @@ class LayerWords:
     probability_bpk: NDArray[np.float32]
 
 
-class LayerPatches(BaseModel):
+class LayerPatches(ResultPart):
     """Share of the objects' patches that their likeliest words name, after one block."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int = Field(description="Residual stream after this block, counted from 0.")
     named: dict[int, Estimate] = Field(

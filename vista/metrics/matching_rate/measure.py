@@ -16,12 +16,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.ranking import LatentMask, Ranked
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.shuffled import Level, shuffled_level
 
 BoolArray = NDArray[np.bool_]
@@ -47,10 +47,8 @@ class LayerInput:
     mask: LatentMask
 
 
-class TopK(BaseModel):
+class TopK(ResultPart):
     """Figures over the k strongest distinct latents of each image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     k: int = Field(description="Latents of an image that are judged.")
     matching: Estimate = Field(
@@ -102,10 +100,8 @@ class TopK(BaseModel):
         return [figure.figure(metric, layer, "image", k=self.k) for metric, figure in figures]
 
 
-class LayerMatching(BaseModel):
+class LayerMatching(ResultPart):
     """Matching on one layer, with the number of latents that each mask takes out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int = Field(description="Residual stream after this block, counted from 0.")
     n_latents: int = Field(description="Latents in the dictionary.")

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_mean
 from vista.metrics.figure import Figure
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 
-class LayerNaming(BaseModel):
+class LayerNaming(ResultPart):
     """How many classes one layer's dictionary names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int = Field(description="Block after which the SAE reads, counted from 0.")
     share: Estimate = Field(description="Share of classes with a latent of their own.")

@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import DEFAULT_LEVEL, DEFAULT_RESAMPLES, bootstrap_mean
 from vista.metrics.figure import Figure
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 Bools = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -41,10 +41,8 @@ _ROUNDING = 1e-6  # of shares in float32
 Places = Sequence[Sequence[Sequence[str]]]
 
 
-class DictionaryOntology(BaseModel):
+class DictionaryOntology(ResultPart):
     """What one dictionary names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     coverage: Estimate = Field(
         description="Ontological coverage: share of inner synsets that a latent names; n synsets."

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.figure import Figure
 from vista.metrics.ood_detection.scores import SCORES
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 Floats = NDArray[np.float64]
 TRUE_POSITIVE_RATE = 0.95
@@ -25,10 +25,6 @@ TRUE_POSITIVE_RATE = 0.95
 OURS, RIVALS = "knn_latents", ("knn_raw", "knn_random")
 # Images times resamples whose counts are held at once (32 MB).
 _CELLS = 4_000_000
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FigureNames(NamedTuple):
@@ -47,7 +43,7 @@ FIGURES = {
 }
 
 
-class OodScore(_Frozen):
+class OodScore(ResultPart):
     """How well one score separates one set from the in-distribution images."""
 
     auroc: Estimate = Field(
@@ -60,7 +56,7 @@ class OodScore(_Frozen):
     )
 
 
-class OodSet(_Frozen):
+class OodSet(ResultPart):
     """One set of images of another distribution."""
 
     kind: str = Field(description="near: of the same kind; far: of another.")

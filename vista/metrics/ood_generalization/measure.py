@@ -20,12 +20,12 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import Field, PlainSerializer
 
 from vista.metrics.bootstrap import bootstrap_mean, resample_means
 from vista.metrics.figure import Figure
 from vista.metrics.logistic import fit_logistic
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 SPACES = ("latents", "raw", "random")
 # Columns whose F is computed at once.
@@ -70,11 +70,7 @@ class Answers(NamedTuple):
     right: Mapping[Representation, Bools]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Probed(_Frozen):
+class Probed(ResultPart):
     """Accuracies on one set of images."""
 
     n_classes: int = Field(description="Classes among the images.")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
 from vista.metrics.figure import Figure
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 FloatArray = NDArray[np.float64]
 
@@ -72,10 +72,8 @@ def join_sums(parts: list[TokenSums]) -> TokenSums:
     )
 
 
-class LayerReconstruction(BaseModel):
+class LayerReconstruction(ResultPart):
     """Reconstruction on one layer and one kind of tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int = Field(description="Residual stream after this block, counted from 0.")
     token_kind: str = Field(description="image, text or control.")

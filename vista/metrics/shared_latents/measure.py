@@ -17,21 +17,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_mean
 from vista.metrics.figure import Figure
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-class LayerShared(BaseModel):
+class LayerShared(ResultPart):
     """Concepts with selective latents of one layer, or (layer null) of any layer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: int | None = Field(description="Residual stream after this block, counted from 0.")
     shared: Estimate = Field(
