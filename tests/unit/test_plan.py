@@ -516,3 +516,18 @@ def test_judges_that_are_measured_have_a_role_each(content: dict[str, Any]) -> N
     assert {"records", "labels", "world", "judge_seer"} == set(node.inputs)
     assert node.inputs["judge_seer"].stage == "fetch_model"  # type: ignore[union-attr]
     assert node.modules == ("vista.judges.kinds.lexical", "vista.judges.kinds.vlm")
+
+
+def test_a_template_concerns_the_stages_that_show_images_to_the_model(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    before = copy.deepcopy(content)
+    file = str(tmp_path / "own.jinja")
+    name = next(iter(content["llms"]))
+    content["llms"][name]["model"] |= {"template": file, "system": "be brief"}
+    text_alone = {"train_sae", "import_sae", "check_sae", "label_latents", "train_llm"}
+    changed = new(before, content)
+    assert not text_alone & set(changed)
+    assert {"train_projector", "latents", "caption", "edit_captions"} <= set(changed)
+    for node in load_plan(content).nodes.values():
+        assert (file in node.files) == ("template" in node.settings.get("llm", {})), node.path

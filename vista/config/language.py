@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.checkpoint import Checkpoint
 
 # Where the visual tokens stand in a prompt; see `vista.language.prompt`.
@@ -78,6 +78,18 @@ class LanguageSettings(Settings):
         description="Where the visual tokens stand: right after BOS (as published), or inside the "
         "first user turn, right before the question (as LLaVA does).",
     )
+    template: str = later(
+        "tokenizer",
+        pattern=r"^(tokenizer|none|.+\.jinja)$",
+        description="How questions and answers become one text: by the chat template of the "
+        "tokenizer; none: question, line break, answer, end of sequence, and nothing else; or a "
+        "chat template of one's own, a file that ends in .jinja.",
+    )
+    system: str | None = later(
+        None,
+        description="System message of every prompt. null: none, so a template may write one of "
+        'its own; "": an empty one, which takes the place of the template\'s own.',
+    )
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(
         None,
         description="Spreads the blocks of a model that is larger than one GPU over several; in "
@@ -88,6 +100,20 @@ class LanguageSettings(Settings):
         description='Most memory of each device under `device_map`, for instance {"0": "20GiB", '
         '"1": "40GiB"}; a device that is not named is not used.',
     )
+
+    @property
+    def template_files(self) -> tuple[str, ...]:
+        """The user's file that prompts are formatted by, if any."""
+        return () if self.template in ("tokenizer", "none") else (self.template,)
+
+    @model_validator(mode="after")
+    def _system_has_a_template(self) -> Self:
+        if self.system is not None and self.template == "none":
+            raise ValueError(
+                "`system` needs a chat template to write it, and `template: none` has none; drop "
+                "one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_place(self) -> Self:

@@ -56,6 +56,7 @@ class InterventionBuilder:
         """Return the directions of a method: its settings, and the inputs that it declares."""
         builder, settings = self.builder, entry.directions
         reads = load_method(settings.method).reads
+        files: tuple[str, ...] = (settings.path,) if settings.path else ()
         order: dict[str, Any] = {"directions": dump(settings)}
         inputs: dict[str, Node | tuple[Node, ...]] = {
             "records": builder.data.records,
@@ -77,6 +78,7 @@ class InterventionBuilder:
             llm, model = builder.read(point.llm)
             order |= llm
             inputs |= model
+            files += builder.template_files(point.llm)
         if "projector" in reads:
             inputs["projector"] = projector
         return with_judges(
@@ -85,7 +87,7 @@ class InterventionBuilder:
             order,
             inputs,
             {"judge": settings.judge},
-            (settings.path,) if settings.path else (),
+            files,
             (method_module(settings.method),),
         )
 
@@ -114,7 +116,8 @@ class InterventionBuilder:
             if role in directions.inputs:
                 inputs[role] = directions.inputs[role]
         name = f"{name}-{edit.task}-{split}"
-        return with_judge("edit_captions", name, order, inputs, edit.judge)
+        files = builder.template_files(point.llm)
+        return with_judges("edit_captions", name, order, inputs, {"judge": edit.judge}, files)
 
 
 def _owner_name(point: Point, reads: Collection[Role]) -> str:

@@ -144,9 +144,25 @@ class Builder:
         return Node("train_llm", name, dump(source), {"text": self.text})
 
     def read(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
-        """Return the settings and the input of a stage that runs a language model."""
+        """Return the settings and the input of a stage that shows a language model images.
+
+        The stage also reads the files of `template_files`.
+        """
         node = self.llms[name]
         return {"llm": _model(self.config.llms[name].model)}, {"llm": node} if node else {}
+
+    def template_files(self, name: str) -> tuple[str, ...]:
+        """Return the user's file that prompts of a language model are formatted by, if any."""
+        return self.config.llms[name].model.template_files
+
+    def read_text(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
+        """Return the settings and the input of a stage that runs a language model on text alone.
+
+        It writes no prompt, so it does not depend on how prompts are formatted.
+        """
+        settings, inputs = self.read(name)
+        model = {key: v for key, v in settings["llm"].items() if key not in ("template", "system")}
+        return {"llm": model}, inputs
 
     def _saes(self, name: str) -> dict[int, Node]:
         return {layer: self._sae(name, layer) for layer in self.config.llms[name].saes.layers}
@@ -155,7 +171,7 @@ class Builder:
         entry, name = self.config.llms[llm].saes, f"{llm}-l{layer}"
         inputs: dict[str, Node] = {}
         if entry.train:
-            settings, model = self.read(llm)
+            settings, model = self.read_text(llm)
             settings |= {"sae": dump(entry.train), "layer": layer}
             modules = architecture_modules(entry.train.architecture)
             read = {**model, "text": self.text}
@@ -172,7 +188,7 @@ class Builder:
         return Node("import_sae", name, order, inputs, modules)
 
     def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:
-        settings, inputs = self.read(name)
+        settings, inputs = self.read_text(name)
         settings[key] = dump(getattr(self.config, stage))
         inputs |= {"sae": self.saes[name][layer], "text": self.text}
         return Node(stage, f"{name}-l{layer}", settings, inputs)
@@ -200,7 +216,7 @@ class Builder:
         Without the SAE term they depend on no SAE.
         """
         if pretrained is not None:
-            settings, inputs = self.read(point.llm)
+            settings, inputs = self.read_text(point.llm)
             settings["projector"] = dump(pretrained)
             inputs["features"] = self.features[point.encoder]
             files = (pretrained.pretrained,)
@@ -235,7 +251,8 @@ class Builder:
         if layers:
             settings["sae_dtype"] = recipe.sae_dtype
         gated: Inputs = {**models, **self.gated(point.llm, layers)}
-        return Node("train_projector", name, settings, gated, (SAE_TERM,) if layers else ())
+        modules, files = (SAE_TERM,) if layers else (), self.template_files(point.llm)
+        return Node("train_projector", name, settings, gated, modules, files)
 
     def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
         """Return the latents of one point, of the judged images or of another split."""
@@ -251,7 +268,8 @@ class Builder:
         layers = self.config.llms[point.llm].saes.layers
         gated = self.gated(point.llm, layers)
         name = f"{point_name(point)}-{split}" if split else point_name(point)
-        return Node("latents", name, settings, {**inputs, **gated})
+        files = self.template_files(point.llm)
+        return Node("latents", name, settings, {**inputs, **gated}, files=files)
 
     def labels_of(self, llm: str) -> tuple[Node, ...]:
         """Return the labels of every layer of one language model."""

@@ -32,6 +32,7 @@ class Place:
         inputs: All inputs that a metric may read here, by role.
         settings: Settings that belong to the place: those of the language model, for metrics that
             read `llm`; the device, for metrics that read a vision SAE.
+        files: The user's files that metrics which read `llm` read with it.
     """
 
     builder: Builder
@@ -39,6 +40,7 @@ class Place:
     columns: Mapping[str, Any]
     inputs: Inputs
     settings: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     @property
     def encoder(self) -> str:
@@ -81,7 +83,8 @@ def default_request(metric: Metric, settings: MetricSettings, place: Place) -> R
         builder = place.builder
         inputs["set_features"] = tuple(builder.set_features(place.encoder, name) for name in sets)
         inputs["set_records"] = tuple(builder.sets[name].records for name in sets)
-    return Request(values, inputs, settings.judge_roles, settings.files)
+    files = (*settings.files, *(place.files if "llm" in metric.reads else ()))
+    return Request(values, inputs, settings.judge_roles, files)
 
 
 def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node | None:
@@ -190,7 +193,8 @@ class Places:
                 "labels": builder.labels_of(point.llm),
                 "saes": tuple(builder.saes[point.llm].values()),
             }
-            yield Place(builder, point_name(point), point._asdict(), inputs, settings)
+            files = builder.template_files(point.llm)
+            yield Place(builder, point_name(point), point._asdict(), inputs, settings, files)
 
     def _vision_sae(self, encoder: str, name: str) -> Place:
         builder = self.builder

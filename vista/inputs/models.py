@@ -48,6 +48,8 @@ def load_llm(settings: LanguageSettings, model: Artifact | None) -> LanguageMode
         placement=settings.placement,
         device_map=settings.device_map,
         max_memory=settings.max_memory,
+        template=settings.template,
+        system=settings.system,
     )
 
 

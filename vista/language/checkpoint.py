@@ -11,6 +11,7 @@ import torch
 from vista.device import find_device
 from vista.errors import UserError
 from vista.foreign.pretrained import load_model, load_part, loading
+from vista.foreign.values import integer
 
 # What multimodal checkpoints (Gemma 3 from 4B on) carry beside the text decoder. Visual tokens come
 # from our own projector here, so these would only fill memory.
@@ -74,6 +75,23 @@ def load_checkpoint(
             "more of them, a smaller dtype, or a larger max_memory"
         )
     return model, tokenizer
+
+
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends an answer: instruction-tuned models have an end of turn beside EOS."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    values = list(declared) if isinstance(declared, list | tuple) else [declared]
+    if tokenizer.eos_token_id is not None:
+        values.append(tokenizer.eos_token_id)
+    ids = [integer(value) for value in values if value is not None]
+    rows = model.get_input_embeddings().weight.shape[0]
+    ends = frozenset(token for token in ids if token is not None and 0 <= token < rows)
+    if len(ends) < len(set(ids)):
+        raise UserError(
+            f"language model: its generation_config.json has eos_token_id {declared!r}, expected "
+            "the id of a token or a list of them"
+        )
+    return ends
 
 
 def _drop_vision(model: Any) -> None:

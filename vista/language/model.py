@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,9 +31,9 @@ from torch.utils.hooks import RemovableHandle
 
 from vista.config.language import Placement
 from vista.errors import UserError
-from vista.foreign.values import integer
-from vista.language.checkpoint import load_checkpoint
+from vista.language.checkpoint import eos_ids, load_checkpoint
 from vista.language.prompt import Batch, QuestionAnswer, build_batch, opening_ids, prompt_ids
+from vista.language.template import choose_template
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -90,15 +91,21 @@ class LanguageModel:
         blocks: its decoder blocks; `n_blocks` of them.
         d_model: width of the residual stream.
         placement: where visual tokens stand in a prompt. It belongs to the model, so that training
-            and every evaluation share it.
-        opening: ids before the first visual token, the same for every prompt.
+            and every evaluation share it, as they share the tokenizer's chat template.
+        system: system message of every prompt; None for none.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, placement: Placement = "after_bos") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        placement: Placement = "after_bos",
+        system: str | None = None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.placement = placement
-        self.opening = opening_ids(tokenizer, placement)
+        self.system = system
         config = model.config.get_text_config()
         self.d_model = int(config.hidden_size)
         self.n_blocks = int(config.num_hidden_layers)
@@ -108,7 +115,7 @@ class LanguageModel:
                 "more; fetch the checkpoint again"
             )
         self.blocks = find_blocks(model, self.n_blocks)
-        self.eos_ids = _eos_ids(model, tokenizer)
+        self.eos_ids = eos_ids(model, tokenizer)
 
     @classmethod
     def load(
@@ -119,6 +126,8 @@ class LanguageModel:
         placement: Placement = "after_bos",
         device_map: str | Mapping[str, Any] | None = None,
         max_memory: Mapping[str, str] | None = None,
+        template: str = "tokenizer",
+        system: str | None = None,
     ) -> LanguageModel:
         """Load a `save_pretrained` folder.
 
@@ -131,10 +140,12 @@ class LanguageModel:
             device_map: how accelerate spreads the model over several devices: "auto", "balanced",
                 "sequential", or module name -> device. No part may be left on disk.
             max_memory: most memory of each device under a `device_map`, {"0": "20GiB"}.
+            template, system: chat template and system message; see `LanguageSettings`.
 
         Raises:
             UserError: the folder is missing or lacks weights in safetensors; it holds no known
-                causal language model; or a device is not there or has too little memory.
+                causal language model; the template cannot be read; or a device is not there or has
+                too little memory.
         """
         model, tokenizer = load_checkpoint(
             folder,
@@ -143,7 +154,13 @@ class LanguageModel:
             device_map=device_map,
             max_memory=max_memory,
         )
-        return cls(model, tokenizer, placement)
+        choose_template(tokenizer, template)
+        return cls(model, tokenizer, placement, system)
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """`opening_ids` of this model. A stage that reads text alone never asks for them."""
+        return opening_ids(self.tokenizer, self.placement, self.system)
 
     @property
     def device(self) -> torch.device:
@@ -164,13 +181,19 @@ class LanguageModel:
         n_visual: int,
         max_length: int,
     ) -> Batch:
-        """`build_batch` with this model's tokenizer and placement; on the CPU.
+        """`build_batch` with this model's tokenizer and prompt settings; on the CPU.
 
         Raises UserError as that does, and where a token has no row in the model's embedding.
         """
-        batch = build_batch(self.tokenizer, turns_per_sample, n_visual, max_length, self.placement)
+        batch = build_batch(
+            self.tokenizer, turns_per_sample, n_visual, max_length, self.placement, self.system
+        )
         self._check_ids(max(batch.input_ids.flatten().tolist(), default=0))
         return batch
+
+    def prompt(self, question: str, n_visual: int) -> list[int]:
+        """Ids up to where the answer to `question` begins: `prompt_ids` of this model."""
+        return prompt_ids(self.tokenizer, question, n_visual, self.placement, self.system)
 
     def embed(self, input_ids_bt: Tensor) -> Tensor:
         """The residual stream entering block 0 for plain text, [b, t, d], model scale included."""
@@ -261,9 +284,7 @@ class LanguageModel:
         if visual is not None and len(visual) != len(prompts):
             raise ValueError(f"{len(visual)} images but {len(prompts)} prompts")
         n_visual = 0 if visual is None else visual.shape[1]
-        encoded = [
-            prompt_ids(self.tokenizer, prompt, n_visual, self.placement) for prompt in prompts
-        ]
+        encoded = [self.prompt(prompt, n_visual) for prompt in prompts]
         self._check_ids(max((max(ids, default=0) for ids in encoded), default=0))
         answers = [""] * len(prompts)
         if edits and (len({len(ids) for ids in encoded}) > 1 or len(prompts) > batch_size):
@@ -397,20 +418,3 @@ def _removed(handles: Sequence[RemovableHandle]) -> Iterator[None]:
         for handle in handles:
             stack.callback(handle.remove)
         yield
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends an answer: instruction-tuned models have an end of turn beside EOS."""
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    values = list(declared) if isinstance(declared, list | tuple) else [declared]
-    if tokenizer.eos_token_id is not None:
-        values.append(tokenizer.eos_token_id)
-    ids = [integer(value) for value in values if value is not None]
-    rows = model.get_input_embeddings().weight.shape[0]
-    ends = frozenset(token for token in ids if token is not None and 0 <= token < rows)
-    if len(ends) < len(set(ids)):
-        raise UserError(
-            f"language model: its generation_config.json has eos_token_id {declared!r}, expected "
-            "the id of a token or a list of them"
-        )
-    return ends

@@ -10,6 +10,9 @@ so the visual tokens of all samples stand at the same positions:
   question: the system prompt, if it has one, and the start of the user's turn. Without a chat
   template this is the same as `after_bos`.
 
+Where BOS also opens turns (SmolLM2: `<|im_start|>`), `after_bos` would stand within the header of
+the first turn and is refused.
+
 Shape suffixes: b sample, t token, n answer tokens of the whole batch in row-major order.
 """
 
@@ -99,10 +102,11 @@ def build_batch(
     n_visual: int,
     max_length: int,
     placement: Placement = "after_bos",
+    system: str | None = None,
 ) -> Batch:
     """Token ids, masks and labels of some conversations about images.
 
-    `LanguageModel.batch` calls this with the placement that the model was loaded with.
+    `LanguageModel.batch` calls this with the prompt settings that the model was loaded with.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
@@ -111,19 +115,21 @@ def build_batch(
         max_length: longest sequence, opening and visual tokens included; what is longer is cut
             at the right end.
         placement: where the visual tokens stand.
+        system: system message of every conversation; None for none.
 
     Raises:
-        UserError: max_length leaves no room for text, or the chat template fails, cannot be split
-            into turns, or does not write every question and answer as it was given.
+        UserError: max_length leaves no room for text; the chat template fails, cannot be split
+            into turns, or does not write every message as it was given; or visual tokens would
+            stand within the header of a turn.
     """
-    opening, formatted = _opening(tokenizer, placement)
+    opening, formatted = _opening(tokenizer, placement, system)
     head = opening + [_filler(tokenizer)] * n_visual
     if len(head) >= max_length:
         raise UserError(
             f"max_length={max_length}: {n_visual} visual tokens leave no room for text; "
             f"expected more than {len(head)}"
         )
-    segments = [_segments(tokenizer, turns, formatted) for turns in turns_per_sample]
+    segments = [_segments(tokenizer, turns, formatted, system) for turns in turns_per_sample]
     # One call for all pieces: a call a piece would cost more than a step of a small model.
     encoded = iter(_tokens(tokenizer, [text for pieces in segments for text, _ in pieces]))
     ids_rows, label_rows = [], []
@@ -149,33 +155,46 @@ def build_batch(
 
 
 def prompt_ids(
-    tokenizer: Any, question: str, n_visual: int, placement: Placement = "after_bos"
+    tokenizer: Any,
+    question: str,
+    n_visual: int,
+    placement: Placement = "after_bos",
+    system: str | None = None,
 ) -> list[int]:
     """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
-    opening, formatted = _opening(tokenizer, placement)
-    prompt = _without(formatted, render(tokenizer, [question]))
+    opening, formatted = _opening(tokenizer, placement, system)
+    prompt = _without(formatted, render(tokenizer, [question], system))
     check_question(prompt, question)
     return opening + [_filler(tokenizer)] * n_visual + _tokens(tokenizer, [prompt])[0]
 
 
-def opening_ids(tokenizer: Any, placement: Placement = "after_bos") -> list[int]:
+def opening_ids(
+    tokenizer: Any, placement: Placement = "after_bos", system: str | None = None
+) -> list[int]:
     """Ids before the first visual token; their number is where the visual tokens start.
 
     Raises:
-        UserError: in_question, and the chat template has no one place for the first question.
+        UserError: in_question, and the chat template has no one place for the first question;
+            after_bos, and BOS opens every turn.
     """
-    return _opening(tokenizer, placement)[0]
+    return _opening(tokenizer, placement, system)[0]
 
 
-def _opening(tokenizer: Any, placement: Placement) -> tuple[list[int], str]:
+def _opening(tokenizer: Any, placement: Placement, system: str | None) -> tuple[list[int], str]:
     """The ids before the image, and the formatted text that they stand for (with any BOS)."""
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    rendered = render(tokenizer, [MARK])
+    rendered = render(tokenizer, [MARK], system)
     written = tokenizer.bos_token or ""
     # White space that a template writes before BOS would stand between two of them.
     blank = rendered[: len(rendered) - len(rendered.lstrip())]
     formatted = next((bos for bos in (written, blank + written) if rendered.startswith(bos)), "")
     if placement == "after_bos":
+        if formatted and written in rendered[len(formatted) :]:
+            raise UserError(
+                f"placement: after_bos would put the visual tokens within the header of a turn, "
+                f"since BOS ({written}) opens every turn of the chat template; use placement: "
+                "in_question, or template: none"
+            )
         return bos, formatted
     before, *rest = rendered.split(MARK)
     if len(rest) != 1:
@@ -201,7 +220,7 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _segments(
-    tokenizer: Any, turns: Sequence[QuestionAnswer], opening: str
+    tokenizer: Any, turns: Sequence[QuestionAnswer], opening: str, system: str | None
 ) -> list[tuple[str, bool]]:
     """Pieces of the formatted conversation: (question, False), (answer, True), ...
 
@@ -214,13 +233,13 @@ def _segments(
     dialogue: list[str] = []
     for turn in turns:
         dialogue.append(turn.question)
-        prompt = render(tokenizer, dialogue)
+        prompt = render(tokenizer, dialogue, system)
         if prompt.startswith(done):
             question = between + prompt[len(done) :]
         else:
-            question = _after_answer(tokenizer, dialogue)
+            question = _after_answer(tokenizer, dialogue, system)
         dialogue.append(turn.answer)
-        answered = render(tokenizer, dialogue)
+        answered = render(tokenizer, dialogue, system)
         answer = _without(prompt, answered)
         # Line breaks that a template puts after its end-of-turn token are not part of an answer.
         between = answer[len(answer.rstrip()) :]
@@ -233,7 +252,7 @@ def _segments(
     return segments
 
 
-def _after_answer(tokenizer: Any, dialogue: Sequence[str]) -> str:
+def _after_answer(tokenizer: Any, dialogue: Sequence[str], system: str | None) -> str:
     """What follows the end of the last answer in a `dialogue` (..., answer, question).
 
     For templates that drop something before an answer once it lies in the past, as Qwen 3 does
@@ -241,8 +260,8 @@ def _after_answer(tokenizer: Any, dialogue: Sequence[str]) -> str:
     """
     *before, answer, question = dialogue
     marked = [*before, answer.rstrip() + MARK]
-    ended = render(tokenizer, marked).rpartition(MARK)
-    prompt = render(tokenizer, [*marked, question]).partition(MARK)
+    ended = render(tokenizer, marked, system).rpartition(MARK)
+    prompt = render(tokenizer, [*marked, question], system).partition(MARK)
     if not (ended[1] and prompt[1]):
         raise UserError(_REWRITES)
     return _without(ended[2].rstrip(), prompt[2])

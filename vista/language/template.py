@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from vista.errors import UserError
+from vista.errors import UserError, reason_of
 from vista.foreign.chat import VARIABLES, chat_template, template_error
+from vista.foreign.text import read_text
 
 # Stands for a message where only the template's own text around it is wanted.
 MARK = "<<message-stands-here>>"
@@ -17,22 +19,76 @@ _ANSWER = "<<answer-stands-here>>"
 # (Qwen 3).
 _VARIABLES = {**VARIABLES, "enable_thinking": False}
 
+_LARGEST = 1 << 20  # bytes of a file that is a template; those of published models have 20 kB
+
 _Special = tuple[tuple[str, str], ...]
 
 
-def render(tokenizer: Any, dialogue: Sequence[str]) -> str:
+def choose_template(tokenizer: Any, template: str) -> None:
+    """Let a tokenizer format conversations by `template`: "tokenizer" (its own), "none", or a file.
+
+    Raises UserError where the file cannot be read or is larger than any template.
+    """
+    if template == "tokenizer":
+        return
+    if template == "none":
+        tokenizer.chat_template = None
+        return
+    path = Path(template)
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"template: {path} cannot be read ({reason_of(error)}); correct `template` of the "
+            "language model"
+        ) from error
+    if size > _LARGEST:
+        raise UserError(
+            f"template: {path} has {size} bytes, more than any chat template; name the file of a "
+            "template"
+        )
+    tokenizer.chat_template = read_text(path)
+
+
+def render(tokenizer: Any, dialogue: Sequence[str], system: str | None = None) -> str:
     """A dialogue (question, answer, question, ...) as text, up to where the next answer begins.
 
-    Raises UserError where the tokenizer's chat template fails, or writes no question.
+    Without a chat template every question ends with a line break and every answer with EOS; a
+    question without text writes nothing. `system` is the system message, None for no message.
+
+    Raises UserError where the tokenizer's chat template fails, or does not write a question or the
+    system message; or, without a template, where the tokenizer has no EOS.
     """
     template = chat_template(getattr(tokenizer, "chat_template", None))
     if template is None:
-        end = tokenizer.eos_token or ""
-        return "".join(
-            f"{part}{end}\n" if i % 2 else f"{part}\n" for i, part in enumerate(dialogue)
-        )
+        return _plain(tokenizer, dialogue, system)
     special = tuple(tokenizer.special_tokens_map.items())
-    return _written(template, special, dialogue, _wants_parts(template, special))
+    parts = _wants_parts(template, special)
+    if system is None:
+        return _written(template, special, dialogue, parts)
+    text = _written(template, special, dialogue, parts, system)
+    if system.strip() not in text:
+        raise UserError(
+            f"chat template: it does not write the system message {_short(system)}; remove `system`"
+            " of the language model, or give it another template"
+        )
+    return text
+
+
+def _plain(tokenizer: Any, dialogue: Sequence[str], system: str | None) -> str:
+    if system is not None:
+        raise UserError(
+            "system: the tokenizer has no chat template that could write a system message; remove "
+            "`system` of the language model, or name a template"
+        )
+    end = tokenizer.eos_token
+    if len(dialogue) > 1 and not end:
+        raise UserError(
+            "template: without a chat template an answer ends with the end-of-sequence token, and "
+            "the tokenizer has none; give it an eos_token, or name a template"
+        )
+    lines = [f"{part}{end}\n" if i % 2 else f"{part}\n" for i, part in enumerate(dialogue)]
+    return "".join(line for line in lines if line != "\n")
 
 
 def check_question(piece: str, question: str) -> None:
@@ -91,15 +147,20 @@ def _wants_parts(template: str, special: _Special) -> bool:
     )
 
 
-def _written(template: str, special: _Special, dialogue: Sequence[str], parts: bool) -> str:
+def _written(
+    template: str,
+    special: _Special,
+    dialogue: Sequence[str],
+    parts: bool,
+    system: str | None = None,
+) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    turns = [("assistant" if i % 2 else "user", part) for i, part in enumerate(dialogue)]
+    opening = [] if system is None else [("system", system)]
     messages = [
-        {
-            "role": "assistant" if i % 2 else "user",
-            "content": [{"type": "text", "text": part}] if parts else part,
-        }
-        for i, part in enumerate(dialogue)
+        {"role": role, "content": [{"type": "text", "text": part}] if parts else part}
+        for role, part in opening + turns
     ]
     variables: dict[str, Any] = {**dict(special), **_VARIABLES}
     try:

@@ -216,11 +216,9 @@ class _Editor:
 
     def _batches(self, items: Sequence[Item]) -> list[list[Item]]:
         """Return batches of images with prompts of one length that fit with all their rows."""
-        from vista.language.prompt import prompt_ids
-
         llm, n_visual = self.llm, self.reader.shape[1]
         length = {
-            question: len(prompt_ids(llm.tokenizer, question, n_visual, llm.placement))
+            question: len(llm.prompt(question, n_visual))
             for question in dict.fromkeys(item.turn.question for item in items)
         }
         by_length: dict[int, list[Item]] = {}

@@ -22,8 +22,8 @@ from vista.device import find_device
 from vista.engine.artifacts import Provenance, open_artifact, publishing
 from vista.errors import UserError
 from vista.inputs.models import llm_width, load_llm, load_saes
-from vista.language.checkpoint import VISION_PARTS
-from vista.language.model import LanguageModel, _eos_ids
+from vista.language.checkpoint import VISION_PARTS, eos_ids
+from vista.language.model import LanguageModel
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 
 IDS = torch.tensor([[1, 5, 9, 7, 11, 6, 8, 30, 31, 12, 4, 40]])
@@ -197,9 +197,14 @@ def test_settings_name_what_excludes_what(tmp_path: Path) -> None:
         ({"max_memory": {"0": "1GiB"}}, "`max_memory` belongs to `device_map`"),
         ({"device_map": "everywhere"}, "device_map"),
         ({"placement": "last"}, "placement"),
+        ({"template": "None"}, "template"),
+        ({"template": "chat.txt"}, "template"),
+        ({"template": "none", "system": ""}, "`system` needs a chat template"),
     ):
         with pytest.raises(ValidationError, match=said):
             _settings(tmp_path, **wrong)
+    assert _settings(tmp_path, template="own.jinja").template_files == ("own.jinja",)
+    assert _settings(tmp_path, template="none").template_files == ()
 
 
 def test_a_model_that_a_stage_provides_is_an_input(
@@ -283,7 +288,7 @@ def test_ends_of_answers_are_read_as_they_are_meant(
 ) -> None:
     lm = LanguageModel.load(checkpoint("llama31"))
     lm.model.generation_config.eos_token_id = ends
-    assert _eos_ids(lm.model, lm.tokenizer) == expected | {lm.tokenizer.eos_token_id}
+    assert eos_ids(lm.model, lm.tokenizer) == expected | {lm.tokenizer.eos_token_id}
 
 
 @pytest.mark.parametrize("ends", ["x", [7, None, "y"], -1, [[7]], {"a": 1}, 0.5, 2**70], ids=repr)
@@ -293,7 +298,7 @@ def test_ends_of_answers_that_are_no_tokens_are_told(
     lm = LanguageModel.load(checkpoint("llama31"))
     lm.model.generation_config.eos_token_id = ends
     with pytest.raises(UserError, match=r"generation_config\.json has eos_token_id"):
-        _eos_ids(lm.model, lm.tokenizer)
+        eos_ids(lm.model, lm.tokenizer)
 
 
 def test_a_model_without_blocks_is_told(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
@@ -313,3 +318,16 @@ def test_a_tokenizer_of_another_model_is_told(checkpoint: Callable[..., Path]) -
     for use in (lambda: lm.batch([[turn]], 0, 90), lambda: lm.generate(None, [turn.question], 1)):
         with pytest.raises(UserError, match=rf"its embedding has {rows} rows"):
             use()
+
+
+def test_a_job_formats_prompts_as_its_settings_say(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = checkpoint("qwen3")
+    plain = load_llm(_settings(folder, template="none"), None)
+    assert plain.tokenizer.decode(plain.prompt("what ?", 0)) == "what ?\n"
+    file = tmp_path / "short.jinja"
+    file.write_text("{% for m in messages %}{{ m.content }} ({{ m.role }}) {% endfor %}")
+    own = load_llm(_settings(folder, template=str(file), system="a cat"), None)
+    assert own.tokenizer.decode(own.prompt("what ?", 0)) == "a cat (system) what ? (user) "
+    assert own.tokenizer.decode(own.batch([[]], 2, 50).input_ids[0, : len(own.opening)]) == ""

@@ -15,7 +15,7 @@ from transformers.utils import chat_template_utils
 
 from vista.errors import UserError
 from vista.language.prompt import IGNORED, build_batch, prompt_ids
-from vista.language.template import render
+from vista.language.template import choose_template, render
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ FIRST_PART = (
 DATED = (
     "{{ bos_token }}{% macro today() %}{{ strftime_now('%B %d, %Y at %H') }}{% endmacro %}"
     "{{ today() }} {{ strftime_now('%d %b %Y') }} " + TEXT.removeprefix("{{ bos_token }}")
+)
+# SmolLM2: BOS opens every turn, and a system message of the template's own comes first.
+BOS_A_TURN = (
+    "{% if messages[0]['role'] != 'system' %}{{ bos_token }}system\nsand{{ eos_token }}\n"
+    "{% endif %}"
+    "{% for m in messages %}{{ bos_token }}{{ m['role'] }}\n{{ m['content'] }}{{ eos_token }}\n"
+    "{% endfor %}{% if add_generation_prompt %}{{ bos_token }}assistant\n{% endif %}"
 )
 
 
@@ -215,3 +222,89 @@ def test_named_templates_of_an_older_tokenizer_config(tokenizer: Any, tmp_path: 
     listed = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": TEXT}]
     file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": listed}))
     assert learnt(AutoTokenizer.from_pretrained(tmp_path)) == [turn.answer for turn in TURNS]
+
+
+def test_visual_tokens_never_stand_within_the_header_of_a_turn(tokenizer: Any) -> None:
+    headed = with_template(tokenizer, BOS_A_TURN)
+    for build in (
+        lambda: prompt_ids(headed, "what ?", 2),
+        lambda: build_batch(headed, [TURNS], 2, 200),
+    ):
+        with pytest.raises(UserError, match="in_question, or template: none") as caught:
+            build()
+        assert "BOS (<s>) opens every turn" in str(caught.value)
+    batch = build_batch(headed, [TURNS], 2, 200, "in_question")
+    before = render(headed, ["what ?"]).partition("what ?")[0]
+    assert batch.input_ids[0, : batch.visual_start].tolist() == headed.encode(
+        before, add_special_tokens=False
+    )
+    plain = with_template(tokenizer, BOS_A_TURN)
+    choose_template(plain, "none")
+    assert build_batch(plain, [TURNS], 2, 200).visual_start == 1
+
+
+@pytest.mark.parametrize("question", ["describe the scene .", ""])
+def test_without_a_template_there_is_the_text_and_its_end(tokenizer: Any, question: str) -> None:
+    plain = with_template(tokenizer, BOS_A_TURN)
+    choose_template(plain, "none")
+    batch = build_batch(plain, [[QA(question, "a red cat")]], 2, 200)
+    words = plain.convert_ids_to_tokens(batch.input_ids[0].tolist())
+    asked = question.split()
+    assert words == ["<s>", "<pad>", "<pad>", *asked, "a", "red", "cat", "</s>"]
+    # The end is learnt, so that generation stops by itself.
+    assert batch.labels[0].tolist() == [IGNORED] * (3 + len(asked)) + plain.encode(
+        "a red cat</s>", add_special_tokens=False
+    )
+    assert prompt_ids(plain, question, 2) == batch.input_ids[0, : 3 + len(asked)].tolist()
+    assert render(plain, [question]) == (f"{question}\n" if question else "")
+
+
+def test_without_a_template_answers_need_a_token_that_ends_them(tokenizer: Any) -> None:
+    endless = with_template(tokenizer, None)
+    endless.eos_token = None
+    assert render(endless, ["what ?"]) == "what ?\n"
+    with pytest.raises(UserError, match="the tokenizer has none; give it an eos_token"):
+        build_batch(endless, [TURNS], 2, 200)
+
+
+def test_a_system_message_takes_the_place_of_the_templates_own(tokenizer: Any) -> None:
+    headed = with_template(tokenizer, BOS_A_TURN)
+    own, other, empty = (render(headed, ["what ?"], system) for system in (None, "a dog", ""))
+    question = "<s>user\nwhat ?</s>\n<s>assistant\n"
+    assert own == "<s>system\nsand</s>\n" + question
+    assert other == "<s>system\na dog</s>\n" + question
+    assert empty == "<s>system\n</s>\n" + question
+    # In every turn of a sample and in the prompt alike.
+    batch = build_batch(headed, [TURNS], 2, 200, "in_question", "a dog")
+    shown = headed.decode(batch.input_ids[0])
+    assert shown.count("dog </s>") == 1 and "sand" not in shown
+    ids = prompt_ids(headed, TURNS[0].question, 2, "in_question", "a dog")
+    assert batch.input_ids[0, : len(ids)].tolist() == ids
+
+
+def test_a_system_message_that_is_not_written_is_refused(tokenizer: Any) -> None:
+    silent = "{% for m in messages if m.role != 'system' %}" + TEXT.partition("%}")[2]
+    with pytest.raises(UserError, match="does not write the system message 'be brief'"):
+        render(with_template(tokenizer, silent), ["what ?"], "be brief")
+    assert render(with_template(tokenizer, silent), ["what ?"], "") == "what ? "
+    gemma = "{% if messages[0].role == 'system' %}{{ raise_exception('no role') }}{% endif %}"
+    with pytest.raises(UserError, match="no role"):
+        render(with_template(tokenizer, gemma + TEXT), ["what ?"], "be brief")
+    with pytest.raises(UserError, match="has no chat template that could write a system message"):
+        render(with_template(tokenizer, None), ["what ?"], "be brief")
+
+
+def test_a_template_is_a_small_file(tokenizer: Any, tmp_path: Path) -> None:
+    chosen = with_template(tokenizer, BOS_A_TURN)
+    choose_template(chosen, "tokenizer")
+    assert chosen.chat_template == BOS_A_TURN
+    file = tmp_path / "own.jinja"
+    file.write_text(PARTS)
+    choose_template(chosen, str(file))
+    assert learnt(chosen) == [turn.answer for turn in TURNS]
+    with pytest.raises(UserError, match=r"lost\.jinja cannot be read"):
+        choose_template(chosen, str(tmp_path / "lost.jinja"))
+    with file.open("wb") as large:
+        large.truncate(1 << 21)
+    with pytest.raises(UserError, match="has 2097152 bytes, more than any chat template"):
+        choose_template(chosen, str(file))

@@ -12,4 +12,5 @@ def request(metric: Metric, settings: MetricSettings, place: Place) -> Request:
     """Return the default request; of the language model's settings its source alone is read."""
     default = default_request(metric, settings, place)
     tokenizer = {"source": default.settings["llm"]["source"]}
-    return replace(default, settings={**default.settings, "llm": tokenizer})
+    values = {**default.settings, "llm": tokenizer}
+    return replace(default, settings=values, files=settings.files)
