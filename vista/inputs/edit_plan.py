@@ -153,7 +153,7 @@ def plan_items(
         if patches is not None:
             if (source, target) not in patterns:
                 patterns[source, target] = words_for([source, *([target] if target else [])])
-            turn = _turn(settings, record)
+            turn = question_of(settings, record)
             touched = patterns[source, target]
             items.append(Item(row, record, source, target, turn, touched, *patches))
     most = settings.max_images
@@ -272,8 +272,9 @@ def _patches(
     return object_p, outside_p
 
 
-def _turn(settings: EditSettings, record: Record) -> Turn:
+def question_of(settings: EditSettings, record: Record) -> Turn:
     """The question, with the reference caption for an answer."""
     if settings.question is None and record.turns:
         return record.turns[0]
-    return Turn(settings.question or DEFAULT_QUESTION, reference(record))
+    question = DEFAULT_QUESTION if settings.question is None else settings.question
+    return Turn(question, reference(record))

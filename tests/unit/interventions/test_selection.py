@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from vista.config.edits import PRESETS, DirectionSettings, EditSettings
 from vista.config.judges import judge_files
+from vista.data.records import Record, Turn
 from vista.errors import UserError
-from vista.inputs.edit_plan import words_for
+from vista.inputs.edit_plan import question_of, words_for
 from vista.interventions.directions import summed_rows
 from vista.interventions.methods.latent_at import published_latents, read_latent_ids
 from vista.interventions.methods.logistic import logistic
@@ -194,3 +195,16 @@ def test_words_for_source_and_target_are_found_whole() -> None:
     pattern = words_for(["cat", "hot dog"])
     text = "A category of Cats, two hot dogs and a dog."
     assert [match.group() for match in pattern.finditer(text)] == ["Cats", "hot dogs"]
+
+
+def test_an_edited_caption_answers_the_question_of_the_settings() -> None:
+    bare = Record("0", "test", "0.png", 8, 8, captions=("a cat",))
+    talk = Record("1", "test", "1.png", 8, 8, turns=(Turn("what ?", "a dog"), Turn("why ?", "so")))
+    for question, record, expected in (
+        (None, bare, Turn("Describe the image.", "a cat")),
+        (None, talk, Turn("what ?", "a dog")),
+        ("", bare, Turn("", "a cat")),
+        ("who ?", talk, Turn("who ?", "a dog")),
+    ):
+        settings = EditSettings(task="remove", question=question)
+        assert question_of(settings, record) == expected
