@@ -24,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "device": {"errors"},
     "disk": set(),
     "locks": {"errors"},
-    "artifacts": {"disk", "errors", "locks"},
+    "user_files": set(),
+    "artifacts": {"disk", "errors", "locks", "user_files"},
     "job": {"artifacts"},
     "processes": {"artifacts", "errors", "job", "code"},
     "lineage": {"artifacts"},
@@ -32,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "code": {"syntax"},
     "config": {"errors"},
     "node": {"config", "artifacts"},
-    "nodes": {"config", "node"},
+    "nodes": {"config", "node", "user_files"},
     "vision_sae_nodes": {"config", "node", "nodes"},
     "places": {"config", "node", "nodes", "vision_sae_nodes"},
     "intervention_nodes": {"config", "interventions", "node", "nodes", "vision_sae_nodes"},
@@ -41,7 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"config", "artifacts", "code", "errors", "graph", "locks", "node"},
     "gpus": {"errors"},
     "stages": {"code", "config", "stages"},
-    "explain": {"artifacts", "code", "errors", "locks", "node", "plan", "stages"},
+    "explain": {
+        *("artifacts", "code", "errors", "locks", "node", "plan", "stages", "user_files"),
+    },
     "make": {"errors", "plan"},
     "accept": {
         *("artifacts", "code", "disk", "errors", "explain", "lineage", "locks", "node", "plan"),
@@ -71,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "maker": {
         *(*BASE, *TOOLS, "processes", "diffusion", "inputs", "interventions", "projector"),
-        *("standins", "judges", "metrics", "report", "forecast", "node"),
+        *("standins", "judges", "metrics", "report", "forecast", "node", "user_files"),
     },
 }
 

@@ -22,6 +22,7 @@ CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 # WordNet, of fetched or listed data, and of edits that read the latent that they change.
 _JUDGE = {"judge", "files"}
 FURTHER = {
+    "fetch_package": {"files"},
     "records": {"files"},
     "text": {"files"},
     "prompt_features": {"files"},

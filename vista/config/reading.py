@@ -72,7 +72,7 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 _TAGS = frozenset(
     {
         *("standin", "checkpoint", "combined", "drawn", "coco", "llava", "folder", "list"),
-        *("webdataset", "name", *judge_names()),
+        *("webdataset", "name", "pip", "apt", *judge_names()),
     }
 )
 

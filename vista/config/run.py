@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
 from vista.config.drawn import DrawnData
 from vista.config.encoders import EncoderSettings, refuse_unfit_parts
@@ -23,6 +23,7 @@ from vista.config.judge_base import JudgeSettings
 from vista.config.judges import fitted_on
 from vista.config.language import LanguageSettings
 from vista.config.metric import ChosenMetrics, Metric, with_metrics
+from vista.config.packages import PackageSettings, refuse_unknown_packages
 from vista.config.probing import ProbingSettings
 from vista.config.probing_checks import refuse_unfit_probing
 from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
@@ -122,6 +123,9 @@ class RunConfig(Settings):
     name: str = Field(pattern=NAME, description="name of the run; its report carries it")
     results: str = Field("results", min_length=1, description="folder of all artifacts")
     threads: int = Field(1, gt=0, description="CPU threads a job; more can change the last bits")
+    packages: dict[Name, PackageSettings] = later(
+        {}, description="packages of a registry whose files the run reads, by name"
+    )
     data: DataSettings = Field(description="the images that are learnt from and measured")
     training: dict[Name, DataSettings] = Field(
         default_factory=dict,
@@ -186,6 +190,11 @@ class RunConfig(Settings):
                     f"projector.layers asks for layers {missing}; llms.{name}.saes.layers has "
                     f"{list(entry.saes.layers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _packages_known(self) -> Self:
+        refuse_unknown_packages(self, self.packages)
         return self
 
     @model_validator(mode="after")

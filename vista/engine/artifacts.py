@@ -27,6 +27,7 @@ from typing import Any
 
 from vista.engine.disk import force_all_to_disk, force_to_disk, write_synced
 from vista.engine.locks import locked, locked_if_free, provenance_file, work_folder
+from vista.engine.user_files import digest_user_file
 from vista.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -205,14 +206,14 @@ def input_digests(
 ) -> dict[str, Any]:
     """Return the digests of a job's inputs by role; those of the user's files are role "files".
 
-    A missing file has the digest ""; the stage reports it.
+    A missing file has the digest ""; the stage reports it. A folder's covers all files below it.
     """
     digests: dict[str, Any] = {
         role: source.digest if isinstance(source, Artifact) else [a.digest for a in source]
         for role, source in inputs.items()
     }
     if paths := [Path(name) for name in files]:
-        digests["files"] = [digest_file(path) if path.is_file() else "" for path in paths]
+        digests["files"] = [digest_user_file(path) for path in paths]
     return digests
 
 

@@ -18,7 +18,6 @@ from vista.engine.artifacts import (
     Artifact,
     canonical_json,
     damaged,
-    digest_file,
     open_artifact,
     package_versions,
 )
@@ -27,6 +26,7 @@ from vista.engine.locks import lock_file, work_folder, writer
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
 from vista.engine.stages import stages
+from vista.engine.user_files import digest_user_file
 from vista.errors import UserError
 
 # A change, and the artifact that it concerns.
@@ -316,10 +316,11 @@ def code_changes(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[st
 
 def _file_changes(artifact: Artifact, node: Node) -> Iterator[str]:
     for name, digest in zip(node.files, artifact.inputs.get("files", ()), strict=False):
-        if not Path(name).is_file():
-            yield f"file {name} is not there"
-        elif digest_file(Path(name)) != digest:
-            yield f"file {name} changed"
+        now, what = digest_user_file(Path(name)), "folder" if Path(name).is_dir() else "file"
+        if not now:
+            yield f"{what} {name} is not there"
+        elif now != digest:
+            yield f"{what} {name} changed"
 
 
 def _settings_changes(

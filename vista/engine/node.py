@@ -35,6 +35,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "directions": ("batch_size",),
     "sae": ("device",),
     "pipeline": ("device", "batch_size"),
+    # Where the files come from; what they are, a checksum says.
+    "package": ("bytes", "python", "platform", "path", "state"),
 }
 
 

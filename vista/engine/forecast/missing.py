@@ -32,13 +32,18 @@ def missing(shapes: Shapes) -> list[str]:
     lines = [
         *(
             line
-            for name in dict.fromkeys(name for node in todo for name in node.files)
+            for name in dict.fromkeys(name for node in todo for name in _files(node))
             for line in _file(Path(name))
         ),
         *(line for what, folder in folders for line in _folder(what, Path(folder))),
         *(line for node in todo for line in (*_repository(node), *_downloads(node))),
     ]
     return list(dict.fromkeys(lines))
+
+
+def _files(node: Node) -> tuple[str, ...]:
+    """The user's files that a job reads; of a folder that is a package, none by name."""
+    return () if node.stage == "fetch_package" else node.files
 
 
 def _file(path: Path) -> Iterator[str]:
@@ -75,6 +80,8 @@ def _folders(node: Node) -> Iterator[tuple[str, str]]:
         # A copy of a release has folders of its settings below.
         what = SAE if settings["sae"].get("release") is None else "copy of the release"
         named.append((what, settings["sae"].get("path")))
+    if node.stage == "fetch_package":
+        named.append(("folder of a package", node.order["package"].get("path")))
     if node.stage == "import_labels":
         named.append(("folder of labels", settings["labels"].get("path")))
     return ((what, folder) for what, folder in named if folder is not None)
