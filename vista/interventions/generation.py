@@ -6,7 +6,7 @@ Shape legend: b row of the batch, p patch, d width of the stream, n learnt token
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vista.data.records import Turn
-from vista.interventions.edits import Concept, Edit
+from vista.interventions.edits import Concept
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
+from vista.language.reading import Reading
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -25,37 +26,28 @@ IntArray = NDArray[np.int64]
 
 def untouched_losses(
     llm: LanguageModel,
-    visual_bpd: Tensor,
+    reading: Reading,
+    n_visual: int,
     references: Sequence[Turn],
     touched: Sequence[re.Pattern[str]],
     max_length: int,
-    edits: Mapping[int, Edit] | None = None,
 ) -> tuple[FloatArray, IntArray]:
     """Nats over the reference answer's tokens that an edit should leave alone, and their number.
 
     Args:
         llm: The language model.
-        visual_bpd: Visual tokens of each row.
+        reading: The prompt of each row as the model read it, with any edits of its visual tokens.
+        n_visual: Visual tokens of each row.
         references: Question and reference answer of each row.
         touched: Words of each row that the edit is about: tokens with a character of one are left
             out.
         max_length: Tokens a sample, visual tokens included.
-        edits: As in `LanguageModel.forward`.
 
     Returns:
         Sum of negative log likelihoods [b] and number of tokens [b].
     """
-    batch = llm.batch([(turn,) for turn in references], visual_bpd.shape[1], max_length)
-    batch = batch.to(llm.device)
-    logits_nv = llm.forward(
-        batch.input_ids,
-        batch.attention_mask,
-        visual=visual_bpd,
-        visual_start=batch.visual_start,
-        edits=edits,
-        logits_at=batch.predict_mask,
-    ).logits
-    assert logits_nv is not None
+    batch = llm.batch([(turn,) for turn in references], n_visual, max_length).to(llm.device)
+    logits_nv = reading.answer_logits(batch)
     loss_n = token_cross_entropy(logits_nv, batch).double().cpu().numpy()
     sample_n = batch.target_sample.cpu().numpy()
     ids_n = batch.targets.cpu().numpy()

@@ -18,8 +18,7 @@ are on `layer_device` of their layer, logits come back to `device`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +32,7 @@ from vista.config.language import Placement
 from vista.errors import UserError
 from vista.language.checkpoint import eos_ids, load_checkpoint
 from vista.language.prompt import Batch, QuestionAnswer, build_batch, opening_ids, prompt_ids
+from vista.language.reading import Reading, narrow_head, one_length, removed
 from vista.language.template import choose_template
 
 Edit = Callable[[Tensor], Tensor]
@@ -191,10 +191,6 @@ class LanguageModel:
         self._check_ids(max(batch.input_ids.flatten().tolist(), default=0))
         return batch
 
-    def prompt(self, question: str, n_visual: int) -> list[int]:
-        """Ids up to where the answer to `question` begins: `prompt_ids` of this model."""
-        return prompt_ids(self.tokenizer, question, n_visual, self.placement, self.system)
-
     def embed(self, input_ids_bt: Tensor) -> Tensor:
         """The residual stream entering block 0 for plain text, [b, t, d], model scale included."""
         caught: list[Tensor] = []
@@ -204,7 +200,7 @@ class LanguageModel:
             raise _StopForward
 
         handle = self.blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
-        with torch.no_grad(), _removed([handle]):
+        with torch.no_grad(), removed([handle]):
             self._run(input_ids=input_ids_bt, use_cache=False)
         return caught[0]
 
@@ -249,8 +245,8 @@ class LanguageModel:
             stop = layer == stop_after
             handles.append(self._watch(layer, edits.get(layer), layer in wanted, kept, stop))
         if logits_at is not None:
-            handles.append(self._narrow_head(logits_at))
-        with _removed(handles):
+            handles.append(narrow_head(self.model, logits_at))
+        with removed(handles):
             output = self._run(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         logits = None if output is None else cast(Tensor, output.logits)
         if logits is not None and logits_at is not None:
@@ -283,55 +279,55 @@ class LanguageModel:
         """
         if visual is not None and len(visual) != len(prompts):
             raise ValueError(f"{len(visual)} images but {len(prompts)} prompts")
-        n_visual = 0 if visual is None else visual.shape[1]
-        encoded = [self.prompt(prompt, n_visual) for prompt in prompts]
-        self._check_ids(max((max(ids, default=0) for ids in encoded), default=0))
-        answers = [""] * len(prompts)
+        encoded = self.prompts(prompts, 0 if visual is None else visual.shape[1])
         if edits and (len({len(ids) for ids in encoded}) > 1 or len(prompts) > batch_size):
             raise ValueError("edits need prompts of one length that fit into one batch")
-        lengths = sorted({len(ids) for ids in encoded})
-        for length in lengths:
-            same = [i for i, ids in enumerate(encoded) if len(ids) == length]
-            for start in range(0, len(same), batch_size):
-                rows = same[start : start + batch_size]
-                ids_bt = torch.tensor([encoded[i] for i in rows], device=self.device)
-                rows_visual = None if visual is None else visual[rows]
-                texts = self._generate_batch(ids_bt, rows_visual, max_new_tokens, edits)
-                for i, text in zip(rows, texts, strict=True):
-                    answers[i] = text
+        answers = [""] * len(prompts)
+        for rows in one_length([len(ids) for ids in encoded], batch_size):
+            ids_bt = torch.tensor([encoded[i] for i in rows], device=self.device)
+            reading = self.read(ids_bt, None if visual is None else visual[rows], edits)
+            for i, text in zip(rows, self.answers(reading, max_new_tokens), strict=True):
+                answers[i] = text
         return answers
 
-    def _generate_batch(
-        self,
-        ids_bt: Tensor,
-        visual_bpd: Tensor | None,
-        max_new_tokens: int,
-        edits: Mapping[int, Edit] | None,
-    ) -> list[str]:
-        visual_start = len(self.opening)
+    def prompts(self, questions: Sequence[str], n_visual: int) -> list[list[int]]:
+        """The ids of each question's prompt, as in training: opening, placeholders, question."""
+        known = {
+            question: prompt_ids(self.tokenizer, question, n_visual, self.placement, self.system)
+            for question in dict.fromkeys(questions)
+        }
+        self._check_ids(max((max(ids, default=0) for ids in known.values()), default=0))
+        return [known[question] for question in questions]
+
+    def read(
+        self, ids_bt: Tensor, visual: Tensor | None = None, edits: Mapping[int, Edit] | None = None
+    ) -> Reading:
+        """Read sequences of one length and keep their cache, to read on or to be answered.
+
+        Args:
+            ids_bt: ids without padding, placeholders for visual tokens after the opening.
+            visual: the visual tokens.
+            edits: as in `forward`; they act on these tokens only. What they change reaches later
+                ones through the cache.
+
+        Raises:
+            ValueError: a layer out of range, or visual tokens that do not fit.
+        """
         handles = []
-        if visual_bpd is not None:
-            self._check_visual(ids_bt, visual_bpd, visual_start)
-            handles.append(self._write_visual(visual_bpd, visual_start))
+        self._check_layers(set(edits or {}), None)
+        if visual is not None:
+            self._check_visual(ids_bt, visual, len(self.opening))
+            handles.append(self._write_visual(visual, len(self.opening)))
         for layer, edit in (edits or {}).items():
             handles.append(self._watch(layer, edit, False, {}, False))
-        with _removed(handles):
-            output = self._run(input_ids=ids_bt, use_cache=True, logits_to_keep=1)
-        ended_b = torch.zeros(len(ids_bt), dtype=torch.bool, device=ids_bt.device)
-        eos = torch.tensor(sorted(self.eos_ids), device=ids_bt.device)
-        steps: list[Tensor] = []
-        while True:
-            next_b = output.logits[:, -1].argmax(-1)
-            ended_b |= torch.isin(next_b, eos)
-            steps.append(torch.where(ended_b, -1, next_b))
-            if bool(ended_b.all()) or len(steps) == max_new_tokens:
-                break
-            output = self._run(
-                input_ids=next_b[:, None], past_key_values=output.past_key_values, use_cache=True
-            )
+        with removed(handles):
+            return Reading(self.model, ids_bt[:, :0]).on(ids_bt)
+
+    def answers(self, reading: Reading, max_new_tokens: int) -> list[str]:
+        """The greedy answer to each prompt that was read."""
         return [
-            cast(str, self.tokenizer.decode([i for i in row if i >= 0], skip_special_tokens=True))
-            for row in torch.stack(steps, dim=1).tolist()
+            cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
+            for ids in reading.greedy(max_new_tokens, sorted(self.eos_ids))
         ]
 
     def _run(self, **inputs: Any) -> Any:
@@ -372,16 +368,6 @@ class LanguageModel:
 
         return self.blocks[layer].register_forward_hook(watch)
 
-    def _narrow_head(self, logits_at_bt: Tensor) -> RemovableHandle:
-        # Narrowing the head's *input* leaves the model's own head in charge: whatever it does
-        # after the matrix product (Gemma 2's soft cap) is still done.
-        head = self.model.get_output_embeddings()
-
-        def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (args[0][logits_at_bt.to(args[0].device)][None], *args[1:])
-
-        return cast(RemovableHandle, head.register_forward_pre_hook(narrow))
-
     def _check_ids(self, largest: int) -> None:
         rows = self.model.get_input_embeddings().weight.shape[0]
         if largest >= rows:
@@ -409,12 +395,3 @@ class LanguageModel:
 
 def _stream_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return cast(Tensor, args[0] if args else kwargs["hidden_states"])
-
-
-@contextmanager
-def _removed(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Take hooks off again, whatever happens in between."""
-    with ExitStack() as stack:
-        for handle in handles:
-            stack.callback(handle.remove)
-        yield

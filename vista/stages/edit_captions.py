@@ -216,19 +216,12 @@ class _Editor:
 
     def _batches(self, items: Sequence[Item]) -> list[list[Item]]:
         """Return batches of images with prompts of one length that fit with all their rows."""
-        llm, n_visual = self.llm, self.reader.shape[1]
-        length = {
-            question: len(llm.prompt(question, n_visual))
-            for question in dict.fromkeys(item.turn.question for item in items)
-        }
-        by_length: dict[int, list[Item]] = {}
-        for item in items:
-            by_length.setdefault(length[item.turn.question], []).append(item)
+        from vista.language.reading import one_length
+
+        prompts = self.llm.prompts([item.turn.question for item in items], self.reader.shape[1])
         size = max(1, self.settings.batch_size // (1 + len(self.variants)))
         return [
-            group[start : start + size]
-            for _, group in sorted(by_length.items())
-            for start in range(0, len(group), size)
+            [items[i] for i in rows] for rows in one_length([len(ids) for ids in prompts], size)
         ]
 
     def _captioned(self, items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -287,6 +280,8 @@ class _Editor:
         edits_b: list[RowEdit | None],
     ) -> tuple[list[str], list[float], list[int]]:
         """Return captions, and sum and number of the losses of the references' untouched tokens."""
+        import torch
+
         from vista.interventions.edits import edit_features, stream_edits
         from vista.interventions.generation import untouched_losses
 
@@ -305,21 +300,18 @@ class _Editor:
             else:
                 features_bpv = edit_features(features_bpv, edits)
             visual_bpd = self.projector(features_bpv)
-            captions += llm.generate(
-                visual_bpd,
-                [item.turn.question for item in row_items],
-                max_new_tokens=settings.max_new_tokens,
-                edits=stream,
-                batch_size=settings.batch_size,
-            )
+            questions = [item.turn.question for item in row_items]
+            ids_bt = torch.tensor(llm.prompts(questions, visual_bpd.shape[1]), device=llm.device)
+            reading = llm.read(ids_bt, visual_bpd, stream)
             sums_b, counts_b = untouched_losses(
                 llm,
-                visual_bpd,
+                reading,
+                visual_bpd.shape[1],
                 [item.turn for item in row_items],
                 [item.touched for item in row_items],
                 settings.max_length,
-                stream,
             )
+            captions += llm.answers(reading, settings.max_new_tokens)
             sums += sums_b.tolist()
             counts += counts_b.tolist()
         return captions, sums, counts
@@ -387,7 +379,7 @@ class _Editor:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Each edit of an image, and none: a pass for the loss and one over the prompt, then greedy
+    """Each edit of an image, and none: a pass over image, prompt and reference, then greedy
     decoding."""
     shape, vision = shapes.llm(node), shapes.features(node)
     settings, device = node.order["edit"], shapes.device(node.order["llm"])
@@ -403,6 +395,6 @@ def need(node: Node, shapes: Shapes) -> Need:
     places = len(settings["tokens"]) + (settings["outside"] and "object" in settings["tokens"])
     variants = places * len(settings["blocks"] or [None]) * len(settings["coefficients"])
     rows = min(rows, settings["max_images"] or rows) * (variants + 1)
-    flops = 2 * formulas.forward_flops(shape, rows * length, rows * text)
+    flops = formulas.forward_flops(shape, rows * length, rows * text)
     decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
     return Need(SMALL + ROW * rows, memory, TORCH_START + device.seconds(flops) + decoding)

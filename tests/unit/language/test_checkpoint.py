@@ -325,9 +325,9 @@ def test_a_job_formats_prompts_as_its_settings_say(
 ) -> None:
     folder = checkpoint("qwen3")
     plain = load_llm(_settings(folder, template="none"), None)
-    assert plain.tokenizer.decode(plain.prompt("what ?", 0)) == "what ?\n"
+    assert plain.tokenizer.decode(plain.prompts(["what ?"], 0)[0]) == "what ?\n"
     file = tmp_path / "short.jinja"
     file.write_text("{% for m in messages %}{{ m.content }} ({{ m.role }}) {% endfor %}")
     own = load_llm(_settings(folder, template=str(file), system="a cat"), None)
-    assert own.tokenizer.decode(own.prompt("what ?", 0)) == "a cat (system) what ? (user) "
+    assert own.tokenizer.decode(own.prompts(["what ?"], 0)[0]) == "a cat (system) what ? (user) "
     assert own.tokenizer.decode(own.batch([[]], 2, 50).input_ids[0, : len(own.opening)]) == ""

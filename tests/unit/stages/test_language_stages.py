@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from vista.config.language import LanguageSettings, StandinLlm
-from vista.data.records import Box, Object, Record, Turn, write_records, write_text
+from vista.data.records import Box, Object, Record, Turn, read_records, write_records, write_text
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.inputs.visual_tokens import read_visual_tokens
+from vista.language.loss import sample_cross_entropy
 from vista.language.model import LanguageModel
+from vista.language.reading import Reading
 from vista.metrics.caption import CaptionSettings
 from vista.metrics.caption import stage as caption
 from vista.metrics.results import read_result
@@ -160,10 +164,52 @@ def test_captions_name_what_the_features_say(made: dict[str, Any]) -> None:
 
 
 def test_no_image_is_its_own_other() -> None:
-    chosen = [4, 5, 8, 11, 20]
-    others = caption._others(chosen, seed=3)
-    assert sorted(others) == chosen
-    assert all(a != b for a, b in zip(chosen, others, strict=True))
+    readers = caption._readers(5, seed=3)
+    assert sorted(readers) == list(range(5))
+    assert all(readers != range(5))
+
+
+@pytest.mark.parametrize("questions", [[QUESTION], [QUESTION, "red ?", f"red {QUESTION}"]])
+def test_an_image_is_read_once_for_its_caption_and_both_losses(
+    made: dict[str, Any], questions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LanguageModel.load(made["llm"].folder("model"))
+    table = read_records(made["records"].file("records.parquet"))
+    visual = read_visual_tokens(made["projector"], made["features"], table, llm)
+    rows = table.rows_of("test").tolist()[:9]
+    shown = [
+        replace(
+            table[row], turns=(Turn(questions[i % len(questions)], table[row].turns[0].answer),)
+        )
+        for i, row in enumerate(rows)
+    ]
+    asked = [record.turns[0].question for record in shown]
+    readers = caption._readers(9, 0).tolist()
+    settings = CaptionSettings(max_new_tokens=4, batch_size=4)
+    with torch.no_grad():
+        tokens_bpd = visual.of(rows)
+        captions = llm.generate(tokens_bpd, asked, 4)
+        losses = []
+        for texts in (range(9), readers):
+            batch = llm.batch([shown[i].turns for i in texts], 9, 64)
+            seen = {"visual": tokens_bpd, "logits_at": batch.predict_mask}
+            logits_nv = llm.forward(batch.input_ids, batch.attention_mask, **seen).logits
+            assert logits_nv is not None
+            losses.append(sample_cross_entropy(logits_nv, batch)[0].numpy())
+        images: list[int] = []
+        reads = LanguageModel.read
+
+        def read(model: LanguageModel, ids_bt: torch.Tensor, *args: Any) -> Reading:
+            images.append(len(ids_bt))
+            return reads(model, ids_bt, *args)
+
+        monkeypatch.setattr(LanguageModel, "read", read)
+        read_once = caption._read(visual, shown, rows, asked, settings)
+    assert sum(images) == 9
+    assert read_once.captions == captions
+    np.testing.assert_allclose(read_once.loss_b, losses[0], rtol=1e-4, atol=1e-5)
+    assert read_once.shuffled_b is not None
+    np.testing.assert_allclose(read_once.shuffled_b[readers], losses[1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_split_without_images_is_named(made: dict[str, Any]) -> None:

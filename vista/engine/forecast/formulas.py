@@ -184,10 +184,10 @@ def caption_memory(
     shape: LanguageShape, device: Device, batch: int, length: int, answer: int
 ) -> float:
     """Weights, one block's activations, three float32 copies of the logits of the answers, and
-    the keys and values of all blocks."""
+    the keys and values of all blocks twice: as they were read, and with the answers."""
     tokens = batch * length
     logits = 12.0 * batch * answer * shape.vocabulary
-    cache = 2.0 * shape.blocks * shape.kv_heads * shape.head_dim * device.item
+    cache = 4.0 * shape.blocks * shape.kv_heads * shape.head_dim * device.item
     block = block_bytes(shape, length, device.item)
     return _CONTEXT + shape.loaded * device.item + tokens * (block + cache) + logits
 

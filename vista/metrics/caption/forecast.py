@@ -9,7 +9,8 @@ from vista.engine.node import Node
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Three passes (loss, loss with shuffled images, prompt), then greedy decoding."""
+    """One pass over the images, two over text (reference, that of another image), then greedy
+    decoding."""
     shape, vision = shapes.llm(node), shapes.features(node)
     settings, device = node.order["caption"], shapes.device(node.order["llm"])
     if shape is None or vision is None:
@@ -20,7 +21,8 @@ def need(node: Node, shapes: Shapes) -> Need:
     memory = formulas.caption_memory(shape, device, batch, length, answer)
     rows, seconds = shapes.rows(one(node, "records"), settings["split"]), None
     if rows is not None:
-        passes = 3 * formulas.forward_flops(shape, rows * length, rows * text)
+        read = rows * (vision.patches + 2 * text)
+        passes = formulas.forward_flops(shape, read, 2 * rows * text)
         decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
         seconds = TORCH_START + device.seconds(passes) + decoding
     return Need(SMALL, device.memory(memory), seconds)

@@ -1,13 +1,13 @@
 """Stage: caption images that the language model sees through the projector; score the captions.
 
-Legend of shape suffixes: b image, p visual token, d LLM width, n predicted token, v vocabulary.
+Legend of shape suffixes: b image, p visual token, t token, d LLM width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,12 @@ from vista.metrics.caption import CaptionSettings
 from vista.metrics.caption.measure import caption_figures
 from vista.metrics.results import write_parquet, write_result
 from vista.progress import progress
+
+if TYPE_CHECKING:
+    from vista.language.prompt import Batch
+    from vista.language.reading import Reading
+
+FloatArray = NDArray[np.float64]
 
 
 class CaptionOrder(Settings):
@@ -65,15 +71,11 @@ def run(job: StageJob[CaptionOrder, Inputs]) -> None:
     shown = records.select(chosen)
     questions = first_questions(shown, records)
     with torch.no_grad():
-        loss_b, tokens_b = _losses(visual, shown, chosen, settings, "cross-entropy")
-        shuffled_b = None
-        if len(chosen) > 1:
-            others = _others(chosen, settings.bootstrap.seed)
-            shuffled_b, _ = _losses(visual, shown, others, settings, "shuffled")
-        captions = _captions(visual, questions, chosen, settings)
+        read = _read(visual, shown, chosen, questions, settings)
+    captions, loss_b, shuffled_b = read.captions, read.loss_b, read.shuffled_b
     result, items = caption_figures(
         loss_b,
-        tokens_b,
+        read.tokens_b,
         captions,
         [[item.category for item in record.objects] for record in shown],
         [item.category for record in records for item in record.objects],
@@ -95,7 +97,7 @@ def run(job: StageJob[CaptionOrder, Inputs]) -> None:
     columns: dict[str, Any] = {
         "image_id": image_ids,
         "loss_sum": loss_b,
-        "tokens": tokens_b,
+        "tokens": read.tokens_b,
         "object_recall": items.recall_b,
         "mentions": items.mentions_b,
         "hallucinated": items.hallucinated_b,
@@ -106,59 +108,72 @@ def run(job: StageJob[CaptionOrder, Inputs]) -> None:
     write_tally(job.work, judge)
 
 
-def _others(chosen: Sequence[int], seed: int) -> list[int]:
-    """Return another image for each one: the next in a random ring, so that none gets itself."""
-    ring = np.random.default_rng(seed).permutation(len(chosen))
-    others = np.empty(len(chosen), dtype=np.int64)
-    others[ring] = np.asarray(chosen)[np.roll(ring, -1)]
-    return [int(other) for other in others]
+@dataclass(frozen=True)
+class _Read:
+    """Captions of images; nats over their reference answers, and over these behind the visual
+    tokens of another image (None for a single image), with the number of tokens."""
+
+    captions: list[str]
+    loss_b: FloatArray
+    tokens_b: NDArray[np.int64]
+    shuffled_b: FloatArray | None
 
 
-def _losses(
+def _readers(n: int, seed: int) -> NDArray[np.int64]:
+    """Return for each image the one whose reference is scored behind its visual tokens: the one
+    before it in a random ring, so that none gets itself."""
+    ring = np.random.default_rng(seed).permutation(n)
+    readers = np.empty(n, dtype=np.int64)
+    readers[ring] = np.roll(ring, 1)
+    return readers
+
+
+def _read(
     visual: VisualTokens,
     shown: Sequence[Record],
     rows: Sequence[int],
+    questions: Sequence[str],
     settings: CaptionSettings,
-    desc: str,
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the nats over the first reference answer of each image, [b], and its tokens, [b].
+) -> _Read:
+    """Caption the images and score references; the visual tokens of each image are read once."""
+    import torch
 
-    Each image of `shown` gets the visual tokens of the record of `rows` at its position.
+    from vista.language.reading import one_length
+
+    llm, n = visual.llm, len(shown)
+    captions = [""] * n
+    loss_b, shuffled_b = np.zeros(n), np.zeros(n)
+    tokens_b = np.zeros(n, dtype=np.int64)
+    readers_b = _readers(n, settings.bootstrap.seed)
+    # Without placeholders: their number is the same for all images.
+    lengths = [len(ids) for ids in llm.prompts(questions, 0)]
+    batches = list(one_length(lengths, settings.batch_size))
+    for batch in progress(batches, desc="captions", unit="batch"):
+        visual_bpd = visual.of([rows[i] for i in batch])
+        n_visual, readers = visual_bpd.shape[1], readers_b[batch]
+        own, other = (
+            llm.batch([shown[i].turns[:1] for i in some], n_visual, settings.max_length)
+            for some in (batch, readers)
+        )
+        asked = llm.prompts([questions[i] for i in batch], n_visual)
+        ids_bt = torch.tensor(asked, device=llm.device)
+        image = llm.read(ids_bt[:, : len(llm.opening) + n_visual], visual_bpd)
+        prompt = image.on(ids_bt[:, image.ids_bt.shape[1] :])
+        loss_b[batch], tokens_b[batch] = _losses(image, prompt, own.to(llm.device))
+        if n > 1:
+            shuffled_b[readers], _ = _losses(image, prompt, other.to(llm.device))
+        for i, caption in zip(batch, llm.answers(prompt, settings.max_new_tokens), strict=True):
+            captions[i] = caption
+    return _Read(captions, loss_b, tokens_b, shuffled_b if n > 1 else None)
+
+
+def _losses(image: Reading, prompt: Reading, batch: Batch) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return the nats over the answer of each sample, [b], and its tokens, [b].
+
+    Samples are read on from the image and its own question, where they all ask it.
     """
     from vista.language.loss import sample_cross_entropy
 
-    llm, size = visual.llm, settings.batch_size
-    sums, counts = [], []
-    for start in progress(range(0, len(shown), size), desc=desc, unit="batch"):
-        visual_bpd = visual.of(rows[start : start + size])
-        turns = [record.turns[:1] for record in shown[start : start + size]]
-        batch = llm.batch(turns, visual_bpd.shape[1], settings.max_length).to(llm.device)
-        logits_nv = llm.forward(
-            batch.input_ids,
-            batch.attention_mask,
-            visual=visual_bpd,
-            visual_start=batch.visual_start,
-            logits_at=batch.predict_mask,
-        ).logits
-        assert logits_nv is not None
-        loss_b, tokens_b = sample_cross_entropy(logits_nv, batch)
-        sums.append(loss_b.double().cpu().numpy())
-        counts.append(tokens_b.cpu().numpy())
-    return np.concatenate(sums), np.concatenate(counts)
-
-
-def _captions(
-    visual: VisualTokens, questions: Sequence[str], rows: Sequence[int], settings: CaptionSettings
-) -> list[str]:
-    """Return greedy answers to `questions`, one an image."""
-    captions: list[str] = []
-    size = settings.batch_size
-    for start in progress(range(0, len(rows), size), desc="captions", unit="batch"):
-        part = slice(start, start + size)
-        captions += visual.llm.generate(
-            visual.of(rows[part]),
-            questions[part],
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=size,
-        )
-    return captions
+    start = prompt if prompt.begins(batch) else image
+    loss_b, tokens_b = sample_cross_entropy(start.answer_logits(batch), batch)
+    return loss_b.double().cpu().numpy(), tokens_b.cpu().numpy()
