@@ -23,6 +23,7 @@ CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 _JUDGE = {"judge", "files"}
 FURTHER = {
     "fetch_package": {"files"},
+    "compose_scenes": {"package_*", "files"},
     "records": {"files"},
     "text": {"files"},
     "prompt_features": {"files"},

@@ -1,8 +1,9 @@
 """Settings of the images and texts that a run reads: `data:` and `text:` of a config.
 
-`data` is one of six kinds, told apart by its key `kind`:
+`data` is one of seven kinds, told apart by its key `kind`:
 
 - `drawn`       scenes that the run draws itself (no download, exact masks);
+- `composed`    scenes that the run composes of cut-out photographs (exact masks);
 - `coco`        a folder of images with COCO instance and caption files;
 - `llava`       a folder of images with a LLaVA conversation file;
 - `folder`      a plain folder of images, optionally one sub-folder a class;
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from vista.config.base import Settings
+from vista.config.composed import ComposedData, ComposedRecords
 from vista.config.drawn import DrawnData
 
 Split = Literal["train", "validation", "test"]
@@ -292,8 +294,12 @@ class WebDatasetData(FileData):
         return _sorted(f"{self.images}/{name}" for name in names)
 
 
-AnyData = DrawnData | CocoData | LlavaData | FolderData | ListData | WebDatasetData
+AnyFiles = CocoData | LlavaData | FolderData | ListData | WebDatasetData
+AnyData = DrawnData | ComposedData | AnyFiles
 DataSettings = Annotated[AnyData, Field(discriminator="kind")]
+# What records depend on: scenes that the run makes are an input of theirs.
+AnyRecords = DrawnData | ComposedRecords | AnyFiles
+RecordsSettings = Annotated[AnyRecords, Field(discriminator="kind")]
 DATA_SETTINGS: TypeAdapter[AnyData] = TypeAdapter(DataSettings)
 
 
@@ -328,9 +334,12 @@ TEXT_SETTINGS: TypeAdapter[AnyText] = TypeAdapter(TextSettings)
 
 
 def records_settings(settings: AnyData) -> dict[str, Any]:
-    """What the records depend on. A drawn world is an input of theirs, so its settings are not."""
+    """What the records depend on. Scenes of the run are an input of theirs, so their settings are
+    not."""
     if isinstance(settings, DrawnData):
         return {"kind": "drawn"}
+    if isinstance(settings, ComposedData):
+        return ComposedRecords(question=settings.question).model_dump(mode="json")
     return settings.model_dump(mode="json")
 
 
@@ -339,6 +348,9 @@ def annotation_files(settings: AnyData | AnyText) -> list[str]:
 
     Fetched files are none of them: they are an input artifact.
     """
+    if isinstance(settings, ComposedData):
+        own = [ground.file for ground in settings.grounds if ground.package is None]
+        return _sorted([settings.cutouts.map, *own])
     if isinstance(settings, FileData):
         return [] if settings.fetch else settings.annotation_files()
     if isinstance(settings, LinesText):
@@ -347,5 +359,6 @@ def annotation_files(settings: AnyData | AnyText) -> list[str]:
 
 
 def reader_module(kind: str) -> str:
-    """Return the module that reads data of a kind. A drawn world is read as the COCO data it is."""
-    return f"vista.data.readers.{'coco' if kind == 'drawn' else kind}"
+    """Return the module that reads data of a kind. Scenes of the run are read as the COCO data they
+    are."""
+    return f"vista.data.readers.{'coco' if kind in ('drawn', 'composed') else kind}"

@@ -71,8 +71,8 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 # What pydantic adds to the location of an error inside a union that `kind` discriminates.
 _TAGS = frozenset(
     {
-        *("standin", "checkpoint", "combined", "drawn", "coco", "llava", "folder", "list"),
-        *("webdataset", "name", "pip", "apt", *judge_names()),
+        *("standin", "checkpoint", "combined", "drawn", "composed", "coco", "llava", "folder"),
+        *("list", "webdataset", "name", "pip", "apt", *judge_names()),
     }
 )
 

@@ -7,10 +7,10 @@ that follows. `text.parquet` has one row a document.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vista.data.masks import Rle, decode_mask, encode_mask
+from vista.data.masks import decode_mask, encode_mask
+from vista.data.record import (
+    Box,
+    Object,
+    Record,
+    Turn,
+    record_to_row,
+    reference,
+    reference_captions,
+    row_to_record,
+)
 from vista.errors import UserError, reason_of
 
 __all__ = [
@@ -38,62 +48,6 @@ __all__ = [
     "write_records",
     "write_text",
 ]
-
-
-class Box(NamedTuple):
-    """A rectangle in image px; x and y are its left top corner."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-@dataclass(frozen=True)
-class Object:
-    """One annotated object. `crowd` marks a region of many objects that are not separated."""
-
-    category: str
-    box: Box
-    rle: Rle | None = None
-    crowd: bool = False
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question and its answer."""
-
-    question: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image; `path` is relative to the images root, `width` and `height` are px."""
-
-    image_id: str
-    split: str
-    path: str
-    width: int
-    height: int
-    captions: tuple[str, ...] = ()
-    turns: tuple[Turn, ...] = ()
-    objects: tuple[Object, ...] = ()
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """The distinct categories of the objects, in order of first appearance."""
-        return tuple(dict.fromkeys(item.category for item in self.objects))
-
-
-def reference_captions(record: Record) -> tuple[str, ...]:
-    """Return the captions that the data give an image, or its first answer where it has none."""
-    return record.captions or tuple(turn.answer for turn in record.turns[:1])
-
-
-def reference(record: Record) -> str:
-    """Return the first reference caption of an image, "" where it has none."""
-    return next(iter(reference_captions(record)), "")
 
 
 _OBJECT = pa.struct(
@@ -125,6 +79,9 @@ SCHEMA = pa.schema(
         pa.field("objects", pa.list_(_OBJECT), nullable=False),
     ]
 )
+# The table of data that are reported in groups has a further column.
+_GROUP = pa.field("group", pa.string())
+GROUPED_SCHEMA = SCHEMA.append(_GROUP)
 TEXT_SCHEMA = pa.schema(
     [
         pa.field("split", pa.string(), nullable=False),
@@ -139,18 +96,40 @@ _BATCH = 512
 def write_records(path: Path, records: Iterable[Record]) -> int:
     """Write the records in their order and return how many there were.
 
-    Raises UserError if an image id comes twice: it is the key that stores are read by; and if an
-    id, path or text is no Unicode text, such as a file name of bytes that are no UTF-8.
+    The table has the column `group` where a record has one. Raises UserError if an image id comes
+    twice: it is the key that stores are read by; and if an id, path or text is no Unicode text,
+    such as a file name of bytes that are no UTF-8.
     """
     seen: set[str] = set()
+    groups: list[str | None] = []
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        checked = _checked(records, seen)
+        checked = _checked(records, seen, groups)
         while parts := list(_tables(itertools.islice(checked, _ROW_GROUP))):
             writer.write_table(pa.concat_tables(parts).combine_chunks())
+    if any(group is not None for group in groups):
+        _add_groups(path, groups)
     return len(seen)
 
 
-def _checked(records: Iterable[Record], seen: set[str]) -> Iterator[Record]:
+def _add_groups(path: Path, groups: Sequence[str | None]) -> None:
+    """Add the column of groups, which is known to be there when all records have come."""
+    whole = path.with_suffix(".grouped")
+    with (
+        pq.ParquetFile(path) as file,
+        pq.ParquetWriter(whole, GROUPED_SCHEMA, compression="zstd") as writer,
+    ):
+        start = 0
+        for number in range(file.num_row_groups):
+            part = file.read_row_group(number)
+            column = pa.array(groups[start : start + len(part)], _GROUP.type)
+            writer.write_table(part.append_column(_GROUP, column))
+            start += len(part)
+    os.replace(whole, path)
+
+
+def _checked(
+    records: Iterable[Record], seen: set[str], groups: list[str | None]
+) -> Iterator[Record]:
     for record in records:
         if record.image_id in seen:
             raise UserError(
@@ -159,6 +138,7 @@ def _checked(records: Iterable[Record], seen: set[str]) -> Iterator[Record]:
             )
         _refuse_surrogates(record)
         seen.add(record.image_id)
+        groups.append(record.group)
         yield record
 
 
@@ -171,6 +151,7 @@ def _refuse_surrogates(record: Record) -> None:
             (*record.captions, *(text for turn in record.turns for text in vars(turn).values())),
         ),
         ("class", record.categories),
+        ("group", () if record.group is None else (record.group,)),
     ):
         for text in texts:
             try:
@@ -201,7 +182,8 @@ class RecordTable(Sequence[Record]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = _open_table(path, SCHEMA)
+        self._file = _open_table(path, SCHEMA, GROUPED_SCHEMA)
+        self._names: list[str] = self._file.schema_arrow.names
         self._columns: dict[str, pa.ChunkedArray] = {}
 
     def __len__(self) -> int:
@@ -219,7 +201,7 @@ class RecordTable(Sequence[Record]):
         return self.select([range(len(self))[index]])[0]
 
     def __iter__(self) -> Iterator[Record]:
-        columns = {name: self._column(name) for name in SCHEMA.names}
+        columns = {name: self._column(name) for name in self._names}
         for start in range(0, len(self), _BATCH):
             part = {name: column.slice(start, _BATCH) for name, column in columns.items()}
             for row in pa.table(part).to_pylist():
@@ -227,7 +209,7 @@ class RecordTable(Sequence[Record]):
 
     def select(self, rows: Iterable[int]) -> list[Record]:
         """The records of some rows, in the order of `rows`."""
-        columns = {name: self._column(name) for name in SCHEMA.names}
+        columns = {name: self._column(name) for name in self._names}
         return [
             row_to_record({name: column[int(row)].as_py() for name, column in columns.items()})
             for row in rows
@@ -332,71 +314,17 @@ def read_text(path: Path, split: str) -> list[str]:
     return texts
 
 
-def record_to_row(record: Record) -> dict[str, Any]:
-    """The record as SCHEMA has it, of values that JSON can hold."""
-    return {
-        "image_id": record.image_id,
-        "split": record.split,
-        "path": record.path,
-        "width": record.width,
-        "height": record.height,
-        "captions": list(record.captions),
-        "turns": [{"question": t.question, "answer": t.answer} for t in record.turns],
-        "objects": [
-            {
-                "category": item.category,
-                **item.box._asdict(),
-                "mask": _mask_text(record, item.rle),
-                "crowd": item.crowd,
-            }
-            for item in record.objects
-        ],
-    }
-
-
-def _mask_text(record: Record, rle: Rle | None) -> str | None:
-    if rle is None:
-        return None
-    if list(rle["size"]) != [record.height, record.width]:
-        raise ValueError(f"mask of size {rle['size']} in image {record.image_id}")
-    counts = rle["counts"]
-    if not isinstance(counts, str):
-        raise ValueError("records hold compressed masks: use encode_mask")
-    return counts
-
-
-def row_to_record(row: Mapping[str, Any]) -> Record:
-    """The record that `record_to_row` made the row of."""
-    size = [row["height"], row["width"]]
-    return Record(
-        image_id=row["image_id"],
-        split=row["split"],
-        path=row["path"],
-        width=row["width"],
-        height=row["height"],
-        captions=tuple(row["captions"]),
-        turns=tuple(Turn(t["question"], t["answer"]) for t in row["turns"]),
-        objects=tuple(
-            Object(
-                item["category"],
-                Box(item["x"], item["y"], item["width"], item["height"]),
-                None if item["mask"] is None else {"size": size, "counts": item["mask"]},
-                item["crowd"],
-            )
-            for item in row["objects"]
-        ),
-    )
-
-
-def _open_table(path: Path, schema: pa.Schema) -> pq.ParquetFile:
+def _open_table(path: Path, *schemas: pa.Schema) -> pq.ParquetFile:
+    """Open a table of the first schema, or of one of the others."""
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
         reason = reason_of(error)
         raise UserError(f"{path} cannot be read as a Parquet table ({reason})") from error
-    if file.schema_arrow.names != schema.names:
-        names = file.schema_arrow.names
-        raise UserError(f"{path} has columns {names}, expected {schema.names}")
+    names = file.schema_arrow.names
+    schema = next((one for one in schemas if one.names == names), None)
+    if schema is None:
+        raise UserError(f"{path} has columns {names}, expected {schemas[0].names}")
     if file.schema_arrow.types != schema.types:
         raise UserError(f"{path} has columns of other types than records have; make it again")
     return file

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vista.config.composed import ComposedRecords
 from vista.config.data import (
     SPLITS,
-    AnyData,
+    AnyFiles,
+    AnyRecords,
     CocoData,
     CocoFiles,
-    FolderData,
     LinesText,
     ListData,
     LlavaData,
-    WebDatasetData,
     reader_module,
 )
 from vista.config.drawn import DrawnData
@@ -27,12 +27,11 @@ from vista.data.records import Record, RecordTable
 from vista.data.skipped import Skipped
 from vista.errors import UserError
 
-AnyFiles = CocoData | LlavaData | FolderData | ListData | WebDatasetData
 _Reader = Callable[[Any, Skipped], Iterator[Record]]
 
 
 def iterate_records(
-    settings: AnyData,
+    settings: AnyRecords,
     world: Path | None,
     fetched: Path | None,
     skipped: Skipped,
@@ -40,15 +39,17 @@ def iterate_records(
 ) -> Iterator[Record]:
     """Records of any kind of data, in the order that becomes the image index.
 
-    `world` is the folder that `draw_world` wrote; it is needed for kind "drawn" alone, and is read
-    like any other COCO data set. `fetched` is the folder of downloaded files that the settings'
-    paths are relative to, if they name any. `skipped` notes rows left out. Where some images may be
-    unreadable, `threads` threads decode all of them.
+    `world` is the folder that `draw_world` or `compose_scenes` wrote; it is needed for the kinds
+    "drawn" and "composed" alone, and is read like any other COCO data set. `fetched` is the folder
+    of downloaded files that the settings' paths are relative to, if they name any. `skipped` notes
+    rows left out. Where some images may be unreadable, `threads` threads decode all of them.
     """
-    if isinstance(settings, DrawnData):
+    if isinstance(settings, DrawnData | ComposedRecords):
         if world is None:
-            raise ValueError("records of a drawn world need its folder")
-        settings = world_as_coco(world)
+            raise ValueError("records of the run's own scenes need their folder")
+        settings = world_as_coco(
+            world, settings.question if isinstance(settings, ComposedRecords) else None
+        )
     settings = resolve(settings, fetched)
     records = _records(settings, skipped)
     if settings.max_unreadable == 0:
@@ -96,8 +97,11 @@ def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:
     return settings.model_copy(update=update)
 
 
-def world_as_coco(world: Path) -> CocoData:
-    """The settings that read a drawn world as the COCO and LLaVA files it is."""
+def world_as_coco(world: Path, question: str | None = None) -> CocoData:
+    """The settings that read scenes of the run as the COCO and LLaVA files they are.
+
+    Those that have no conversations need the `question` of the turns made of captions.
+    """
     folder = world / "annotations"
     return CocoData(
         kind="coco",
@@ -106,10 +110,11 @@ def world_as_coco(world: Path) -> CocoData:
             split: CocoFiles(
                 instances=str(folder / f"instances_{split}.json"),
                 captions=str(folder / f"captions_{split}.json"),
-                conversations=str(folder / f"llava_{split}.json"),
+                conversations=str(folder / f"llava_{split}.json") if question is None else None,
             )
             for split in SPLITS
         },
+        **({} if question is None else {"question": question}),
     )
 
 
@@ -120,9 +125,9 @@ def images_root(
 
     `world` and `fetched` are as in `iterate_records`.
     """
-    if records_settings["kind"] == "drawn":
+    if records_settings["kind"] in ("drawn", "composed"):
         if world is None:
-            raise ValueError("images of a drawn world need its folder")
+            raise ValueError("images of the run's own scenes need their folder")
         return world / "images"
     if not records_settings["fetch"]:
         return Path(records_settings["images"])

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
+from vista.config.composed import ComposedData
 from vista.config.data import (
     AnyData,
     CaptionsText,
@@ -82,14 +83,28 @@ class Builder:
         if isinstance(data, DrawnData):
             name: str = data.objects
             images["world"] = Node("draw_world", name, dump(data))
+        elif isinstance(data, ComposedData):
+            images["world"] = self._composed(data)
+            name = images["world"].name
         else:
             name = _data_name(data)
             if data.fetch:
                 order = {"files": [dump(file) for file in data.fetch]}
                 images["fetched"] = Node("fetch_data", name, order)
-        files = tuple(annotation_files(data))
+        files = () if images.get("world") else tuple(annotation_files(data))
         modules = (reader_module(data.kind),)
         return _Data(Node("records", name, records_settings(data), images, modules, files), images)
+
+    def _composed(self, data: ComposedData) -> Node:
+        """Return the node of the scenes, which reads the packages and the user's files."""
+        name = _name_of_file("composed", data.cutouts.map)
+        order = dump(data)
+        # The records' own: the scenes stay when it changes.
+        del order["question"]
+        named = [data.cutouts.package, *(ground.package for ground in data.grounds)]
+        packages = {package for package in named if package is not None}
+        inputs = {f"package_{package}": self.package(package) for package in sorted(packages)}
+        return Node("compose_scenes", name, order, inputs, files=tuple(annotation_files(data)))
 
     @cached_property
     def text(self) -> Node:
@@ -297,9 +312,12 @@ def package_node(name: str, package: AnyPackage) -> Node:
 
 def _data_name(data: FileData) -> str:
     """Return a readable name of data: its kind and its first file."""
-    first = next(iter(data.annotation_files()), data.images)
-    stem = PurePosixPath(first).stem or "images"
-    return f"{data.kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"
+    return _name_of_file(data.kind, next(iter(data.annotation_files()), data.images))
+
+
+def _name_of_file(kind: str, file: str) -> str:
+    stem = PurePosixPath(file).stem or "images"
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"
 
 
 def _combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node:

@@ -8,6 +8,7 @@ MAKERS = {
     "fetch_data": "images and annotations, by URL",
     "fetch_package": "files out of a package of a registry, by the registry's own client",
     "draw_world": "scenes with exact masks, boxes, captions and a text corpus",
+    "compose_scenes": "scenes of cut-out photographs with exact masks, boxes and captions",
     "records": "COCO, LLaVA, folder, list or WebDataset data as one table",
     "text": "the language corpus as one table",
     "train_encoder": "a stand-in vision encoder",

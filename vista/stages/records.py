@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import RootModel
 
-from vista.config.data import DataSettings
+from vista.config.data import RecordsSettings
 from vista.data.records import write_records
 from vista.data.skipped import Skipped
 from vista.data.source import iterate_records
@@ -23,13 +23,13 @@ from vista.progress import progress
 _RECORD = 3.5e-4  # s to read an image's record and write it: 2.3 s for 3,700 measured
 
 
-class RecordsOrder(RootModel[DataSettings]):
+class RecordsOrder(RootModel[RecordsSettings]):
     """Data of any kind."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The drawn world, or the fetched files, that the data lie in."""
+    """The scenes that the run made, or the fetched files, that the data lie in."""
 
     world: Artifact | None = None
     fetched: Artifact | None = None
@@ -37,11 +37,11 @@ class Inputs:
 
 @stage(RecordsOrder, Inputs)
 def run(job: StageJob[RecordsOrder, Inputs]) -> None:
-    """Read the `world`, if the data are drawn, the `fetched` files or the user's own; write
+    """Read the `world`, if the run makes the scenes, the `fetched` files or the user's own; write
     records.parquet and, if rows were left out, skipped.parquet."""
     world, fetched = job.inputs.world, job.inputs.fetched
     if world is not None:
-        # Every file: a damaged world has to be drawn again, none of its images may be left out.
+        # Every file: damaged scenes have to be made again, none of its images may be left out.
         world.folder("annotations")
         world.folder("images")
     skipped = Skipped()

@@ -1,4 +1,4 @@
-# Data: drawn scenes, or the user's own, as one table of records and one of text.
+# Data: drawn or composed scenes, or the user's own, as one table of records and one of text.
 
 
 use rule stage as draw_world with:
@@ -6,6 +6,15 @@ use rule stage as draw_world with:
         stage="draw_world",
     message:
         "drawing scenes {wildcards.node}"
+
+
+use rule stage as compose_scenes with:
+    input:
+        roles("package_*", "files"),
+    pathvars:
+        stage="compose_scenes",
+    message:
+        "composing scenes {wildcards.node}"
 
 
 use rule stage as records with:

@@ -119,6 +119,7 @@ def test_two_outlines_of_points_stay_two(root: Path) -> None:
     [
         (change(images={"width": "six"}), r"width and height of image id 1 must be whole numbers"),
         (change(images={"width": None}), r"width and height of image id 1 must be whole numbers"),
+        (change(images={"vista_group": 3}), "key `vista_group` of entry 1"),
         (change(images={"width": 6.5}), r"width and height of image id 1 must be whole numbers"),
         (change(annotations={"bbox": [1, 1, "wide", 2]}), "annotation 1 needs a bbox"),
         (change(annotations={"bbox": None}), "annotation 1 needs a bbox .* got None"),
@@ -149,6 +150,14 @@ def test_what_has_no_meaning_is_told(root: Path, content: Any, message: str) -> 
     with pytest.raises(UserError, match=rf"instances\.json.*{message}") as raised:
         read(root, instances=content)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("value", "group"), [("new", "new"), ("", None), (None, None)])
+def test_images_may_name_the_group_that_they_are_reported_in(
+    root: Path, value: Any, group: str | None
+) -> None:
+    (record,) = read(root, instances=change(images={"vista_group": value}))
+    assert record.group == group
 
 
 def add(content: dict[str, Any], *bounds: list[float]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from vista.config.data import Fractions
 from vista.data.images import ImageSource
 from vista.data.records import (
+    SCHEMA,
     Box,
     Object,
     Record,
@@ -63,6 +64,23 @@ def test_records_come_back_as_they_went_in(tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         table[2]
     assert RECORD.categories == ("cat", "dog")
+
+
+def test_groups_are_a_column_only_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vista.data.records._ROW_GROUP", 3)
+    rows = [Record(f"{i}", "train", f"{i}.png", 5, 5) for i in range(7)]
+    write_records(tmp_path / "none.parquet", rows)
+    assert pq.read_schema(tmp_path / "none.parquet").names == SCHEMA.names
+    # The first group comes after a part of the table is written.
+    grouped = [*rows[:4], *(replace(row, group=f"g{i}") for i, row in enumerate(rows[4:]))]
+    write_records(tmp_path / "some.parquet", grouped)
+    assert pq.read_schema(tmp_path / "some.parquet").names == [*SCHEMA.names, "group"]
+    table = read_records(tmp_path / "some.parquet")
+    assert list(table) == grouped
+    assert table[5] == grouped[5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.parquet", "some.parquet"]
 
 
 def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:

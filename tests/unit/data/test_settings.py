@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from vista.config.composed import ComposedData
 from vista.config.data import (
     DATA_SETTINGS,
     TEXT_SETTINGS,
@@ -71,6 +72,66 @@ def test_what_is_drawn_does_not_change_how_records_are_read() -> None:
 def test_mistakes_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DATA_SETTINGS.validate_python(settings)
+
+
+COMPOSED: dict[str, Any] = {
+    "kind": "composed",
+    "cutouts": {"map": "m.json", "folder": "c"},
+    "grounds": [{"file": "g.png", "name": "grass"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grounds": []}, "`grounds` is empty: name a photograph"),
+        ({"grounds": [{"name": "x"}]}, "one of `file`, `folder` and `colour`"),
+        ({"grounds": [{"file": "g", "folder": "f"}]}, "one of `file`, `folder` and `colour`"),
+        ({"grounds": [{"colour": [0, 0, 256]}]}, "from 0 to 255"),
+        ({"grounds": [{"colour": [0, 0, 0], "package": "p"}]}, "lies in no package"),
+        ({"grounds": [{"file": "../g.png", "package": "p"}]}, "must be relative"),
+        ({"cutouts": {"map": "m", "folder": "/c", "package": "p"}}, "must be relative"),
+        ({"cutouts": {"map": "m.json"}}, "name the folder of the cut-outs"),
+        ({"nouns": ["cat", "cat"]}, "names a noun twice"),
+        ({"nouns": []}, "nouns"),
+        ({"object_scale": [0.9, 0.5]}, "object_scale must be"),
+        ({"object_scale": [0.5, 1.2]}, "object_scale must be"),
+        ({"pair_scale": [0.6, 0.7]}, "do not fit side by side"),
+        ({"captions": ["a photo."]}, "names no object"),
+        ({"captions": ["{objects} of {colour}"]}, r"\{colour\}; there are \{object\}, \{objects\}"),
+        ({"captions": ["{objects"]}, "caption '{objects'"),
+        ({"captions": ["{objects!r}"]}, "a name and nothing else"),
+        ({"captions": ["{object}."]}, "no wording of `captions` is for scenes of two objects"),
+        (
+            {"captions": ["{objects} on {ground}."], "grounds": [{"colour": [0, 0, 0]}]},
+            "scenes of one object on a ground without a name",
+        ),
+    ],
+)
+def test_scenes_that_cannot_be_composed_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert isinstance(DATA_SETTINGS.validate_python(COMPOSED), ComposedData)
+    with pytest.raises(ValidationError, match=message):
+        DATA_SETTINGS.validate_python({**COMPOSED, **changes})
+
+
+def test_wordings_need_to_fit_the_scenes_there_are() -> None:
+    alone = {"captions": ["{object} on {ground}."], "pair_share": 0}
+    assert isinstance(DATA_SETTINGS.validate_python({**COMPOSED, **alone}), ComposedData)
+
+
+def test_the_files_of_composed_scenes_are_watched_where_they_are_the_users() -> None:
+    grounds = [*COMPOSED["grounds"], {"file": "p.png", "package": "p"}, {"colour": [0, 0, 0]}]
+    settings = DATA_SETTINGS.validate_python({**COMPOSED, "grounds": grounds})
+    assert annotation_files(settings) == ["g.png", "m.json"]
+
+
+def test_how_scenes_are_composed_does_not_change_how_records_are_read() -> None:
+    first, second, asked = (
+        records_settings(DATA_SETTINGS.validate_python({**COMPOSED, **changes}))
+        for changes in ({}, {"seed": 1}, {"question": "What?"})
+    )
+    assert first == second == {"kind": "composed", "question": "Describe the image."}
+    assert asked != first
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,16 @@ def _file_records(
                     skipped.outside(_entry_id(entry), relative, settings, str(listed_in))
                 else:
                     objects.append(item)
-            yield Record(image_id, split, relative, *size, texts, conversation, tuple(objects))
+            yield Record(
+                image_id,
+                split,
+                relative,
+                *size,
+                texts,
+                conversation,
+                tuple(objects),
+                _group(image, listed_in),
+            )
 
 
 def _read_files(
@@ -135,6 +144,14 @@ def _annotated_size(image: dict[str, Any], path: Path) -> tuple[int, int] | None
             f"of pixels, got {one_line(list(values))}"
         )
     return width, height
+
+
+def _group(image: dict[str, Any], path: Path) -> str | None:
+    """The group that metrics report an image in, if the file gives it one."""
+    if image.get("vista_group") is None:
+        return None
+    group: str = get_key(image, "vista_group", str, path)
+    return group or None
 
 
 def _distinct(
@@ -245,7 +262,9 @@ def _images_by_id(path: Path) -> Images:
         if image_id in images:
             raise UserError(f"{path}: image id {one_line(image_id)} comes twice in `images`")
         images[image_id] = {
-            key: image[key] for key in ("id", "file_name", "width", "height") if key in image
+            key: image[key]
+            for key in ("id", "file_name", "width", "height", "vista_group")
+            if key in image
         }
     return images
 

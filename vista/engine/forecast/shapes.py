@@ -312,8 +312,10 @@ def _expected(records: Node) -> Images | None:
     """Rows by settings: scenes to draw, published counts, or a limit (then at most so many)."""
     world = one(records, "world")
     if world is not None:
-        scenes: dict[str, int] = world.settings["scenes"]
-        return Images(dict(scenes), sum(scenes.values()))
+        scenes: dict[str, int] = dict(world.settings["scenes"])
+        # Scenes of held-out photographs are part of the split test.
+        scenes["test"] += scenes.pop("held_out", 0)
+        return Images(scenes, sum(scenes.values()))
     settings = records.settings
     if "prompts" in settings:
         sizes = settings["prompts"]["split_sizes"]

@@ -98,10 +98,15 @@ def encoding_need(
 
 
 def classes(node: Node) -> int:
-    """Classes of the images: those of a drawn world, else as many as ImageNet has."""
+    """Classes of the images: those of the run's own scenes, else as many as ImageNet has."""
     records = one(node, "records")
     world = one(records, "world") if records else None
-    first, end = (world.settings["nouns"] or (0, 64)) if world else (0, 1000)
+    if world is None:
+        return 1000
+    nouns = world.settings["nouns"]
+    if world.stage == "compose_scenes":
+        return len(nouns or range(100))
+    first, end = nouns or (0, 64)
     return int(end - first)
 
 
