@@ -5,15 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vista.data.geometry import ImageGeometry
 from vista.data.masks import decode_mask, encode_mask, polygons_to_mask
+from vista.encoders.pooling import pool_tokens
 
 geometries = st.builds(
-    lambda width, height, patch, count, rest, fit: ImageGeometry(
-        width, height, patch * count + min(rest, patch - 1), patch, fit
+    lambda width, height, patch, count, rest, fit, pool: ImageGeometry(
+        width,
+        height,
+        patch * count + min(rest, patch - 1),
+        patch,
+        fit,
+        pool=None if pool is None else min(pool, count),
     ),
     width=st.integers(1, 120),
     height=st.integers(1, 120),
@@ -21,6 +28,7 @@ geometries = st.builds(
     count=st.integers(1, 9),
     rest=st.integers(0, 3),
     fit=st.sampled_from(["pad", "crop"]),
+    pool=st.none() | st.integers(1, 9),
 )
 
 
@@ -42,8 +50,8 @@ def seen_part(
     (sx, sy), (ox, oy) = geometry.scale, geometry.offset
     x0 = max(box[0], -ox / sx)
     y0 = max(box[1], -oy / sy)
-    x1 = min(box[0] + box[2], (columns * geometry.patch - ox) / sx)
-    y1 = min(box[1] + box[3], (rows * geometry.patch - oy) / sy)
+    x1 = min(box[0] + box[2], (columns * geometry.step - ox) / sx)
+    y1 = min(box[1] + box[3], (rows * geometry.step - oy) / sy)
     if (x1 - x0) * sx < 1e-3 or (y1 - y0) * sy < 1e-3:
         return None
     return x0, y0, x1, y1
@@ -91,6 +99,30 @@ def test_the_tokens_of_a_patch_share_its_place(data: st.DataObject, per_patch: i
 
 
 @given(st.data())
+def test_pooled_patches_are_patches_of_their_size(data: st.DataObject) -> None:
+    """9 x 9 patches of 4 px in 4 x 4 cells lie as 4 x 4 patches of 9 px do."""
+    width, height = data.draw(st.integers(1, 120)), data.draw(st.integers(1, 120))
+    side, fit = data.draw(st.integers(1, 9)), data.draw(st.sampled_from(["pad", "crop"]))
+    cells = data.draw(st.integers(1, side))
+    pooled = ImageGeometry(width, height, side * cells, cells, fit, pool=cells)
+    large = ImageGeometry(width, height, side * cells, side, fit)
+    assert pooled.grid == large.grid == (cells, cells)
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    mask_hw = np.random.default_rng(seed).random((height, width)) < 0.4
+    assert (pooled.mask_to_patches(mask_hw) == large.mask_to_patches(mask_hw)).all()
+    box = data.draw(boxes(large))
+    for overlap in (0.0, 0.5):
+        assert (pooled.box_to_patches(box, overlap) == large.box_to_patches(box, overlap)).all()
+    for p in range(large.n_patches):
+        assert pooled.patch_to_box(p) == large.patch_to_box(p)
+    if side % cells == 0:
+        # The cover of a mask is averaged as the tokens are.
+        plain = replace(pooled, pool=None).mask_to_patches(mask_hw)
+        averaged = pool_tokens(torch.from_numpy(plain).float()[None, :, None], cells)
+        np.testing.assert_allclose(averaged[0, :, 0], pooled.mask_to_patches(mask_hw), atol=1e-5)
+
+
+@given(st.data())
 def test_a_patch_maps_to_itself(data: st.DataObject) -> None:
     geometry = data.draw(geometries)
     p = data.draw(st.integers(0, geometry.n_patches - 1))
@@ -133,7 +165,7 @@ def test_padding_loses_no_area(data: st.DataObject) -> None:
     geometry = data.draw(geometries.filter(lambda g: g.fit == "pad" and g.size % g.patch == 0))
     seed = data.draw(st.integers(0, 2**32 - 1))
     mask_hw = np.random.default_rng(seed).random((geometry.height, geometry.width)) < 0.4
-    area = geometry.mask_to_patches(mask_hw).sum() * geometry.patch**2
+    area = geometry.mask_to_patches(mask_hw).sum() * geometry.step**2
     sx, sy = geometry.scale
     assert np.isclose(area, mask_hw.sum() * sx * sy)
 

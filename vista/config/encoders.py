@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.checkpoint import Checkpoint
 from vista.config.registry import PACKAGE, known_name, names_in
 
@@ -108,6 +108,13 @@ class EncoderSettings(Settings):
         description="Features of an image: its patch tokens, or its class token as the one patch "
         "of a grid of 1 x 1 (not SigLIP and I-JEPA, which have none).",
     )
+    pool: int | None = later(
+        None,
+        ge=1,
+        description="Side of the grid of tokens that the patch tokens are averaged to, weighted by "
+        "area: 4 makes 4 x 4 tokens of 9 x 9 patches, each the mean of 2.25 x 2.25. null: a token "
+        "a patch.",
+    )
     final_norm: bool = Field(
         True,
         description="Apply the norm that the family's last_hidden_state has (CLIP has none on "
@@ -141,6 +148,14 @@ class EncoderSettings(Settings):
             raise ValueError(f"{family} has no class token; set tokens: patches")
         return self
 
+    @model_validator(mode="after")
+    def _has_patches_to_pool(self) -> Self:
+        if self.pool is not None and self.tokens == "class":
+            raise ValueError(
+                "pool averages patches, and tokens: class keeps none; drop one of both"
+            )
+        return self
+
 
 def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
     """Refuse combined encoders of parts that are not there, the same, or combined themselves, and
@@ -161,6 +176,21 @@ def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
                 raise ValueError(f"{key} names {part!r}, which is combined itself: name its parts")
         if len({encoders[part].tokens for part in source.encoders}) > 1:
             raise ValueError(f"{key} names patches and a class token: name two of one kind")
+
+
+def refuse_large_pools(encoders: Mapping[str, EncoderSettings]) -> None:
+    """Refuse stand-ins that are pooled to more tokens than they have patches. Raises ValueError
+    with the whole key. What a checkpoint has is known once it is loaded."""
+    for name, settings in encoders.items():
+        source = settings.source
+        if settings.pool is None or not isinstance(source, StandinEncoder):
+            continue
+        side = source.image_size // source.patch
+        if settings.pool > side:
+            raise ValueError(
+                f"encoders.{name}.pool: expected at most {side}, since the encoder has {side} x "
+                f"{side} patches, not {settings.pool}"
+            )
 
 
 def reads_patches(encoders: Mapping[str, EncoderSettings], name: str) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from vista.config.base import Settings, later
 from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
 from vista.config.drawn import DrawnData
-from vista.config.encoders import EncoderSettings, refuse_unfit_parts
+from vista.config.encoders import EncoderSettings, refuse_large_pools, refuse_unfit_parts
 from vista.config.intervention_checks import (
     refuse_leaks,
     refuse_unknown,
@@ -174,6 +174,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _names_known(self) -> Self:
         refuse_unfit_parts(self.encoders)
+        refuse_large_pools(self.encoders)
         for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
             for block in self.sweep:
                 for name in getattr(block, kind) or ():

@@ -46,6 +46,9 @@ class ImageGeometry:
     side to the square and cuts the middle out. If `patch` does not divide `size`, the remainder at
     the right and the bottom has no patch, as in a convolution with that stride.
 
+    With `pool`, the area of all patches is divided into `pool` x `pool` patches instead, to which
+    the tokens of the model's own are averaged (`vista.encoders.pooling`).
+
     Each patch has `per_patch` tokens, one after another (those of several encoders). Results per
     patch are then results per token: p counts tokens, and the grid is `per_patch` times wider.
     """
@@ -56,18 +59,29 @@ class ImageGeometry:
     patch: int
     fit: Fit = "pad"
     per_patch: int = 1
+    pool: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.patch, self.per_patch) < 1 or self.size < self.patch:
             raise ValueError(f"impossible geometry: {self}")
+        if self.pool is not None and not 1 <= self.pool <= self.size // self.patch:
+            raise ValueError(f"more pooled patches than patches: {self}")
         if self.fit not in ("pad", "crop"):
             raise ValueError(f"fit must be 'pad' or 'crop', got {self.fit!r}")
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        side = self.size // self.patch
-        return side, side * self.per_patch
+        return self._side, self._side * self.per_patch
+
+    @property
+    def step(self) -> float:
+        """Side of a patch in input px, of a pooled one where patches are pooled."""
+        return self.patch if self.pool is None else self.size // self.patch * self.patch / self.pool
+
+    @property
+    def _side(self) -> int:
+        return self.size // self.patch if self.pool is None else self.pool
 
     @property
     def n_patches(self) -> int:
@@ -107,7 +121,7 @@ class ImageGeometry:
         cover_r = self._overlap(np.array([y * sy + oy]), np.array([(y + height) * sy + oy]))[:, 0]
         if min_overlap <= 0:
             return self._tokens(np.outer(cover_r > _TOUCH, cover_c > _TOUCH))
-        share_rc = np.outer(cover_r, cover_c) / self.patch**2
+        share_rc = np.outer(cover_r, cover_c) / self.step**2
         return self._tokens(share_rc >= min_overlap - _TOUCH)
 
     def mask_to_patches(self, mask_hw: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -121,7 +135,7 @@ class ImageGeometry:
         cover_cw = self._overlap(columns * sx + ox, (columns + 1) * sx + ox)
         cover_rh = self._overlap(rows * sy + oy, (rows + 1) * sy + oy)
         area_rc: NDArray[np.float64] = cover_rh @ mask_hw.astype(np.float64) @ cover_cw.T
-        return self._tokens(area_rc / self.patch**2)
+        return self._tokens(area_rc / self.step**2)
 
     def patch_to_box(self, p: int) -> tuple[float, float, float, float]:
         """The box (x, y, width, height) of patch `p` in image px.
@@ -130,13 +144,13 @@ class ImageGeometry:
         """
         if not 0 <= p < self.n_patches:
             raise ValueError(f"patch {p} is not in a grid of {self.n_patches}")
-        row, column = divmod(p // self.per_patch, self.size // self.patch)
+        row, column = divmod(p // self.per_patch, self._side)
         (sx, sy), (ox, oy) = self.scale, self.offset
         return (
-            (column * self.patch - ox) / sx,
-            (row * self.patch - oy) / sy,
-            self.patch / sx,
-            self.patch / sy,
+            (column * self.step - ox) / sx,
+            (row * self.step - oy) / sy,
+            self.step / sx,
+            self.step / sy,
         )
 
     def _tokens(self, values_rc: NDArray[Value]) -> NDArray[Value]:
@@ -147,8 +161,8 @@ class ImageGeometry:
         self, start: NDArray[np.float64], stop: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Length in input px that each grid interval shares with each [start, stop): [grid, n]."""
-        low = (np.arange(self.size // self.patch) * self.patch).astype(np.float64)[:, None]
-        shared = np.minimum(low + self.patch, stop[None]) - np.maximum(low, start[None])
+        low = (np.arange(self._side) * self.step).astype(np.float64)[:, None]
+        shared = np.minimum(low + self.step, stop[None]) - np.maximum(low, start[None])
         return np.asarray(np.maximum(shared, 0.0), dtype=np.float64)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vista.device import find_device
+from vista.encoders.pooling import pool_tokens
 from vista.encoders.preprocessing import Preprocessing, square
 from vista.encoders.registry import family_of, load_family
 from vista.errors import UserError, reason_of
@@ -34,8 +35,10 @@ class VisionEncoder:
         family: name of its family.
         d_vision: width of the patch tokens.
         size: side of the square input, px; patch: side of a patch, px.
-        grid: rows and columns of patches; token p is row p // columns, column p % columns. A class
+        pool: side of the grid that patches are averaged to; None: they are not.
+        grid: rows and columns of tokens; token p is row p // columns, column p % columns. A class
             token is the one patch of a 1 x 1 grid, as large as the input.
+        n_patches: patches of an image before they are pooled, in a class token's encoder too.
         prefix_tokens: tokens before the patches, which `encode` drops (but for a class token).
         resample: the filter that images are resized with.
         mean_colour: the colour that normalises to zero, 0..255; what padding is filled with.
@@ -50,6 +53,7 @@ class VisionEncoder:
         final_norm: bool,
         prefix_tokens: int | None = None,
         tokens: Literal["patches", "class"] = "patches",
+        pool: int | None = None,
     ) -> None:
         parts = load_family(family)
         # CLIP and SigLIP checkpoints hold a text tower too; it is dropped.
@@ -73,8 +77,14 @@ class VisionEncoder:
                 f"vision encoder: config.json has num_channels {config.num_channels!r}, expected 3 "
                 "colours; take another checkpoint"
             )
-        self.grid = (side, side)
-        self._patches = side * side
+        if pool is not None and not 1 <= pool <= side:
+            raise UserError(
+                f"encoders.<name>.pool: expected 1..{side}, not {pool}, since the {family} encoder "
+                f"has {side} x {side} patches of an image of {self.size} px"
+            )
+        self.pool = pool
+        self.grid = (pool or side, pool or side)
+        self.n_patches = side * side
         self.prefix_tokens = (
             parts.prefix_tokens(self.model) if prefix_tokens is None else prefix_tokens
         )
@@ -108,8 +118,8 @@ class VisionEncoder:
 
     @torch.no_grad()
     def encode(self, images_bhwc: NDArray[np.uint8]) -> Tensor:
-        """Return the patch tokens (or the class token) [b, p, d], float32, of square images
-        [b, size, size, 3], uint8.
+        """Return the patch tokens (pooled, or the class token) [b, p, d], float32, of square
+        images [b, size, size, 3], uint8.
 
         The images are those of `vista.data.geometry.prepare_image`. Normalised with the
         checkpoint's own mean and standard deviation.
@@ -144,7 +154,7 @@ class VisionEncoder:
         finally:
             handle.remove()
         tokens_btd = caught[0]
-        patches, expected = self._patches, tuple(tokens_btd.shape[1:2])
+        patches, expected = self.n_patches, tuple(tokens_btd.shape[1:2])
         if tokens_btd.ndim != 3 or expected != (self.prefix_tokens + patches,):
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
@@ -159,7 +169,7 @@ class VisionEncoder:
                 f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
                 "that are no finite numbers; set dtype: float32, or check its config.json"
             )
-        return tokens_bpd
+        return tokens_bpd if self.pool is None else pool_tokens(tokens_bpd, self.pool)
 
 
 def load_encoder(
@@ -171,6 +181,7 @@ def load_encoder(
     dtype: str = "float32",
     prefix_tokens: int | None = None,
     tokens: Literal["patches", "class"] = "patches",
+    pool: int | None = None,
 ) -> VisionEncoder:
     """Load a vision encoder from a `save_pretrained` folder.
 
@@ -184,10 +195,12 @@ def load_encoder(
         dtype: "float32", "bfloat16" or "float16".
         prefix_tokens: tokens before the patches; None: as the family counts them.
         tokens: what `encode` returns: the patches, or the class token.
+        pool: side of the grid that patches are averaged to; None: they are not.
 
     Raises:
         UserError: the folder is missing, is of another family, or lacks weights or valid settings
-            of an image processor; the device is not there; or the model has no class token.
+            of an image processor; the device is not there; or the model has no class token, or
+            fewer patches than `pool` asks for.
     """
     from transformers import AutoConfig, AutoModel
     from transformers.utils.logging import disable_progress_bar
@@ -213,7 +226,7 @@ def load_encoder(
         model, missing = load_model(AutoModel, folder, config=config, dtype=getattr(torch, dtype))
         _refuse_missing(folder, model, parts.tower(model), missing)
         return VisionEncoder(
-            family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens
+            family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens, pool
         )
 
 

@@ -95,7 +95,8 @@ def rank_layer(
 
 
 def read_geometry(features: Artifact) -> dict[str, Any]:
-    """Return how images lie on the patch grid behind some features: size, patch and fit.
+    """Return how images lie on the patch grid behind some features: size, patch and fit, and pool
+    where patches were pooled.
 
     They are the arguments that `ImageGeometry` takes beside an image's width and height.
 
@@ -106,7 +107,8 @@ def read_geometry(features: Artifact) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         placing = {key: content[key] for key in ("size", "patch", "fit")}
-        return placing | {"per_patch": content.get("per_patch", 1)}
+        placing["per_patch"] = content.get("per_patch", 1)
+        return placing | ({"pool": content["pool"]} if "pool" in content else {})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} does not give size, patch and fit; rebuild the features"

@@ -34,6 +34,7 @@ def load_vision_encoder(settings: EncoderSettings, model: Artifact | None) -> Vi
         settings.dtype,
         source.prefix_tokens if isinstance(source, CheckpointEncoder) else None,
         settings.tokens,
+        settings.pool,
     )
 
 

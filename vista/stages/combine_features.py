@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -77,8 +78,9 @@ def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
         grids = " and ".join(f"{rows} x {columns}" for rows, columns in (first.grid, second.grid))
         raise UserError(
             f"a combined encoder needs two whose patches are the same parts of an image; the grids "
-            f"are {grids} (size, patch and fit: {_listed(places[0])} and {_listed(places[1])}): "
-            "choose another pair"
+            f"are {grids} (size, patch, fit, and pool if any: {_listed(places[0])} and "
+            f"{_listed(places[1])}): choose another pair, or pool both to one grid by "
+            "encoders.<name>.pool"
         )
     interleaved = job.settings.encoder.source.how == "interleave"
     widths = [reader.shape[2] for reader in readers]
@@ -114,13 +116,16 @@ def _interleaved(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
     return out_bpd
 
 
-def _patches(placing: dict[str, Any]) -> tuple[float, str]:
+def _patches(placing: dict[str, Any]) -> tuple[Fraction, str]:
     """Where the patches lie: the side of one as a share of the input's side, and the fit."""
-    return placing["patch"] / placing["size"], placing["fit"]
+    size, patch = placing["size"], placing["patch"]
+    cells = placing.get("pool", size // patch)
+    return Fraction(size // patch * patch, size * cells), placing["fit"]
 
 
 def _listed(placing: dict[str, Any]) -> str:
-    return ", ".join(str(placing[key]) for key in ("size", "patch", "fit"))
+    keys = ("size", "patch", "fit", "pool")
+    return ", ".join(str(placing[key]) for key in keys if key in placing)
 
 
 def need(node: Node, shapes: Shapes) -> Need:

@@ -115,6 +115,8 @@ def run(job: StageJob[FeaturesOrder, Inputs]) -> None:
     if job.part is None:
         writer.close()
         geometry = {"size": encoder.size, "patch": encoder.patch, "fit": settings.fit}
+        if encoder.pool is not None:
+            geometry["pool"] = encoder.pool
         (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
     rate = encoded / max(time.monotonic() - start, 1e-9)
     print(f"features: {encoded} images, {rate:.0f} images/s", file=sys.stderr)
@@ -137,7 +139,7 @@ def write_features(
     pending = sorted(set(shards) - writer.done_shards(shards))
     wanted = itertools.chain.from_iterable(records(writer.shard_images(shard)) for shard in pending)
     if encoder.device.type == "cpu":
-        batch_size = min(batch_size, max(1, _CPU_PATCHES // (encoder.grid[0] * encoder.grid[1])))
+        batch_size = min(batch_size, max(1, _CPU_PATCHES // encoder.n_patches))
     else:
         # A model on a GPU waits for images that one thread decodes.
         threads = max(2, threads)

@@ -66,6 +66,19 @@ def test_channels_stand_side_by_side_and_tokens_in_turn(tmp_path: Path) -> None:
     assert read_geometry(turns) == {**PLACING, "per_patch": 2}
 
 
+def test_pooled_patches_are_combined_where_they_are_the_same_parts(tmp_path: Path) -> None:
+    pooled = features(tmp_path, "a", 3, size=126, patch=14, pool=2)
+    both = combine(tmp_path, "concat", pooled, features(tmp_path, "b", 5))
+    assert read_geometry(both) == {
+        **PLACING,
+        "size": 126,
+        "patch": 14,
+        "pool": 2,
+        "per_patch": 1,
+    }
+    assert FeatureReader(both.store("features.zarr")).grid == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -73,6 +86,7 @@ def test_channels_stand_side_by_side_and_tokens_in_turn(tmp_path: Path) -> None:
         ({"side": 3, "size": 24}, "grids are 2 x 2 and 3 x 3"),
         ({"fit": "crop"}, "16, 8, pad and 16, 8, crop"),
         ({"size": 18}, "16, 8, pad and 18, 8, pad"),
+        ({"size": 27, "pool": 2}, "16, 8, pad and 27, 8, pad, 2"),
     ],
 )
 def test_a_pair_that_does_not_go_together_is_refused(

@@ -168,15 +168,18 @@ class Shapes:
     def vision(self, node: Node) -> VisionShape | None:
         """The encoder of `features`, of `fetch_model` or of `train_encoder`; of
         `combine_features` and `prompt_features` one whose features are as large. Of a store of
-        class tokens the patches are one, the others stand before it."""
+        class tokens the patches are one, of pooled ones as many as there are tokens; the others are
+        counted with those before them."""
         if node.stage == "combine_features":
             return self._combined(node)
         if node.stage == "prompt_features":
             return self._prompts(node)
         shape = self._encoder(node)
-        if shape is None or node.settings.get("encoder", {}).get("tokens") != "class":
+        settings = node.settings.get("encoder", {})
+        tokens = 1 if settings.get("tokens") == "class" else (settings.get("pool") or 0) ** 2
+        if shape is None or not tokens:
             return shape
-        return replace(shape, patches=1, prefix=shape.prefix + shape.patches - 1)
+        return replace(shape, patches=tokens, prefix=shape.prefix + shape.patches - tokens)
 
     def _encoder(self, node: Node) -> VisionShape | None:
         source = one(node, "encoder")
