@@ -14,7 +14,9 @@ from vista.config.packages import FolderPackage, PackageFile, PipPackage, refuse
 from vista.config.reading import parse_config
 from vista.engine.forecast.missing import missing
 from vista.engine.forecast.shapes import Shapes
-from vista.engine.nodes import Builder, package_node
+from vista.engine.node import Node
+from vista.engine.nodes import Builder
+from vista.engine.package_nodes import package_node
 from vista.errors import UserError
 from vista.stages import fetch_package
 
@@ -167,3 +169,59 @@ def test_a_folder_that_is_not_there_is_missing_before_the_run(tmp_path: Path) ->
     assert lines(tmp_path) == []
     (line,) = lines(tmp_path / "gone")
     assert line.startswith(f"folder of a package {tmp_path}/gone is not there")
+
+
+JSON = {"kind": "json", "package": "a", "file": "x.json", "key": "k"}
+GLOSSES = {"kind": "wordnet", "package": "b", "folder": "usr/share/wordnet"}
+
+
+def text_node(text: Any, **packages: Any) -> Node:
+    return Builder(parse_config({**content(**packages), "text": text})).text
+
+
+def test_a_text_reads_its_packages() -> None:
+    mixed = {"kind": "mixed", "parts": [GLOSSES, JSON, JSON, {"kind": "captions"}]}
+    node = text_node(mixed, a=WHEEL, b=DEB)
+    assert [package.name for package in node.inputs["packages"]] == ["tiny", "tiny"]  # type: ignore[union-attr]
+    numbers = [part.get("package") for part in node.settings["parts"]]
+    assert numbers == ["0", "1", "1", None]
+    assert set(node.inputs) == {"records", "packages"} and node.files == ()
+
+
+def test_what_packages_are_called_is_no_part_of_a_texts_id() -> None:
+    renamed = text_node({**JSON, "package": "other"}, other=WHEEL)
+    assert text_node(JSON, a=WHEEL).id == renamed.id
+    assert text_node(JSON, a={**WHEEL, "version": "2.0"}).id != renamed.id
+    assert text_node({**JSON, "key": "other"}, a=WHEEL).id != renamed.id
+
+
+def test_the_users_own_texts_are_watched() -> None:
+    own = [{**JSON, "package": None}, {**GLOSSES, "package": None, "parts_of_speech": ["verb"]}]
+    node = text_node({"kind": "mixed", "parts": own})
+    assert node.files == ("usr/share/wordnet/data.verb", "x.json")
+    assert "packages" not in node.inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({**JSON, "package": "x"}, "text.package names 'x', which is no entry of `packages`"),
+        ({"kind": "mixed", "parts": [{**GLOSSES, "package": "x"}]}, "text.parts.0.package names"),
+        ({**GLOSSES, "folder": "/usr"}, "text: path in the package '/usr' must be relative"),
+        ({**JSON, "file": "../x"}, "text: path in the package '../x' must be relative"),
+        ({**JSON, "heldout": 0}, "text.heldout"),
+        ({"kind": "mixed", "parts": []}, "text.parts"),
+        ({"kind": "mixed", "parts": [{"kind": "mixed", "parts": [JSON]}]}, "text.parts.0"),
+    ],
+)
+def test_what_a_text_may_not_say(text: Any, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        text_node(text, a=WHEEL, b=DEB)
+    assert message in str(error.value)
+
+
+def test_a_mixed_text_needs_a_drawn_world_where_a_part_is_drawn() -> None:
+    without: dict[str, Any] = yaml.safe_load((CONFIG.parent / "paper.yaml").read_text())
+    drawn = {"kind": "mixed", "parts": [{"kind": "captions"}, {"kind": "drawn"}]}
+    with pytest.raises(UserError, match="the default `text` needs a drawn world"):
+        parse_config({**without, "text": drawn})

@@ -25,7 +25,7 @@ FURTHER = {
     "fetch_package": {"files"},
     "compose_scenes": {"package_*", "files"},
     "records": {"files"},
-    "text": {"files"},
+    "text": {"files", "packages"},
     "prompt_features": {"files"},
     "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},

@@ -303,36 +303,6 @@ RecordsSettings = Annotated[AnyRecords, Field(discriminator="kind")]
 DATA_SETTINGS: TypeAdapter[AnyData] = TypeAdapter(DataSettings)
 
 
-class DrawnText(Settings):
-    """The language corpus that the drawn world writes beside its images."""
-
-    kind: Literal["drawn"] = "drawn"
-
-
-class LinesText(Settings):
-    """Text files, one document a line."""
-
-    kind: Literal["lines"]
-    train: str = Field(description="File of documents to label latents on (and train on).")
-    heldout: str = Field(description="File of documents to check the dictionaries on.")
-    limit: int | None = Field(None, ge=1, description="At most so many documents per split.")
-
-
-class CaptionsText(Settings):
-    """The captions of the run's own images; the first answer of those that have none.
-
-    Split `train` gives the documents to label on, `validation` and `test` those to check on.
-    """
-
-    kind: Literal["captions"]
-    limit: int | None = Field(None, ge=1, description="At most so many documents per split.")
-
-
-AnyText = DrawnText | LinesText | CaptionsText
-TextSettings = Annotated[AnyText, Field(discriminator="kind")]
-TEXT_SETTINGS: TypeAdapter[AnyText] = TypeAdapter(TextSettings)
-
-
 def records_settings(settings: AnyData) -> dict[str, Any]:
     """What the records depend on. Scenes of the run are an input of theirs, so their settings are
     not."""
@@ -343,8 +313,8 @@ def records_settings(settings: AnyData) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
-def annotation_files(settings: AnyData | AnyText) -> list[str]:
-    """The user's own annotation and text files, sorted: what a rule must watch for changes.
+def annotation_files(settings: AnyData) -> list[str]:
+    """The user's own annotation files, sorted: what a rule must watch for changes.
 
     Fetched files are none of them: they are an input artifact.
     """
@@ -353,8 +323,6 @@ def annotation_files(settings: AnyData | AnyText) -> list[str]:
         return _sorted([settings.cutouts.map, *own])
     if isinstance(settings, FileData):
         return [] if settings.fetch else settings.annotation_files()
-    if isinstance(settings, LinesText):
-        return _sorted([settings.train, settings.heldout])
     return []
 
 

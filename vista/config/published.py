@@ -174,6 +174,14 @@ PACKAGES: Mapping[str, int] = {
     "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752": 6_467_132,
 }
 
+
+def package_bytes(package: Mapping[str, Any]) -> int | None:
+    """Return the size of a package's file, as its settings state it or as it is known; None: it is
+    not known, or the package is a folder."""
+    size = package.get("bytes") or PACKAGES.get(package.get("sha256", ""))
+    return None if size is None else int(size)
+
+
 # End of a download's address -> bytes of the file.
 DOWNLOADS: Mapping[str, float] = {
     "zips/train2017.zip": 19.3e9,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from vista.config.base import Settings, later
-from vista.config.data import DataSettings, DrawnText, FileData, Split, TextSettings
+from vista.config.data import DataSettings, FileData, Split
 from vista.config.drawn import DrawnData
 from vista.config.encoders import EncoderSettings, refuse_large_pools, refuse_unfit_parts
 from vista.config.intervention_checks import (
@@ -36,6 +36,7 @@ from vista.config.sae import (
     TrainSaeSettings,
 )
 from vista.config.sweep import Block, Point
+from vista.config.text import DrawnText, TextSettings, text_parts
 from vista.config.vision_sae import VisionSaeEntry
 
 # Names become folder names and columns of the table.
@@ -276,7 +277,8 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _something_to_learn_from(self) -> Self:
-        drawn_text = bool(self.llms) and isinstance(self.text, DrawnText)
+        drawn = any(isinstance(part, DrawnText) for part in text_parts(self.text))
+        drawn_text = bool(self.llms) and drawn
         if self.world is None and (self.standins or drawn_text):
             if self.standins:
                 what, instead = f"stand-in models ({', '.join(self.standins)}) need", ""

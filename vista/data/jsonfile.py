@@ -5,11 +5,13 @@ Equal values are written as equal bytes.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import ijson
 import numpy as np
@@ -25,6 +27,7 @@ _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 # All bytes but quotation marks and brackets.
 _PLAIN = bytes(sorted(set(range(256)) - set(b'"[]{}')))
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_LINE = 50_000_000  # bytes
 
 
 def stream_list(path: Path) -> Iterator[Any]:
@@ -43,6 +46,49 @@ def stream_key(path: Path, key: str) -> Iterator[Any]:
         yield item
     if empty and list(_stream(path, dict, key)) != [[]]:
         raise UserError(f"{path}: key `{key}` is missing or of a wrong type")
+
+
+def stream_values(path: Path) -> Iterator[Any]:
+    """Yield the values of a JSON file, one at a time.
+
+    They are the items of a list, the values of an object, or those of each line of a .jsonl; a
+    file whose name ends in .gz is unpacked on the way.
+
+    Raises UserError where the file cannot be read or is not JSON.
+    """
+    count = 0
+    opened = gzip.open if path.name.endswith(".gz") else Path.open
+    try:
+        with opened(path, "rb") as opened_file:
+            file = cast(BinaryIO, opened_file)
+            lines = path.name.removesuffix(".gz").endswith(".jsonl")
+            for value in _lines(file, path) if lines else _values(file, path):
+                yield value
+                count += 1
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
+    except (ijson.JSONError, ValueError, RecursionError) as error:
+        after = f" after {count} entries" if count else ""
+        reason = reason_of(error) if any(error.args) else "it is cut off"
+        raise UserError(f"{path} is not JSON{after}: {reason}") from error
+
+
+def _values(file: BinaryIO, path: Path) -> Iterator[Any]:
+    first, shallow = _first_byte(file, path), _Shallow(file, path)
+    if first == b"{":
+        yield from (value for _, value in ijson.kvitems(shallow, "", use_float=True))
+    elif first in (b"[", b""):
+        yield from ijson.items(shallow, "item", use_float=True)
+    else:
+        raise UserError(f"{path} must hold a list or an object at its top, or be a .jsonl")
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[Any]:
+    while line := file.readline(_LONGEST_LINE + 1):
+        if len(line) > _LONGEST_LINE:
+            raise UserError(f"{path} has a line of more than {_LONGEST_LINE:,} bytes")
+        if line := line.removeprefix(_BOM).strip():
+            yield json.loads(line)
 
 
 def _stream(path: Path, kind: type, prefix: str) -> Iterator[Any]:

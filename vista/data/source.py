@@ -15,12 +15,12 @@ from vista.config.data import (
     AnyRecords,
     CocoData,
     CocoFiles,
-    LinesText,
     ListData,
     LlavaData,
     reader_module,
 )
 from vista.config.drawn import DrawnData
+from vista.config.text import LinesText
 from vista.data.images import ImageSource
 from vista.data.lines import read_lines
 from vista.data.records import Record, RecordTable

@@ -13,8 +13,6 @@ from typing import Any
 from vista.config.composed import ComposedData
 from vista.config.data import (
     AnyData,
-    CaptionsText,
-    DrawnText,
     FileData,
     Split,
     annotation_files,
@@ -24,13 +22,13 @@ from vista.config.data import (
 from vista.config.drawn import DrawnData
 from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.language import LanguageSettings
-from vista.config.packages import AnyPackage, FolderPackage
 from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
 from vista.config.run import RunConfig
 from vista.config.sae import architecture_modules
 from vista.config.sweep import Point
+from vista.config.text import CaptionsText, DrawnText, text_files, text_parts
 from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
-from vista.engine.user_files import state_of
+from vista.engine.package_nodes import Packages
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Builder:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self._packages: dict[str, Node] = {}
+        self.packages = Packages(config.packages)
         self.data = self._data(config.data)
         self.training = {name: self._data(data) for name, data in config.training.items()}
         sets = config.probing.data if config.probing else {}
@@ -74,9 +72,7 @@ class Builder:
 
     def package(self, name: str) -> Node:
         """Return the node of an entry of `packages`."""
-        if name not in self._packages:
-            self._packages[name] = package_node(name, self.config.packages[name])
-        return self._packages[name]
+        return self.packages.node(name)
 
     def _data(self, data: AnyData) -> _Data:
         images = {}
@@ -109,13 +105,16 @@ class Builder:
     @cached_property
     def text(self) -> Node:
         """The node of the language corpus."""
-        text = self.config.text
-        if isinstance(text, DrawnText):
-            assert self.learnt is not None
-            return Node("text", "drawn", dump(text), dict(self.learnt.images))
-        if isinstance(text, CaptionsText):
-            return Node("text", "captions", dump(text), {"records": self.data.records})
-        return Node("text", text.kind, dump(text), files=tuple(annotation_files(text)))
+        text, inputs = self.config.text, dict[str, Node | tuple[Node, ...]]()
+        for part in text_parts(text):
+            if isinstance(part, DrawnText):
+                assert self.learnt is not None
+                inputs |= self.learnt.images
+            elif isinstance(part, CaptionsText):
+                inputs["records"] = self.data.records
+        settings, packages = self.packages.numbered(dump(text))
+        files = tuple(text_files(text))
+        return Node("text", text.kind, settings, {**inputs, **packages}, files=files)
 
     def _encoder(self, name: str) -> Node | None:
         source = self.config.encoders[name].source
@@ -298,16 +297,6 @@ class Builder:
     def labels_of(self, llm: str) -> tuple[Node, ...]:
         """Return the labels of every layer of one language model."""
         return tuple(node for (name, _), node in self.labels.items() if name == llm)
-
-
-def package_node(name: str, package: AnyPackage) -> Node:
-    """Return the node that fetches, or links to, the files of an entry of `packages`."""
-    if not isinstance(package, FolderPackage):
-        return Node("fetch_package", package.package, {"package": dump(package)})
-    # Two folders of one config are two artifacts also where the rest of their settings is equal.
-    watched = package.watched()
-    order = {**dump(package), "name": name, "state": state_of(watched)}
-    return Node("fetch_package", name, {"package": order}, files=watched)
 
 
 def _data_name(data: FileData) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from vista.config.packages import AptPackage, PipPackage
-from vista.config.published import PACKAGES
+from vista.config.published import package_bytes
 from vista.errors import UserError
 from vista.fetch.archives import unpack
 from vista.fetch.download import digest, require_space
@@ -53,7 +53,7 @@ def fetch_package(package: Published, received: Path) -> Path:
         return there[0]
     for file in there:
         file.unlink()
-    size = package.bytes or PACKAGES.get(package.sha256)
+    size = package_bytes(package.model_dump())
     if size is not None:
         # Once as it comes, and once unpacked.
         require_space(received / "file", 2 * size)

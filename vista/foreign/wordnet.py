@@ -1,4 +1,6 @@
-"""WordNet's database of nouns: data.noun and index.noun (Fellbaum 1998; format: `man 5 wndb`).
+"""WordNet's database: data.noun and index.noun, and the glosses of data.verb, data.adj, data.adv.
+
+Fellbaum 1998; format: `man 5 wndb`.
 
 Debian's wordnet-base and nltk's corpus `wordnet` hold these files.
 """
@@ -16,6 +18,7 @@ SYNSET = re.compile(r"n\d{8}")
 
 _T = TypeVar("_T")
 _HYPERNYM = ("@", "@i")  # a kind of, an instance of
+_PLACE = re.compile(r"\((a|p|ip)\)$")  # where an adjective may stand: galore(ip)
 
 
 class Synset(NamedTuple):
@@ -43,15 +46,28 @@ def read_nouns(folder: str, key: str) -> tuple[dict[str, Synset], dict[str, tupl
     return synsets, senses
 
 
-def _parsed(path: Path, parse: Callable[[list[str]], _T], key: str) -> Iterator[_T]:
-    """Parse the fields of each line, but for the licence at the top: its lines begin blank."""
+def read_glosses(path: Path, key: str) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the words (`_` for a space) and the gloss of each synset of a data file.
+
+    A gloss is a definition, often with examples in quotation marks. `key` is as of `read_nouns`.
+
+    Raises:
+        UserError: The file is missing or not in WordNet's format.
+    """
+    yield from _parsed(path, _gloss, key)
+
+
+def _parsed(path: Path, parse: Callable[[list[str], str], _T], key: str) -> Iterator[_T]:
+    """Parse the fields of each line, and what follows ` | `, but for the licence at the top: its
+    lines begin blank."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
                 if line.startswith(" ") or not line.strip():
                     continue
+                fields, _, rest = line.partition(" | ")
                 try:
-                    yield parse(line.split(" | ", 1)[0].split())
+                    yield parse(fields.split(), rest.strip())
                 except (ValueError, IndexError) as error:
                     raise UserError(
                         f"{path}, line {number} is not as WordNet's database has it (man wndb); "
@@ -59,12 +75,21 @@ def _parsed(path: Path, parse: Callable[[list[str]], _T], key: str) -> Iterator[
                     ) from error
     except OSError as error:
         raise UserError(
-            f"{key}: {path} cannot be read ({reason_of(error)}); name a folder "
-            "with data.noun and index.noun, such as /usr/share/wordnet of Debian's wordnet-base"
+            f"{key}: {path} cannot be read ({reason_of(error)}); name a folder with data.noun, "
+            "index.noun and the like, such as /usr/share/wordnet of Debian's wordnet-base"
         ) from error
 
 
-def _synset(fields: list[str]) -> tuple[str, Synset]:
+def _gloss(fields: list[str], gloss: str) -> tuple[tuple[str, ...], str]:
+    """offset file type words(hex) {word id} ... | gloss"""
+    end = 4 + 2 * int(fields[3], 16)
+    words = fields[4:end:2]
+    if not words or len(fields) <= end or not gloss:
+        raise ValueError("words or gloss are missing")
+    return tuple(_PLACE.sub("", word) for word in words), gloss
+
+
+def _synset(fields: list[str], _: str) -> tuple[str, Synset]:
     """offset file type words(hex) {word id} pointers {symbol offset pos source-target}"""
     pointers = 4 + 2 * int(fields[3], 16)
     first, count = pointers + 1, int(fields[pointers])
@@ -78,7 +103,7 @@ def _synset(fields: list[str]) -> tuple[str, Synset]:
     return _id(fields[0]), Synset(tuple(fields[4:pointers:2]), tuple(hypernyms))
 
 
-def _senses(fields: list[str]) -> tuple[str, tuple[str, ...]]:
+def _senses(fields: list[str], _: str) -> tuple[str, tuple[str, ...]]:
     """word pos senses kinds {kind} senses tagged {offset}, the most frequent sense first"""
     count, first = int(fields[2]), 6 + int(fields[3])
     if count < 1 or len(fields) != first + count:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ from vista.engine.artifacts import Artifact, digest_file
 from vista.errors import UserError
 
 _SHOWN = 5  # names of files in a message
+
+
+def package_of(packages: Sequence[Artifact], package: str | None) -> Artifact | None:
+    """Return the package of a source, as `Packages.numbered` numbers it; None: it names none."""
+    return None if package is None else packages[int(package)]
 
 
 def package_file(package: Artifact | None, file: str, key: str) -> Path:

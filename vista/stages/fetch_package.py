@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vista.config.base import Settings
 from vista.config.packages import AptPackage, FolderPackage, PipPackage
-from vista.config.published import PACKAGES
+from vista.config.published import package_bytes
 from vista.engine.artifacts import digest_file
 from vista.engine.forecast.need import SMALL, Need
 from vista.engine.forecast.shapes import Shapes
@@ -88,5 +88,4 @@ def need(node: Node, _shapes: Shapes) -> Need:
     package = node.order["package"]
     if package["kind"] == "folder":
         return Need(disk=SMALL)
-    size = package["bytes"] or PACKAGES.get(package["sha256"])
-    return Need(disk=None if size is None else float(size), seconds=0.0)
+    return Need(disk=package_bytes(package), seconds=0.0)

@@ -28,7 +28,7 @@ use rule stage as records with:
 
 use rule stage as text with:
     input:
-        roles("world", "records", "files"),
+        roles("world", "records", "packages", "files"),
     pathvars:
         stage="text",
     message:

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from vista.config.composed import ComposedData
 from vista.config.data import (
     DATA_SETTINGS,
-    TEXT_SETTINGS,
     CocoData,
     FetchFile,
     annotation_files,
     records_settings,
 )
 from vista.config.drawn import DrawnData
+from vista.config.text import TEXT_SETTINGS, text_files
 
 
 def test_the_kind_decides() -> None:
@@ -170,8 +170,8 @@ def test_shards_that_are_named_are_watched() -> None:
 
 
 def test_text_settings() -> None:
-    assert annotation_files(TEXT_SETTINGS.validate_python({"kind": "captions"})) == []
+    assert text_files(TEXT_SETTINGS.validate_python({"kind": "captions"})) == []
     lines = TEXT_SETTINGS.validate_python({"kind": "lines", "train": "t", "heldout": "h"})
-    assert annotation_files(lines) == ["h", "t"]
+    assert text_files(lines) == ["h", "t"]
     with pytest.raises(ValidationError):
         TEXT_SETTINGS.validate_python({"kind": "lines", "train": "t"})

@@ -13,13 +13,15 @@ import pytest
 from PIL import Image
 
 from vista.config.data import DATA_SETTINGS, records_settings
+from vista.config.packages import FolderPackage
 from vista.data.images import ImageSource
 from vista.data.records import Record, Turn, read_records, read_text, write_records
 from vista.data.source import images_root
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
+from vista.engine.package_nodes import package_node
 from vista.errors import UserError
-from vista.stages import draw_world, records, text
+from vista.stages import draw_world, fetch_package, records, text
 
 DRAWN: dict[str, Any] = {
     "kind": "drawn",
@@ -29,7 +31,11 @@ DRAWN: dict[str, Any] = {
 
 
 def make(
-    tmp_path: Path, stage: Any, settings: dict[str, Any], threads: int = 1, **inputs: Artifact
+    tmp_path: Path,
+    stage: Any,
+    settings: dict[str, Any],
+    threads: int = 1,
+    **inputs: Artifact | list[Artifact],
 ) -> Artifact:
     name = stage.__name__.rsplit(".", 1)[-1]
     record = Provenance(name, settings, {}, "code", {})
@@ -263,3 +269,58 @@ def test_what_is_read_in_another_way_is_printed(
     assert "records: 1 rows left out (hidden, no data)" in printed
     assert "records: 1 rows whose image EXIF turns, read as its pixels are stored" in printed
     assert pq.read_table(table.file("skipped.parquet"))["id"].to_pylist() == [".cache"]
+
+
+def test_text_of_packages_is_mixed_with_other_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = make(tmp_path, draw_world, DRAWN)
+    folder = tmp_path / "wiki"
+    folder.mkdir()
+    summaries = [{"extract": f"Summary {i}."} for i in range(40)]
+    (folder / "wiki.json").write_text(json.dumps(summaries))
+    package = FolderPackage(kind="folder", path=str(folder))
+    order = package_node("wiki", package).order
+    wiki = make(tmp_path, fetch_package, order)
+    parts = [
+        {"kind": "drawn"},
+        {"kind": "json", "package": "0", "file": "wiki.json", "key": "extract", "heldout": 0.3},
+    ]
+    settings = {"kind": "mixed", "parts": parts}
+    corpus = make(tmp_path, text, settings, world=world, packages=[wiki])
+    documents = read_text(corpus.file("text.parquet"), "train")
+    heldout = read_text(corpus.file("text.parquet"), "heldout")
+    of_wiki = [document for document in (*documents, *heldout) if document.startswith("Summary")]
+    assert len(of_wiki) == 40 and len(documents) + len(heldout) == 40 + 12
+    printed = capsys.readouterr().out
+    assert "text of kind drawn: train 8 documents" in printed
+    assert f"text: train {len(documents)} documents of" in printed
+
+
+def test_a_users_own_json_needs_no_package(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(f'"text {i}"\n' for i in range(40)))
+    corpus = make(tmp_path, text, {"kind": "json", "file": str(path), "heldout": 0.3})
+    assert len(read_text(corpus.file("text.parquet"), "train")) > 20
+    with pytest.raises(UserError, match="no documents of split 'heldout'"):
+        make(tmp_path, text, {"kind": "json", "file": str(path), "heldout": 1e-9})
+
+
+def test_glosses_of_a_users_own_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "dict"
+    folder.mkdir()
+    for part in ("noun", "adv"):
+        lines = (f"{i:08} 00 n 01 {part}{i} 0 000 | gloss\n" for i in range(20))
+        (folder / f"data.{part}").write_text("".join(lines))
+    settings = {
+        "kind": "wordnet",
+        "folder": str(folder),
+        "parts_of_speech": ["noun", "adverb"],
+        "heldout": 0.3,
+    }
+    corpus = make(tmp_path, text, settings)
+    documents = read_text(corpus.file("text.parquet"), "train")
+    assert "noun0: gloss" in documents or "noun1: gloss" in documents
+    assert any(document.startswith("adv") for document in documents)
+    with pytest.raises(UserError, match=r"text.folder: .*data.verb is not a file"):
+        make(tmp_path, text, {**settings, "parts_of_speech": ["verb"]})

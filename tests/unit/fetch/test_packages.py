@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tarfile
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 from tiny_packages import COPYRIGHT, deb, fake_client, sha256, wheel
 
+from vista.config import published
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.fetch import download, packages
+from vista.fetch.archives import unpack
 from vista.stages import fetch_package
 
 MakeJob = Callable[..., Job]
@@ -118,13 +121,10 @@ def test_a_file_that_came_before_is_not_fetched_again(
     assert not received.exists()
 
 
-@pytest.mark.parametrize("entry", [pip, apt])
-def test_another_checksum_is_refused_with_both(
-    registry: Path, job: MakeJob, entry: Callable[..., dict[str, Any]]
-) -> None:
-    order = job("fetch_package", package=entry(sha256="0" * 64))
+def test_another_checksum_is_refused_with_both(registry: Path, job: MakeJob) -> None:
+    order = job("fetch_package", package=apt(sha256="0" * 64))
     message = refusal(order)
-    assert entry()["sha256"] in message and "0" * 64 in message
+    assert sha256(DEB) in message and "0" * 64 in message
     # The file stays, for a look at it, until the next try.
     assert len(list((order.work / "received").iterdir())) == 1
     assert not (order.work / "files").exists()
@@ -135,8 +135,6 @@ def test_a_version_that_is_not_there_is_refused(registry: Path, job: MakeJob) ->
     assert "pip has no tiny 2.0" in by_pip and "there are 1.0" in by_pip
     by_apt = refusal(job("apt", package=apt(version="2.0")))
     assert "apt-get has no tiny 2.0" in by_apt and "apt-get update" in by_apt
-    unknown = refusal(job("unknown", package=pip(package="unknown")))
-    assert "pip has no unknown 1.0" in unknown and "there are" not in unknown
 
 
 def test_a_source_that_would_have_to_be_built_is_not_taken(registry: Path, job: MakeJob) -> None:
@@ -163,6 +161,7 @@ def test_a_missing_client_is_named_with_the_way_without_it(
     [
         ("NewConnectionError: x\nERROR: No matching distribution found", "cannot reach the regis"),
         ("Could not find a version (from versions: 0.9, 1.1)", "there are 0.9, 1.1"),
+        ("Could not find a version (from versions: none)", "may be withdrawn): correct"),
         ("one\nOSError: no idea\n", "could not fetch tiny 1.0 (status 7): OSError: no idea"),
         ("", "it printed nothing"),
     ],
@@ -196,13 +195,13 @@ def test_a_disk_too_small_is_seen_before_the_download(
     order = job("fetch_package", package=apt(bytes=50))
     assert "is full: 0.00 GB are still to be fetched" in refusal(order)
     assert not list((order.work / "received").iterdir())
-    monkeypatch.setitem(packages.PACKAGES, sha256(DEB), 50)
+    monkeypatch.setitem(published.PACKAGES, sha256(DEB), 50)
     assert "is full" in refusal(job("fetch_package", package=apt()))
 
 
 def test_a_pattern_without_files_is_refused(registry: Path, job: MakeJob) -> None:
-    message = refusal(job("fetch_package", package=pip(files=["*.gguf", "*.onnx"])))
-    assert "tiny 1.0 has no file '*.onnx'; it has tiny/model.gguf, tiny/__init__.py" in message
+    message = refusal(job("fetch_package", package=apt(files=["*.png", "*.gif"])))
+    assert "tiny 1.0 has no file '*.gif'; it has usr/share/tiny/a.png, usr/share/ti" in message
 
 
 def test_a_folder_is_linked_and_not_copied(tmp_path: Path, job: MakeJob) -> None:
@@ -223,3 +222,74 @@ def test_a_folder_is_linked_and_not_copied(tmp_path: Path, job: MakeJob) -> None
     (tmp_path / "empty").mkdir()
     empty = {**package, "path": str(tmp_path / "empty"), "files": []}
     assert "holds no files" in refusal(job("c", package=empty))
+
+
+@pytest.mark.parametrize("packed", ["", "gz", "xz", "zst"])
+def test_a_debian_package_however_packed(packed: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.deb"
+    path.write_bytes(deb({"usr/a": WEIGHTS, "usr/b": b"odd"}, packed=packed))
+    assert unpack(path, tmp_path / "out") == 3
+    assert (tmp_path / "out/usr/a").read_bytes() == WEIGHTS
+    assert (tmp_path / "out/usr/b").read_bytes() == b"odd"
+
+
+def member(kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo()
+    info.type, info.linkname = kind, "../../etc/passwd"
+    return info
+
+
+def test_links_in_a_debian_package_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.deb"
+    path.write_bytes(deb({"usr/a": member(tarfile.SYMTYPE), "usr/b": member(tarfile.LNKTYPE)}))
+    assert unpack(path, tmp_path / "out") == 1
+    assert not list((tmp_path / "out").glob("usr/[ab]"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (deb({"usr/a": member(tarfile.CHRTYPE)}), "a link or a device"),
+        (deb({"../../evil": b""}), "leads out"),
+        (deb({"usr/a": WEIGHTS}, packed="xz")[:-200], "damaged archive (the header of 'data.tar"),
+        (
+            deb({"usr/a": WEIGHTS}, packed="zst").replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"),
+            "damaged",
+        ),
+        (deb({}).replace(b"data.tar.xz", b"data.tar.br"), "packed in an unknown way"),
+        (deb({}).replace(b"data.tar.xz", b"more.tar.xz"), "it has no data.tar"),
+        (b"!<arch>\n", "it has no data.tar"),
+        (b"", "it is no Debian package"),
+        (WHEEL, "it is no Debian package"),
+    ],
+    ids=itertools.count(),
+)
+def test_a_debian_package_that_is_not_safe_or_not_whole_is_refused(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.deb"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        unpack(path, tmp_path / "out", remedy="do something else")
+    assert message in str(error.value) and not list(tmp_path.rglob("evil"))
+    assert "damaged" not in str(error.value) or str(error.value).endswith("do something else")
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"METADATA": "Name: a\nLicense-Expression: MIT\nLicense: other\n"}, "MIT"),
+        ({"METADATA": "Name: a\nLicense:   Apache   2.0\n  text\n"}, "Apache 2.0"),
+        ({"METADATA": "Name: a\nClassifier: License :: OSI Approved :: MIT License\n"}, "MIT Lic"),
+        ({"METADATA": "Name: a\n\nLicense: body\n", "licenses/COPYING": "\n  BSD \n"}, "BSD"),
+        ({"copyright": "no fields\nat all"}, "no fields"),
+        ({"copyright": "x\nLicense: GPL-2\nLicense: MIT\nLicense: GPL-2\n"}, "GPL-2, MIT"),
+        ({}, "not stated"),
+        ({"METADATA": f"License: {'x' * 999}\n"}, "x" * 197 + "..."),
+    ],
+)
+def test_the_licence_in_a_line(files: dict[str, str], licence: str, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert packages.licence_of(tmp_path).startswith(licence)

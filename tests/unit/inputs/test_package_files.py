@@ -13,7 +13,7 @@ from vista.cli import run_stage
 from vista.config.packages import AptPackage, FolderPackage
 from vista.engine.artifacts import Artifact, open_artifact
 from vista.engine.node import Node
-from vista.engine.nodes import package_node
+from vista.engine.package_nodes import package_node
 from vista.errors import UserError
 from vista.inputs.package_files import package_contents, package_file, package_folder
 
