@@ -11,19 +11,26 @@ from vista.report.table import LongTable
 
 BASELINE = 0.0
 
+Twins = tuple[float, float]  # without the term, with it
+
 
 @dataclass(frozen=True)
 class Pair:
     """Figures of a projector trained with the term and of its twin trained without.
 
-    Each pair of values is (without, with), None where it was not measured.
+    Each pair of values is (without, with), None where it was not measured. Figures of tokens are
+    means over layers.
 
     Attributes:
         encoder, llm, sae_weight, seed: The point of the sweep.
-        layers: Layers on which the SAE error of both was measured.
-        mse: SAE error on image tokens, mean over the layers.
-        fvu: Fraction of variance unexplained, likewise.
-        l0: Active latents a token, likewise.
+        layers: Layers on which the FVU of both was measured.
+        mse: SAE error on image tokens.
+        fvu: Fraction of their variance that is unexplained.
+        l0: Active latents an image token.
+        text_l0: Active latents a token of the text control.
+        fired_share: Share of the dictionary that fires on any image token.
+        variance: Variance of image tokens / that of the text control.
+        image_variance: Variance of image tokens between images / variance of the text control.
         cross_entropy: Cross-entropy of captions.
     """
 
@@ -32,17 +39,26 @@ class Pair:
     sae_weight: float
     seed: int
     layers: tuple[int, ...]
-    mse: tuple[float, float] | None
-    fvu: tuple[float, float] | None
-    l0: tuple[float, float] | None
-    cross_entropy: tuple[float, float] | None
+    mse: Twins | None
+    fvu: Twins | None
+    l0: Twins | None
+    text_l0: Twins | None
+    fired_share: Twins | None
+    variance: Twins | None
+    image_variance: Twins | None
+    cross_entropy: Twins | None
 
     @property
-    def error_ratio(self) -> float | None:
-        """How many times smaller the SAE error is with the term; None if unknown or no error."""
-        if self.mse is None or self.mse[1] == 0:
+    def point(self) -> tuple[str, str, float, int]:
+        """Encoder, LLM, weight and seed."""
+        return self.encoder, self.llm, self.sae_weight, self.seed
+
+    @property
+    def fvu_ratio(self) -> float | None:
+        """How many times smaller FVU is with the term; None if unknown or if nothing is left."""
+        if self.fvu is None or self.fvu[1] == 0:
             return None
-        return self.mse[0] / self.mse[1]
+        return self.fvu[0] / self.fvu[1]
 
     @property
     def cross_entropy_increase(self) -> float | None:
@@ -50,6 +66,17 @@ class Pair:
         if self.cross_entropy is None or self.cross_entropy[0] == 0:
             return None
         return self.cross_entropy[1] / self.cross_entropy[0] - 1.0
+
+    @property
+    def l0_ratio(self) -> float | None:
+        """L0 with the term against that of text: the larger of the two / the smaller, from 1 on.
+
+        Infinite where one of them is 0.
+        """
+        if self.l0 is None or self.text_l0 is None:
+            return None
+        small, large = sorted((self.l0[1], self.text_l0[1]))
+        return large / small if small > 0 else float("inf")
 
 
 def pairs(table: LongTable) -> list[Pair]:
@@ -62,49 +89,61 @@ def pairs(table: LongTable) -> list[Pair]:
         and f.sae_weight is not None
         and f.seed is not None
     }
-    compared = []
-    for encoder, llm, weight, seed in sorted(points):
-        if weight == BASELINE or (encoder, llm, BASELINE, seed) not in points:
-            continue
-        point = {"encoder": encoder, "llm": llm, "seed": seed}
-        layers, mse = _layer_means(table, "mse", weight, point)
-        without, with_term = (
-            _one(table.select("caption_cross_entropy", sae_weight=side, **point))
-            for side in (BASELINE, weight)
-        )
-        compared.append(
-            Pair(
-                encoder=encoder,
-                llm=llm,
-                sae_weight=weight,
-                seed=seed,
-                layers=layers,
-                mse=mse,
-                fvu=_layer_means(table, "fvu", weight, point)[1],
-                l0=_layer_means(table, "l0", weight, point)[1],
-                cross_entropy=None
-                if without is None or with_term is None
-                else (without, with_term),
-            )
-        )
-    return compared
+    return [
+        _pair(table, encoder, llm, weight, seed)
+        for encoder, llm, weight, seed in sorted(points)
+        if weight != BASELINE and (encoder, llm, BASELINE, seed) in points
+    ]
 
 
-def _layer_means(
-    table: LongTable, metric: str, weight: float, point: Mapping[str, Any]
-) -> tuple[tuple[int, ...], tuple[float, float] | None]:
-    """Return the layers that both sides have, and the means over them (without, with)."""
-    by_layer = []
-    for side in (BASELINE, weight):
-        figures = table.select(metric, sae_weight=side, token_kind="image", **point)
-        by_layer.append(
-            {f.layer: f.value for f in figures if f.layer is not None and f.value is not None}
-        )
-    layers = tuple(sorted(set(by_layer[0]) & set(by_layer[1])))
-    if not layers:
-        return layers, None
-    without, with_term = (sum(side[x] for x in layers) / len(layers) for side in by_layer)
-    return layers, (without, with_term)
+def _pair(table: LongTable, encoder: str, llm: str, weight: float, seed: int) -> Pair:
+    twins = [
+        {"encoder": encoder, "llm": llm, "seed": seed, "sae_weight": side}
+        for side in (BASELINE, weight)
+    ]
+
+    def mean(metric: str, kind: str = "image", over: str | None = None) -> Twins | None:
+        """Return the means over the layers that both sides have; `over`: of the quotient by a
+        figure of the text control."""
+        sides = [_by_layer(table, metric, kind, twin) for twin in twins]
+        if over is not None:
+            texts = [_by_layer(table, over, "control", twin) for twin in twins]
+            sides = [
+                {x: side[x] / text[x] for x in side if text.get(x)}
+                for side, text in zip(sides, texts, strict=True)
+            ]
+        layers = set(sides[0]) & set(sides[1])
+        if not layers:
+            return None
+        without, with_term = (sum(side[x] for x in sorted(layers)) / len(layers) for side in sides)
+        return without, with_term
+
+    fvus = [_by_layer(table, "fvu", "image", twin) for twin in twins]
+    losses = [_one(table.select("caption_cross_entropy", **twin)) for twin in twins]
+    without, with_term = losses
+    return Pair(
+        encoder=encoder,
+        llm=llm,
+        sae_weight=weight,
+        seed=seed,
+        layers=tuple(sorted(set(fvus[0]) & set(fvus[1]))),
+        mse=mean("mse"),
+        fvu=mean("fvu"),
+        l0=mean("l0"),
+        text_l0=mean("l0", "control"),
+        fired_share=mean("fired_share"),
+        variance=mean("variance", over="variance"),
+        image_variance=mean("image_variance", over="variance"),
+        cross_entropy=None if without is None or with_term is None else (without, with_term),
+    )
+
+
+def _by_layer(
+    table: LongTable, metric: str, kind: str, point: Mapping[str, Any]
+) -> dict[int, float]:
+    """Return a figure of a token kind by layer, where it has a value."""
+    figures = table.select(metric, token_kind=kind, **point)
+    return {f.layer: f.value for f in figures if f.layer is not None and f.value is not None}
 
 
 def _one(figures: list[Figure]) -> float | None:

@@ -7,14 +7,11 @@ from typing import TypeVar
 
 from vista.config.metric import declared_metrics
 from vista.metrics.results import read_result
+from vista.report.collapse import collapse_section, collapses
+from vista.report.comparison_section import comparison_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
-from vista.report.sections import (
-    check_section,
-    comparison_section,
-    how_to_read,
-    naming_section,
-)
+from vista.report.sections import check_section, how_to_read, naming_section
 from vista.report.shown import Drawing, Measured, Shown
 from vista.report.vision_sae_section import vision_sae_section
 
@@ -51,13 +48,14 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
     table, settings = measured.table, measured.settings
     parts: dict[str, Callable[[], Sequence[Section]]] = {
         "naming": lambda: [naming_section(table, settings.aims)],
-        "comparison": lambda: [comparison_section(table, settings.aims)],
+        "comparison": lambda: [comparison_section(table, settings)],
         "check_sae": lambda: [check_section(table)],
         "check_vision_sae": lambda: [vision_sae_section(table)],
     }
     for stage, shown in shown_metrics(table.stages()).items():
         parts[stage] = lambda shown=shown: shown.sections(measured)  # type: ignore[misc]
     sections = [
+        collapse_section(collapses(table, settings.collapse)),
         *(section for part in _ordered(parts, SECTIONS) for section in part()),
         encoders_section(table, settings.top_k),
         how_to_read(notes),

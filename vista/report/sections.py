@@ -8,7 +8,7 @@ from vista.config.report import Aims
 from vista.metrics.figure import COLUMNS
 from vista.metrics.sae_check import TEXT_FIGURES
 from vista.report import grid
-from vista.report.compare import BASELINE, Pair, pairs
+from vista.report.compare import BASELINE
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
 from vista.report.table import LongTable, distinct, groups, over_seeds
 
@@ -88,85 +88,6 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
     )
 
 
-def comparison_section(table: LongTable, aims: Aims) -> Section:
-    """Return the SAE error and the caption cross-entropy of each projector and its twin."""
-    compared = pairs(table)
-    rows = [
-        [
-            grid.name(pair.encoder),
-            grid.name(pair.llm),
-            f"{pair.sae_weight:g}",
-            str(pair.seed),
-            *_twins(pair.mse),
-            number(pair.error_ratio, 2),
-            *_twins(pair.fvu),
-            *_twins(pair.l0),
-            *_twins(pair.cross_entropy),
-            grid.percent(pair.cross_entropy_increase),
-            _both(pair, aims),
-        ]
-        for pair in compared
-    ]
-    ratios = [reached(pair.error_ratio, aims.error_ratio) for pair in compared]
-    costs = [
-        reached(pair.cross_entropy_increase, aims.cross_entropy_increase, at_most=True)
-        for pair in compared
-    ]
-    after = []
-    if aims.error_ratio is not None and aims.cross_entropy_increase is not None and compared:
-        after = [
-            f"Aim: SAE error at least {aims.error_ratio:g}× lower ({ratios.count('yes')} of "
-            f"{len(compared)}) at a cross-entropy at most {100 * aims.cross_entropy_increase:g} % "
-            f"higher ({costs.count('yes')} of {len(compared)})."
-        ]
-    return Section(
-        "With the SAE term against without it",
-        "Same encoder, LLM and seed; image tokens, mean over the layers that have an SAE. Each "
-        "pair of columns is λ = 0, then the weight of the row.",
-        [
-            Grid(
-                (
-                    "encoder",
-                    "LLM",
-                    "λ",
-                    "seed",
-                    "SAE error, λ = 0",
-                    "with",
-                    "ratio",
-                    "FVU, λ = 0",
-                    "with",
-                    "L0, λ = 0",
-                    "with",
-                    "caption CE, λ = 0",
-                    "with",
-                    "change",
-                    "aims",
-                ),
-                rows,
-            )
-        ],
-        after,
-    )
-
-
-def comparison_headline(table: LongTable, aims: Aims) -> Section:
-    """Return the same comparison in a narrow table, for a terminal."""
-    rows = [
-        [
-            grid.name(pair.encoder),
-            grid.name(pair.llm),
-            f"{pair.sae_weight:g}",
-            str(pair.seed),
-            number(pair.error_ratio, 2),
-            grid.percent(pair.cross_entropy_increase),
-            _both(pair, aims),
-        ]
-        for pair in pairs(table)
-    ]
-    head = ("encoder", "LLM", "λ", "seed", "SAE error, times lower", "caption CE", "aims")
-    return Section("With the SAE term against without it", grids=[Grid(head, rows)])
-
-
 def check_section(table: LongTable) -> Section:
     """Return the figures of the SAEs on held-out text."""
     rows = []
@@ -190,11 +111,11 @@ def glance_section(table: LongTable, top_k: int) -> Section:
         [f for f in table.figures if f.sae_weight is not None], "encoder", "llm", "sae_weight"
     ):
         point = {"encoder": encoder, "llm": llm, "sae_weight": weight}
-        errors = [
-            over_seeds(table.select("mse", token_kind="image", layer=layer, **point))
+        of_layers = [
+            over_seeds(table.select("fvu", token_kind="image", layer=layer, **point))
             for layer in distinct(figures, "layer")
         ]
-        means = [error.mean for error in errors if error is not None]
+        means = [fvu.mean for fvu in of_layers if fvu is not None]
         match = over_seeds(table.select("matching_rate", k=top_k, layer=None, **point))
         game = over_seeds(table.select("pointing_game", layer=None, **point))
         entropy = over_seeds(table.select("caption_cross_entropy", **point))
@@ -216,7 +137,7 @@ def glance_section(table: LongTable, top_k: int) -> Section:
         grids=[
             Grid(
                 (
-                    *("encoder", "LLM", "λ", "SAE error", "caption CE", "names object"),
+                    *("encoder", "LLM", "λ", "FVU", "caption CE", "names object"),
                     *(f"match@{top_k}", "shuffled", "pointing", "chance"),
                 ),
                 rows,
@@ -242,17 +163,3 @@ def how_to_read(notes: Sequence[str]) -> Section:
             )
         ],
     )
-
-
-def _twins(pair: tuple[float, float] | None) -> list[str]:
-    """Return the values without and with the term as cells."""
-    return ["–", "–"] if pair is None else [number(value) for value in pair]
-
-
-def _both(pair: Pair, aims: Aims) -> str:
-    """Return whether a pair reaches both aims, as a cell."""
-    verdicts = {
-        reached(pair.error_ratio, aims.error_ratio),
-        reached(pair.cross_entropy_increase, aims.cross_entropy_increase, at_most=True),
-    }
-    return "–" if verdicts == {"–"} else "no" if "no" in verdicts else "yes"

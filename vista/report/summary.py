@@ -11,13 +11,11 @@ from vista.config.report import ReportSettings
 from vista.engine.disk import write_synced
 from vista.errors import UserError
 from vista.report.catalogue import CATALOGUE, catalogue_text
+from vista.report.collapse import collapse_section, collapses
+from vista.report.comparison_section import comparison_headline
 from vista.report.contents import all_sections
 from vista.report.escape import markdown
-from vista.report.sections import (
-    comparison_headline,
-    glance_section,
-    naming_section,
-)
+from vista.report.sections import glance_section, naming_section
 from vista.report.shown import Measured
 from vista.report.table import LongTable
 
@@ -54,9 +52,11 @@ def headline(table: LongTable, settings: ReportSettings) -> str:
     """Return the few tables that a terminal shows after a run, in plain ASCII."""
     sections = [
         naming_section(table, settings.aims),
-        comparison_headline(table, settings.aims),
+        comparison_headline(table, settings),
         glance_section(table, settings.top_k),
     ]
+    # The warning stands last, where a terminal's reader looks.
+    sections.append(collapse_section(collapses(table, settings.collapse)))
     shown = [s.terminal() for s in sections if any(g.rows for g in s.grids)]
     return "\n\n".join(shown) + "\n"
 

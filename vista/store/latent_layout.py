@@ -15,6 +15,8 @@ IMAGE_TOKENS = "image"
 BY_LATENT = "by_latent"
 # Arrays of a layer and token kind, in the order in which they are written.
 COLUMNS = ("index", "value", "nnz", "error", "norm2")
+# With totals only; stores of earlier versions have none.
+TOTAL2 = "total2"
 
 
 def layer_group(layer: int, kind: str) -> str:
@@ -84,7 +86,7 @@ def column_specs(
     chunk: int,
     shard: int,
 ) -> dict[str, ArraySpec]:
-    """Return the specs of one layer and token kind; `total` among them where d_model is given."""
+    """Return the specs of one layer and token kind; `total` and `total2` where d_model is given."""
 
     def spec(dtype: Any, axes: int, units: str, long_name: str) -> ArraySpec:
         attributes = {"units": units, "long_name": long_name}
@@ -117,6 +119,18 @@ def column_specs(
             attributes={
                 "units": "activation",
                 "long_name": "sum of x over the valid tokens of the shard's images",
+            },
+        )
+        images = shape_btk[:1]
+        specs[TOTAL2] = ArraySpec(
+            images,
+            np.dtype("float64"),
+            ("image",),
+            chunk=shard,
+            shard=shard,
+            attributes={
+                "units": "activation^2",
+                "long_name": "mean over channels of (sum of x over the image's valid tokens)^2",
             },
         )
     return specs

@@ -168,6 +168,8 @@ class LatentWriter:
             "error": error,
             "norm2": norm2,
         }
+        if total is not None:
+            columns[layout.TOTAL2] = np.square(total, dtype=np.float64).mean(axis=1)
         self._units[layer, kind].put(start_image, columns, total)
 
     def finish(self, layer: int, kind: str, mean: Array | None = None) -> None:

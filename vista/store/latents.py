@@ -3,13 +3,16 @@
 Groups of the store:
 - `tokens/<kind>`: `valid` [image, token].
 - `layer_<l>/<kind>`: `index`, `value` [image, token, slot], whose first `nnz` [image, token] slots
-  are in use; `error`, `norm2` [image, token]; `mean` [channel], and `total` [shard, channel].
+  are in use; `error`, `norm2` [image, token]; `mean` [channel], and with totals `total`
+  [shard, channel] and `total2` [image].
 - `layer_<l>/by_latent`: the inverse over the valid image tokens (see by_latent.py).
 All but the last have the coordinates `image` (ids) and, for image tokens, `row` and `column`.
 
 With x the residual stream after block l: error = mean over channels of (SAE(x) - x)^2, norm2 = mean
 over channels of x^2, total variance = mean(norm2) - mean(mean^2), and the fraction of variance
-unexplained (FVU) = mean(error) / total variance, means over the valid tokens.
+unexplained (FVU) = mean(error) / total variance, means over the valid tokens. `total2` is the mean
+over channels of (sum of x over the image's valid tokens)^2, of which the variance between images
+is made.
 
 Every array is split along images only: 4 in an inner chunk (zstd level 1 and CRC-32C), 256 in a
 shard file. Any Zarr v3 reader and `xarray.open_datatree` open the store.
@@ -103,6 +106,18 @@ class LatentReader:
         if layer not in self.layers or kind not in self.kinds:
             raise KeyError(f"no mean of layer {layer}, {kind} tokens; {self._contents()}")
         return self._array(f"{layout.layer_group(layer, kind)}/mean").all()
+
+    def total2(
+        self, layer: int, kind: str, images: slice = slice(None)
+    ) -> NDArray[np.float64] | None:
+        """Return the mean over channels of (sum of x over an image's valid tokens)^2 [b].
+
+        None where the store has no totals, or was written before it kept these.
+        """
+        if layer not in self.layers or kind not in self.kinds:
+            raise KeyError(f"no totals of layer {layer}, {kind} tokens; {self._contents()}")
+        name = f"{layout.layer_group(layer, kind)}/{layout.TOTAL2}"
+        return self._rows(name, images) if name in self._tree.nodes else None
 
     def by_latent(self, layer: int, latent: int) -> Entries:
         """Return the valid image tokens at which the latent fires: (image, token, value), each [n].

@@ -26,9 +26,12 @@ def summarise(
 ) -> LayerReconstruction:
     error = ((rebuilt_btd - x_btd) ** 2).mean(axis=2)
     mean_d = x_btd[valid_bt].mean(axis=0)
-    sums = token_sums(error, (x_btd**2).mean(axis=2), nnz_bt, valid_bt)
+    total_bd = np.where(valid_bt[..., None], x_btd, 0).sum(axis=1)
+    total2 = (total_bd**2).mean(axis=1)
+    sums = token_sums(error, (x_btd**2).mean(axis=2), nnz_bt, valid_bt, total2)
+    fired = np.arange(n_latents) < 4
     return reconstruct_layer(
-        sums, float((mean_d**2).mean()), n_latents, layer=2, token_kind="text", **DRAWS
+        sums, float((mean_d**2).mean()), fired, layer=2, token_kind="text", **DRAWS
     )
 
 
@@ -48,6 +51,12 @@ def test_figures_equal_their_definitions() -> None:
     assert part.active_share.value == pytest.approx(nnz[valid].mean() / 10)
     assert part.mse.n == int(valid.sum())
     assert part.n_images == 5
+    assert (part.fired_share.value, part.fired_share.n) == (0.4, 10)
+    assert part.variance.value == pytest.approx(((flat - flat.mean(axis=0)) ** 2).mean())
+    means = np.stack([x[b, valid[b]].mean(axis=0) for b in range(5)])
+    between = (((means - flat.mean(axis=0)) ** 2).mean(axis=1) * valid.sum(axis=1)).sum()
+    assert part.image_variance.value == pytest.approx(between / valid.sum())
+    assert part.image_variance.n == 5
     assert part.mse.ci_low is not None
     assert part.mse.ci_high is not None
     assert part.mse.ci_low < error < part.mse.ci_high
@@ -86,25 +95,46 @@ def test_images_without_such_tokens_are_left_out() -> None:
     part = summarise(x, x, np.ones((2, 2), int), valid)
     assert part.n_images == 1
     none = token_sums(*(np.zeros((2, 2)) for _ in range(3)), np.zeros((2, 2), bool))
-    empty = reconstruct_layer(none, 0.0, 10, layer=0, token_kind="control", **DRAWS)
+    silent = np.zeros(10, bool)
+    empty = reconstruct_layer(none, 0.0, silent, layer=0, token_kind="control", **DRAWS)
     assert empty.mse.value is None
     assert empty.fvu.value is None
     assert empty.l0.n == 0
+    assert empty.fired_share.value is empty.variance.value is empty.image_variance.value is None
+
+
+def test_images_that_all_look_the_same_have_no_variance_between_them() -> None:
+    row = np.random.default_rng(6).normal(size=(1, 7, 3))
+    part = summarise(np.repeat(row, 4, axis=0), np.zeros((4, 7, 3)), *counted(4, 7))
+    assert part.variance.value == pytest.approx(row[0].var(axis=0).mean())
+    assert part.image_variance.value == pytest.approx(0.0, abs=1e-12)
+    apart = np.arange(4.0)[:, None, None] * np.ones((1, 7, 3))
+    part = summarise(apart, apart, *counted(4, 7))
+    assert part.image_variance.value == pytest.approx(part.variance.value)
+
+
+def counted(images: int, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    return np.ones((images, tokens), dtype=np.int64), np.ones((images, tokens), dtype=np.bool_)
 
 
 def test_reading_in_pieces_changes_nothing() -> None:
     rng = np.random.default_rng(4)
     arrays = [rng.random((6, 3)) for _ in range(3)]
     valid = rng.random((6, 3)) < 0.8
-    whole = token_sums(*arrays, valid)
+    total2 = rng.random(6)
+    whole = token_sums(*arrays, valid, total2)
     pieces = join_sums(
         [
-            token_sums(*(each[cut] for each in arrays), valid[cut])
+            token_sums(*(each[cut] for each in arrays), valid[cut], total2[cut])
             for cut in (slice(0, 2), slice(2, 6))
         ]
     )
     assert np.array_equal(whole.error_b, pieces.error_b)
     assert np.array_equal(whole.tokens_b, pieces.tokens_b)
+    assert pieces.total2_b is not None
+    assert np.array_equal(total2, pieces.total2_b)
+    halves = [token_sums(*arrays, valid), token_sums(*arrays, valid, total2)]
+    assert join_sums(halves).total2_b is None
 
 
 def test_rows_name_layer_and_kind() -> None:
@@ -112,5 +142,9 @@ def test_rows_name_layer_and_kind() -> None:
     part = summarise(x, x, np.ones((2, 2), int), np.ones((2, 2), bool))
     rows = ReconstructionResult(parts=[part]).figures()
     assert [(row.metric, row.layer, row.token_kind) for row in rows] == [
-        (name, 2, "text") for name in ("mse", "fvu", "l0", "active_share")
+        (name, 2, "text")
+        for name in (
+            *("mse", "fvu", "l0", "active_share"),
+            *("fired_share", "variance", "image_variance"),
+        )
     ]

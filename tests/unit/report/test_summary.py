@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,14 +21,21 @@ from vista.report.table import LongTable
 MakeRow = Callable[..., dict[str, Any]]
 
 
-def run_of(row: MakeRow, mse: tuple[float, float], entropy: tuple[float, float]) -> LongTable:
+def run_of(row: MakeRow, fvu: tuple[float, float], entropy: tuple[float, float]) -> LongTable:
     figures: list[Figure] = []
-    for weight, error, loss in zip((0.0, 1.0), mse, entropy, strict=True):
+    for weight, error, loss in zip((0.0, 1.0), fvu, entropy, strict=True):
         point = {"encoder": "e", "llm": "m", "sae_weight": weight, "seed": 0}
         rows = [
-            row("mse", error * 0.5, 0, "image"),
-            row("mse", error * 1.5, 1, "image"),
-            row("mse", 100.0, 0, "text"),
+            row("fvu", error * 0.5, 0, "image"),
+            row("fvu", error * 1.5, 1, "image"),
+            row("fvu", 100.0, 0, "text"),
+            # It falls in every case: no aim is about it.
+            row("mse", 1.0 - 0.99 * weight, 0, "image"),
+            row("l0", 10.0 + 5 * weight, 0, "image"),
+            row("l0", 10.0, 0, "control"),
+            row("variance", 6.0, 0, "image"),
+            row("variance", 3.0, 0, "control"),
+            row("image_variance", 1.5, 0, "image"),
         ]
         figures += figures_of(point | {"metric": "reconstruction"}, rows)
         caption = [row("caption_cross_entropy", loss, None, "text")]
@@ -36,10 +44,15 @@ def run_of(row: MakeRow, mse: tuple[float, float], entropy: tuple[float, float])
 
 
 def test_pairs_by_hand(make_row: MakeRow) -> None:
-    (pair,) = pairs(run_of(make_row, (5.0, 1.0), (2.0, 2.1)))
+    (pair,) = pairs(run_of(make_row, (0.5, 0.1), (2.0, 2.1)))
     assert pair.layers == (0, 1)
-    assert pair.mse == pytest.approx((5.0, 1.0))
-    assert pair.error_ratio == pytest.approx(5.0)
+    assert pair.fvu == pytest.approx((0.5, 0.1))
+    assert pair.fvu_ratio == pytest.approx(5.0)
+    assert pair.mse == pytest.approx((1.0, 0.01))
+    assert pair.l0_ratio == pytest.approx(1.5)
+    assert pair.variance == pytest.approx((2.0, 2.0))
+    assert pair.image_variance == pytest.approx((0.5, 0.5))
+    assert pair.fired_share is None
     assert pair.cross_entropy_increase == pytest.approx(0.05)
 
 
@@ -52,7 +65,7 @@ def test_every_weight_is_compared_with_the_baseline(
     made_up: list[Figure], make_row: MakeRow
 ) -> None:
     point = {"encoder": "clip", "llm": "llama", "sae_weight": 0.3, "seed": 0}
-    more = figures_of(point | {"metric": "reconstruction"}, [make_row("mse", 1.0, 0, "image")])
+    more = figures_of(point | {"metric": "reconstruction"}, [make_row("fvu", 1.0, 0, "image")])
     found = [pair for pair in pairs(LongTable(made_up + more)) if pair.sae_weight == 0.3]
     assert len(found) == 1
     assert found[0].layers == (0,)
@@ -60,15 +73,39 @@ def test_every_weight_is_compared_with_the_baseline(
 
 
 @pytest.mark.parametrize(
-    ("mse", "entropy", "verdict"),
-    [((5.1, 1.0), (2.0, 2.09), "yes"), ((4.9, 1.0), (2.0, 2.0), "no"), ((9, 1), (2, 2.2), "no")],
+    ("fvu", "entropy", "verdict"),
+    [
+        ((0.51, 0.1), (2.0, 2.09), "yes"),
+        ((0.49, 0.1), (2.0, 2.0), "no"),
+        ((0.9, 0.1), (2, 2.2), "no"),
+        ((9.0, 1.5), (2.0, 2.0), "collapse"),
+    ],
 )
 def test_aims_are_judged(
-    make_row: MakeRow, mse: tuple[float, float], entropy: tuple[float, float], verdict: str
+    make_row: MakeRow, fvu: tuple[float, float], entropy: tuple[float, float], verdict: str
 ) -> None:
-    text = headline(run_of(make_row, mse, entropy), ReportSettings())
+    text = headline(run_of(make_row, fvu, entropy), ReportSettings())
+    assert verdict_of(text) == verdict
+
+
+def verdict_of(text: str) -> str:
     line = next(each for each in text.splitlines() if each.startswith("e ") and "%" in each)
-    assert line.split()[-1] == verdict
+    return line.split()[-1]
+
+
+def test_an_aim_that_was_not_measured_is_not_reached(make_row: MakeRow) -> None:
+    whole = run_of(make_row, (0.9, 0.1), (2.0, 2.0))
+    without = LongTable(f for f in whole.figures if f.metric != "l0")
+    assert verdict_of(headline(without, ReportSettings())) == "-"
+    aims = ReportSettings(aims=Aims(l0_ratio=None))
+    assert verdict_of(headline(without, aims)) == "yes"
+
+
+def test_tokens_at_which_no_latent_fires_miss_the_aim(make_row: MakeRow) -> None:
+    whole = run_of(make_row, (0.9, 0.1), (2.0, 2.0))
+    silent = LongTable(replace(f, value=0.0) if f.metric == "l0" else f for f in whole.figures)
+    assert pairs(silent)[0].l0_ratio == float("inf")
+    assert verdict_of(headline(silent, ReportSettings())) == "no"
 
 
 def test_reached() -> None:
@@ -131,13 +168,14 @@ def test_no_aim_no_verdict(table: LongTable) -> None:
         patch_accuracy=None,
         error_ratio=None,
         cross_entropy_increase=None,
+        l0_ratio=None,
         matching_ratio=None,
     )
     text = summary_markdown(
         Measured(table, ReportSettings(aims=aims)), name="x", figures=[], notes=[]
     )
     assert "| yes |" not in text
-    assert "Aim:" not in text
+    assert "Aims:" not in text
 
 
 def test_names_are_escaped_in_cells() -> None:

@@ -218,6 +218,12 @@ def test_reconstruction_of_planted_errors(made: dict[str, Any]) -> None:
     assert row["n"] == 54
     assert value_of(made["reconstruction_1.0"], "mse", 2, "text")["value"] == pytest.approx(0.1)
     assert value_of(made["reconstruction_1.0"], "l0", 1)["value"] == pytest.approx(2 + 1 / 9)
+    fired = value_of(made["reconstruction_1.0"], "fired_share", 2)
+    assert (fired["value"], fired["n"]) == (pytest.approx(5 / 6), 6)
+    assert value_of(made["reconstruction_1.0"], "fired_share", 2, "text")["value"] == 0.0
+    assert value_of(made["reconstruction_1.0"], "variance", 2)["value"] == pytest.approx(1.0)
+    # The planted store has no totals of images.
+    assert value_of(made["reconstruction_1.0"], "image_variance", 2)["value"] is None
     items = pq.read_table(made["reconstruction_1.0"].file("items.parquet"))
     assert items.num_rows == 6 * 2 * 3
 
@@ -342,7 +348,7 @@ def test_summary_is_published_and_stale_figures_go(
     (tmp_path / "figures" / "old.png").write_bytes(b"x")
     (tmp_path / "figures" / "notes.txt").write_text("mine")
     shown = publish_summary(report_artifact.path, tmp_path)
-    assert "SAE error" in shown
+    assert "FVU, times lower" in shown
     assert shown.isascii() or str(tmp_path) in shown
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert "matching_rate.png" in names

@@ -152,6 +152,27 @@ def test_tokens_are_what_was_written(store: Path) -> None:
     assert np.array_equal(np.concatenate(pieces), PLANTED[1, "text"].nnz)
 
 
+def test_squares_of_totals_are_kept_for_each_image(store: Path) -> None:
+    reader = LatentReader(store)
+    for (layer, kind), planted in PLANTED.items():
+        for images in (slice(None), slice(3, 9)):
+            read = reader.total2(layer, kind, images)
+            assert read is not None
+            assert np.allclose(read, (planted.total[images] ** 2).mean(axis=1))
+    with pytest.raises(KeyError, match="control"):
+        reader.total2(1, "control")
+
+
+def test_a_store_without_totals_has_no_squares_of_them(tmp_path: Path) -> None:
+    writer = LatentWriter(tmp_path / "z", ["a"], (1, 1), {0: 3}, {"image": 1}, k=1)
+    one = np.ones((1, 1))
+    writer.set_valid("image", 0, one)
+    writer.write("image", 0, 0, one[..., None].astype(int), one[..., None], one, one, one)
+    writer.finish(0, "image", np.ones(2))
+    writer.close()
+    assert LatentReader(tmp_path / "z").total2(0, "image") is None
+
+
 def test_what_the_store_has_not_is_an_error(store: Path) -> None:
     reader = LatentReader(store)
     with pytest.raises(KeyError, match=r"layer 2.*layers \[1, 12\]"):
@@ -372,6 +393,9 @@ def read_all(path: Path) -> list[np.ndarray]:
     for layer, kind in PLANTED:
         found += vars(reader.tokens(layer, kind)).values()
         found.append(reader.mean(layer, kind))
+        total2 = reader.total2(layer, kind)
+        assert total2 is not None
+        found.append(total2)
     for layer in LAYERS:
         found += [reader.image_frequency(layer), reader.token_frequency(layer)]
         for latent in fired(layer):

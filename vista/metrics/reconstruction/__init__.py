@@ -10,7 +10,8 @@ from vista.config.metrics import BootstrapSettings
 
 class ReconstructionSettings(MetricSettings):
     """Squared error, fraction of variance unexplained and number of active latents of the text SAE
-    on visual tokens, the text after them and a text control (VISTA, arXiv 2605.24946)."""
+    on visual tokens, the text after them and a text control (VISTA, arXiv 2605.24946); beside them
+    the variance of these tokens and the share of latents that ever fire, which show a collapse."""
 
     bootstrap: BootstrapSettings = Field(
         default_factory=BootstrapSettings, description="Intervals over images."

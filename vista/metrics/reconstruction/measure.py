@@ -31,20 +31,26 @@ class TokenSums:
         error_b: Sum of the squared error, itself a mean over dimensions.
         norm2_b: Sum of the squared residual stream, a mean over dimensions.
         active_b: Sum of the number of active latents.
+        total2_b: Squared sum of the residual stream, a mean over dimensions; None if unknown.
     """
 
     tokens_b: FloatArray
     error_b: FloatArray
     norm2_b: FloatArray
     active_b: FloatArray
+    total2_b: FloatArray | None = None
 
 
 def token_sums(
-    error_bt: NDArray[Any], norm2_bt: NDArray[Any], nnz_bt: NDArray[Any], valid_bt: NDArray[Any]
+    error_bt: NDArray[Any],
+    norm2_bt: NDArray[Any],
+    nnz_bt: NDArray[Any],
+    valid_bt: NDArray[Any],
+    total2_b: FloatArray | None = None,
 ) -> TokenSums:
     """Sum values of tokens within each image, without tokens that are not valid (padding).
 
-    All arguments are [b, t].
+    All arguments are [b, t]; `total2_b` [b] is taken over as it is.
 
     Raises:
         ValueError: Shapes differ, or a valid token's error is not finite.
@@ -53,22 +59,24 @@ def token_sums(
     if len(shapes) != 1:
         raise ValueError(f"shapes differ: {sorted(shapes)}")
     valid = valid_bt.astype(bool)
-    sums = [
+    tokens_b, error_b, norm2_b, active_b = (
         np.where(valid, part, 0).sum(axis=1, dtype=np.float64)
         for part in (np.ones_like(valid), error_bt, norm2_bt, nnz_bt)
-    ]
-    if not all(np.isfinite(part).all() for part in sums):
+    )
+    if not all(np.isfinite(part).all() for part in (error_b, norm2_b, active_b)):
         raise ValueError("error or norm of a valid token is not finite")
-    return TokenSums(*sums)
+    return TokenSums(tokens_b, error_b, norm2_b, active_b, total2_b)
 
 
 def join_sums(parts: list[TokenSums]) -> TokenSums:
     """Join the sums of consecutive images, as they come from a store read in pieces."""
+    totals = [part.total2_b for part in parts if part.total2_b is not None]
     return TokenSums(
         np.concatenate([part.tokens_b for part in parts]),
         np.concatenate([part.error_b for part in parts]),
         np.concatenate([part.norm2_b for part in parts]),
         np.concatenate([part.active_b for part in parts]),
+        np.concatenate(totals) if len(totals) == len(parts) else None,
     )
 
 
@@ -86,6 +94,18 @@ class LayerReconstruction(ResultPart):
     )
     l0: Estimate = Field(description="Mean number of active latents a token.")
     active_share: Estimate = Field(description="L0 / size of the dictionary, as published.")
+    fired_share: Estimate = Field(
+        description="Share of the dictionary's latents that fire on at least one token. n counts "
+        "latents; a share that grows with the number of images has no bootstrap interval."
+    )
+    variance: Estimate = Field(
+        description="Variance of the stream over tokens, mean over dimensions: what FVU divides "
+        "by. The interval takes the mean vector as known."
+    )
+    image_variance: Estimate = Field(
+        description="Its part between images: variance of the images' mean vectors, weighted by "
+        "their tokens. n counts images. None where the latents do not hold the images' totals."
+    )
 
     def figures(self) -> list[Figure]:
         """Return the figures of this layer and kind."""
@@ -96,6 +116,9 @@ class LayerReconstruction(ResultPart):
                 ("fvu", self.fvu),
                 ("l0", self.l0),
                 ("active_share", self.active_share),
+                ("fired_share", self.fired_share),
+                ("variance", self.variance),
+                ("image_variance", self.image_variance),
             )
         ]
 
@@ -106,14 +129,14 @@ class ReconstructionResult(MetricResult):
     parts: list[LayerReconstruction] = Field(description="One entry a layer and token kind.")
 
     def figures(self) -> list[Figure]:
-        """Return mse, fvu, l0 and active_share of every layer and kind; n counts tokens."""
+        """Return the figures of every layer and kind."""
         return [row for part in self.parts for row in part.figures()]
 
 
 def reconstruct_layer(
     sums: TokenSums,
     mean_square: float,
-    n_latents: int,
+    fired_s: NDArray[np.bool_],
     *,
     layer: int,
     token_kind: str,
@@ -126,7 +149,7 @@ def reconstruct_layer(
     Args:
         sums: Sums over the tokens of each image.
         mean_square: Mean over dimensions of the squared mean vector of the stream.
-        n_latents: Size of the dictionary.
+        fired_s: Whether each latent of the dictionary fires on any of the tokens.
         layer: Block after which the stream was read.
         token_kind: image, text or control.
         seed: Seed of the bootstrap.
@@ -136,24 +159,34 @@ def reconstruct_layer(
     has = sums.tokens_b > 0
     tokens, error = sums.tokens_b[has], sums.error_b[has]
     norm2, active = sums.norm2_b[has], sums.active_b[has]
-    n_tokens = int(tokens.sum())
+    n_tokens, n_images, n_latents = int(tokens.sum()), int(has.sum()), len(fired_s)
+
+    def variance(means: FloatArray) -> FloatArray:
+        # Below 0 by rounding only.
+        return np.maximum(means[:, 1] / means[:, 0] - mean_square, 0.0)
 
     def fvu(means: FloatArray) -> FloatArray:
-        variance = means[:, 2] / means[:, 0] - mean_square
+        explainable = means[:, 1] / means[:, 0] - mean_square
         # A stream that never changes has no variance to explain.
-        return np.where(variance > 0, means[:, 1] / means[:, 0] / variance, np.nan)
+        return np.where(explainable > 0, means[:, 2] / means[:, 0] / explainable, np.nan)
 
-    ratios = [
-        bootstrap_ratio(part, tokens, seed, resamples, level)
-        for part in (error, active, active / n_latents)
-    ]
-    fvu_interval = bootstrap(np.stack([tokens, error, norm2], 1), fvu, seed, resamples, level)
+    draws = (seed, resamples, level)
+    ratios = [bootstrap_ratio(part, tokens, *draws) for part in (error, active, active / n_latents)]
+    fvu_interval = bootstrap(np.stack([tokens, norm2, error], 1), fvu, *draws)
+    between = Estimate(value=None, n=0)
+    if sums.total2_b is not None:
+        # An image of n tokens counts n times its squared mean vector, (total / n)^2.
+        columns = np.stack([tokens, sums.total2_b[has] / tokens], 1)
+        between = estimate(bootstrap(columns, variance, *draws), n_images)
     return LayerReconstruction(
         layer=layer,
         token_kind=token_kind,
-        n_images=int(has.sum()),
+        n_images=n_images,
         mse=estimate(ratios[0], n_tokens),
         fvu=estimate(fvu_interval, n_tokens, chance=1.0),
         l0=estimate(ratios[1], n_tokens),
         active_share=estimate(ratios[2], n_tokens),
+        fired_share=Estimate(value=float(fired_s.mean()) if n_tokens else None, n=n_latents),
+        variance=estimate(bootstrap(np.stack([tokens, norm2], 1), variance, *draws), n_tokens),
+        image_variance=between,
     )

@@ -13,10 +13,20 @@ from vista.report.per_layer import by_panel, layer_facets, weight_series
 from vista.report.shown import Drawing, Measured, Shown
 from vista.report.table import LongTable, distinct, groups, over_seeds
 
+_ALIVE = (
+    ("variance", "image"),
+    ("image_variance", "image"),
+    ("variance", "control"),
+    ("fired_share", "image"),
+    ("fired_share", "control"),
+)
+
 
 def reconstruction_section(table: LongTable) -> Section:
-    """Return error, FVU and L0 per layer on the three kinds of tokens."""
-    rows = []
+    """Return error, FVU and L0 per layer on the three kinds of tokens, and what shows a collapse:
+    the variance of visual tokens and the latents that ever fire, beside those of the text control.
+    """
+    rows, alive = [], []
     for (llm, layer, encoder, weight), _ in groups(
         table.select("fvu", token_kind="image"), "llm", "layer", "encoder", "sae_weight"
     ):
@@ -26,11 +36,22 @@ def reconstruction_section(table: LongTable) -> Section:
             for kind in TOKEN_KINDS:
                 cells.append(spread(over_seeds(table.select(metric, token_kind=kind, **point))))
         rows.append(cells)
+        alive.append(
+            [
+                *cells[:4],
+                *(
+                    spread(over_seeds(table.select(metric, token_kind=kind, **point)))
+                    for metric, kind in _ALIVE
+                ),
+            ]
+        )
     return Section(
         "Reconstruction and sparsity",
         "Mean over seeds (smallest–largest): SAE error (MSE), fraction of variance unexplained "
         "(chance 1) and active latents a token, on visual tokens, the text after them, and the "
-        "text control.",
+        "text control. Below, what tells a low error from a collapse: the variance of visual "
+        "tokens, its part between images, and the share of latents that fire on any token, beside "
+        "the text control's.",
         [
             Grid(
                 (
@@ -40,7 +61,14 @@ def reconstruction_section(table: LongTable) -> Section:
                     *(f"L0 {kind}" for kind in TOKEN_KINDS),
                 ),
                 rows,
-            )
+            ),
+            Grid(
+                (
+                    *("LLM", "layer", "encoder", "λ", "variance image", "between images"),
+                    *("variance control", "fired share image", "fired share control"),
+                ),
+                alive,
+            ),
         ],
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
@@ -40,12 +41,12 @@ def run(job: StageJob[ReconstructionSettings, Inputs]) -> None:
     items: list[pa.Table] = []
     for layer in sorted(latents.layers):
         for kind in (kind for kind in TOKEN_KINDS if kind in latents.kinds):
-            sums = _read_sums(latents, layer, kind)
+            sums, fired_s = _read(latents, layer, kind)
             parts.append(
                 reconstruct_layer(
                     sums,
                     float(np.square(latents.mean(layer, kind)).mean()),
-                    latents.layers[layer],
+                    fired_s,
                     layer=layer,
                     token_kind=kind,
                     seed=draws.seed,
@@ -57,20 +58,25 @@ def run(job: StageJob[ReconstructionSettings, Inputs]) -> None:
     write_result(job.work, ReconstructionResult(parts=parts), pa.concat_tables(items))
 
 
-def _read_sums(latents: LatentReader, layer: int, kind: str) -> TokenSums:
-    """Sum over the tokens of each image, reading the store in pieces."""
+def _read(latents: LatentReader, layer: int, kind: str) -> tuple[TokenSums, NDArray[np.bool_]]:
+    """Sum over the tokens of each image, and return which latents fire on any token [s]."""
     parts = []
-    for images in latents.slices(256):
-        error, norm2, nnz = (
-            latents.column(layer, kind, name, images) for name in ("error", "norm2", "nnz")
+    fired_s = np.zeros(latents.layers[layer], dtype=bool)
+    for images in latents.slices():
+        error, norm2, nnz, index = (
+            latents.column(layer, kind, name, images) for name in ("error", "norm2", "nnz", "index")
         )
-        parts.append(token_sums(error, norm2, nnz, latents.valid(kind, images)))
-    return join_sums(parts)
+        valid = latents.valid(kind, images)
+        parts.append(token_sums(error, norm2, nnz, valid, latents.total2(layer, kind, images)))
+        used_bt = np.where(valid, nnz, 0)
+        fired_s[index[np.arange(index.shape[2]) < used_bt[..., None]]] = True
+    return join_sums(parts), fired_s
 
 
 def _items(image_ids: list[str], layer: int, kind: str, sums: TokenSums) -> pa.Table:
     """Return one row an image: its sums on a layer and kind of tokens."""
     n = len(image_ids)
+    total2_b = pa.nulls(n, pa.float64()) if sums.total2_b is None else sums.total2_b
     return pa.table(
         {
             "image_id": image_ids,
@@ -80,5 +86,6 @@ def _items(image_ids: list[str], layer: int, kind: str, sums: TokenSums) -> pa.T
             "error_sum": sums.error_b,
             "norm2_sum": sums.norm2_b,
             "active_sum": sums.active_b,
+            "total2": total2_b,
         }
     )
