@@ -50,6 +50,10 @@ class MapScores:
         """Return the scores of no map."""
         return cls(*(np.zeros(0) for _ in fields(cls)))
 
+    def of(self, maps_i: BoolArray) -> MapScores:
+        """Return the scores of some maps."""
+        return MapScores(*(getattr(self, field.name)[maps_i] for field in fields(self)))
+
     @classmethod
     def join(cls, parts: list[MapScores]) -> MapScores:
         """Join scores, in order."""

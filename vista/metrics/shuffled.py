@@ -43,6 +43,10 @@ class Level:
     own_b: FloatArray
     shuffled_b: FloatArray
 
+    def of(self, rows: NDArray[np.int64]) -> Level:
+        """Return the scores of some images, under the same other images."""
+        return Level(self.own_b[rows], self.shuffled_b[rows])
+
     @property
     def shuffled(self) -> float:
         """The shuffled-image level."""

@@ -103,3 +103,33 @@ def test_no_caption_with_objects_leaves_figures_undefined() -> None:
 def test_a_name_outside_the_vocabulary_is_refused() -> None:
     with pytest.raises(ValueError, match="bus"):
         measure(["a cat"], [["bus"]])
+
+
+def test_groups_are_measured_apart_against_their_own_images() -> None:
+    captions = ["a cat", "a dog", "a dog", "a cow", "a cow", "nothing"]
+    objects = [["cat"], ["dog"], ["cat"], ["cow"], ["dog"], ["dog"]]
+    groups = ["seen", "seen", "new", "new", "new", None]
+    loss = {"loss_b": np.array([1.0, 3, 4, 5, 9, 0]), "tokens_b": np.array([1, 1, 2, 2, 2, 1])}
+    result, _ = measure(captions, objects, groups=groups, **loss)
+    whole, _ = measure(captions, objects, **loss)
+    assert result.one_object_named == whole.one_object_named
+    assert list(result.groups) == ["new", "seen"]
+    new, seen = result.groups["new"], result.groups["seen"]
+    assert (new.one_object_named.value, new.one_object_named.n) == (pytest.approx(1 / 3), 3)
+    assert (seen.one_object_named.value, seen.one_object_named.n) == (1.0, 2)
+    # "a dog" is right of the third new image, "a cow" of the second: two of six pairs.
+    assert new.one_object_named.chance == pytest.approx(2 / 6)
+    assert seen.one_object_named.chance == 0.0
+    assert new.cross_entropy.value == pytest.approx(18 / 6)
+    assert seen.cross_entropy.value == pytest.approx(4 / 2)
+    rows = {(row.metric, row.set): row for row in result.figures()}
+    assert len(rows) == len(result.figures()) == 3 * len(whole.figures())
+    assert rows["caption_names_object", "new"].value == new.one_object_named.value
+    assert rows["caption_cross_entropy", "seen"].token_kind == "text"
+
+
+@pytest.mark.parametrize("groups", [None, [None, None], ["one", "one"]])
+def test_without_groups_a_result_says_nothing_of_them(groups: list[str | None] | None) -> None:
+    result, _ = measure(["a cat", "a dog"], [["cat"], ["dog"]], groups=groups)
+    assert "groups" not in result.model_dump_json()
+    assert {row.set for row in result.figures()} == {None}

@@ -237,3 +237,27 @@ def test_blocks_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = map_scores(activation, truth, 1, 0)
     assert np.allclose(whole.auroc_i, pieces.auroc_i)
     assert np.allclose(whole.iou_best_i, pieces.iou_best_i)
+
+
+def test_groups_pool_the_layers_over_their_own_images() -> None:
+    halves = np.array([1.0, 2, 0, 0, 0, 0, 0, 0, 0])
+    activation = {(0, 0): halves, (1, 0): halves[::-1], (2, 0): halves}
+    layers = {
+        number: maps([[(0, 0)], [(0, 8)], [(0, 8)], []], activation, {"cat": 0})
+        for number in (0, 1)
+    }
+    targets = [Target(b, "cat", patches(0, 1), patches(0, 1)) for b in range(3)]
+    whole = measure(layers, targets)
+    result = measure(layers, targets, groups=["a", "b", "b", None])
+    assert result.over_layers == whole.over_layers
+    assert "groups" not in whole.model_dump_json()
+    a, b = result.groups["a"], result.groups["b"]
+    assert (a.pointing.value, a.pointing.n, a.n_pointing_images) == (1.0, 2, 1)
+    assert (b.pointing.value, b.pointing.n, b.n_pointing_images) == (0.0, 4, 2)
+    assert a.maps[0].auroc.value == 1.0
+    # One map is right, the other points at the opposite corner: 7 other patches, two before it.
+    assert b.maps[0].auroc.value == pytest.approx((1.0 + 5 / 14) / 2)
+    assert (a.maps[0].auroc.n, b.maps[0].auroc.n) == (2, 4)
+    rows = [(row.metric, row.layer, row.set) for row in result.figures() if row.set]
+    assert rows.count(("pointing_game", None, "a")) == 1
+    assert len(rows) == 2 * len(whole.over_layers.figures())

@@ -226,3 +226,16 @@ def test_a_derangement_prefers_no_pair_of_images() -> None:
         assert np.delete(share, b) == pytest.approx([1 / 3] * 3, abs=0.04)
     with pytest.raises(ValueError, match="no other image"):
         other_images(1, 0)
+
+
+def test_groups_are_a_part_of_what_was_seen() -> None:
+    look = Looker({0: {"cat"}, 1: {"dog"}})
+    layers = {0: layer([[0], [0], [0]], ["cat"])}
+    scores = image_scores(layers, 3, look, (1,), 0, ["a", "b", "b"])
+    assert {name: part[0].matching[1].own_b.tolist() for name, part in scores.groups.items()} == {
+        "a": [1.0],
+        "b": [0.0, 0.0],
+    }
+    shuffled_b = scores.layers[0].matching[1].shuffled_b
+    assert scores.groups["b"][0].matching[1].shuffled_b.tolist() == shuffled_b[1:].tolist()
+    assert scores.groups["b"][0].named_bn.shape == (2, 1)

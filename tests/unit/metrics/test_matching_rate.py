@@ -34,7 +34,10 @@ def layer(
 
 
 def measure(
-    layers: dict[int, LayerInput], objects: list[list[str]], ks: tuple[int, ...] = (1, 3)
+    layers: dict[int, LayerInput],
+    objects: list[list[str]],
+    ks: tuple[int, ...] = (1, 3),
+    groups: list[str | None] | None = None,
 ) -> tuple[MatchingResult, Scores]:
     settings: dict[str, Any] = {
         "judge_name": "lexical",
@@ -46,7 +49,7 @@ def measure(
         "resamples": 200,
         "level": 0.95,
     }
-    scores = object_scores(layers, objects, load_judge("lexical").judge, ks)
+    scores = object_scores(layers, objects, load_judge("lexical").judge, ks, groups or ())
     return matching_rate(layers, scores, ks=ks, **settings), scores
 
 
@@ -157,3 +160,28 @@ def test_no_images_leaves_figures_undefined() -> None:
     result, _ = measure({0: layer([])}, [])
     assert top(result, 3).matching.value is None
     assert top(result, 3).matching.n == 0
+
+
+def test_groups_are_judged_apart_against_their_own_images() -> None:
+    latents = [[CAT], [DOG], [CAT], [UMBRELLA], [CAT]]
+    objects = [["cat"], ["dog"], ["cat"], ["dog"], ["cat"]]
+    layers = {0: layer(latents), 1: layer([[GRASS]] * 5)}
+    whole, _ = measure(layers, objects)
+    result, _ = measure(layers, objects, groups=["a", "a", "b", "b", None])
+    assert result.layers == whole.layers
+    assert result.over_layers == whole.over_layers
+    assert "groups" not in whole.model_dump_json()
+    assert list(result.groups) == ["a", "b"]
+    # Layer 0 matches both images of a and one of b, layer 1 none.
+    a, b = (result.groups[name].over_layers[0] for name in ("a", "b"))
+    assert (a.matching.value, a.matching.n) == (0.5, 2)
+    assert b.matching.value == 0.25
+    # cat against the dog's image and dog against the cat's; then umbrella and cat.
+    assert (a.matching.chance, b.matching.chance) == (0.0, 0.0)
+    rates = [row for row in result.figures() if row.metric == "matching_rate"]
+    assert [(row.k, row.layer, row.set) for row in rates[-4:]] == [
+        (1, None, "a"),
+        (3, None, "a"),
+        (1, None, "b"),
+        (3, None, "b"),
+    ]

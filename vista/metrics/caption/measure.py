@@ -18,21 +18,20 @@ from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
+from vista.metrics.groups import group_rows
 from vista.metrics.matching_rate.measure import JudgeFunction
-from vista.metrics.result import Estimate, MetricResult, estimate
+from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.shuffled import shuffled_level
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-class CaptionResult(MetricResult):
-    """Figures over the held-out images."""
+class CaptionFigures(ResultPart):
+    """Figures over images."""
 
-    judge: str = Field(description="Name of the judge of object mentions.")
     n_images: int = Field(description="Images with a reference, over which cross-entropy is taken.")
     n_with_objects: int = Field(description="Images with an object and a generated caption.")
-    n_categories: int = Field(description="Object categories that a caption could mention.")
     cross_entropy: Estimate = Field(
         description="Mean negative log likelihood of the reference answer's tokens, in nats a "
         "token. Chance, where measured: the visual tokens of another image."
@@ -54,14 +53,35 @@ class CaptionResult(MetricResult):
         "other images' objects."
     )
 
-    def figures(self) -> list[Figure]:
-        """Return the figures; token kind "text" for the cross-entropy only."""
+    def rows(self, group: str | None) -> list[Figure]:
+        """Return the figures, of the whole (None) or of a group of images; token kind "text" for
+        the cross-entropy only."""
         return [
-            self.cross_entropy.figure("caption_cross_entropy", None, "text"),
-            self.object_recall.figure("caption_object_recall"),
-            self.one_object_named.figure("caption_names_object"),
-            self.hallucinated_mentions.figure("chair_mentions"),
-            self.hallucinating_captions.figure("chair_captions"),
+            self.cross_entropy.figure("caption_cross_entropy", None, "text", set=group),
+            self.object_recall.figure("caption_object_recall", set=group),
+            self.one_object_named.figure("caption_names_object", set=group),
+            self.hallucinated_mentions.figure("chair_mentions", set=group),
+            self.hallucinating_captions.figure("chair_captions", set=group),
+        ]
+
+
+class CaptionResult(CaptionFigures, MetricResult):
+    """Figures over the held-out images."""
+
+    judge: str = Field(description="Name of the judge of object mentions.")
+    n_categories: int = Field(description="Object categories that a caption could mention.")
+    groups: dict[str, CaptionFigures] = Field(
+        default_factory=dict,
+        exclude_if=lambda groups: not groups,
+        description="The same of each group of the images, if there are any; levels are over the "
+        "images of the group, that of the cross-entropy over all.",
+    )
+
+    def figures(self) -> list[Figure]:
+        """Return the figures of the whole, then those of the groups (column `set`)."""
+        return [
+            *self.rows(None),
+            *(row for name, part in self.groups.items() for row in part.rows(name)),
         ]
 
 
@@ -93,6 +113,7 @@ def caption_figures(
     resamples: int,
     level: float,
     shuffled_loss_b: NDArray[Any] | None = None,
+    groups: Sequence[str | None] | None = None,
 ) -> tuple[CaptionResult, CaptionItems]:
     """Return the figures of losses and captions, and the values of each image.
 
@@ -110,6 +131,7 @@ def caption_figures(
         resamples: Number of resamples.
         level: Coverage of the intervals.
         shuffled_loss_b: As `loss_b`, with the visual tokens of another image.
+        groups: Group of each image; None where the images have none.
 
     Raises:
         ValueError: Lengths differ, or an object's name is not in the vocabulary.
@@ -117,12 +139,6 @@ def caption_figures(
     n = len(captions)
     if not n == len(loss_b) == len(tokens_b) == len(objects):
         raise ValueError("losses, tokens, captions and objects must have one entry an image")
-    draws = (seed, resamples, level)
-    loss, tokens = np.asarray(loss_b, np.float64), np.asarray(tokens_b, np.float64)
-    answered = tokens > 0
-    other_loss = None
-    if shuffled_loss_b is not None and answered.any():
-        other_loss = float(np.asarray(shuffled_loss_b, np.float64)[answered].sum() / tokens.sum())
     names = sorted(set(vocabulary))
     column = {name: c for c, name in enumerate(names)}
     unknown = sorted({name for image in objects for name in image} - set(names))
@@ -131,42 +147,94 @@ def caption_figures(
     present_bc = np.zeros((n, len(names)), dtype=bool)
     for b, image in enumerate(objects):
         present_bc[b, [column[name] for name in image]] = True
-    named_bc = judge(list(captions), names)
-    has = np.asarray(present_bc.any(axis=1), dtype=bool)
-    named, present = named_bc[has], present_bc[has]
+    measured = _Measured(
+        loss_b=np.asarray(loss_b, np.float64),
+        tokens_b=np.asarray(tokens_b, np.float64),
+        other_loss_b=None if shuffled_loss_b is None else np.asarray(shuffled_loss_b, np.float64),
+        named_bc=judge(list(captions), names),
+        present_bc=present_bc,
+        one_b=np.array([len(image) == 1 for image in objects], dtype=bool),
+    )
+    draws = (seed, resamples, level)
+    whole, items = _figures(measured, draws)
+    result = CaptionResult(
+        judge=judge_name,
+        n_categories=len(names),
+        groups={
+            name: CaptionFigures(**_figures(measured.of(rows), draws)[0])
+            for name, rows in group_rows(groups or ()).items()
+        },
+        **whole,
+    )
+    return result, items
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is known of each image; `one_b`: it has exactly one object."""
+
+    loss_b: FloatArray
+    tokens_b: FloatArray
+    other_loss_b: FloatArray | None
+    named_bc: BoolArray
+    present_bc: BoolArray
+    one_b: BoolArray
+
+    def of(self, rows: NDArray[np.int64]) -> _Measured:
+        """Return the same of some images."""
+        other_b = self.other_loss_b
+        return _Measured(
+            self.loss_b[rows],
+            self.tokens_b[rows],
+            None if other_b is None else other_b[rows],
+            self.named_bc[rows],
+            self.present_bc[rows],
+            self.one_b[rows],
+        )
+
+
+def _figures(
+    measured: _Measured, draws: tuple[int, int, float]
+) -> tuple[dict[str, Any], CaptionItems]:
+    """Return the fields of `CaptionFigures`, and the values of each image."""
+    loss, tokens, other = measured.loss_b, measured.tokens_b, measured.other_loss_b
+    answered = tokens > 0
+    other_loss = None
+    if other is not None and answered.any():
+        other_loss = float(other[answered].sum() / tokens.sum())
+    has = np.asarray(measured.present_bc.any(axis=1), dtype=bool)
+    named, present = measured.named_bc[has], measured.present_bc[has]
     recall = shuffled_level(named, present, "share")
     extra = shuffled_level(named, present, "extra")
     any_extra_b = extra.own_b > 0
     mentions = named.sum(axis=1).astype(np.float64)
-    one = np.array([len(image) == 1 for image in objects], dtype=bool)[has]
+    one = measured.one_b[has]
     single = shuffled_level(named[one], present[one], "any")
     n_has, n_mentions = int(has.sum()), int(mentions.sum())
-    result = CaptionResult(
-        judge=judge_name,
-        n_images=int(answered.sum()),
-        n_with_objects=n_has,
-        n_categories=len(names),
-        cross_entropy=estimate(
+    fields: dict[str, Any] = {
+        "n_images": int(answered.sum()),
+        "n_with_objects": n_has,
+        "cross_entropy": estimate(
             bootstrap_ratio(loss[answered], tokens[answered], *draws),
             int(answered.sum()),
             other_loss,
         ),
-        object_recall=estimate(bootstrap_mean(recall.own_b, *draws), n_has, recall.shuffled),
-        one_object_named=estimate(
+        "object_recall": estimate(bootstrap_mean(recall.own_b, *draws), n_has, recall.shuffled),
+        "one_object_named": estimate(
             bootstrap_mean(single.own_b, *draws), int(one.sum()), single.shuffled
         ),
-        hallucinated_mentions=estimate(
+        "hallucinated_mentions": estimate(
             bootstrap_ratio(extra.own_b, mentions, *draws),
             n_mentions,
             extra.shuffled * n_has / n_mentions if n_mentions else None,
         ),
-        hallucinating_captions=estimate(
+        "hallucinating_captions": estimate(
             bootstrap_mean(any_extra_b.astype(np.float64), *draws),
             n_has,
             shuffled_level(named, present, "any_extra").shuffled,
         ),
-    )
-    return result, CaptionItems(
+    }
+    return fields, CaptionItems(
         _spread(recall.own_b, has), _spread(mentions, has), _spread(extra.own_b, has)
     )
 

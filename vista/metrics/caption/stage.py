@@ -85,6 +85,7 @@ def run(job: StageJob[CaptionOrder, Inputs]) -> None:
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,
         shuffled_loss_b=shuffled_b,
+        groups=[record.group for record in shown],
     )
     image_ids = [record.image_id for record in shown]
     texts = {

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
 from vista.metrics.figure import Figure
+from vista.metrics.groups import group_rows
 from vista.metrics.matching_rate.measure import JudgeFunction, label_verdicts
 from vista.metrics.patch_scores import MapScores, map_scores
 from vista.metrics.ranking import Ranked
@@ -87,10 +88,11 @@ class MapFigures(ResultPart):
         "it with its chance level, which has the same freedom."
     )
 
-    def figures(self, layer: int | None) -> list[Figure]:
-        """Return the figures against this truth (`of`), on a layer or (None) over all layers."""
+    def figures(self, layer: int | None, group: str | None = None) -> list[Figure]:
+        """Return the figures against this truth (`of`), on a layer or (None) over all layers, of
+        one group of the images or (None) all."""
         return [
-            figure.figure(metric, layer, "image", of=self.truth)
+            figure.figure(metric, layer, "image", of=self.truth, set=group)
             for metric, figure in (
                 ("auroc", self.auroc),
                 ("average_precision", self.average_precision),
@@ -118,12 +120,12 @@ class LayerLocalization(ResultPart):
     n_pointing_images: int = Field(description="Images with at least one such latent.")
     maps: list[MapFigures] = Field(description="Figures against boxes, then against masks.")
 
-    def figures(self) -> list[Figure]:
-        """Return the figures of this layer."""
+    def figures(self, group: str | None = None) -> list[Figure]:
+        """Return the figures of this layer, of one group of the images or (None) all."""
         return [
-            self.pointing.figure("pointing_game", self.layer, "image"),
-            self.pointing_gain.figure("pointing_gain", self.layer, "image"),
-            *(row for figures in self.maps for row in figures.figures(self.layer)),
+            self.pointing.figure("pointing_game", self.layer, "image", set=group),
+            self.pointing_gain.figure("pointing_gain", self.layer, "image", set=group),
+            *(row for figures in self.maps for row in figures.figures(self.layer, group)),
         ]
 
 
@@ -139,10 +141,19 @@ class LocalizationResult(MetricResult):
     n_targets_in_limits: int = Field(description="Those whose boxes lie within the size limits.")
     layers: list[LayerLocalization] = Field(description="One entry a layer, ascending.")
     over_layers: LayerLocalization = Field(description="Pairs of all layers pooled.")
+    groups: dict[str, LayerLocalization] = Field(
+        default_factory=dict,
+        exclude_if=lambda groups: not groups,
+        description="The same of each group of the images, if there are any.",
+    )
 
     def figures(self) -> list[Figure]:
-        """Return the figures of each layer, then those pooled over layers (layer None)."""
-        return [row for part in (*self.layers, self.over_layers) for row in part.figures()]
+        """Return the figures of each layer, then those pooled over layers (layer None), then those
+        of groups of images (column `set`)."""
+        return [
+            *(row for part in (*self.layers, self.over_layers) for row in part.figures()),
+            *(row for name, part in self.groups.items() for row in part.figures(name)),
+        ]
 
 
 def own_latents(
@@ -198,6 +209,18 @@ class _LayerValues:
     plays: list[Play]
     scores: dict[Truth, tuple[NDArray[np.int64], MapScores]]
 
+    def of(self, rows: NDArray[np.int64]) -> _LayerValues:
+        """Return the values of some images."""
+        chosen = set(rows.tolist())
+        kept = {truth: np.isin(images, rows) for truth, (images, _) in self.scores.items()}
+        return _LayerValues(
+            [play for play in self.plays if play.image in chosen],
+            {
+                truth: (images[kept[truth]], scores.of(kept[truth]))
+                for truth, (images, scores) in self.scores.items()
+            },
+        )
+
 
 def localization(
     layers: dict[int, LayerMaps],
@@ -213,6 +236,7 @@ def localization(
     seed: int,
     resamples: int,
     level: float,
+    groups: Sequence[str | None] = (),
 ) -> tuple[LocalizationResult, list[Play]]:
     """Return the pointing game and the scores of the maps of every layer, and every turn played.
 
@@ -229,6 +253,7 @@ def localization(
         seed: Seed of the bootstrap and the permutations.
         resamples: Number of resamples.
         level: Coverage of the intervals.
+        groups: Group of each image; none: they have none.
 
     Raises:
         ValueError: An image or patch array does not fit, or a pair comes twice.
@@ -262,6 +287,10 @@ def localization(
             for layer, part in values.items()
         ],
         over_layers=_summarise(None, pooled, len(named), n_images, draws),
+        groups={
+            name: _summarise(None, pooled.of(rows), len(named), n_images, draws)
+            for name, rows in group_rows(groups).items()
+        },
     )
     return result, pooled.plays
 

@@ -75,6 +75,7 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
         seed=settings.bootstrap.seed,
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,
+        groups=[record.group for record in records],
     )
     write_result(job.work, result, _items(records, plays))
     write_tally(job.work, judge)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.judges import NO, UNANSWERED, YES
+from vista.metrics.groups import group_rows
 from vista.metrics.matching_rate.measure import (
     LayerInput,
     LayerScores,
@@ -38,6 +39,7 @@ def image_scores(
     look: LookFunction,
     ks: Sequence[int],
     seed: int,
+    groups: Sequence[str | None] = (),
 ) -> Scores:
     """Show each image with the labels of its strongest latents, and them with another image.
 
@@ -51,6 +53,7 @@ def image_scores(
         look: Called once, with every image twice (once, if there is only one).
         ks: Numbers of latents to score.
         seed: Seed of the other images.
+        groups: Group of each image; none: they have none.
 
     Raises:
         ValueError: As `require_fit`.
@@ -78,7 +81,11 @@ def image_scores(
         )
         levels = {k: Level(_matches(own_bn[:, :k]), _matches(other_bn[:, :k])) for k in ks}
         scores[layer] = LayerScores(own_bn, levels, {})
-    return Scores("image", n_images, None, scores)
+    of_groups = {
+        name: {layer: of_layer.of(rows) for layer, of_layer in scores.items()}
+        for name, rows in group_rows(groups).items()
+    }
+    return Scores("image", n_images, None, scores, of_groups)
 
 
 def _labels(entry: LayerInput, latents: NDArray[np.int64]) -> list[str | None]:

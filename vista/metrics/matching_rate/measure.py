@@ -11,7 +11,7 @@ Suffixes: b images, n ranked latents of an image, c object categories, s latents
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
+from vista.metrics.groups import group_rows
 from vista.metrics.ranking import LatentMask, Ranked
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.shuffled import Level, shuffled_level
@@ -73,12 +74,13 @@ class TopK(ResultPart):
         description="The same for the shuffled-image level, which leaves them out too."
     )
 
-    def figures(self, layer: int | None, n_judged: int) -> list[Figure]:
+    def figures(self, layer: int | None, n_judged: int, group: str | None = None) -> list[Figure]:
         """Return the figures at this k.
 
         Args:
             layer: The layer that they are measured on; None: averaged over layers.
             n_judged: Images (averaged: images and layers) that were put to the judge.
+            group: The group of images that they are measured on; None: all.
         """
         figures = [
             ("matching_rate", self.matching),
@@ -97,7 +99,9 @@ class TopK(ResultPart):
                 n=n_judged,
             )
             figures.append(("matching_unanswered", unanswered))
-        return [figure.figure(metric, layer, "image", k=self.k) for metric, figure in figures]
+        return [
+            figure.figure(metric, layer, "image", k=self.k, set=group) for metric, figure in figures
+        ]
 
 
 class LayerMatching(ResultPart):
@@ -125,6 +129,16 @@ class LayerMatching(ResultPart):
         ]
 
 
+class GroupMatching(ResultPart):
+    """Matching rates of one group of the images."""
+
+    n_images: int = Field(description="Images judged.")
+    over_layers: list[TopK] = Field(
+        description="Figures averaged over the layers. The shuffled level: the group's labels "
+        "against its other images' objects; for evidence `image` the other image is any."
+    )
+
+
 class MatchingResult(MetricResult):
     """Matching rates of all layers."""
 
@@ -144,15 +158,28 @@ class MatchingResult(MetricResult):
     )
     layers: list[LayerMatching] = Field(description="One entry a layer, ascending.")
     over_layers: list[TopK] = Field(description="The same figures averaged over the layers.")
+    groups: dict[str, GroupMatching] = Field(
+        default_factory=dict,
+        exclude_if=lambda groups: not groups,
+        description="Those of each group of the images, if there are any.",
+    )
 
     def figures(self) -> list[Figure]:
-        """Return the figures of each layer, then those averaged over layers (layer None)."""
+        """Return the figures of each layer, then those averaged over layers (layer None), then
+        those of groups of images (column `set`)."""
+        n_layers = len(self.layers)
         return [
             *(row for layer in self.layers for row in layer.figures()),
             *(
                 row
                 for top in self.over_layers
-                for row in top.figures(None, self.n_images * len(self.layers))
+                for row in top.figures(None, self.n_images * n_layers)
+            ),
+            *(
+                row
+                for name, part in self.groups.items()
+                for top in part.over_layers
+                for row in top.figures(None, part.n_images * n_layers, name)
             ),
         ]
 
@@ -172,15 +199,27 @@ class LayerScores:
     matching: dict[int, Level]
     recall: dict[int, Level]
 
+    def of(self, rows: NDArray[np.int64]) -> LayerScores:
+        """Return the scores of some images, whose levels are drawn already."""
+        return LayerScores(
+            self.named_bn[rows],
+            {k: level.of(rows) for k, level in self.matching.items()},
+            {k: level.of(rows) for k, level in self.recall.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Verdicts of a judge by layer, and the evidence that labels were judged against."""
+    """Verdicts of a judge by layer, and the evidence that labels were judged against.
+
+    `groups` has the layers' scores of each group of the images, if there are any.
+    """
 
     evidence: Evidence
     n_images: int
     n_categories: int | None
     layers: dict[int, LayerScores]
+    groups: dict[str, dict[int, LayerScores]] = field(default_factory=dict)
 
 
 def presence(objects: Sequence[Sequence[str]]) -> tuple[list[str], BoolArray]:
@@ -232,6 +271,7 @@ def object_scores(
     objects: Sequence[Sequence[str]],
     judge: JudgeFunction,
     ks: Sequence[int],
+    groups: Sequence[str | None] = (),
 ) -> Scores:
     """Judge every layer's strongest latents against the objects of each image.
 
@@ -241,21 +281,30 @@ def object_scores(
             an image (repeated names count once).
         judge: Decides which names a label holds.
         ks: Numbers of latents to score.
+        groups: Group of each image; none: they have none.
 
     Raises:
         ValueError: As `require_fit`.
     """
     categories, present_bc = presence(objects)
     scores = {}
+    rows_of = group_rows(groups)
+    of_groups: dict[str, dict[int, LayerScores]] = {name: {} for name in rows_of}
     for layer, entry in require_fit(layers, len(objects), ks):
         verdict_bnc = label_verdicts(entry.ranked, entry.labels, categories, judge)
-        named = {k: np.asarray(verdict_bnc[:, :k].any(axis=1), dtype=bool) for k in ks}
-        scores[layer] = LayerScores(
-            np.asarray((verdict_bnc & present_bc[:, None]).any(axis=2), dtype=np.int8),
-            {k: shuffled_level(named_bc, present_bc, "any") for k, named_bc in named.items()},
-            {k: shuffled_level(named_bc, present_bc, "share") for k, named_bc in named.items()},
-        )
-    return Scores("objects", len(objects), len(categories), scores)
+        scores[layer] = _layer_scores(verdict_bnc, present_bc, ks)
+        for name, rows in rows_of.items():
+            of_groups[name][layer] = _layer_scores(verdict_bnc[rows], present_bc[rows], ks)
+    return Scores("objects", len(objects), len(categories), scores, of_groups)
+
+
+def _layer_scores(verdict_bnc: BoolArray, present_bc: BoolArray, ks: Sequence[int]) -> LayerScores:
+    named = {k: np.asarray(verdict_bnc[:, :k].any(axis=1), dtype=bool) for k in ks}
+    return LayerScores(
+        np.asarray((verdict_bnc & present_bc[:, None]).any(axis=2), dtype=np.int8),
+        {k: shuffled_level(named_bc, present_bc, "any") for k, named_bc in named.items()},
+        {k: shuffled_level(named_bc, present_bc, "share") for k, named_bc in named.items()},
+    )
 
 
 def matching_rate(
@@ -314,6 +363,14 @@ def matching_rate(
         n_categories=scores.n_categories,
         layers=parts,
         over_layers=[_summarise(k, all_layers, draws) for k in ks if all_layers],
+        groups={
+            name: GroupMatching(
+                n_images=len(next(iter(of_group.values())).named_bn),
+                over_layers=[_summarise(k, list(of_group.values()), draws) for k in ks],
+            )
+            for name, of_group in scores.groups.items()
+            if of_group
+        },
     )
 
 

@@ -67,13 +67,16 @@ def run(job: StageJob[MatchingSettings, Inputs]) -> None:
         ranked, mask = rank_layer(latents, layer, labels, settings.mask, max(settings.ks))
         chosen = Ranked(ranked.latent_bn[judged], ranked.token_bn[judged], ranked.value_bn[judged])
         layers[layer] = LayerInput(chosen, labels.label_s, mask)
+    groups = [records[i].group for i in judged]
     if by_image:
         images = image_files(inputs.records, inputs.world, inputs.fetched)
         look = _look(images, judge, records)
-        scores = image_scores(layers, len(records), look, settings.ks, settings.shuffle_seed)
+        scores = image_scores(
+            layers, len(records), look, settings.ks, settings.shuffle_seed, groups
+        )
     else:
         objects = [records[i].categories for i in judged]
-        scores = object_scores(layers, objects, judge.judge, settings.ks)
+        scores = object_scores(layers, objects, judge.judge, settings.ks, groups)
     result = matching_rate(
         layers,
         scores,
