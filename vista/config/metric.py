@@ -78,6 +78,8 @@ class Metric:
         position: Place in lists; metrics of one position are sorted by name.
         patches: Whether it needs an encoder that reads patches.
         gpu: Whether its job may need a GPU.
+        groups: Whether it measures groups of the run's images beside all of them: its figures whose
+            column `set` is filled are of the group of that name.
         message: What the workflow prints when its job starts, before the name of the artifact.
     """
 
@@ -90,6 +92,7 @@ class Metric:
     position: int = 1000
     patches: bool = False
     gpu: bool = False
+    groups: bool = False
     message: str = ""
 
     def module(self, part: str) -> str:

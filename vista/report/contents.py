@@ -11,6 +11,7 @@ from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
+from vista.report.groups_section import groups_section
 from vista.report.sections import check_section, how_to_read, naming_section
 from vista.report.shown import Drawing, Measured, Shown
 from vista.report.vision_sae_section import vision_sae_section
@@ -19,9 +20,9 @@ Part = TypeVar("Part")
 
 # A metric that stands in neither list comes after those that do.
 SECTIONS = (
-    *("naming", "comparison", "matching_rate", "localization", "caption", "intervention"),
-    *("reconstruction", "check_sae", "judge_agreement", "check_vision_sae", "monosemanticity"),
-    *("ood_detection", "ood_generalization", "ontology", "image_attributes"),
+    *("naming", "comparison", "matching_rate", "localization", "caption", "groups"),
+    *("intervention", "reconstruction", "check_sae", "judge_agreement", "check_vision_sae"),
+    *("monosemanticity", "ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
 )
 FIGURES = (
@@ -49,6 +50,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
     parts: dict[str, Callable[[], Sequence[Section]]] = {
         "naming": lambda: [naming_section(table, settings.aims)],
         "comparison": lambda: [comparison_section(table, settings)],
+        "groups": lambda: [groups_section(measured.groups, settings.top_k)],
         "check_sae": lambda: [check_section(table)],
         "check_vision_sae": lambda: [vision_sae_section(table)],
     }

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from vista.config.base import Settings
+from vista.config.metric import declared_metrics
 from vista.config.report import ReportSettings
 from vista.engine.artifacts import Artifact
+from vista.metrics.figure import Figure
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.report.shown import Measured, MetricPlace
@@ -83,14 +85,18 @@ def aligned(places: Sequence[Place], artifacts: Sequence[Artifact]) -> list[tupl
 def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
     """Read the figures of the run's metrics, and of the checks of SAEs on held-out text."""
     metrics = aligned(order.points, inputs.metrics)
-    figures = []
+    declared = declared_metrics()
+    figures: list[Figure] = []
+    of_groups: list[Figure] = []
     for place, artifact in metrics:
         columns = place.model_dump(exclude={"metric"})
-        figures += read_figures(artifact, stage=place.metric, **columns)
+        has_groups = place.metric in declared and declared[place.metric].groups
+        for figure in read_figures(artifact, stage=place.metric, **columns):
+            (of_groups if has_groups and figure.set is not None else figures).append(figure)
     for llm, artifact in aligned(order.checks, inputs.checks):
         check = read_result(artifact)
         figures += [
             replace(figure, llm=llm.llm, stage="check_sae")
             for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
-    return Measured(LongTable(figures), order.report, metrics)
+    return Measured(LongTable(figures), order.report, metrics, LongTable(of_groups))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vista.config.base import Settings
@@ -32,14 +32,21 @@ class Measured:
     """What a run measured, as its report reads it.
 
     Attributes:
-        table: The figures of all metrics.
+        table: The figures of all metrics, but those of groups of images.
         settings: Settings of the report.
         metrics: The artifact of each metric with its place.
+        groups: The figures of groups of images, named in the column `set`.
     """
 
     table: LongTable
     settings: ReportSettings
     metrics: Sequence[tuple[MetricPlace, Artifact]] = ()
+    groups: LongTable = field(default_factory=lambda: LongTable(()))
+
+    @property
+    def whole(self) -> LongTable:
+        """The figures of all metrics and groups."""
+        return LongTable((*self.table.figures, *self.groups.figures))
 
     def of(self, stage: str) -> list[tuple[MetricPlace, Artifact]]:
         """Return the artifacts of a metric with their places."""

@@ -15,6 +15,7 @@ from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_headline
 from vista.report.contents import all_sections
 from vista.report.escape import markdown
+from vista.report.groups_section import groups_section
 from vista.report.sections import glance_section, naming_section
 from vista.report.shown import Measured
 from vista.report.table import LongTable
@@ -48,12 +49,16 @@ def summary_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def headline(table: LongTable, settings: ReportSettings) -> str:
-    """Return the few tables that a terminal shows after a run, in plain ASCII."""
+def headline(table: LongTable, settings: ReportSettings, of_groups: LongTable | None = None) -> str:
+    """Return the few tables that a terminal shows after a run, in plain ASCII.
+
+    `of_groups` has the figures of groups of images, if there are any.
+    """
     sections = [
         naming_section(table, settings.aims),
         comparison_headline(table, settings),
         glance_section(table, settings.top_k),
+        groups_section(of_groups or LongTable(()), settings.top_k),
     ]
     # The warning stands last, where a terminal's reader looks.
     sections.append(collapse_section(collapses(table, settings.collapse)))

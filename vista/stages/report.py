@@ -30,8 +30,8 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
 
     order, inputs = job.settings, job.inputs
     measured = read_measured(order, inputs)
-    (job.work / "summary.csv").write_text(measured.table.csv(), encoding="utf-8")
-    write_parquet(job.work / "summary.parquet", figures_table(measured.table.figures))
+    (job.work / "summary.csv").write_text(measured.whole.csv(), encoding="utf-8")
+    write_parquet(job.work / "summary.parquet", figures_table(measured.whole.figures))
     folder = job.work / FIGURES
     folder.mkdir(exist_ok=True)
     drawings = [
@@ -42,7 +42,8 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
     pictures = [*_draw(drawings, folder, order.report.dpi), *_copy_pictures(measured, folder)]
     text = summary_markdown(measured, name=order.name, figures=pictures, notes=all_notes(measured))
     (job.work / "summary.md").write_text(text, encoding="utf-8")
-    (job.work / HEADLINE).write_text(headline(measured.table, order.report), encoding="utf-8")
+    text = headline(measured.table, order.report, measured.groups)
+    (job.work / HEADLINE).write_text(text, encoding="utf-8")
 
 
 def _draw(drawings: Sequence[Drawing], folder: Path, dpi: int) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,7 @@ def write_check(work: Path, layer: int) -> None:
     (work / "result.json").write_text(json.dumps(content))
 
 
+GROUPS = (None, "odd", "even")
 MASK = {"max_image_share": 0.5, "max_label_density": 0.005}
 
 
@@ -331,6 +333,46 @@ def test_report_compares_with_and_without(report_artifact: Artifact) -> None:
 def test_report_is_the_same_bytes_again(made: dict[str, Any], report_artifact: Artifact) -> None:
     again = run(made["root"], report, "again", report_settings(), **report_inputs(made))
     assert again.digest == report_artifact.digest
+
+
+def test_groups_of_images_are_measured_and_reported_apart(made: dict[str, Any]) -> None:
+    """At weight 0 the latents of every second image fire, beside its object."""
+    root = made["root"]
+    records = [
+        replace(record, group="odd" if i % 2 else "even")
+        for i, record in enumerate(planted_records())
+    ]
+    table = publish(
+        root, "records", "grouped", lambda w: void(write_records(w / "records.parquet", records))
+    )
+    inputs = {"latents": made["latents_0.0"], "labels": made["labels"], "records": table}
+    order = MatchingSettings.model_validate({"mask": MASK}).model_dump(mode="json")
+    matched = run(root, matching_rate, "grouped", order, **inputs)
+    rates = {name: value_of(matched, "matching_rate", None, k=3, set=name) for name in GROUPS}
+    assert {name: (row["value"], row["n"]) for name, row in rates.items()} == {
+        None: (0.5, 6),
+        "odd": (1.0, 3),
+        "even": (0.0, 3),
+    }
+    order = LocalizationSettings.model_validate({"mask": MASK}).model_dump(mode="json")
+    located = run(root, localization, "grouped", order, features=made["features"], **inputs)
+    games = {name: value_of(located, "pointing_game", None, set=name) for name in GROUPS}
+    assert [games[name]["n"] for name in GROUPS] == [6, 6, 0]
+    point = {"encoder": "dino", "llm": "gemma", "sae_weight": 0.0, "seed": 0}
+    places = ("checks", "curves", "latents", "labels", "features")
+    settings = report_settings(
+        points=[point | {"metric": stage} for stage in ("matching_rate", "localization")],
+        **{key: [] for key in places},
+    )
+    reported = run(root, report, "grouped", settings, metrics=[matched, located])
+    rows = pq.read_table(reported.file("summary.parquet")).to_pylist()
+    assert {row["set"] for row in rows} == set(GROUPS)
+    text = reported.file("summary.md").read_text()
+    (odd,) = (line for line in text.splitlines() if line.startswith("| odd |"))
+    assert "1.000" in odd
+    # The other tables are of all images.
+    assert "| dino | gemma | 0 | 0.500 |" in text
+    assert "Groups of images" in reported.file("headline.txt").read_text()
 
 
 def test_report_of_a_run_with_few_metrics(made: dict[str, Any]) -> None:

@@ -32,5 +32,6 @@ METRIC = Metric(
     reads=("features", "records", "projector", "llm", "judge", "files"),
     position=70,
     gpu=True,
+    groups=True,
     message="captioning with",
 )

@@ -51,5 +51,6 @@ METRIC = Metric(
     per="point",
     reads=("latents", "labels", "records", "features", "judge", "files"),
     position=60,
+    groups=True,
     message="measuring localization of",
 )

@@ -74,5 +74,6 @@ METRIC = Metric(
     per="point",
     reads=("latents", "labels", "records", "world", "fetched", "judge", "files"),
     position=50,
+    groups=True,
     message="measuring the matching rate of",
 )

@@ -1,0 +1,55 @@
+"""Section on groups of the judged images, such as photographs that projectors never saw."""
+
+from __future__ import annotations
+
+from vista.metrics.figure import Figure
+from vista.report import grid
+from vista.report.grid import Grid, Name, Section, number, spread
+from vista.report.table import LongTable, groups, over_seeds
+
+
+def groups_section(table: LongTable, top_k: int) -> Section:
+    """Return captions, matching rate and pointing game of each group of images.
+
+    Args:
+        table: The figures of groups alone.
+        top_k: Number of latents of the matching rate.
+    """
+    rows = []
+    points = groups(table.figures, "set", "encoder", "llm", "sae_weight")
+    for (group, encoder, llm, weight), figures in points:
+        of_group = LongTable(figures)
+        named = over_seeds(of_group.select("caption_names_object"))
+        rows.append(
+            [
+                Name(group),
+                *(grid.name(encoder), grid.name(llm), grid.weight(weight)),
+                spread(named),
+                *grid.interval_chance_n(named),
+                *_with_level(of_group.select("caption_cross_entropy")),
+                *_with_level(of_group.select("matching_rate", k=top_k, layer=None)),
+                *_with_level(of_group.select("pointing_game", layer=None)),
+            ]
+        )
+    return Section(
+        "Groups of images",
+        "Parts of the judged images, such as scenes of photographs that training scenes show "
+        "(seen) and of others (held_out). Mean over seeds (smallest–largest). Levels are over the "
+        "images of the group, that of the cross-entropy over all. Scenes of one photograph are not "
+        "independent, so the intervals are too narrow where scenes are more than photographs.",
+        [
+            Grid(
+                (
+                    *("group", "encoder", "LLM", "λ", "names object", "95 %", "shuffled", "n"),
+                    *("cross-entropy", "shuffled", f"match@{top_k}", "shuffled"),
+                    *("pointing", "chance"),
+                ),
+                rows,
+            )
+        ],
+    )
+
+
+def _with_level(figures: list[Figure]) -> list[str]:
+    summary = over_seeds(figures)
+    return [spread(summary), number(summary.chance if summary else None)]
