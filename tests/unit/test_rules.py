@@ -19,11 +19,14 @@ from vista.stages import MAKERS
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 # Roles that no shipped config has: of judges that look, that run a fetched model or that read
-# WordNet, of fetched or listed data, and of edits that read the latent that they change.
+# WordNet, of fetched or listed data, of packages and models in files, and of edits that read the
+# latent that they change.
 _JUDGE = {"judge", "files"}
 FURTHER = {
     "fetch_package": {"files"},
     "compose_scenes": {"package_*", "files"},
+    "import_gguf": {"package", "files"},
+    "import_onnx": {"package", "files"},
     "records": {"files"},
     "text": {"files", "packages"},
     "prompt_features": {"files"},

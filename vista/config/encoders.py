@@ -9,12 +9,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from vista.config.base import Settings, later
 from vista.config.checkpoint import Checkpoint
+from vista.config.packages import PackageFile
 from vista.config.registry import PACKAGE, known_name, names_in
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
 _FAMILIES = PACKAGE / "encoders" / "families"
 # Families without a class token; settings that ask for one are refused when they are read.
 _CLASSLESS = ("siglip", "siglip2", "ijepa")
+_Share = Annotated[float, Field(gt=0, le=1)]
+Colours = tuple[_Share, _Share, _Share]
 
 
 def family_names() -> list[str]:
@@ -65,6 +68,13 @@ class StandinEncoder(Settings):
         return self
 
 
+# The floor that pretrained weights are measured against.
+_RANDOM = (
+    "Seed of random weights in place of the model's own: the same architecture, as its class "
+    "initialises it; null: the model's own."
+)
+
+
 class CheckpointEncoder(Checkpoint):
     """A pretrained vision encoder."""
 
@@ -78,6 +88,28 @@ class CheckpointEncoder(Checkpoint):
         description="Class and register tokens before the patches; null: what the family or the "
         "model tells. Checked against the tokens that come out.",
     )
+    random_weights: int | None = later(None, ge=0, description=_RANDOM)
+
+
+class OnnxEncoder(PackageFile):
+    """A pretrained vision encoder in an ONNX file, alone or as a part of a larger model."""
+
+    kind: Literal["onnx"]
+    family: Literal["dinov2"] = Field(description="Family that the encoder belongs to.")
+    size: int = Field(
+        ge=1, le=10_000, description="Side of the square input, px: a multiple of the patch."
+    )
+    mean: Colours = Field((0.485, 0.456, 0.406), description="Mean of each colour, of 0..1.")
+    std: Colours = Field(
+        (0.229, 0.224, 0.225), description="Standard deviation of each colour, of 0..1."
+    )
+    heads: int | None = Field(
+        None,
+        ge=1,
+        description="Attention heads of each block, which the file does not tell; null: one for 64 "
+        "channels, as in all published sizes.",
+    )
+    random_weights: int | None = later(None, ge=0, description=_RANDOM)
 
 
 class CombinedEncoder(Settings):
@@ -94,12 +126,15 @@ class CombinedEncoder(Settings):
     )
 
 
+AnyEncoder = StandinEncoder | CheckpointEncoder | OnnxEncoder | CombinedEncoder
+
+
 class EncoderSettings(Settings):
     """One vision encoder of a run and how its patch features are read."""
 
-    source: Annotated[
-        StandinEncoder | CheckpointEncoder | CombinedEncoder, Field(discriminator="kind")
-    ] = Field(description="Trained here, a checkpoint, or two others of `encoders` together.")
+    source: Annotated[AnyEncoder, Field(discriminator="kind")] = Field(
+        description="Trained here, a checkpoint, an ONNX file, or two others of `encoders`."
+    )
     layer: int = Field(
         -1, description="Block whose output is read, counted from 0; negative: from the last."
     )

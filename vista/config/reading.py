@@ -73,6 +73,7 @@ _TAGS = frozenset(
     {
         *("standin", "checkpoint", "combined", "drawn", "composed", "coco", "llava", "folder"),
         *("list", "webdataset", "name", "pip", "apt", "json", "wordnet", *judge_names()),
+        *("gguf", "onnx"),
     }
 )
 

@@ -22,6 +22,7 @@ from vista.encoders.registry import family_of, load_family
 from vista.errors import UserError, reason_of
 from vista.foreign.preprocessor import read_preprocessor
 from vista.foreign.pretrained import load_model, load_part, loading
+from vista.foreign.weights import check_checkpoint
 
 # What towers call the token that stands for the whole image; where there is one it comes first,
 # before registers.
@@ -182,6 +183,7 @@ def load_encoder(
     prefix_tokens: int | None = None,
     tokens: Literal["patches", "class"] = "patches",
     pool: int | None = None,
+    random_weights: int | None = None,
 ) -> VisionEncoder:
     """Load a vision encoder from a `save_pretrained` folder.
 
@@ -196,6 +198,8 @@ def load_encoder(
         prefix_tokens: tokens before the patches; None: as the family counts them.
         tokens: what `encode` returns: the patches, or the class token.
         pool: side of the grid that patches are averaged to; None: they are not.
+        random_weights: seed of weights as the model's class initialises them, in place of those in
+            the folder, which are not read.
 
     Raises:
         UserError: the folder is missing, is of another family, or lacks weights or valid settings
@@ -223,11 +227,24 @@ def load_encoder(
                 f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
                 f"set family: {family_of(model_type)}"
             )
-        model, missing = load_model(AutoModel, folder, config=config, dtype=getattr(torch, dtype))
-        _refuse_missing(folder, model, parts.tower(model), missing)
+        if random_weights is None:
+            model, missing = load_model(
+                AutoModel, folder, config=config, dtype=getattr(torch, dtype)
+            )
+            _refuse_missing(folder, model, parts.tower(model), missing)
+        else:
+            check_checkpoint(folder)
+            model = _random(AutoModel, config, random_weights).to(getattr(torch, dtype))
         return VisionEncoder(
             family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens, pool
         )
+
+
+def _random(auto_class: Any, config: Any, seed: int) -> Any:
+    """A model of random weights; the same for a seed, whatever else draws random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return auto_class.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def _refuse_missing(folder: Path, model: Any, tower: Any, missing: Sequence[str]) -> None:

@@ -20,8 +20,14 @@ from vista.config.data import (
     records_settings,
 )
 from vista.config.drawn import DrawnData
-from vista.config.encoders import CombinedEncoder, EncoderSettings
-from vista.config.language import LanguageSettings
+from vista.config.encoders import (
+    AnyEncoder,
+    CheckpointEncoder,
+    CombinedEncoder,
+    EncoderSettings,
+    OnnxEncoder,
+)
+from vista.config.language import CheckpointLlm, GgufLlm, LanguageSettings
 from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
 from vista.config.run import RunConfig
 from vista.config.sae import architecture_modules
@@ -122,9 +128,12 @@ class Builder:
             return None
         # Entries that read one model in different ways share its node.
         for other, node in self.encoders.items():
-            if self.config.encoders[other].source == source:
+            if _as_published(self.config.encoders[other].source) == _as_published(source):
                 return node
-        if source.kind != "standin":
+        if isinstance(source, OnnxEncoder):
+            own = source.model_copy(update={"random_weights": None})
+            return self._imported("import_onnx", name, own)
+        if isinstance(source, CheckpointEncoder):
             return checkpoint(name, source)
         assert self.learnt is not None
         return Node("train_encoder", name, dump(source), self.learnt.inputs, _family(source.family))
@@ -162,9 +171,18 @@ class Builder:
 
     def _llm(self, name: str) -> Node | None:
         source = self.config.llms[name].model.source
-        if source.kind != "standin":
+        if isinstance(source, GgufLlm):
+            return self._imported("import_gguf", name, source)
+        if isinstance(source, CheckpointLlm):
             return checkpoint(name, source)
         return Node("train_llm", name, dump(source), {"text": self.text})
+
+    def _imported(self, stage: str, name: str, source: OnnxEncoder | GgufLlm) -> Node:
+        """Return the node that converts a model in a file of another program."""
+        order = _without_package(dump(source))
+        if source.package is None:
+            return Node(stage, name, order, files=(source.file,))
+        return Node(stage, name, order, {"package": self.package(source.package)})
 
     def read(self, name: str) -> tuple[dict[str, Any], dict[str, Node]]:
         """Return the settings and the input of a stage that shows a language model images.
@@ -324,4 +342,16 @@ def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
     whole = dump(settings)
     if settings.source.kind == "standin":
         whole["source"] = {"kind": "standin", "family": settings.source.family}
-    return whole
+    # The name of a package in the config is none of the model's: its content is an input.
+    return {**whole, "source": _without_package(whole["source"])}
+
+
+def _without_package(source: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in source.items() if key != "package"}
+
+
+def _as_published(source: AnyEncoder) -> AnyEncoder:
+    """Return an encoder's source with its own weights: random ones need the same files."""
+    if isinstance(source, CheckpointEncoder | OnnxEncoder):
+        return source.model_copy(update={"random_weights": None})
+    return source

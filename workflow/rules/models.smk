@@ -1,4 +1,5 @@
-# Stand-in models: real Hugging Face classes in small sizes, trained here.
+# Models: real Hugging Face classes in small sizes, trained here, and files of other programs,
+# converted once.
 
 
 use rule stage as train_encoder with:
@@ -17,3 +18,21 @@ use rule stage as train_llm with:
         stage="train_llm",
     message:
         "training the stand-in language model {wildcards.node}"
+
+
+use rule stage as import_gguf with:
+    input:
+        roles("package", "files"),
+    pathvars:
+        stage="import_gguf",
+    message:
+        "converting the GGUF file of the language model {wildcards.node}"
+
+
+use rule stage as import_onnx with:
+    input:
+        roles("package", "files"),
+    pathvars:
+        stage="import_onnx",
+    message:
+        "converting the ONNX file of the encoder {wildcards.node}"

@@ -265,3 +265,30 @@ def test_the_registry_knows_its_families_once() -> None:
     claimed = [kind for name in family_names() for kind in load_family(name).model_types]
     assert len(claimed) == len(set(claimed))
     assert (family_of("siglip2"), family_of("deit")) == ("siglip2", "vit")
+
+
+def test_random_weights_are_those_of_a_seed_in_the_same_architecture(saved: Any) -> None:
+    def load(seed: int | None) -> VisionEncoder:
+        return load_encoder(saved.folder, saved.case.family, random_weights=seed)
+
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one, two, other, trained = load(1), load(1), load(2), load(None)
+    assert torch.equal(torch.get_rng_state(), before)
+    tokens = one.encode(images())
+    assert torch.equal(tokens, two.encode(images()))
+    assert not torch.equal(tokens, other.encode(images()))
+    assert not torch.equal(tokens, trained.encode(images()))
+    shapes = [
+        {name: weight.shape for name, weight in encoder.model.named_parameters()}
+        for encoder in (one, trained)
+    ]
+    assert shapes[0] == shapes[1]
+    assert (one.grid, one.size, one.patch) == (trained.grid, trained.size, trained.patch)
+
+
+def test_random_weights_need_no_weights(save: Any, tmp_path: Path) -> None:
+    folder = save("dinov2").folder
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    assert load_encoder(tmp_path, "dinov2", random_weights=0).d_vision == 32

@@ -9,6 +9,9 @@ from typing import Any
 
 from vista.config.published import VisionShape
 from vista.errors import UserError
+from vista.foreign.gguf import read_header
+from vista.foreign.onnx import read_graph
+from vista.foreign.onnx_dinov2 import Dinov2Layout
 from vista.foreign.preprocessor import input_size, preprocessors
 from vista.foreign.text import read_json_object
 from vista.foreign.values import integer
@@ -78,6 +81,39 @@ def language_shape(config: Mapping[str, Any]) -> LanguageShape | None:
         positions=first_size(text, "n_positions") or 0,
         other_parts=_vision_part(_mapping(config.get("vision_config"))),
     )
+
+
+def gguf_shape(path: Path) -> LanguageShape | None:
+    """Return the sizes that the header of a GGUF file gives; None where there is none to read."""
+    try:
+        header = read_header(path)
+    except UserError:
+        return None
+    rotary = header.size("attention.key_length") or header.size("rope.dimension_count")
+    config = {
+        "model_type": header.architecture,
+        "hidden_size": header.size("embedding_length"),
+        "num_hidden_layers": header.size("block_count"),
+        "num_attention_heads": header.size("attention.head_count"),
+        "num_key_value_heads": header.size("attention.head_count_kv"),
+        "intermediate_size": header.size("feed_forward_length"),
+        "head_dim": rotary,
+        "vocab_size": header.size("vocab_size") or header.lengths.get("tokenizer.ggml.tokens"),
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+    }
+    return language_shape(config)
+
+
+def onnx_shape(path: Path, size: int) -> VisionShape | None:
+    """Return the sizes of the encoder in an ONNX file, for images of `size` px; None where there is
+    none to read."""
+    try:
+        model = Dinov2Layout(read_graph(path))
+    except UserError:
+        return None
+    parameters = vit_parameters(model.width, model.blocks, model.hidden)
+    patches = (size // model.patch) ** 2
+    return VisionShape(parameters, parameters, model.width, model.blocks, patches, 1)
 
 
 def _vision_part(config: Mapping[str, Any]) -> float:

@@ -24,7 +24,9 @@ from vista.engine.forecast.formulas import L0, Device, Dictionaries
 from vista.engine.forecast.model_shapes import (
     LanguageShape,
     first_size,
+    gguf_shape,
     language_shape,
+    onnx_shape,
     read_config,
     vision_shape,
     vit_parameters,
@@ -131,7 +133,7 @@ class Shapes:
         return Images(dict(rows), pc.count_distinct(table["path"]).as_py())
 
     def llm(self, node: Node) -> LanguageShape | None:
-        """The language model of a job that runs one, of `fetch_model` or of `train_llm`."""
+        """The language model of a job that runs one, or of the stage that makes one."""
         source = one(node, "llm")
         if source is None and "llm" in node.settings:
             path = node.order["llm"]["source"].get("path")
@@ -149,6 +151,8 @@ class Shapes:
         if source.stage == "fetch_model":
             config = LLM_CONFIGS.get(settings["repo"])
             return language_shape(config) if config else None
+        if source.stage == "import_gguf":
+            return gguf_shape(self._file(source))
         return LanguageShape(
             d_model=settings["d_model"],
             blocks=settings["n_blocks"],
@@ -166,10 +170,10 @@ class Shapes:
         return language_shape(read_config(folder / "config.json"))
 
     def vision(self, node: Node) -> VisionShape | None:
-        """The encoder of `features`, of `fetch_model` or of `train_encoder`; of
-        `combine_features` and `prompt_features` one whose features are as large. Of a store of
-        class tokens the patches are one, of pooled ones as many as there are tokens; the others are
-        counted with those before them."""
+        """The encoder of `features`, or of the stage that makes one; of `combine_features` and
+        `prompt_features` one whose features are as large. Of a store of class tokens the patches
+        are one, of pooled ones as many as there are tokens; the others are counted with those
+        before them."""
         if node.stage == "combine_features":
             return self._combined(node)
         if node.stage == "prompt_features":
@@ -231,7 +235,14 @@ class Shapes:
             loaded = parameters * (1 if settings["family"] == "dinov2" else 2)
             return VisionShape(parameters, loaded, d, blocks, patches, prefix)
         shape = vision_shape(self.results / source.path / "model") if self.done(source) else None
-        return shape or VISION.get(settings["repo"])
+        if shape is None and source.stage == "import_onnx":
+            return onnx_shape(self._file(source), settings["size"])
+        return shape or VISION.get(str(settings.get("repo")))
+
+    def _file(self, source: Node) -> Path:
+        """The file that a stage converts: of a package, or the user's own."""
+        package, name = one(source, "package"), str(source.settings["file"])
+        return self.results / package.path / "files" / name if package else Path(name)
 
     def d_sae(self, node: Node) -> int | None:
         """Latents of an `import_sae`: counted if it is there, else by settings or its id."""
