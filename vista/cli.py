@@ -27,6 +27,7 @@ from vista.engine.artifacts import (
 )
 from vista.engine.code import is_fetch, source_digests, stage_code, stage_module, third_party
 from vista.engine.disk import full_disk
+from vista.engine.environment import prepare
 from vista.engine.gpus import claimed
 from vista.engine.job import Job
 from vista.engine.locks import WORK
@@ -220,13 +221,8 @@ def run_stage(
     """
     node, results = manifest.parent.name, manifest.parents[2]
     # Only fetch stages may use the network, and numeric libraries must not use more cores than the
-    # workflow assigned to the job. The libraries read both when they are first imported.
-    if not is_fetch(stage):
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    # workflow assigned to the job.
+    prepare(threads, offline=not is_fetch(stage))
     spec: dict[str, Any] = json.loads(spec_text)
     inputs = {role: _open(results, paths) for role, paths in spec["inputs"].items()}
     code = stage_code(stage, spec["modules"])

@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "graph": {"config", "diffusion_nodes", "intervention_nodes", *PLANNING},
     "plan": {"config", "artifacts", "code", "errors", "graph", "locks", "node"},
     "gpus": {"errors"},
+    "environment": set(),
     "stages": {"code", "config", "stages"},
     "explain": {
         *("artifacts", "code", "errors", "locks", "node", "plan", "stages", "user_files"),
@@ -54,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "forecast": {*BASE, "code", "node", "plan", "sae"},
     "cli": {
         *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "job", "locks"),
-        *("forecast", "gc", "gpus", "make", "plan", "report", "stages", "store"),
+        *("environment", "forecast", "gc", "gpus", "make", "plan", "report", "stages", "store"),
     },
     "fetch": BASE,
     "data": BASE,

@@ -250,7 +250,8 @@ class LanguageModel:
             output = self._run(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         logits = None if output is None else cast(Tensor, output.logits)
         if logits is not None and logits_at is not None:
-            logits = logits[0]
+            # Not logits[0]: its backward pass writes the gradient into zeros of the same size.
+            logits = logits.squeeze(0)
         return Forward(logits=logits, taps=kept)
 
     @torch.no_grad()

@@ -187,19 +187,21 @@ def _losses(
     batch: Batch,
 ) -> tuple[Tensor, Tensor]:
     """The sum of the cross-entropy over the answer tokens, and the SAE term (NaN without SAEs)."""
+    visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
+    # The last token is learnt, never read: nothing before it depends on it.
+    read = slice(max(visual.stop, batch.input_ids.shape[1] - 1))
     out = llm.forward(
-        batch.input_ids,
-        batch.attention_mask,
+        batch.input_ids[:, read],
+        batch.attention_mask[:, read],
         visual=visual_bpd,
         visual_start=batch.visual_start,
         taps=tuple(saes),
-        logits_at=batch.predict_mask,
+        logits_at=batch.predict_mask[:, read],
     )
     assert out.logits is not None
     entropy = token_cross_entropy(out.logits, batch).sum()
     if not saes:
         return entropy, torch.tensor(float("nan"))
-    visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
     # Imported by name, so that a projector without the term does not depend on its code. The node
     # of a projector with the term names the module.
     sae_term = importlib.import_module(SAE_TERM).sae_term

@@ -138,6 +138,48 @@ def test_in_bfloat16_the_term_and_its_gradient_are_nearly_those_of_float32() -> 
     assert (coarse_gradient - gradient).norm() > 0
 
 
+def test_the_last_token_of_a_batch_is_learnt_and_not_read(
+    llm: LanguageModel, saes: dict[int, SparseAutoencoder], data: TrainingData, tmp_path: Path
+) -> None:
+    """The loss of the first step is that of a pass over the whole sequences, which are longer."""
+    settings = TrainingStage(steps=1, batch_size=N, lr=1e-9)
+    widths = []
+    plain = llm.model.forward
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        widths.append(kwargs["input_ids"].shape[1])
+        return plain(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llm.model, "forward", note)
+        projector, curve = train(llm, saes, data, tmp_path, settings=settings)
+    batch = llm.batch(data.turns, PATCHES, settings.max_length)
+    assert widths == [batch.input_ids.shape[1] - 1]
+    with torch.no_grad():
+        out = llm.forward(
+            batch.input_ids,
+            batch.attention_mask,
+            visual=projector(torch.from_numpy(data.read(np.arange(N)).astype(np.float32))),
+            visual_start=batch.visual_start,
+            taps=(0, 2),
+        )
+        visual = slice(batch.visual_start, batch.visual_start + PATCHES)
+        error = sae_term(out.taps, saes, visual)
+    assert out.logits is not None
+    expected = torch.nn.functional.cross_entropy(out.logits[batch.predict_mask], batch.targets)
+    assert curve["cross_entropy"][0] == pytest.approx(float(expected), rel=1e-5)
+    assert curve["sae_error"][0] == pytest.approx(float(error), rel=1e-5)
+
+
+def test_a_sample_without_text_keeps_all_visual_tokens(
+    llm: LanguageModel, saes: dict[int, SparseAutoencoder], data: TrainingData, tmp_path: Path
+) -> None:
+    silent = TrainingData([[] for _ in range(N)], PATCHES, data.read)
+    _, curve = train(llm, saes, silent, tmp_path, settings=TrainingStage(steps=1, batch_size=8))
+    assert curve["cross_entropy"] == [0.0]
+    assert curve["sae_error"][0] > 0
+
+
 def test_training_lowers_the_loss_and_touches_only_the_projector(
     llm: LanguageModel, saes: dict[int, SparseAutoencoder], data: TrainingData, tmp_path: Path
 ) -> None:
