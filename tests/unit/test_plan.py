@@ -52,6 +52,33 @@ def test_a_node_comes_after_its_inputs_and_its_order_is_one_json_text(
         assert json.dumps(json.loads(node.spec), sort_keys=True, separators=(",", ":")) == node.spec
 
 
+def test_text_tokens_of_an_llms_saes_are_left_out_of_all_three_stages(
+    content: dict[str, Any],
+) -> None:
+    """Set once for training, check and labels; what a stage's own `text` says goes first."""
+    before = copy.deepcopy(content)
+    content["llms"]["llama"]["saes"]["tokens"] = {"skip_first": 2, "max_norm_ratio": 8.0}
+    content["label_latents"] = {"text": {"skip_first": 1}}
+    plan = load_plan(content)
+    for stage, key, skipped in (
+        ("train_sae", "sae", 2),
+        ("check_sae", "check", 2),
+        ("label_latents", "labels", 1),
+    ):
+        orders = [node.order for node in plan.nodes.values() if node.stage == stage]
+        of = {
+            name: [o for o in orders if (o["llm"]["source"]["family"] == name)]
+            for name in ("llama", "gemma2")
+        }
+        assert of["llama"] and of["gemma2"]
+        for order in of["llama"]:
+            text = order[key]["text"]
+            assert (text["skip_first"], text["max_norm_ratio"]) == (skipped, 8.0)
+        assert all("max_norm_ratio" not in order[key]["text"] for order in of["gemma2"])
+    before["llms"]["llama"]["saes"]["tokens"] = {}
+    assert not new(before, yaml.safe_load((CONFIGS / "default.yaml").read_text()))
+
+
 def test_an_order_too_long_for_a_command_lies_in_a_file(
     content: dict[str, Any], tmp_path: Path
 ) -> None:

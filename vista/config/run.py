@@ -33,6 +33,7 @@ from vista.config.sae import (
     ImportSaeSettings,
     LabelSettings,
     NeuronpediaSettings,
+    TokenFilter,
     TrainSaeSettings,
 )
 from vista.config.sweep import Block, Point
@@ -59,6 +60,11 @@ class SaeSettings(Settings):
     labels: NeuronpediaSettings | None = Field(
         None,
         description="labels from a Neuronpedia export; null: from the text that latents fire on",
+    )
+    tokens: TokenFilter = later(
+        TokenFilter(),
+        description="text tokens that are left out when these SAEs are trained, checked and "
+        "labelled; the `text` of each of the three may say otherwise",
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.registry import PACKAGE, names_in
 
 
@@ -14,7 +14,22 @@ def _fill(template: str | None, layer: int) -> str | None:
     return None if template is None else template.replace("{layer}", str(layer))
 
 
-class TextPass(Settings):
+class TokenFilter(Settings):
+    """Which text tokens SAEs do not read. Of some (the first of a document, delimiters) the
+    residual stream is many times larger than of others; they carry most of its variance."""
+
+    skip_first: int = later(
+        0, ge=0, description="text tokens at the start of each document that are left out"
+    )
+    max_norm_ratio: float | None = later(
+        None,
+        ge=1,
+        description="leave out tokens of which the norm of the stream exceeds this many times the "
+        "median; null: leave out none",
+    )
+
+
+class TextPass(TokenFilter):
     """How documents are read through the language model."""
 
     batch_documents: int = Field(64, gt=0, description="documents a forward pass")
@@ -22,6 +37,15 @@ class TextPass(Settings):
     include_bos: bool = Field(
         False, description="count the BOS token too; its stream is an outlier in most models"
     )
+
+    @model_validator(mode="after")
+    def _bos_or_skip(self) -> Self:
+        if self.include_bos and self.skip_first:
+            raise ValueError(
+                f"`include_bos: true` counts the first token, `skip_first: {self.skip_first}` "
+                "leaves it out; drop one of the two"
+            )
+        return self
 
 
 class SaeRecipe(Settings):

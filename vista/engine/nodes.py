@@ -30,7 +30,13 @@ from vista.config.encoders import (
 from vista.config.language import CheckpointLlm, GgufLlm, LanguageSettings
 from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
 from vista.config.run import RunConfig
-from vista.config.sae import architecture_modules
+from vista.config.sae import (
+    CheckSaeSettings,
+    LabelSettings,
+    TokenFilter,
+    TrainSaeSettings,
+    architecture_modules,
+)
 from vista.config.sweep import Point
 from vista.config.text import CaptionsText, DrawnText, text_files, text_parts
 from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
@@ -213,7 +219,7 @@ class Builder:
         inputs: dict[str, Node] = {}
         if entry.train:
             settings, model = self.read_text(llm)
-            settings |= {"sae": dump(entry.train), "layer": layer}
+            settings |= {"sae": _filtered(entry.train, entry.tokens), "layer": layer}
             modules = architecture_modules(entry.train.architecture)
             read = {**model, "text": self.text}
             inputs["train_sae"] = Node("train_sae", name, settings, read, modules)
@@ -230,7 +236,8 @@ class Builder:
 
     def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:
         settings, inputs = self.read_text(name)
-        settings[key] = dump(getattr(self.config, stage))
+        tokens = self.config.llms[name].saes.tokens
+        settings[key] = _filtered(getattr(self.config, stage), tokens)
         inputs |= {"sae": self.saes[name][layer], "text": self.text}
         return Node(stage, f"{name}-l{layer}", settings, inputs)
 
@@ -331,6 +338,15 @@ def _combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node
     """Return the combined features of two encoders; their order says nothing of their names."""
     order = {"encoder": {"source": pick(source, "kind", "how")}}
     return Node("combine_features", name, order, {"features": tuple(parts)})
+
+
+def _filtered(
+    settings: TrainSaeSettings | CheckSaeSettings | LabelSettings, tokens: TokenFilter
+) -> dict[str, Any]:
+    """Return the settings of a stage that reads text without some tokens, unless its own `text`
+    says which."""
+    whole = dump(settings)
+    return whole | {"text": dump(tokens) | whole["text"]}
 
 
 def _family(family: str) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ TEXT_FIGURES = {
     "explained_variance": "sae_text_explained_variance",
     "l0": "sae_text_l0",
     "dead_share": "sae_text_dead_share",
+    "normal_fvu": "sae_text_normal_fvu",
+    "massive_variance": "sae_text_massive_variance",
 }
 VISION_FIGURES = {
     "mse": "vision_sae_mse",
@@ -23,7 +25,8 @@ VISION_FIGURES = {
     "l0": "vision_sae_l0",
     "dead_share": "vision_sae_dead_share",
 }
-_CHANCE = {"fvu": 1.0, "explained_variance": 0.0}  # of predicting the mean token
+_CHANCE = {"fvu": 1.0, "normal_fvu": 1.0, "explained_variance": 0.0}  # the mean token
+_COUNTS = {"dead_share": "d_sae", "normal_fvu": "normal_tokens"}
 
 
 def check_figures(
@@ -34,7 +37,8 @@ def check_figures(
 ) -> list[Figure]:
     """Return the figures of a check.
 
-    n is the number of tokens, for the dead share the number of latents.
+    n is the number of tokens, for the dead share the number of latents. A field that a check of an
+    earlier version does not have gives no figure.
 
     Args:
         check: The fields of `vista.sae.check.SaeCheck`.
@@ -49,7 +53,8 @@ def check_figures(
             token_kind=token_kind,
             value=check[field],
             chance=_CHANCE.get(field),
-            n=check["d_sae"] if field == "dead_share" else check["tokens"],
+            n=check[_COUNTS.get(field, "tokens")],
         )
         for field, name in names.items()
+        if field in check
     ]

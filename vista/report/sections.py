@@ -93,14 +93,24 @@ def check_section(table: LongTable) -> Section:
     rows = []
     for (llm, layer), figures in groups(table.of_stage("check_sae"), "llm", "layer"):
         by_name = {figure.metric: figure for figure in figures}
-        shown = [by_name.get(TEXT_FIGURES[field]) for field in (*_OVER_TOKENS, "dead_share")]
+        fields = (*_OVER_TOKENS, "dead_share", "normal_fvu", "massive_variance")
+        shown = [by_name.get(TEXT_FIGURES[field]) for field in fields]
         values = [figure.value if figure else None for figure in shown]
         tokens = max((figure.n for figure in shown[: len(_OVER_TOKENS)] if figure), default=0)
         rows.append([grid.name(llm), grid.layer(layer), *map(number, values), str(tokens)])
     return Section(
         "The dictionaries on held-out text",
-        "",
-        [Grid(("LLM", "layer", "FVU", "explained variance", "L0", "dead share", "n tokens"), rows)],
+        "Normal tokens: those whose norm is at most 4 x the median; massive: all others, and the "
+        "share of the variance that they carry.",
+        [
+            Grid(
+                (
+                    *("LLM", "layer", "FVU", "explained variance", "L0", "dead share"),
+                    *("FVU, normal tokens", "massive tokens' variance", "n tokens"),
+                ),
+                rows,
+            )
+        ],
     )
 
 

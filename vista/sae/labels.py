@@ -29,7 +29,7 @@ import torch
 from vista.config.sae import LabelSettings
 from vista.language.model import LanguageModel
 from vista.progress import progress
-from vista.sae.activations import TextBatch, first_tokens, text_activations, whole_documents
+from vista.sae.activations import TextBatch, text_activations, whole_documents
 from vista.sae.label_table import CONTROL, LatentLabels
 from vista.sae.neutral import SparseAutoencoder
 
@@ -57,8 +57,8 @@ def label_latents(
     top = TopContexts(sae.config.d_sae, settings.contexts)
     fired_s = np.zeros(sae.config.d_sae, dtype=np.int64)
     tokens = 0
-    batches = text_activations(llm, texts, sae.config.layer, settings.text)
-    for batch in progress(first_tokens(batches, settings.tokens), desc="labels", unit="batch"):
+    batches = text_activations(llm, texts, sae.config.layer, settings.text, settings.tokens)
+    for batch in progress(batches, desc="labels", unit="batch"):
         for part in whole_documents(batch, sae.dense_rows):
             with torch.no_grad():
                 z_ns = sae.encode(part.stream_nd)

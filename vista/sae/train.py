@@ -28,7 +28,7 @@ from vista.config.sae import SaeRecipe, TrainSaeSettings
 from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.progress import progress
-from vista.sae.activations import first_tokens, text_activations
+from vista.sae.activations import text_activations
 
 _SCALE_BATCHES = 16  # batches from which the mean norm is estimated
 CURVE = ("step", "loss", "mse", "l0", "dead_share")
@@ -77,20 +77,24 @@ def _cache(
 ) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
     """Residual stream [n, d] and token ids [n] of documents in random order."""
     shuffled = [texts[i] for i in rng.permutation(len(texts))]
-    batches = text_activations(llm, shuffled, layer, settings.text)
-    cached = [
-        (batch.stream_nd, batch.ids_n)
-        for batch in progress(
-            first_tokens(batches, settings.tokens), desc="activations", unit="batch"
-        )
-    ]
-    stream_nd = torch.cat([stream for stream, _ in cached])[: settings.tokens]
+    batches = text_activations(llm, shuffled, layer, settings.text, settings.tokens)
+    read = list(progress(batches, desc="activations", unit="batch"))
+    # Back in the order of the documents, which are read sorted by length.
+    places_n = np.sort(np.concatenate([batch.place_n for batch in read]))[: settings.tokens]
+    stream_nd = read[0].stream_nd.new_empty(len(places_n), read[0].stream_nd.shape[1])
+    ids_n = np.empty(len(places_n), dtype=np.int64)
+    while read:
+        batch = read.pop()
+        batch = batch.rows(torch.from_numpy(batch.place_n <= places_n[-1]))
+        at_n = np.searchsorted(places_n, batch.place_n)
+        stream_nd[torch.from_numpy(at_n)] = batch.stream_nd
+        ids_n[at_n] = batch.ids_n
     if not torch.isfinite(stream_nd).all():
         raise UserError(
             f"the residual stream after block {layer} holds NaN or infinity; load the language "
             "model with dtype float32 or bfloat16"
         )
-    return stream_nd, np.concatenate([ids for _, ids in cached])[: settings.tokens]
+    return stream_nd, ids_n
 
 
 def balanced_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 
 from vista.config.base import Settings
@@ -42,13 +43,15 @@ def run(job: StageJob[CheckSaeOrder, Inputs]) -> None:
     import torch
 
     from vista.inputs.models import load_llm, load_text_sae
-    from vista.sae.check import enforce_bounds, measure_sae
+    from vista.sae.check import enforce_bounds, massive_warning, measure_sae
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.check, job.inputs
     texts = read_text(inputs.text.file("text.parquet"), "heldout")
     llm = load_llm(job.settings.llm, inputs.llm)
     check = measure_sae(llm, load_text_sae(inputs.sae, llm), texts, settings)
+    if warning := massive_warning(check):
+        print(f"check_sae: {warning}", file=sys.stderr)
     enforce_bounds(check, settings, llm.model.config.model_type, key="check_sae")
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from vista.config.base import Settings
@@ -53,11 +54,23 @@ def run(job: StageJob[TrainSaeOrder, Inputs]) -> None:
     layer = job.settings.layer
     texts = read_text(job.inputs.text.file("text.parquet"), "train")
     llm = load_llm(job.settings.llm, job.inputs.llm)
+    _warn_of_size(job.settings.sae, llm.d_model, job.settings.llm.source.kind)
     curve = train_sae(llm, texts, layer, job.settings.sae, job.work / "sae")
     neutral = job.work / "neutral"
     neutral.mkdir(exist_ok=True)
     save_sae(neutral, from_folder(job.work / "sae", layer, name=f"layer {layer}"))
     write_parquet(job.work / "curve.parquet", pa.table(curve))
+
+
+def _warn_of_size(sae: TrainSaeSettings, width: int, kind: str) -> None:
+    """Say where a checkpoint's SAE has fewer latents than the stream has dimensions: the defaults
+    are for stand-ins."""
+    if kind != "standin" and sae.d_sae < width:
+        print(
+            f"train_sae: d_sae {sae.d_sae} is less than the LLM's width {width}; the defaults of "
+            f"saes.train are for small stand-ins, for this LLM try d_sae: {4 * width} and k: 32",
+            file=sys.stderr,
+        )
 
 
 def need(node: Node, shapes: Shapes) -> Need:

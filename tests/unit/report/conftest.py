@@ -109,6 +109,8 @@ def made_up_figures() -> list[Figure]:
                 ("sae_text_fvu", 0.05),
                 ("sae_text_l0", 6.1),
                 ("sae_text_dead_share", 0.02),
+                ("sae_text_normal_fvu", 0.28),
+                ("sae_text_massive_variance", 0.64),
             )
         ]
         found += figures_of(point | {"metric": "check_sae"}, checks)

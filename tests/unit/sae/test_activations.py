@@ -10,16 +10,20 @@ import torch
 
 from vista.config.sae import TextPass
 from vista.errors import UserError
-from vista.sae.activations import first_tokens, text_activations, whole_documents
+from vista.sae import activations
+from vista.sae.activations import TextBatch, normal_tokens, text_activations, whole_documents
 
 
 def gather(llm: Any, texts: list[str], layer: int, **settings: Any) -> Any:
     batches = list(text_activations(llm, texts, layer, TextPass(**settings)))
+    place = np.concatenate([batch.place_n for batch in batches])
+    assert sorted(place) == list(range(len(place)))
+    order = np.argsort(place)
     return (
-        torch.cat([batch.stream_nd for batch in batches]),
-        np.concatenate([batch.ids_n for batch in batches]),
-        np.concatenate([batch.document_n for batch in batches]),
-        np.concatenate([batch.span_n2 for batch in batches]),
+        torch.cat([batch.stream_nd for batch in batches])[order],
+        np.concatenate([batch.ids_n for batch in batches])[order],
+        np.concatenate([batch.document_n for batch in batches])[order],
+        np.concatenate([batch.span_n2 for batch in batches])[order],
     )
 
 
@@ -76,10 +80,82 @@ def test_long_documents_are_cut(llm: Any) -> None:
     assert len(ids) == 8  # BOS takes one place
 
 
-def test_first_tokens_stops_after_enough(llm: Any, texts: list[str]) -> None:
-    batches = text_activations(llm, texts, 0, TextPass(batch_documents=4))
-    sizes = [len(batch) for batch in first_tokens(batches, 50)]
-    assert sum(sizes) >= 50 > sum(sizes[:-1])
+def test_whole_groups_of_documents_are_read_until_there_are_enough_tokens(
+    llm: Any, texts: list[str]
+) -> None:
+    settings = TextPass(batch_documents=4)
+    read = list(text_activations(llm, texts, 0, settings, tokens=50))
+    count = [len(text.split()) for text in texts]
+    groups = next(n for n in range(1, 30) if sum(count[: 4 * n]) >= 50)
+    assert sum(map(len, read)) == sum(count[: 4 * groups])
+    assert sorted({int(d) for batch in read for d in batch.document_n}) == list(range(4 * groups))
+
+
+def test_documents_of_one_length_share_a_batch(
+    llm: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted within a window: almost no padding, and nothing is read again or out of its window."""
+    cells: list[int] = []
+    forward = llm.forward
+
+    def watched(ids_bt: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        cells.append(ids_bt.numel())
+        return forward(ids_bt, *args, **kwargs)
+
+    monkeypatch.setattr(llm, "forward", watched)
+    batches = list(text_activations(llm, texts, 0, TextPass(batch_documents=8)))
+    tokens = sum(len(text.split()) + 1 for text in texts)
+    assert tokens <= sum(cells) < 1.1 * tokens
+    monkeypatch.setattr(activations, "_WINDOW_TOKENS", 100)
+    windows = list(text_activations(llm, texts, 0, TextPass(batch_documents=8)))
+    last = [int(batch.document_n.max()) for batch in windows]
+    assert sorted(last) != sorted(int(batch.document_n.max()) for batch in batches)
+    assert max(last[: len(last) // 2]) < len(texts) * 0.6
+
+
+def test_the_first_tokens_of_documents_are_left_out(llm: Any, texts: list[str]) -> None:
+    stream, ids, document, span = gather(llm, texts[:10], 0, batch_documents=4)
+    kept = np.concatenate([np.arange(n) >= 2 for n in np.bincount(document)])
+    left = gather(llm, texts[:10], 0, batch_documents=4, skip_first=2)
+    torch.testing.assert_close(left[0], stream[torch.from_numpy(kept)], rtol=1e-4, atol=1e-4)
+    for with_all, without in zip((ids, document, span), left[1:], strict=True):
+        assert without.tolist() == with_all[kept].tolist()
+    with pytest.raises(UserError, match="no tokens"):
+        gather(llm, texts[:10], 0, skip_first=30)
+    with pytest.raises(ValueError, match="drop one"):
+        TextPass(include_bos=True, skip_first=1)
+
+
+def test_tokens_of_a_large_norm_are_left_out() -> None:
+    """The median is over many tokens: a first batch of massive tokens alone hides nothing."""
+
+    def batch(norms: list[float], document: int) -> TextBatch:
+        n = np.full(len(norms), document)
+        stream_nd = torch.tensor(norms)[:, None] * torch.eye(3)[:1]
+        return TextBatch(stream_nd, n, n, np.stack([n, n], axis=1), np.arange(len(n)))
+
+    batches = [batch([700.0, 900.0], 0), batch([1.0] * 900 + [3.0] * 200 + [5.1], 1)]
+    kept = list(normal_tokens(batches, 3.0))
+    assert [len(part) for part in kept] == [1100]
+    assert kept[0].place_n.tolist() == list(range(1100))
+    assert float(kept[0].stream_nd.max()) == 3.0
+    assert [len(part) for part in normal_tokens(batches, None)] == [2, 1101]
+
+
+def test_layers_of_one_pass_are_those_of_single_passes(
+    llm: Any, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TextPass(batch_documents=16)
+    alone = [list(text_activations(llm, texts[:30], layer, settings)) for layer in (0, 1)]
+    passes: list[int] = []
+    forward = llm.forward
+    monkeypatch.setattr(llm, "forward", lambda *a, **k: passes.append(1) or forward(*a, **k))
+    both = list(activations.text_streams(llm, texts[:30], (1, 0), settings))
+    assert len(passes) == 2
+    for layer in (0, 1):
+        for one, streams in zip(alone[layer], both, strict=True):
+            torch.testing.assert_close(streams[layer].stream_nd, one.stream_nd)
+            assert streams[layer].place_n.tolist() == one.place_n.tolist()
 
 
 @pytest.mark.parametrize("tokens", [1, 30, 10_000])

@@ -11,7 +11,7 @@ from vista.config.sae import CheckSaeSettings, TextPass
 from vista.errors import UserError
 from vista.sae import neutral
 from vista.sae.activations import text_activations
-from vista.sae.check import SaeCheck, enforce_bounds, measure_sae
+from vista.sae.check import SaeCheck, enforce_bounds, massive_warning, measure_on, measure_sae
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
 
@@ -53,6 +53,49 @@ def test_figures_equal_a_direct_computation(llm: Any, texts: list[str]) -> None:
     assert check.dead_share == pytest.approx(float((~active.any(0)).float().mean()))
 
 
+def test_massive_tokens_do_not_hide_the_error_on_others() -> None:
+    """A tenth of the tokens has 100 x the norm, and the SAE reconstructs these alone."""
+    x = torch.randn(2000, 32, generator=torch.Generator().manual_seed(0)).double()
+    massive = torch.arange(2000) % 10 == 0
+    x[massive, 0] += 100 * 32**0.5
+    sae = lossless(kept=1)
+    check = measure_on(sae, [part.float() for part in x.split(300)])
+    normal = x[~massive]
+    spread = (normal - normal.mean(0)).square().sum()
+    assert check.normal_tokens == 1800
+    assert check.normal_fvu == pytest.approx(float(normal[:, 1:].square().sum() / spread), rel=1e-5)
+    deviation = (x - x.mean(0)).square().sum(1)
+    share = deviation[massive].sum() / deviation.sum()
+    assert check.massive_variance == pytest.approx(float(share), rel=1e-5)
+    assert check.fvu < 0.01 < 0.9 < check.normal_fvu
+    warning = massive_warning(check)
+    assert warning is not None
+    assert "the 200 of 2000 tokens" in warning
+    assert "saes.tokens.max_norm_ratio" in warning
+    alike = measure_on(sae, [normal.float()])
+    assert (alike.normal_tokens, alike.massive_variance) == (1800, pytest.approx(0, abs=1e-9))
+    assert massive_warning(alike) is None
+
+
+@pytest.mark.parametrize(
+    ("fvu", "normal", "warns"), [(0.1, 0.21, 1), (0.5, 0.2, 1), (0.1, 0.19, 0)]
+)
+def test_figures_that_are_far_apart_are_worth_a_warning(
+    fvu: float, normal: float, warns: bool
+) -> None:
+    warning = massive_warning(make_check(fvu=fvu, normal_fvu=normal))
+    assert (warning is not None) == warns
+
+
+def test_normal_tokens_that_do_not_vary_have_no_fvu() -> None:
+    x = torch.ones(2000, 32)
+    x[::10] *= 100
+    check = measure_on(lossless(), [x])
+    assert check.normal_fvu is None
+    assert check.massive_variance == pytest.approx(0.9)
+    assert massive_warning(check) is None
+
+
 def test_dead_latents_are_counted(llm: Any, texts: list[str]) -> None:
     sae = lossless()
     sae.b_enc.data[:16] = -1e9
@@ -61,7 +104,9 @@ def test_dead_latents_are_counted(llm: Any, texts: list[str]) -> None:
 
 def make_check(**figures: float) -> SaeCheck:
     values = {"mse": 0.1, "fvu": 0.1, "explained_variance": 0.9, "l0": 8.0, "dead_share": 0.1}
-    return SaeCheck(sae="llama-l1", layer=1, d_sae=512, tokens=900, **{**values, **figures})
+    values |= {"normal_fvu": 0.1, "massive_variance": 0.7}
+    name = {"sae": "llama-l1", "layer": 1, "d_sae": 512, "tokens": 900, "normal_tokens": 870}
+    return SaeCheck.model_validate(name | values | figures)
 
 
 def test_within_bounds_passes() -> None:

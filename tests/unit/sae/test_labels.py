@@ -132,6 +132,7 @@ def test_contexts_come_from_different_documents() -> None:
         ids_n=np.zeros(5, dtype=np.int64),
         document_n=np.array([0, 0, 0, 1, 1]),
         span_n2=np.array([[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]]),
+        place_n=np.arange(5),
     )
     top.add(torch.tensor([[9.0], [8.0], [7.0], [1.0], [2.0]]), batch)
     assert top.snippets(["a b c", "d e"], 10) == (("9: «a» b c", "2: d «e»"),)
@@ -145,6 +146,7 @@ def test_subword_tokens_count_as_their_word() -> None:
         np.zeros(len(spans), dtype=np.int64),
         np.zeros(len(spans), dtype=np.int64),
         np.array(spans),
+        np.arange(len(spans)),
     )
     # " ca" + "ts" is one word; the leading space of a token is not part of it.
     expected = ["red", "red", "cats", "cats", ",", "don", "'", "t", "<bos>", "<eos>"]

@@ -87,6 +87,18 @@ def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifac
     assert [(row["metric"], row["layer"]) for row in rows] == [("named_classes", 0)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "d_sae", "warns"), [("checkpoint", 31, 1), ("checkpoint", 32, 0), ("standin", 31, 0)]
+)
+def test_fewer_latents_than_the_width_of_a_checkpoint_are_worth_a_warning(
+    kind: str, d_sae: int, warns: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_sae._warn_of_size(TrainSaeSettings(d_sae=d_sae), 32, kind)
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == warns
+    assert ("d_sae: 128" in printed) == warns
+
+
 def test_a_bound_fails_the_stage(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
     settings = {"llm": LLM, "check": CheckSaeSettings(max_fvu=1e-6).model_dump()}
     with pytest.raises(UserError, match=r"SAE llama-l0 at layer 0 of llama.*check_sae\.max_fvu"):
