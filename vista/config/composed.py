@@ -128,7 +128,7 @@ class ComposedData(Settings):
     )
     ground_scale: float = Field(
         0.5,
-        gt=0,
+        ge=0.05,
         le=1,
         description="Smallest square that is cut out of a ground, in shorter sides of the ground; "
         "the largest is 1.",

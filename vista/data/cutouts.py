@@ -6,6 +6,7 @@ Shapes: h, w image rows and columns; 3 colour channels.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,32 +67,30 @@ def read_map(path: Path) -> dict[str, str]:
 def choose_photographs(settings: ComposedData, folder: Path) -> Photographs:
     """Divide the photographs of the chosen nouns into seen and held-out ones.
 
-    Raises UserError if a noun has no photograph, a photograph is not in the folder, no noun is
-    left, or there are too few for scenes of two objects or of held-out photographs.
+    Files of equal bytes are one photograph. Raises UserError if a noun has no photograph, a
+    photograph is not in the folder or has two nouns, no noun is left, or there are too few for
+    scenes of two objects or of held-out photographs.
     """
     path = Path(settings.cutouts.map)
     by_noun: dict[str, list[str]] = {}
-    for name, noun in read_map(path).items():
+    for name, noun in sorted(read_map(path).items()):
         by_noun.setdefault(noun, []).append(name)
-    if settings.nouns is None:
-        nouns = [n for n, files in by_noun.items() if len(files) >= settings.min_photographs]
-        if not nouns:
+    for noun in settings.nouns or ():
+        if noun not in by_noun:
             raise UserError(
-                f"{path}: no noun has {settings.min_photographs} photographs; lower "
-                "`min_photographs`"
+                f"`nouns` asks for {noun!r}, of which {path} names no photograph; leave it out"
             )
-    else:
-        nouns = list(settings.nouns)
-        for noun in nouns:
-            if noun not in by_noun:
-                raise UserError(
-                    f"`nouns` asks for {noun!r}, of which {path} names no photograph; leave it out"
-                )
-    _refuse_missing({noun: by_noun[noun] for noun in nouns}, path, folder)
+    chosen = {noun: by_noun[noun] for noun in settings.nouns or by_noun}
+    distinct = _distinct(chosen, path, folder)
+    if settings.nouns is None:
+        least = settings.min_photographs
+        distinct = {noun: names for noun, names in distinct.items() if len(names) >= least}
+        if not distinct:
+            raise UserError(f"{path}: no noun has {least} photographs; lower `min_photographs`")
     share = settings.held_out_share if settings.scenes.held_out else 0.0
     seen, held_out = {}, {}
-    for noun in sorted(nouns):
-        files = sorted(by_noun[noun], key=lambda name: _drawn_order(settings.seed, name))
+    for noun, names in sorted(distinct.items()):
+        files = sorted(names, key=lambda name: _drawn_order(settings.seed, name))
         count = min(max(1, round(share * len(files))), len(files) - 1) if share else 0
         seen[noun] = tuple(sorted(files[count:]))
         if count:
@@ -100,19 +99,40 @@ def choose_photographs(settings: ComposedData, folder: Path) -> Photographs:
     return Photographs(seen, held_out)
 
 
-def _refuse_missing(by_noun: Mapping[str, Sequence[str]], path: Path, folder: Path) -> None:
+def _distinct(
+    by_noun: Mapping[str, Sequence[str]], path: Path, folder: Path
+) -> dict[str, list[str]]:
+    """Leave out files that equal another one: a photograph must not be seen and held out."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: `cutouts.folder` must name that of the cut-outs")
     source = ImageSource(folder)
-    for names in by_noun.values():
+    first: dict[bytes, tuple[str, str]] = {}
+    distinct: dict[str, list[str]] = {}
+    for noun, names in by_noun.items():
         for name in names:
-            try:
-                source.locate(name)
-            except UnusableImage as error:
+            content = _digest(source, name, path)
+            same, its_noun = first.setdefault(content, (name, noun))
+            if its_noun != noun:
                 raise UserError(
-                    f"{path} names {one_line(name)!r}, but {error}: correct the map or "
-                    "`cutouts.folder`"
-                ) from error
+                    f"{path} names {one_line(same)!r} {its_noun!r} and {one_line(name)!r} "
+                    f"{noun!r}, but both are the same photograph: leave one out"
+                )
+            if same == name:
+                distinct.setdefault(noun, []).append(name)
+            else:
+                print(f"photograph {name!r} is left out: it is {same!r} again", file=sys.stderr)
+    return distinct
+
+
+def _digest(source: ImageSource, name: str, path: Path) -> bytes:
+    try:
+        with source.locate(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (UnusableImage, OSError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(
+            f"{path} names {one_line(name)!r}, but {reason}: correct the map or `cutouts.folder`"
+        ) from error
 
 
 def _refuse_few(settings: ComposedData, seen: int, held_out: int) -> None:
@@ -246,7 +266,7 @@ class GroundLibrary:
 
 def _kept(size: int) -> int:
     """The photographs of `size` bytes that are kept in memory."""
-    return max(4, _KEPT // size)
+    return max(1, _KEPT // size)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,34 @@ def test_what_is_held_out_depends_on_the_seed_and_on_no_other_noun(tmp_path: Pat
     less = choose(tmp_path, counts, nouns=["owl", "cat"]).held_out
     assert less == {noun: whole[noun] for noun in ("cat", "owl")}
     assert choose(tmp_path, counts, seed=1).held_out != whole
+
+
+def test_a_photograph_that_is_there_twice_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else it could be seen and held out."""
+    path = write_cutouts(tmp_path, {"cat": 3, "owl": 2})
+    folder = tmp_path / "cutouts"
+    for name in ("again.png", "cat/once more.png"):
+        shutil.copyfile(folder / "cat/0.png", folder / name)
+    nouns = json.loads(path.read_text())
+    path.write_text(json.dumps({**nouns, "again.png": "cat", "cat/once more.png": "cat"}))
+    chosen = choose_photographs(composed(tmp_path), folder)
+    names = (*chosen.seen["cat"], *chosen.held_out["cat"])
+    assert sorted(names) == ["again.png", "cat/1.png", "cat/2.png"]
+    assert "'cat/0.png' is left out: it is 'again.png' again" in capsys.readouterr().err
+    path.write_text(json.dumps({**nouns, "again.png": "owl"}))
+    with pytest.raises(UserError, match=r"'again\.png' .*are the same photograph: leave one out"):
+        choose_photographs(composed(tmp_path), folder)
+
+
+def test_copies_do_not_make_a_noun_of_two_photographs(tmp_path: Path) -> None:
+    path = write_cutouts(tmp_path, {"cat": 2, "owl": 2, "scissors": 1})
+    folder = tmp_path / "cutouts"
+    shutil.copyfile(folder / "scissors/0.png", folder / "scissors/1.png")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "scissors/1.png": "scissors"}))
+    chosen = choose_photographs(composed(tmp_path, min_photographs=2), folder)
+    assert list(chosen.seen) == ["cat", "owl"]
 
 
 def test_without_held_out_scenes_no_photograph_is_kept_out(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def records() -> list[Record]:
                 24,
                 turns=(Turn(QUESTION, noun), Turn("what else ?", "nothing")),
                 objects=(Object(noun, Box(0.0, 0.0, 8.0, 8.0)),),
+                group=None if split == "train" else "new" if i % 3 else "seen",
             )
         )
     return found
@@ -155,6 +156,9 @@ def test_captions_name_what_the_features_say(made: dict[str, Any]) -> None:
     result = read_result(artifact)
     assert result["n_images"] == N_TEST
     assert result["one_object_named"]["value"] == pytest.approx(np.mean(named))
+    new = [c for c, record in zip(named, test, strict=True) if record.group == "new"]
+    assert result["groups"]["new"]["one_object_named"]["n"] == len(new) < N_TEST
+    assert result["groups"]["new"]["one_object_named"]["value"] == pytest.approx(np.mean(new))
     # Five in six other images show another noun: the model is sure of the wrong word.
     assert result["cross_entropy"]["chance"] > 20 * result["cross_entropy"]["value"]
     items = pq.read_table(artifact.file("items.parquet")).to_pydict()
