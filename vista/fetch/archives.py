@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,7 +26,11 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 # Name, bytes when unpacked, content.
 _Members = Generator[tuple[str, int, IO[bytes]], None, None]
 # What the readers raise on broken bytes.
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError, EOFError)
+_BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, LZMAError, EOFError),
+    # Numbers and names in headers; NotImplementedError: a version of the format that is none.
+    *(struct.error, ValueError, OverflowError, NotImplementedError),
+)
 _REMEDY = "correct its `url`, or set `unpack: false`"
 _ZIPS = (".zip", ".whl")
 # Debian's packages are archives of `ar`: this line, and before each member a header of 60 bytes.
@@ -59,31 +65,46 @@ def unpack(
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
+    with _reading(archive, remedy), closing(_members(archive)(archive)) as contents:
+        for name, size, content in progress(
+            contents, desc=f"unpacking {archive.name}", unit="file"
+        ):
+            target = inside(folder, name)
+            if keep is not None and not keep(target.relative_to(folder).as_posix()):
+                continue
+            if size > shutil.disk_usage(folder).free:
+                raise UserError(
+                    f"{archive.name}: {name!r} unpacks to {size / 1e9:.2f} GB, more than the "
+                    f"disk of {folder} has free; free some space and run again"
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as out:
+                shutil.copyfileobj(content, out, 1 << 20)
+            count += 1
+    return count
+
+
+@contextmanager
+def _reading(archive: Path, remedy: str) -> Iterator[None]:
+    """Raise UserError for what readers of archives raise on broken ones."""
     try:
-        with closing(_members(archive)(archive)) as contents:
-            for name, size, content in progress(
-                contents, desc=f"unpacking {archive.name}", unit="file"
-            ):
-                target = inside(folder, name)
-                if keep is not None and not keep(target.relative_to(folder).as_posix()):
-                    continue
-                if size > shutil.disk_usage(folder).free:
-                    raise UserError(
-                        f"{archive.name}: {name!r} unpacks to {size / 1e9:.2f} GB, more than the "
-                        f"disk of {folder} has free; free some space and run again"
-                    )
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content, target.open("wb") as out:
-                    shutil.copyfileobj(content, out, 1 << 20)
-                count += 1
+        yield
     except _BROKEN as error:
-        raise UserError(f"{archive.name} is a damaged archive ({error}); {remedy}") from error
+        raise UserError(
+            f"{archive.name} is a damaged archive ({reason_of(error)}); {remedy}"
+        ) from error
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(
             f"{archive.name} puts a file and a folder at the same place ({error.filename}); give "
             "its archive a `folder` of its own"
         ) from error
-    return count
+    except OSError as error:
+        # No number: of bz2. EINVAL: an offset in a header leads to before the file's beginning.
+        if error.errno not in (None, errno.EINVAL) or error.filename is not None:
+            raise
+        raise UserError(
+            f"{archive.name} is a damaged archive ({reason_of(error)}); {remedy}"
+        ) from error
 
 
 def _members(archive: Path) -> Callable[[Path], _Members]:
@@ -96,6 +117,8 @@ def _zip(archive: Path) -> _Members:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
+            if not member.filename:  # `is_dir` of Python 3.11 looks at its last character
+                raise zipfile.BadZipFile("a file in it has no name")
             if member.is_dir():
                 continue
             if kind not in (0, stat.S_IFREG):

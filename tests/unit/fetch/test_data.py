@@ -207,6 +207,7 @@ def test_says_what_to_do_where_a_file_cannot_be_had(
         ("a.tgz", gzipped({"evil": special(tarfile.FIFOTYPE)}), "a link or a device"),
         ("a.tgz", gzipped({"evil": special(tarfile.CHRTYPE)}), "a link or a device"),
         ("a.zip", b"no archive at all", "damaged"),
+        ("a.zip", zipped({"name": b""}).replace(b"name", b"\0ame"), "damaged"),
         ("a.tar.gz", gzipped({"a": PHOTO})[:-40], "damaged"),
         ("a.zip", zipped({"a": PHOTO}).replace(PHOTO[:9], b"123456789", 1), "damaged"),
         ("a.tar", tarred({"a": b"", "a/b": b""}), "same place"),
