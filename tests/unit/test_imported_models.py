@@ -11,6 +11,7 @@ import tiny_onnx
 import yaml
 
 from vista.config.reading import parse_config
+from vista.engine.forecast.missing import missing
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
@@ -152,6 +153,25 @@ def test_sizes_are_known_from_the_files_before_they_are_converted(tmp_path: Path
     assert language is not None and language.d_model == tiny_gguf.WIDTH
     weights = sum(weight.numel() for weight in llama.parameters())
     assert language.parameters == pytest.approx(weights, rel=0.01)
+
+
+def test_a_plan_tells_what_files_of_models_lack(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF\x03")
+    content = tiny_onnx.export(tiny_onnx.weights(tiny_onnx.dinov2(), tmp_path / "saved"))
+    (tmp_path / "vit.onnx").write_bytes(content)
+    onnx = {"kind": "onnx", "family": "dinov2", "size": 18, "file": str(tmp_path / "vit.onnx")}
+    plan = plan_of({"dino": onnx}, {"kind": "gguf", "file": str(tmp_path / "m.gguf")})
+    shapes = Shapes(tmp_path / "results", plan.nodes.values())
+    told = "\n".join(missing(shapes))
+    assert f"{tmp_path}/m.gguf is damaged or truncated" in told
+    assert f"{tmp_path}/vit.onnx: size 18 px is no multiple of the model's patches of 4" in told
+    for name in ("m.gguf", "vit.onnx"):
+        (tmp_path / name).unlink()
+    told = "\n".join(missing(shapes))
+    assert f"file {tmp_path}/m.gguf is not there" in told
+    assert f"file {tmp_path}/vit.onnx is not there" in told
 
 
 def test_sizes_of_files_that_are_not_there_are_not_known(tmp_path: Path) -> None:

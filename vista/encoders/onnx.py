@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from vista.errors import UserError
 from vista.foreign.onnx import read_graph
 from vista.foreign.onnx_dinov2 import Dinov2Layout
 from vista.foreign.preprocessor import PREPROCESSOR
@@ -35,12 +34,8 @@ def convert_dinov2(
     from safetensors.numpy import save_file
 
     layout = Dinov2Layout(read_graph(path))
+    layout.check_size(size)
     config = layout.config(heads)
-    if size % layout.patch:
-        raise UserError(
-            f"{path}: size {size} px is no multiple of the model's patches of {layout.patch} px; "
-            "correct the source's `size`"
-        )
     weights = dict(layout.weights())
     folder.mkdir(parents=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -6,6 +6,7 @@ that a header names, so that one damaged number of it can fill the memory of a m
 
 from __future__ import annotations
 
+import importlib.util
 import mmap
 import re
 import struct
@@ -17,6 +18,7 @@ from typing import Any
 
 from vista.errors import UserError, reason_of
 from vista.foreign.text import one_line
+from vista.foreign.weights import refuse_no_weights
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 # Type of a metadata value -> its code in `struct`; besides them a string and an array.
@@ -99,6 +101,7 @@ def read_header(path: Path) -> Header:
     Raises UserError where it is none or is truncated, a number of it does not fit the file, two
     tensors overlap, or sizes in its metadata differ from its tensors'.
     """
+    refuse_no_weights(path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_MAGIC))
@@ -110,6 +113,15 @@ def read_header(path: Path) -> Header:
         raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
     _check_sizes(header, path)
     return header
+
+
+def refuse_without_package(path: Path) -> None:
+    """Raise UserError where the package gguf, with which transformers reads files, is missing."""
+    if importlib.util.find_spec("gguf") is None:
+        raise UserError(
+            f"{path} is a GGUF file, and the package gguf is not installed: "
+            "`pip install 'vista-saes[gguf]'`"
+        )
 
 
 class _Reader:

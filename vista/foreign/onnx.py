@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vista.errors import UserError, reason_of
 from vista.foreign.text import one_line
+from vista.foreign.weights import refuse_no_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +104,7 @@ def read_graph(path: Path) -> Graph:
 
     Raises UserError where the file is none, or is damaged or truncated.
     """
+    refuse_no_weights(path)
     try:
         with (
             path.open("rb") as file,

@@ -78,6 +78,14 @@ class Dinov2Layout:
         if self.positions < 1 or math.isqrt(self.positions) ** 2 != self.positions:
             raise self._other(f"position embeddings of {self.positions} patches, not a square")
 
+    def check_size(self, size: int) -> None:
+        """Raise UserError where images of `size` px are not divided by the patches."""
+        if size % self.patch:
+            raise UserError(
+                f"{self.graph.path}: size {size} px is no multiple of the model's patches of "
+                f"{self.patch} px; correct the source's `size`"
+            )
+
     def config(self, heads: int | None) -> dict[str, Any]:
         """Return the content of config.json. Raises UserError where heads do not divide the
         width, or the width the MLP's."""

@@ -5,23 +5,31 @@ Transformers reads the file and names the weights; here the file is checked befo
 
 from __future__ import annotations
 
-import importlib.util
+import math
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vista.errors import UserError
-from vista.foreign.gguf import Header, read_header
+from vista.foreign.gguf import Header, read_header, refuse_without_package
 from vista.foreign.pretrained import load_model, load_part, loading
 from vista.foreign.weights import refuse_endless
 from vista.language.model import find_blocks
 
-# The scaled rotary frequencies of Llama 3.1 and later, which transformers does not take from a
-# GGUF file: the model would run, with wrong positions.
-_UNREAD = "rope_freqs.weight"
+# The factors of Llama 3.1 and later on wavelengths of rotary positions. Transformers does not take
+# them from a GGUF file: the model would run, with wrong positions.
+_FACTORS = "rope_freqs.weight"
+# What the factors are computed from besides the largest one, in all published models of the family.
+_LLAMA3 = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _NAME = "model.gguf"
 # Tokens that end an answer, beside the end of the text.
 _ENDS = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
@@ -41,16 +49,7 @@ def convert_gguf(
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     header = read_header(path)
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError(
-            f"{path} is a GGUF file, and the package gguf is not installed: "
-            "`pip install 'vista-saes[gguf]'`"
-        )
-    if _UNREAD in header.tensors:
-        raise UserError(
-            f"{path} has scaled rotary frequencies ({_UNREAD}), which transformers does not read "
-            "from GGUF files; take the model's safetensors checkpoint"
-        )
+    refuse_without_package(path)
     # In a folder of its own: transformers would read other files beside it, too.
     with (
         tempfile.TemporaryDirectory(dir=folder.parent) as alone,
@@ -63,9 +62,15 @@ def convert_gguf(
         config = load_part(AutoConfig, alone, gguf_file=_NAME)
         refuse_endless(config.to_dict(), path)
         _check_weights(header, config, path)
+        _scale_positions(config, header, path)
         tokenizer = load_part(AutoTokenizer, alone, gguf_file=_NAME)
         model, missing = load_model(
-            AutoModelForCausalLM, alone, gguf_file=_NAME, dtype=torch.float32, **_dequantised()
+            AutoModelForCausalLM,
+            alone,
+            config=config,
+            gguf_file=_NAME,
+            dtype=torch.float32,
+            **_dequantised(),
         )
         if missing:
             raise UserError(
@@ -102,8 +107,38 @@ def _check_weights(header: Header, config: Any, path: Path) -> None:
             f"{path}: its header describes a model of {described} weights, and its tensors hold "
             f"{header.elements}; fetch it again"
         )
-    if surplus := header.elements - described:
+    read = [tensor.size for name, tensor in header.tensors.items() if name != _FACTORS]
+    if surplus := sum(read) - described:
         print(f"{path}: {surplus} of {header.elements} weights are not read", file=sys.stderr)
+
+
+def _scale_positions(config: Any, header: Header, path: Path) -> None:
+    """Take over the scaling of rotary positions that a file holds as one factor a frequency."""
+    held = header.tensors.get(_FACTORS)
+    if held is None:
+        return
+    rotary = getattr(config, "rope_parameters", None)
+    if held.type == "F32" and isinstance(rotary, dict) and rotary.get("rope_type") == "default":
+        factor_f = np.fromfile(path, "<f4", held.size, offset=held.start)
+        longest = float(factor_f.max())
+        expected_f = _llama3_factors(held.size, float(rotary["rope_theta"]), longest)
+        if np.allclose(factor_f, expected_f, rtol=1e-3):
+            scaling = {**_LLAMA3, "rope_type": "llama3", "factor": longest}
+            config.rope_parameters = {**rotary, **scaling}
+            return
+    raise UserError(
+        f"{path} has scaled rotary frequencies ({_FACTORS}) of another kind than Llama 3's, which "
+        "transformers does not read; take the model's safetensors checkpoint"
+    )
+
+
+def _llama3_factors(n: int, base: float, factor: float) -> NDArray[np.float64]:
+    """The factor on each of `n` wavelengths, as Llama 3.1 defines them: 1 for short ones, `factor`
+    for long ones, and between them a blend."""
+    turns_f = _LLAMA3["original_max_position_embeddings"] * base ** -(np.arange(n) / n) / math.tau
+    low, high = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"]
+    blend_f = np.clip((turns_f - low) / (high - low), 0, 1)
+    return np.asarray(1 / ((1 - blend_f) / factor + blend_f))
 
 
 def _end_answers(model: Any, header: Header) -> None:

@@ -134,8 +134,7 @@ POSITIONS = "embeddings.position_embeddings"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda _: b"", "cannot be read"),
-        (lambda _: b"<!doctype html><p>Not found", "no ONNX file"),
+        (lambda _: b"<!doctype html><p>Not found", "is a web page"),
         (lambda weights: tiny_onnx.export(weights)[:-1000], "no ONNX file, or is damaged"),
         (lambda _: tiny_onnx.model([], []), "0 tensors named embeddings.patch_embeddings"),
         (without("layernorm.bias"), "no tensor layernorm.bias"),

@@ -78,8 +78,10 @@ TABLE = b"token_embd.weight"  # then dimensions (4 bytes), sizes (8 each), type 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda _: b"", "no GGUF file"),
-        (lambda _: b"<!doctype html>", "no GGUF file"),
+        (lambda _: b"", "is empty"),
+        (lambda _: b"<!doctype html>", "is a web page"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        (lambda _: b"\x08\x07GGUF", "no GGUF file"),
         (lambda content: content[:4], "a number ends beyond the end"),
         (lambda content: content[:2000], "damaged or truncated"),
         (lambda content: content[:-1], "and the file has"),

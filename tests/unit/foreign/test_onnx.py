@@ -47,10 +47,11 @@ def test_sizes_may_be_packed_and_unknown_fields_are_passed_over(file: Path) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read"),
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
         (b"GGUF\x03\0\0\0", "no ONNX file"),
         (b"\x80" * 20, "more than 64 bits"),
-        (b"\x0b\x0b", "begins no field"),
+        (b"\x0f\x0b", "begins no field"),
         (field(1, 8), "1 format versions and 0 graphs"),
         (field(7, b""), "0 format versions and 1 graphs"),
         (field(1, 8) + field(7, b"") * 2, "1 format versions and 2 graphs"),

@@ -110,6 +110,26 @@ def test_two_conversions_write_the_same_bytes_and_leave_nothing_else(
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
+def llama3(factor: float) -> Any:
+    rotary = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": factor}
+    rotary |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rotary["original_max_position_embeddings"] = 8192
+    return tiny_gguf.llama(tiny_gguf.tokenizer().get_vocab_size(), rope_parameters=rotary)
+
+
+def test_scaled_rotary_positions_of_llama_3_are_taken_over(
+    convert: Callable[..., LanguageModel], llama: Any
+) -> None:
+    model = llama3(8.0)
+    plain_f, scaled_f = (m.model.rotary_emb.inv_freq.numpy() for m in (llama, model))
+    factors = {"rope_freqs.weight": plain_f / scaled_f}
+    assert 1 == factors["rope_freqs.weight"].min() < factors["rope_freqs.weight"].max()
+    llm = convert(model=model, tensors=factors)
+    assert torch.equal(llm.model.model.rotary_emb.inv_freq, model.model.rotary_emb.inv_freq)
+    assert torch.equal(llm.forward(IDS).logits, model(IDS).logits)
+    assert not torch.equal(llm.forward(IDS).logits, llama(IDS).logits)
+
+
 def test_files_beside_it_are_not_read(llama: Any, tmp_path: Path) -> None:
     tiny_gguf.write_gguf(tmp_path / "m.gguf", llama)
     for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
@@ -137,7 +157,7 @@ def test_a_missing_package_is_named(
         ({"architecture": "starship"}, "starship"),
         ({"tensors": {"blk.1.attn_q.weight": None}}, "header describes a model of 86848 weights"),
         ({"tensors": {"blk.1.attn_q.weight": None, "x.weight": SQUARE}}, "1 weights of the model"),
-        ({"tensors": {"rope_freqs.weight": np.ones(16, np.float32)}}, "rope_freqs.weight"),
+        ({"tensors": {"rope_freqs.weight": np.full(16, 3, np.float32)}}, "another kind than Llama"),
         ({"metadata": {"attention.head_count": 0}}, "could not be read as a causal"),
         # One number changed, for which transformers would build a model of 270 MB, or endless ones.
         ({"metadata": {"rope.dimension_count": 1 << 16}}, "header describes a model of"),

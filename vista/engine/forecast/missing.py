@@ -14,6 +14,9 @@ from vista.engine.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
 from vista.errors import UserError
+from vista.foreign.gguf import read_header, refuse_without_package
+from vista.foreign.onnx import read_graph
+from vista.foreign.onnx_dinov2 import Dinov2Layout
 from vista.foreign.weights import SUFFIXES, refuse_no_weights
 from vista.sae.releases import release_entry
 
@@ -37,6 +40,7 @@ def missing(shapes: Shapes) -> list[str]:
         ),
         *(line for what, folder in folders for line in _folder(what, Path(folder))),
         *(line for node in todo for line in (*_repository(node), *_downloads(node))),
+        *(line for node in todo for line in _model_file(node, shapes)),
     ]
     return list(dict.fromkeys(lines))
 
@@ -54,6 +58,23 @@ def _file(path: Path) -> Iterator[str]:
             refuse_no_weights(path)
         except UserError as error:
             yield f"{error}."
+
+
+def _model_file(node: Node, shapes: Shapes) -> Iterator[str]:
+    """What a file with a model lacks, if it is there: a package's may be fetched first."""
+    if node.stage not in ("import_gguf", "import_onnx") or not shapes.file(node).is_file():
+        return
+    path, settings = shapes.file(node), node.settings
+    try:
+        if node.stage == "import_gguf":
+            read_header(path)
+            refuse_without_package(path)
+        else:
+            layout = Dinov2Layout(read_graph(path))
+            layout.check_size(settings["size"])
+            layout.config(settings["heads"])
+    except UserError as error:
+        yield f"{error}."
 
 
 def _folder(what: str, folder: Path) -> Iterator[str]:

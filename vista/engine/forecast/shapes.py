@@ -152,7 +152,7 @@ class Shapes:
             config = LLM_CONFIGS.get(settings["repo"])
             return language_shape(config) if config else None
         if source.stage == "import_gguf":
-            return gguf_shape(self._file(source))
+            return gguf_shape(self.file(source))
         return LanguageShape(
             d_model=settings["d_model"],
             blocks=settings["n_blocks"],
@@ -236,10 +236,10 @@ class Shapes:
             return VisionShape(parameters, loaded, d, blocks, patches, prefix)
         shape = vision_shape(self.results / source.path / "model") if self.done(source) else None
         if shape is None and source.stage == "import_onnx":
-            return onnx_shape(self._file(source), settings["size"])
+            return onnx_shape(self.file(source), settings["size"])
         return shape or VISION.get(str(settings.get("repo")))
 
-    def _file(self, source: Node) -> Path:
+    def file(self, source: Node) -> Path:
         """The file that a stage converts: of a package, or the user's own."""
         package, name = one(source, "package"), str(source.settings["file"])
         return self.results / package.path / "files" / name if package else Path(name)
