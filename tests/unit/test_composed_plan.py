@@ -10,6 +10,7 @@ import yaml
 
 from vista.config.reading import parse_config
 from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import classes
 from vista.engine.node import Node
 from vista.engine.nodes import Builder
 from vista.errors import UserError
@@ -81,4 +82,7 @@ def test_the_forecast_counts_held_out_scenes_as_test_images(tmp_path: Path) -> N
     images = shapes.images(builder.data.records)
     assert images is not None
     assert images.rows == {"train": 50, "validation": 5, "test": 17}
+    assert classes(builder.features["dinov2"]) == 100
+    named = Builder(parse_config(content(nouns=["cat", "dog"])))
+    assert classes(named.features["dinov2"]) == 2
     assert compose_scenes.need(scenes(), shapes).disk == 3 * 32 * 32 * 72
