@@ -77,6 +77,12 @@ class ReportSettings(Settings):
     collapse: CollapseSettings = later(
         CollapseSettings(), description="When a projector counts as collapsed."
     )
+    least_n: int = later(
+        10,
+        ge=1,
+        description="Figures that are a mean over fewer things are marked with their n, drawn "
+        "grey, and left out of orders of encoders.",
+    )
     top_k: int = Field(3, ge=1, description="The k of the matching rate that is shown.")
     heatmap_layer: int | None = Field(
         None, ge=0, description="Layer of the heat maps; null: the one that names most classes."

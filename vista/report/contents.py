@@ -59,7 +59,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
     sections = [
         collapse_section(collapses(table, settings.collapse)),
         *(section for part in _ordered(parts, SECTIONS) for section in part()),
-        encoders_section(table, settings.top_k),
+        encoders_section(table, settings.top_k, settings.least_n),
         how_to_read(notes),
     ]
     return [s for s in sections if s.paragraphs or any(g.rows for g in s.grids)]
@@ -78,7 +78,7 @@ def all_drawings(measured: Measured) -> list[Drawing]:
         Drawing(
             "encoders",
             "Every metric by encoder, with its control",
-            lambda: encoders_figure(table, settings.top_k),
+            lambda: encoders_figure(table, settings.top_k, settings.least_n),
         ),
     ]
 

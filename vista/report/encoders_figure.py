@@ -15,7 +15,7 @@ from vista.report.table import LongTable
 _COLUMNS = 4
 
 
-def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
+def encoders_figure(table: LongTable, top_k: int = 3, least_n: int = 0) -> Any | None:
     """Every metric of every encoder beside its control; None for fewer than two encoders."""
     encoders, rows = compared(table, top_k)
     metrics = list(dict.fromkeys(row.what for row in rows))
@@ -26,7 +26,9 @@ def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
     for model in models:
         look = _look(model, models)
         figures = {
-            (row.what, None, encoder): [Figure(row.what, value=value, chance=control)]
+            (row.what, None, encoder): [
+                Figure(row.what, value=value, chance=control, n=row.n[encoder])
+            ]
             for row in rows
             if (row.llm, row.weight) == model
             for encoder, (value, control) in row.of.items()
@@ -43,7 +45,7 @@ def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
     for axis, metric in zip(axes.flat, metrics, strict=False):
         axis.set_title(textwrap.fill(metric, 34), fontsize=8)
         axis.tick_params("x", labelsize=7)
-        handles += draw_panel(axis, series, metric, None, x)
+        handles += draw_panel(axis, series, metric, None, x, least_n)
     for axis in list(axes.flat)[len(metrics) :]:
         axis.set_axis_off()
     style.legend_below(figure, handles)
@@ -51,7 +53,8 @@ def encoders_figure(table: LongTable, top_k: int = 3) -> Any | None:
         figure,
         "Encoders compared",
         "Ticks: the control that each panel's title names in brackets. Means over seeds, layers, "
-        "vision SAEs and sets of images; no bars: intervals stand in each metric's own figure.",
+        "vision SAEs and sets of images; no bars: intervals stand in each metric's own figure. "
+        f"Grey crosses: n below {least_n}.",
     )
     return figure
 

@@ -34,12 +34,14 @@ class Compared(NamedTuple):
         llm: Language model; None: the figure is the encoder's own.
         weight: Weight of the SAE term, or None likewise.
         of: Value and control of each encoder that has one.
+        n: The smallest n of the value's figures, by encoder.
     """
 
     what: str
     llm: str | None
     weight: float | None
     of: dict[str, tuple[float, float | None]]
+    n: dict[str, int]
 
 
 def compared(table: LongTable, top_k: int) -> tuple[list[str], list[Compared]]:
@@ -59,17 +61,21 @@ def compared(table: LongTable, top_k: int) -> tuple[list[str], list[Compared]]:
             pairs = {name: _measured(line, shown.get((name, llm, weight), ())) for name in encoders}
             known = {name: pair for name, pair in pairs.items() if pair is not None}
             if known:
-                rows.append(Compared(line.what, llm, weight, known))
+                n = {
+                    name: min(f.n for f in shown[name, llm, weight] if _has_value(line, f))
+                    for name in known
+                }
+                rows.append(Compared(line.what, llm, weight, known, n))
     return encoders, rows
 
 
-def encoders_section(table: LongTable, top_k: int = 3) -> Section:
+def encoders_section(table: LongTable, top_k: int = 3, least_n: int = 0) -> Section:
     """Return all metrics by encoder, combined encoders included: a column an encoder, and for each
     LLM and weight of the term the rows of what was read through it."""
     encoders, lines = compared(table, top_k)
     rows = [
         [Name(row.what), grid.name(row.llm), grid.weight(row.weight)]
-        + [_cell(row.of.get(name)) for name in encoders]
+        + [grid.few(_cell(row.of.get(name)), row.n.get(name, 0), least_n) for name in encoders]
         for row in lines
     ]
     return Section(
@@ -152,6 +158,10 @@ def _probes(of: str, shifted: bool) -> Callable[[Figure], bool]:
     sets or the run's images."""
     accuracy = _columns("probe_accuracy", of=of, k=None)
     return lambda f: accuracy(f) and (f.set is not None) == shifted
+
+
+def _has_value(line: Line, figure: Figure) -> bool:
+    return line.value(figure) and figure.value is not None
 
 
 def _measured(line: Line, figures: Sequence[Figure]) -> tuple[float, float | None] | None:

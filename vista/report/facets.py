@@ -90,6 +90,8 @@ def facets(
     title: str,
     note: str,
     limits: tuple[float, float] | None = None,
+    from_zero: bool = False,
+    least_n: int = 0,
     log: bool = False,
     chance_line: bool = False,
     size: tuple[float, float] = (2.7, 2.2),
@@ -105,6 +107,8 @@ def facets(
         title: Heading of the whole.
         note: Below the heading, smaller: what n is and what error bars are.
         limits: Lowest and highest y of all panels; None: the values of a row decide.
+        from_zero: Whether y begins at 0 and ends where the values of a row do.
+        least_n: Points that are a mean over fewer things are drawn grey.
         log: Whether y is logarithmic.
         chance_line: Whether a dotted line marks the one chance level of a panel's figures.
         size: Width and height of a panel, in inches.
@@ -120,7 +124,7 @@ def facets(
     handles: list[Any] = []
     for (r, row), (c, column) in product(enumerate(rows), enumerate(columns)):
         axis = axes[r, c]
-        handles += draw_panel(axis, series, row, column, x)
+        handles += draw_panel(axis, series, row, column, x, least_n)
         here = [f for one in series for f in _figures(one, row, column)]
         level = next((f.chance for f in here if f.chance is not None), None)
         if chance_line and level is not None:
@@ -136,16 +140,23 @@ def facets(
             axis.set_xlabel(x.label)
         elif x.names is not None:
             axis.tick_params(labelbottom=False)
+    if from_zero:
+        # After all panels: a limit that is set ends the scaling to the values of further panels.
+        for r in range(len(rows)):
+            axes[r, 0].set_ylim(0, axes[r, 0].get_ylim()[1])
     style.legend_below(figure, handles, columns=legend_columns)
     style.heading(figure, title, note)
     return figure
 
 
-def draw_panel(axis: Any, series: Sequence[Series], row: Any, column: Any, x: XAxis) -> list[Any]:
+def draw_panel(
+    axis: Any, series: Sequence[Series], row: Any, column: Any, x: XAxis, least_n: int = 0
+) -> list[Any]:
     """Draw one panel and its x axis, or say that it is empty; return the legend's handles."""
     handles: list[Any] = []
     for one in series:
-        handles += _draw(axis, one, _points(one, row, column, x, _shift(one, series, x)), x)
+        points = _points(one, row, column, x, _shift(one, series, x))
+        handles += _draw(axis, one, points, x, least_n)
     if not any(_figures(one, row, column) for one in series if not one.reference):
         style.empty(axis)
     _ticks(axis, x, {key[2] for one in series for key in one.figures if key[0] == row})
@@ -188,7 +199,7 @@ def _points(one: Series, row: Any, column: Any, x: XAxis, shift: float) -> list[
     return sorted(points, key=lambda point: point.x)
 
 
-def _draw(axis: Any, one: Series, points: Sequence[_Point], x: XAxis) -> list[Any]:
+def _draw(axis: Any, one: Series, points: Sequence[_Point], x: XAxis, least_n: int) -> list[Any]:
     """Draw a series in a panel; return its handles for the legend."""
     if not points:
         return []
@@ -210,6 +221,10 @@ def _draw(axis: Any, one: Series, points: Sequence[_Point], x: XAxis) -> list[An
             seeds = [f.value for f in one.figures[point.key] if f.value is not None]
             xs = [point.x + 0.12 * x.spread] * len(seeds)
             axis.scatter(xs, seeds, s=5, color=look["color"], alpha=0.5)
+        if point.y.n < least_n:
+            grey = style.CHANCE_COLOUR
+            axis.plot(point.x, point.y.mean, look.get("marker", "o"), color="white", zorder=6)
+            axis.plot(point.x, point.y.mean, "x", color=grey, zorder=7, label="_few")
         if one.filled is not None and point.key in one.filled:
             axis.plot(point.x, point.y.mean, look["marker"], color=look["color"], zorder=5)
     if one.level is not None:

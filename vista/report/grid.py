@@ -112,6 +112,11 @@ def spread(summary: OverSeeds | None) -> str:
     return f"{number(summary.mean)} ({number(summary.smallest)}–{number(summary.largest)})"
 
 
+def few(text: str, n: int, least_n: int) -> str:
+    """Return a figure's text; with its n in brackets where that is smaller than `least_n`."""
+    return text if n >= least_n or text == "–" else f"({text}, n = {n})"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Return an interval; ∞ is its upper end where it has none."""
     if low is None and high is None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vista.config.report import Aims
+from vista.config.report import Aims, ReportSettings
 from vista.metrics.figure import COLUMNS
 from vista.metrics.sae_check import TEXT_FIGURES
 from vista.report import grid
 from vista.report.compare import BASELINE
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
-from vista.report.table import LongTable, distinct, groups, over_seeds
+from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
 
 # Fields of a check whose n is the number of tokens.
 _OVER_TOKENS = ("fvu", "explained_variance", "l0")
@@ -114,9 +114,9 @@ def check_section(table: LongTable) -> Section:
     )
 
 
-def glance_section(table: LongTable, top_k: int) -> Section:
+def glance_section(table: LongTable, settings: ReportSettings) -> Section:
     """Return the main figure of each metric in one narrow table, for a terminal."""
-    rows = []
+    rows, top_k, least_n = [], settings.top_k, settings.least_n
     for (encoder, llm, weight), figures in groups(
         [f for f in table.figures if f.sae_weight is not None], "encoder", "llm", "sae_weight"
     ):
@@ -137,9 +137,9 @@ def glance_section(table: LongTable, top_k: int) -> Section:
                 grid.weight(weight),
                 number(sum(means) / len(means) if means else None),
                 number(entropy.mean if entropy else None),
-                number(named.mean if named else None),
-                *(number(x) for x in ((match.mean, match.chance) if match else (None, None))),
-                *(number(x) for x in ((game.mean, game.chance) if game else (None, None))),
+                _few(named, least_n),
+                *(_few(match, least_n), number(match.chance if match else None)),
+                *(_few(game, least_n), number(game.chance if game else None)),
             ]
         )
     return Section(
@@ -154,6 +154,11 @@ def glance_section(table: LongTable, top_k: int) -> Section:
             )
         ],
     )
+
+
+def _few(summary: OverSeeds | None, least_n: int) -> str:
+    """Return the mean as a cell, marked where it is one over few things."""
+    return grid.few(number(summary.mean), summary.n, least_n) if summary else "–"
 
 
 def how_to_read(notes: Sequence[str]) -> Section:

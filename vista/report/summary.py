@@ -57,7 +57,7 @@ def headline(table: LongTable, settings: ReportSettings, of_groups: LongTable | 
     sections = [
         naming_section(table, settings.aims),
         comparison_headline(table, settings),
-        glance_section(table, settings.top_k),
+        glance_section(table, settings),
         groups_section(of_groups or LongTable(()), settings.top_k),
     ]
     # The warning stands last, where a terminal's reader looks.

@@ -16,6 +16,7 @@ from vista.metrics.matching_rate.measure import (
     matching_rate,
     object_scores,
 )
+from vista.metrics.object_names import noun_latents
 from vista.metrics.ranking import LatentMask, Ranked
 
 LABELS = ["cat", "dogs", "grass", None, "", "category", "umbrella", "red"]
@@ -55,6 +56,31 @@ def measure(
 
 def top(result: MatchingResult, k: int, position: int = 0) -> TopK:
     return next(each for each in result.layers[position].top if each.k == k)
+
+
+def test_latents_of_nouns_that_the_masks_hide_are_counted() -> None:
+    labels = ["Cat", "dogs", "category", "hot dog", None, "tree"]
+    nouns = ["cat", "dog", "hot dog"]
+    assert noun_latents(labels, nouns).tolist() == [True, True, False, True, False, False]
+    eligible = np.array([True, False, False, False, True, True])
+    entry = LayerInput(layer([[0]], labels).ranked, labels, LatentMask(eligible, 1, 2))
+    scores = object_scores({0: entry}, [["cat"]], load_judge("lexical").judge, (1,))
+    result = matching_rate(
+        {0: entry},
+        scores,
+        judge_name="lexical",
+        top_k=1,
+        ks=(1,),
+        max_image_share=0.05,
+        max_label_density=0.005,
+        n_without_objects=0,
+        nouns=nouns,
+        seed=0,
+        resamples=20,
+        level=0.95,
+    )
+    (row,) = [row for row in result.figures() if row.metric == "masked_noun_latents"]
+    assert (row.value, row.n, row.layer) == (pytest.approx(2 / 3), 3, 0)
 
 
 def test_known_matches_and_recall() -> None:
@@ -153,6 +179,7 @@ def test_rows_carry_level_and_n() -> None:
     assert rows["matching_rate", 3, 2].n == 2
     assert rows["matching_rate", 3, None].token_kind == "image"
     assert rows["eligible_latents", None, 2].n == len(LABELS)
+    assert ("masked_noun_latents", None, 2) not in rows
     assert len(rows) == len(result.figures())
 
 

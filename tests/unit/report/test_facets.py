@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,23 @@ def test_a_logarithmic_axis_and_limits_hold_for_all_panels() -> None:
     line = series("x", [make("a", 0, 0.4), make("b", 0, 0.5)], RED)
     assert {axis.get_yscale() for axis in draw([line], log=True).axes} == {"log"}
     assert {axis.get_ylim() for axis in draw([line], limits=(0, 2)).axes} == {(0.0, 2.0)}
+
+
+def test_an_axis_from_zero_follows_small_rates() -> None:
+    small = [make("a", 0, 0.02), make("b", 0, 0.05)]
+    small = [replace(f, ci_low=f.value, ci_high=f.value) for f in small]
+    for axis in draw([series("rate", small, RED)], from_zero=True).axes:
+        low, high = axis.get_ylim()
+        assert low == 0
+        assert 0.05 < high < 0.06
+
+
+def test_points_over_few_things_are_crossed_out_in_grey() -> None:
+    figures = [make("a", 0, 1.0, n=1), make("a", 1, 0.5, n=10)]
+    panel = draw([series("rate", figures, RED)], least_n=10).axes[0]
+    (cross,) = [line for line in panel.lines if line.get_marker() == "x"]
+    assert cross.get_xydata().tolist() == [[0.0, 1.0]]
+    assert cross.get_color() == style.CHANCE_COLOUR
 
 
 def test_many_layers_have_few_ticks() -> None:

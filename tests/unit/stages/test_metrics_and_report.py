@@ -239,6 +239,9 @@ def test_matching_of_planted_latents(made: dict[str, Any]) -> None:
     result = read_result(made["matching_rate_1.0"])
     # "grass" is in every image, the dense "cat" on too much text (and in every image).
     assert result["layers"][0]["n_eligible"] == 4
+    # cat, dog, umbrella and a second cat, which is too dense.
+    masked = value_of(made["matching_rate_1.0"], "masked_noun_latents", 1)
+    assert (masked["value"], masked["n"]) == (0.25, 4)
     assert result["max_image_share"] == 0.5
     items = pq.read_table(made["matching_rate_1.0"].file("items.parquet")).to_pylist()
     assert items[1]["image_id"] == "image_1"
@@ -327,6 +330,7 @@ def test_report_compares_with_and_without(report_artifact: Artifact) -> None:
     text = report_artifact.file("summary.md").read_text()
     assert "8.00" in text  # .8 / .1
     assert "more than 50 % of the images" in text
+    assert "among them 2 of the 8 latents" in text
     assert "![Where named latents fire" in text
 
 

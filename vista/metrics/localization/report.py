@@ -11,10 +11,10 @@ from vista.report.facets import Series, XAxis, facets
 from vista.report.grid import Grid, Name, Section, number, spread
 from vista.report.notes import bar_note, span
 from vista.report.shown import Drawing, Measured, MetricPlace, Shown
-from vista.report.table import LongTable, distinct, groups, over_seeds
+from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
 
 
-def localization_section(table: LongTable) -> Section:
+def localization_section(table: LongTable, least_n: int) -> Section:
     """Return pointing game and maps, pooled over layers."""
     rows = []
     for (encoder, llm, weight), figures in groups(
@@ -26,21 +26,22 @@ def localization_section(table: LongTable) -> Section:
             grid.name(encoder),
             grid.name(llm),
             grid.weight(weight),
-            spread(game),
+            grid.few(spread(game), game.n if game else 0, least_n),
             *grid.interval_chance_n(game),
         ]
         aurocs = {of: over_seeds(table.select("auroc", of=of, **point)) for of in ("box", "mask")}
-        cells += [spread(summary) for summary in aurocs.values()]
+        cells += [_few(summary, least_n) for summary in aurocs.values()]
         for metric in ("average_precision", "iou_active", "iou_best"):
             summary = over_seeds(table.select(metric, of="mask", **point))
-            cells += [spread(summary), number(summary.chance if summary else None)]
+            cells += [_few(summary, least_n), number(summary.chance if summary else None)]
         maps = aurocs["box"]
         rows.append([*cells, str(maps.n if maps else 0)])
     return Section(
         "Localization: named latents fire on their object",
         "All layers pooled; mean over seeds (smallest–largest). Pointing game: matched latents "
         "whose label is the class word, chance is the covered share of the patches. Maps: every "
-        "class present that has a latent of its own; chance of AUROC is .5.",
+        "class present that has a latent of its own; chance of AUROC is .5. In brackets: figures "
+        f"over fewer than {least_n} things, which stand in no order of encoders.",
         [
             Grid(
                 (
@@ -50,29 +51,46 @@ def localization_section(table: LongTable) -> Section:
                 ),
                 rows,
             ),
-            _encoder_order(table),
+            _encoder_order(table, least_n),
         ],
     )
 
 
-def _encoder_order(table: LongTable) -> Grid:
+def _few(summary: OverSeeds | None, least_n: int) -> str:
+    return grid.few(spread(summary), summary.n if summary else 0, least_n)
+
+
+def _encoder_order(table: LongTable, least_n: int) -> Grid:
     """Return the encoders in the order of their pointing game over chance; the paper has a
-    self-supervised one ahead."""
+    self-supervised one ahead. Encoders with fewer than `least_n` pairs stand in no order."""
     rows = []
     for (llm, weight), figures in groups(
         table.select("pointing_gain", layer=None), "llm", "sae_weight"
     ):
         gains = [
-            (summary.mean, encoder)
+            (summary.mean, encoder, summary.n)
             for (encoder,), of_encoder in groups(figures, "encoder")
             if (summary := over_seeds(of_encoder)) is not None
         ]
-        order = [f"{encoder} {number(gain)}" for gain, encoder in sorted(gains, reverse=True)]
-        rows.append([grid.name(llm), grid.weight(weight), Name(" > ".join(order))])
-    return Grid(("LLM", "λ", "encoders by pointing game - chance"), rows)
+        order = [
+            f"{encoder} {number(gain)}"
+            for gain, encoder, n in sorted(gains, reverse=True)
+            if n >= least_n
+        ]
+        left_out = [f"{encoder} (n = {n})" for _, encoder, n in gains if n < least_n]
+        rows.append(
+            [
+                grid.name(llm),
+                grid.weight(weight),
+                Name(" > ".join(order) or "–"),
+                Name(", ".join(left_out) or "–"),
+            ]
+        )
+    head = ("LLM", "λ", "encoders by pointing game - chance", f"n below {least_n}: no order")
+    return Grid(head, rows)
 
 
-def localization_per_encoder(table: LongTable) -> Any | None:
+def localization_per_encoder(table: LongTable, least_n: int = 0) -> Any | None:
     """Draw pointing game, AUROC and average precision for each encoder, with chance levels.
 
     Maps are compared with masks, and with boxes where no object has a mask.
@@ -109,11 +127,13 @@ def localization_per_encoder(table: LongTable) -> Any | None:
         rows,
         {llm: llm for llm in llms},
         XAxis(names={encoder: mathtext(encoder, 20) for encoder in encoders}, spread=0.44),
-        limits=(0, 1),
+        from_zero=True,
+        least_n=least_n,
         size=(3.4, 1.95),
         title="Localization: do named latents fire on their object? (all layers pooled)",
-        note=f"Grey ticks: chance. Pointing game over {span(n_pairs)} matched latents a projector, "
-        f"maps over every class present that has a latent. {bar_note(figures)}",
+        note=f"Grey ticks: chance. Grey crosses: n below {least_n}. Pointing game over "
+        f"{span(n_pairs)} matched latents a projector, maps over every class "
+        f"present that has a latent. {bar_note(figures)}",
     )
 
 
@@ -130,13 +150,13 @@ def _drawings(measured: Measured) -> list[Drawing]:
         Drawing(
             "localization",
             "Localization per encoder, with chance levels",
-            lambda: localization_per_encoder(measured.table),
+            lambda: localization_per_encoder(measured.table, measured.settings.least_n),
         )
     ]
 
 
 SHOWN = Shown(
-    sections=lambda measured: [localization_section(measured.table)],
+    sections=lambda measured: [localization_section(measured.table, measured.settings.least_n)],
     drawings=_drawings,
     note=_note,
 )

@@ -21,6 +21,7 @@ from pydantic import Field
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.groups import group_rows
+from vista.metrics.object_names import noun_latents, presence
 from vista.metrics.ranking import LatentMask, Ranked
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.shuffled import Level, shuffled_level
@@ -112,6 +113,8 @@ class LayerMatching(ResultPart):
     n_too_frequent: int = Field(description="Latents masked: active in too many images.")
     n_too_dense: int = Field(description="Latents masked: active on too much text, or unlabelled.")
     n_eligible: int = Field(description="Latents that pass both masks.")
+    n_noun_latents: int = Field(description="Latents whose label is a noun of the data.")
+    n_noun_latents_masked: int = Field(description="Those of them that a mask takes out.")
     silent_images: Estimate = Field(
         description="Share of images in which no eligible latent fires; they cannot match."
     )
@@ -119,13 +122,14 @@ class LayerMatching(ResultPart):
 
     def figures(self) -> list[Figure]:
         """Return the figures of this layer."""
-        eligible = Estimate(
-            value=self.n_eligible / self.n_latents, ci_low=None, ci_high=None, n=self.n_latents
-        )
+        eligible = Estimate(value=self.n_eligible / self.n_latents, n=self.n_latents)
+        nouns = self.n_noun_latents
+        masked = [Estimate(value=self.n_noun_latents_masked / nouns, n=nouns)] if nouns else []
         return [
             *(row for top in self.top for row in top.figures(self.layer, self.silent_images.n)),
             self.silent_images.figure("silent_images", self.layer, "image"),
             eligible.figure("eligible_latents", self.layer, "image"),
+            *(share.figure("masked_noun_latents", self.layer, "image") for share in masked),
         ]
 
 
@@ -222,16 +226,6 @@ class Scores:
     groups: dict[str, dict[int, LayerScores]] = field(default_factory=dict)
 
 
-def presence(objects: Sequence[Sequence[str]]) -> tuple[list[str], BoolArray]:
-    """Return all categories, sorted, and which of them each image has, [b, c]."""
-    categories = sorted({name for image in objects for name in image})
-    column = {name: c for c, name in enumerate(categories)}
-    present_bc = np.zeros((len(objects), len(categories)), dtype=bool)
-    for b, image in enumerate(objects):
-        present_bc[b, [column[name] for name in image]] = True
-    return categories, present_bc
-
-
 def label_verdicts(
     ranked: Ranked, labels: Sequence[str | None], names: Sequence[str], judge: JudgeFunction
 ) -> BoolArray:
@@ -317,6 +311,7 @@ def matching_rate(
     max_image_share: float,
     max_label_density: float,
     n_without_objects: int,
+    nouns: Sequence[str] = (),
     seed: int,
     resamples: int,
     level: float,
@@ -332,6 +327,7 @@ def matching_rate(
         max_image_share: Mask that the rankings used, for the record.
         max_label_density: Mask that the rankings used, for the record.
         n_without_objects: Images that were left out, for the record.
+        nouns: Names of the data's objects, to count how many of their latents the masks take out.
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
         level: Coverage of the intervals.
@@ -339,6 +335,7 @@ def matching_rate(
     n, draws = scores.n_images, (seed, resamples, level)
     parts = []
     for layer, entry in sorted(layers.items()):
+        noun_s = noun_latents(entry.labels, nouns)
         silent_b = (entry.ranked.latent_bn[:, 0] < 0).astype(np.float64)
         parts.append(
             LayerMatching(
@@ -347,6 +344,8 @@ def matching_rate(
                 n_too_frequent=entry.mask.too_frequent,
                 n_too_dense=entry.mask.too_dense,
                 n_eligible=entry.mask.n_eligible,
+                n_noun_latents=int(noun_s.sum()),
+                n_noun_latents_masked=int((noun_s & ~entry.mask.eligible_s).sum()),
                 silent_images=estimate(bootstrap_mean(silent_b, *draws), n),
                 top=[_summarise(k, [scores.layers[layer]], draws) for k in ks],
             )

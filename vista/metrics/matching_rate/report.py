@@ -12,7 +12,7 @@ from vista.report.grid import Grid, Section, number, reached, spread
 from vista.report.notes import bar_note, span
 from vista.report.per_layer import layer_facets, of_layers, weight_series
 from vista.report.shown import Drawing, Measured, MetricPlace, Shown
-from vista.report.table import LongTable, distinct, groups, over_seeds
+from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
 
 
 def matching_section(table: LongTable, settings: ReportSettings) -> Section:
@@ -56,6 +56,7 @@ def matching_section(table: LongTable, settings: ReportSettings) -> Section:
                 spread(over_seeds(table.select("matching_gain", k=k, **point))),
                 spread(over_seeds(table.select("silent_images", **point))),
                 spread(over_seeds(table.select("eligible_latents", **point))),
+                _of_n(over_seeds(table.select("masked_noun_latents", **point))),
             ]
         )
     head = ("match", "shuffled", "gain", "ratio", "recall", "shuffled", "n", "unanswered")
@@ -64,7 +65,8 @@ def matching_section(table: LongTable, settings: ReportSettings) -> Section:
         "Mean over layers, then what the term adds to the gain, then per layer; mean over seeds "
         "(smallest–largest). Shuffled: the same labels judged against other images. Gain: "
         "match - shuffled. Unanswered: share of images that a judge that is shown them left open; "
-        "they are left out. Eligible: share of latents that pass both masks.",
+        "they are left out. Eligible: share of latents that pass both masks. Noun latents masked: "
+        "share of the latents whose label is a noun of the data that the masks take out.",
         [
             Grid(("encoder", "LLM", "λ", *head), over_layers),
             _gain_factors(table, settings),
@@ -73,11 +75,17 @@ def matching_section(table: LongTable, settings: ReportSettings) -> Section:
                     *("LLM", "layer", "encoder", "λ", "match", "95 %", "shuffled", "n", "gain"),
                     "silent images",
                     "eligible latents",
+                    "noun latents masked",
                 ),
                 per_layer,
             ),
         ],
     )
+
+
+def _of_n(summary: OverSeeds | None) -> str:
+    """Return a share with its n as a cell."""
+    return "–" if summary is None else f"{spread(summary)} of {summary.n}"
 
 
 def _gain_factors(table: LongTable, settings: ReportSettings) -> Grid:
@@ -121,7 +129,7 @@ def matching_per_layer(table: LongTable, top_k: int) -> Any | None:
     return layer_facets(
         series,
         "share of images matched",
-        limits=(0, 1),
+        from_zero=True,
         title=f"Matching rate: a label of the {top_k} strongest latents names what is shown",
         note="Dashed: the same labels judged against other images (shuffled level). "
         f"n = {span([figure.n for figure in figures])} images. {bar_note(figures)}",
@@ -135,12 +143,15 @@ def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:
         else f"the names of its objects ({result['n_categories']} classes; "
         f"{result['n_without_objects']} images without objects left out)"
     )
+    nouns = sum(layer["n_noun_latents"] for layer in result["layers"])
+    masked = sum(layer["n_noun_latents_masked"] for layer in result["layers"])
     return (
         "Matching rate: latents active in more than "
         f"{100 * result['max_image_share']:g} % of the images or on more than "
         f"{100 * result['max_label_density']:g} % of the text tokens are masked "
-        f"(published: 5 % and 0.5 %); judge `{result['judge']}`, {result['n_images']} "
-        f"images, labels judged against {judged}."
+        f"(published: 5 % and 0.5 %), among them {masked} of the {nouns} latents, all layers "
+        f"together, whose label is a noun of the data; judge `{result['judge']}`, "
+        f"{result['n_images']} images, labels judged against {judged}."
     )
 
 

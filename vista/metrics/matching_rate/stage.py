@@ -86,6 +86,7 @@ def run(job: StageJob[MatchingSettings, Inputs]) -> None:
         max_image_share=settings.mask.max_image_share,
         max_label_density=settings.mask.max_label_density,
         n_without_objects=len(records) - len(judged),
+        nouns=sorted({name for record in records for name in record.categories}),
         seed=settings.bootstrap.seed,
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,

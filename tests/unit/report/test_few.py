@@ -1,0 +1,52 @@
+"""Figures over few things are marked, and rank nothing."""
+
+from __future__ import annotations
+
+from tests.long_table import figures_of
+from vista.config.report import ReportSettings
+from vista.metrics.figure import Figure
+from vista.metrics.localization.report import localization_section
+from vista.report.encoders_section import encoders_section
+from vista.report.grid import few
+from vista.report.summary import headline
+from vista.report.table import LongTable
+
+
+def games(n_of: dict[str, int], value: dict[str, float]) -> LongTable:
+    """Return the pointing game of some encoders over n pairs each."""
+    figures: list[Figure] = []
+    for encoder, n in n_of.items():
+        point = {"encoder": encoder, "llm": "m", "sae_weight": 1.0, "seed": 0}
+        rows = [
+            {"metric": name, "token_kind": "image", "layer": None, "value": value[encoder], "n": n}
+            for name in ("pointing_game", "pointing_gain")
+        ]
+        figures += figures_of(point | {"metric": "localization"}, rows)
+    return LongTable(figures)
+
+
+def test_a_pointing_game_of_one_pair_is_neither_best_nor_bare() -> None:
+    table = games({"lucky": 1, "good": 40, "fair": 10}, {"lucky": 1.0, "good": 0.8, "fair": 0.5})
+    section = localization_section(table, least_n=10)
+    by_encoder = {row[0]: row for row in section.grids[0].rows}
+    assert by_encoder["lucky"][3] == "(1.000, n = 1)"
+    assert by_encoder["good"][3] == "0.800"
+    assert by_encoder["fair"][3] == "0.500"
+    (order,) = section.grids[1].rows
+    assert order[2] == "good 0.800 > fair 0.500"
+    assert order[3] == "lucky (n = 1)"
+    shown = headline(table, ReportSettings())
+    assert "(1.000, n = 1)" in shown
+    assert "(0.500" not in shown
+    assert "(0.500, n = 10)" in headline(table, ReportSettings(least_n=11))
+
+
+def test_the_table_of_encoders_marks_them_too() -> None:
+    table = games({"lucky": 1, "good": 40}, {"lucky": 1.0, "good": 0.8})
+    (row,) = encoders_section(table, 3, least_n=10).grids[0].rows
+    assert list(row[3:]) == ["0.800 (–)", "(1.000 (–), n = 1)"]
+
+
+def test_what_was_not_measured_is_not_marked() -> None:
+    assert few("–", 0, 10) == "–"
+    assert few("0.5", 10, 10) == "0.5"
