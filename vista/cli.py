@@ -77,9 +77,8 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"
     )
     plan.add_argument("config", type=Path, help="a run's YAML file, e.g. config/default.yaml")
-    plan.add_argument(
-        "--list", action="store_true", help="one line for each artifact: done or to do"
-    )
+    plan.add_argument("--list", action="store_true", help="a line an artifact: done or to do")
+    plan.add_argument("--prompts", action="store_true", help="a sample as each LLM is given it")
     plan.set_defaults(call=_plan)
 
     make = commands.add_parser(
@@ -265,9 +264,13 @@ def _show(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from vista.engine.forecast.overview import forecast, listing, render
     from vista.engine.plan import load_plan
+    from vista.engine.prompts import prompts
 
     plan = load_plan(arguments.config)
-    print(listing(plan) if arguments.list else render(forecast(plan, stages())))
+    if arguments.prompts:
+        print(prompts(plan))
+    else:
+        print(listing(plan) if arguments.list else render(forecast(plan, stages())))
     return 0
 
 

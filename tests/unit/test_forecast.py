@@ -131,8 +131,8 @@ def test_features_and_latents_of_the_default_run(default: dict[str, Any]) -> Non
     assert features.disk == 3700 * 36 * 128 * 2
     assert features.seconds == pytest.approx(2 * (2 * 12 * 128**2) * 37 * 3700 / 40e9 + TORCH_START)
     assert features.memory == 0
-    # 400 test images, 36 visual and twice 128 text tokens, 3 SAEs trained for 5 active latents.
-    assert need(plan, "latents").disk == pytest.approx(400 * (36 + 256) * 3 * 5 * 3.4 * 2)
+    # 400 test images, 36 visual and twice 26 text tokens, 3 SAEs trained for 5 active latents.
+    assert need(plan, "latents").disk == pytest.approx(400 * (36 + 52) * 3 * 5 * 3.4 * 2)
 
 
 def test_two_encoders_together_are_as_wide_or_as_long_as_both(default: dict[str, Any]) -> None:
@@ -240,7 +240,7 @@ def test_finished_artifacts_are_counted_and_read(default: dict[str, Any]) -> Non
     assert found.total.done == 2
     # The table there has two different images, and two rows to encode.
     assert need(plan, "features", "dinov2").disk == 2 * 36 * 96 * 2
-    assert need(plan, "latents").disk == pytest.approx(2 * 292 * 15 * 3.4 * 2)
+    assert need(plan, "latents").disk == pytest.approx(2 * 88 * 15 * 3.4 * 2)
     text = listing(plan)
     assert text.count("\n") == len(plan.nodes)
     assert f"done  {plan.results}/{node(plan, 'records').path}" in text

@@ -175,8 +175,7 @@ def test_readouts_of_a_language_model(drawn: dict[str, Any]) -> None:
     k = load_plan(drawn).config.llms["gemma2"].saes.train
     assert k is not None
     shared = need(drawn, "shared_latents", "dinov2-gemma2-w1-s0")
-    tokens = load_plan(drawn).config.latents.max_length - 36 - 1
-    assert shared.held == 110 * 400 * min(128, tokens) * k.k
+    assert shared.held == 110 * 400 * 26 * k.k
 
 
 def lacking(plan: Plan) -> list[str]:

@@ -53,9 +53,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "gc": {"artifacts", "errors", "forecast", "locks", "plan", "stages"},
     "forecast": {*BASE, "code", "node", "plan", "sae"},
+    "prompts": {"config", "data", "errors", "forecast", "foreign", "language", "node", "plan"},
     "cli": {
         *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "job", "locks"),
-        *("environment", "forecast", "gc", "gpus", "make", "plan", "report", "stages", "store"),
+        *("environment", "forecast", "gc", "gpus", "make", "plan", "prompts", "report"),
+        *("stages", "store"),
     },
     "fetch": BASE,
     "data": BASE,

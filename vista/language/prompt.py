@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Protocol, cast
 
 import torch
@@ -152,6 +153,20 @@ def build_batch(
     text_mask = attention_mask.bool()
     text_mask[:, : len(head)] = False
     return Batch(input_ids, attention_mask, labels_bt, text_mask, len(opening), n_visual)
+
+
+def sample_text(tokenizer: Any, batch: Batch) -> str:
+    """The first sample of a batch to be read: its text with special tokens, the visual tokens'
+    place in [], and what is learnt in «»."""
+    length = int(batch.attention_mask[0].sum())
+    ids, labels = batch.input_ids[0, :length].tolist(), batch.labels[0, :length].tolist()
+    start, after = batch.visual_start, batch.visual_start + batch.n_visual
+    text = [tokenizer.decode(ids[:start]), f"[{batch.n_visual} visual tokens]"]
+    spoken = zip(ids[after:], labels[after:], strict=True)
+    for learnt, run in groupby(spoken, key=lambda pair: pair[1] != IGNORED):
+        words = tokenizer.decode([token for token, _ in run])
+        text.append(f"«{words}»" if learnt else words)
+    return "".join(text)
 
 
 def prompt_ids(

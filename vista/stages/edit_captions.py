@@ -24,6 +24,7 @@ from vista.engine.disk import force_to_disk, write_synced
 from vista.engine.forecast import formulas
 from vista.engine.forecast.need import ROW, SMALL, TORCH_START, Need
 from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.shared import decoding_steps, text_tokens
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
@@ -382,12 +383,12 @@ def need(node: Node, shapes: Shapes) -> Need:
     """Each edit of an image, and none: a pass over image, prompt and reference, then greedy
     decoding."""
     shape, vision = shapes.llm(node), shapes.features(node)
-    settings, device = node.order["edit"], shapes.device(node.order["llm"])
+    settings, device = node.order["edit"], shapes.llm_device(node)
     if shape is None or vision is None:
         return Need(SMALL, None, None)
-    text = formulas.text_tokens(settings["max_length"], vision.patches)
+    most = formulas.text_tokens(settings["max_length"], vision.patches)
     batch, new_tokens = settings["batch_size"], settings["max_new_tokens"]
-    length, answer = vision.patches + text, min(text, new_tokens)
+    length, answer = vision.patches + most, min(most, new_tokens)
     memory = device.memory(formulas.caption_memory(shape, device, batch, length, answer))
     rows = shapes.rows(one(node, "records"), settings["split"])
     if rows is None:
@@ -395,6 +396,8 @@ def need(node: Node, shapes: Shapes) -> Need:
     places = len(settings["tokens"]) + (settings["outside"] and "object" in settings["tokens"])
     variants = places * len(settings["blocks"] or [None]) * len(settings["coefficients"])
     rows = min(rows, settings["max_images"] or rows) * (variants + 1)
-    flops = formulas.forward_flops(shape, rows * length, rows * text)
-    decoding = device.decoding_seconds(-(-rows // batch) * new_tokens, shape)
+    text = text_tokens(node, shapes, settings["max_length"], vision.patches, first=True)
+    flops = formulas.forward_flops(shape, rows * (vision.patches + text), rows * text)
+    steps = -(-rows // batch) * decoding_steps(node, shapes, new_tokens)
+    decoding = device.decoding_seconds(steps, shape)
     return Need(SMALL + ROW * rows, memory, TORCH_START + device.seconds(flops) + decoding)

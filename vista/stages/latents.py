@@ -21,6 +21,7 @@ from vista.engine.artifacts import Artifact
 from vista.engine.forecast import formulas
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.shared import text_tokens
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
@@ -259,7 +260,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     """A pass with the image and one without, up to the last layer with an SAE; the tokens of both
     are stored."""
     shape, vision, saes = shapes.llm(node), shapes.features(node), shapes.saes(node)
-    settings, device = node.order["latents"], shapes.device(node.order["llm"])
+    settings, device = node.order["latents"], shapes.llm_device(node)
     if shape is None or vision is None or saes is None:
         return UNKNOWN
     length = settings["max_length"]
@@ -267,7 +268,8 @@ def need(node: Node, shapes: Shapes) -> Need:
     rows = shapes.rows(one(node, "records"), settings["split"])
     if rows is None:
         return Need(None, device.memory(memory), None)
-    tokens = vision.patches + 2 * formulas.text_tokens(length, vision.patches)
+    # Question and answer, and the answer in the place of the image.
+    tokens = vision.patches + 2 * text_tokens(node, shapes, length, vision.patches)
     flops = formulas.forward_flops(shape, rows * tokens, 0, blocks=max(saes.layers) + 1)
     sae_flops = formulas.sae_flops(shape.d_model, saes, rows * tokens, decoded=False)
     disk = formulas.latent_bytes(rows, tokens, saes)

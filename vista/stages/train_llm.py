@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vista.config.language import StandinLlm
 from vista.data.records import read_text
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast.formulas import STANDIN_LLM_CPU_RATE
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import STANDIN_DOCUMENT, Shapes
 from vista.engine.job import StageJob, stage
@@ -44,5 +45,6 @@ def need(node: Node, shapes: Shapes) -> Need:
         return UNKNOWN
     length = min(settings["max_length"], STANDIN_DOCUMENT)
     tokens = settings["steps"] * settings["batch_size"] * length
-    seconds = TORCH_START + shapes.cpu.seconds(6 * shape.parameters * tokens)
+    device = replace(shapes.cpu, cpu_rate=STANDIN_LLM_CPU_RATE)
+    seconds = TORCH_START + device.seconds(6 * shape.parameters * tokens)
     return Need(shape.parameters * 4, 0.0, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from vista.engine.artifacts import Artifact
 from vista.engine.forecast import formulas
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.shared import text_tokens
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.engine.processes import is_rank, run_ranks
@@ -93,6 +95,7 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
 
     from vista.device import find_device
     from vista.inputs.models import load_llm, load_saes
+    from vista.language.prompt import sample_text
     from vista.projector.module import load_projector, make_projector, save_projector
     from vista.projector.ranks import join_ranks
     from vista.projector.train import TrainingData, train_projector
@@ -127,6 +130,8 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
         n_visual=reader.shape[1],
         read=lambda chosen: reader.read(image_of[rows[chosen]]),
     )
+    sample = llm.batch(data.turns[:1], data.n_visual, settings.max_length)
+    print(f"first sample: {sample_text(llm.tokenizer, sample)}", file=sys.stderr)
     curve = train_projector(
         projector.to(llm.device),
         llm,
@@ -151,7 +156,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     processes, which share each batch and a machine's threads, one is counted."""
     shape, vision, saes = shapes.llm(node), shapes.features(node), shapes.saes(node)
     stage = TrainingStage.model_validate(node.order["training"])
-    device = shapes.device(node.order["llm"], stage.processes)
+    device = shapes.llm_device(node, stage.processes)
     if shape is None or vision is None:
         return UNKNOWN
     size = formulas.projector_parameters(_kind(node), vision.d_vision, shape.d_model)
@@ -165,7 +170,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     seconds = None
     if rows or stage.steps:
         samples = stage.total_steps(rows or stage.batch_size) * batch
-        words = formulas.text_tokens(length, visual)
+        words = text_tokens(node, shapes, length, visual)
         flops = 2 * samples * formulas.forward_flops(shape, visual + words, words)
         # The rest of the term visits active latents alone.
         term = formulas.sae_flops(shape.d_model, saes, samples * visual, decoded=False)

@@ -79,6 +79,6 @@ def need(node: Node, shapes: Shapes) -> Need:
     if d_model is None:
         return UNKNOWN
     size = formulas.sae_bytes(d_model, settings["d_sae"])
-    device = shapes.device(node.order["llm"])
+    device = shapes.llm_device(node)
     flops = 1.5 * size * settings["steps"] * settings["batch_tokens"]
     return Need(size, device.memory(None), TORCH_START + device.seconds(0, flops))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import itertools
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from vista.data.records import Record, Turn
 from vista.errors import UserError
 from vista.language.loss import sample_cross_entropy, token_cross_entropy
 from vista.language.model import LanguageModel
-from vista.language.prompt import IGNORED, build_batch, prompt_ids
+from vista.language.prompt import IGNORED, build_batch, prompt_ids, sample_text
 from vista.stages.latents import control_batch
 
 # As Gemma writes turns: BOS in the template, an end of turn with a line break after it.
@@ -273,3 +274,47 @@ def test_cross_entropy_counts_answer_tokens_only(tokenizer: Any) -> None:
     torch.testing.assert_close(again[0], sums[1])
     with pytest.raises(ValueError, match="logits for 16"):
         token_cross_entropy(at[1:], batch)
+
+
+def test_a_sample_can_be_read_with_its_visual_tokens_and_what_is_learnt(tokenizer: Any) -> None:
+    batch = build_batch(tokenizer, [TWO, ONE], n_visual=3, max_length=100)
+    assert sample_text(tokenizer, batch) == (
+        "<s>[3 visual tokens]describe the scene .«a red cat at left . </s>»"
+        "what color is the cat ?«red </s>»"
+    )
+    cut = build_batch(tokenizer, [ONE], n_visual=0, max_length=7)
+    assert sample_text(tokenizer, cut) == "<s>[0 visual tokens]describe the scene .«a red»"
+
+
+PACKAGE = Path(__file__).parents[3] / "vista"
+WRITERS = {"build_batch", "prompt_ids", "opening_ids", "render", "apply_chat_template"}
+
+
+def test_every_stage_lets_the_model_write_its_prompts() -> None:
+    """A stage that formatted prompts itself would miss the model's placement, template or system
+    message: `LanguageModel.batch`, `.prompt` and `.opening` alone know them."""
+    folders = ("stages", "metrics", "inputs", "interventions", "projector", "sae", "diffusion")
+    files = [path for name in folders for path in (PACKAGE / name).rglob("*.py")]
+    assert len(files) > 100
+    users = set()
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "vista.language"
+            ):
+                taken = {alias.name for alias in node.names} & WRITERS
+                assert not taken, f"{path} writes prompts itself by {taken}"
+            if isinstance(node, ast.Attribute):
+                assert node.attr != "apply_chat_template", path
+                owner = node.value.id if isinstance(node.value, ast.Name) else ""
+                if node.attr in ("batch", "prompt", "opening", "generate") and owner != "settings":
+                    users.add(path.relative_to(PACKAGE).as_posix())
+    assert users >= {
+        "projector/train.py",
+        "stages/latents.py",
+        "stages/edit_captions.py",
+        "metrics/caption/stage.py",
+        "metrics/logit_lens/stage.py",
+        "interventions/fitted.py",
+        "interventions/generation.py",
+    }

@@ -16,15 +16,19 @@ from vista.engine.forecast.model_shapes import LanguageShape
 _ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 # What no setting tells; `render` states the most important of it.
-TEXT_TOKENS = 128  # of a sample, beside the visual ones
+TEXT_TOKENS = 128  # of a sample, beside the visual ones, where the data do not tell
 L0 = 99.0  # active latents a token, of an SAE that is not trained here
 BYTES_A_VALUE = 3.4  # of a sparse latent on disk: 330 B a token measured at an L0 of 99
 PEAK = {"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}  # H200 data sheet, dense, FLOP/s
 SHARE = 0.4  # of peak and bandwidth that is reached
 BANDWIDTH = 4.8e12  # H200 data sheet, bytes/s
-# FLOP/s of a thread that small models reach, of 99e9 in large products. Of the default run's jobs
-# train_encoder took 1.0 of what follows, train_projector 0.8, train_llm and train_sae 1.5.
+# FLOP/s of a thread that small models reach, of 99e9 in large products: of the default run
+# train_encoder reached 40e9; train_llm and train_sae 27e9, train_projector 19e9.
 CPU_RATE = 40e9
+STANDIN_LLM_CPU_RATE = 20e9
+# The same of pretrained models: 72e9 of DINOv2-S on images of 126 px, 67e9 of a projector's steps
+# through SmolLM2-135M, one thread of a Xeon.
+PRETRAINED_CPU_RATE = 70e9
 CPU_BANDWIDTH = 10e9  # bytes/s
 _LAUNCH = 1e-3  # s a block and decoding step on a GPU, however little is computed
 _CONTEXT = 1e9  # bytes that CUDA takes for itself
@@ -39,6 +43,7 @@ class Device:
     gpu: bool
     dtype: str
     threads: int
+    cpu_rate: float = CPU_RATE
 
     @property
     def item(self) -> int:
@@ -52,7 +57,7 @@ class Device:
     def seconds(self, flops: float, float32_flops: float = 0.0) -> float:
         """Time of work in the model's dtype, and of work in float32 (that of SAEs)."""
         if not self.gpu:
-            return (flops + float32_flops) / (CPU_RATE * self.threads)
+            return (flops + float32_flops) / (self.cpu_rate * self.threads)
         return (flops / PEAK[self.dtype] + float32_flops / PEAK["float32"]) / SHARE
 
     def decoding_seconds(self, steps: float, shape: LanguageShape) -> float:
@@ -103,7 +108,7 @@ def projector_parameters(kind: str, d_vision: int, d_model: int) -> float:
 
 
 def text_tokens(length: int, visual: int) -> int:
-    """Text tokens of a sample of at most `length` tokens, `visual` of them visual ones."""
+    """Text tokens that are assumed of a sample: at most what `length` leaves beside `visual`."""
     return max(0, min(TEXT_TOKENS, length - visual - 1))
 
 

@@ -232,13 +232,15 @@ def _shown(amount: Amount, form: Callable[[float], str]) -> str:
 def _assumed() -> list[str]:
     """The assumptions, in one paragraph."""
     text = (
-        f"Assumed, not measured: {formulas.TEXT_TOKENS} text tokens a sample; "
+        f"Assumed, not measured: {formulas.TEXT_TOKENS} text tokens a sample where the data do not "
+        "tell, and answers that end; "
         f"{formulas.L0:g} active latents a token of pretrained SAEs, {formulas.BYTES_A_VALUE:g} "
         "bytes each, twice (without the SAE term far more may fire: published is a quarter of the "
         f"dictionary in block 0); a GPU that reaches {formulas.SHARE:.0%} of an H200's dense peak "
         f"({formulas.PEAK['bfloat16'] / 1e12:g} TFLOP/s in 16 bits, "
         f"{formulas.PEAK['float32'] / 1e12:g} in float32, in which SAEs run); "
-        f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread; {START:g} s to start a job, "
+        f"{formulas.CPU_RATE / 1e9:g} GFLOP/s a CPU thread, "
+        f"{formulas.PRETRAINED_CPU_RATE / 1e9:g} of pretrained models; {START:g} s to start a job, "
         f"{TORCH_START:g} s with torch; n processes of one training n times as fast, without "
         "downloads and most of what metrics compute. The table's times are those of jobs one after "
         "the other. Memory: what the largest job holds beside libraries, models and a "

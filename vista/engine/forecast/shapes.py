@@ -20,7 +20,15 @@ from vista.config.published import (
     VisionShape,
 )
 from vista.engine.artifacts import MANIFEST
-from vista.engine.forecast.formulas import L0, Device, Dictionaries
+from vista.engine.forecast import texts
+from vista.engine.forecast.formulas import (
+    CPU_RATE,
+    L0,
+    PRETRAINED_CPU_RATE,
+    STANDIN_LLM_CPU_RATE,
+    Device,
+    Dictionaries,
+)
 from vista.engine.forecast.model_shapes import (
     LanguageShape,
     first_size,
@@ -67,6 +75,7 @@ class Shapes:
         self.nodes = list(nodes)
         self.threads = threads
         self._images: dict[str, Images | None] = {}
+        self._conversations: dict[str, texts.Conversation | None] = {}
         self._llms: dict[str, LanguageShape | None] = {}
         self._vision: dict[str, VisionShape | None] = {}
         self._done: dict[str, bool] = {}
@@ -86,7 +95,16 @@ class Shapes:
         """The device that a model's settings name ("auto" counts as a GPU), as one of several
         processes has it."""
         gpu = model["device"] != "cpu" or model.get("device_map") is not None
-        return Device(gpu, model.get("dtype", "float32"), max(1, self.threads // processes))
+        threads, dtype = max(1, self.threads // processes), model.get("dtype", "float32")
+        small = model.get("source", {}).get("kind", "standin") == "standin"
+        return Device(gpu, dtype, threads, CPU_RATE if small else PRETRAINED_CPU_RATE)
+
+    def llm_device(self, node: Node, processes: int = 1) -> Device:
+        """The device of a job that runs a language model."""
+        device = self.device(node.order["llm"], processes)
+        if node.order["llm"]["source"]["kind"] == "standin":
+            return replace(device, cpu_rate=STANDIN_LLM_CPU_RATE)
+        return device
 
     def images(self, records: Node | None) -> Images | None:
         """Rows and images of a table of records: counted if it is there, else by settings."""
@@ -101,6 +119,18 @@ class Shapes:
         """Rows of a split in a table of records."""
         images = self.images(records)
         return None if images is None else images.rows.get(split, 0)
+
+    def conversation(self, node: Node) -> texts.Conversation | None:
+        """How long the conversations are that a node reads: counted, else by settings."""
+        records = one(node, "records")
+        if records is None:
+            return None
+        if records.id not in self._conversations:
+            table = self.results / records.path / "records.parquet"
+            counted = texts.counted(table) if self.done(records) else None
+            expected = texts.expected(records, one(records, "world"))
+            self._conversations[records.id] = counted or expected
+        return self._conversations[records.id]
 
     def features(self, node: Node, role: str = "features") -> VisionShape | None:
         """The encoder whose features a node reads."""

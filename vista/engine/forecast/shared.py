@@ -32,6 +32,24 @@ class ImageLevel(NamedTuple):
     judged: int
 
 
+def text_tokens(node: Node, shapes: Shapes, length: int, visual: int, first: bool = False) -> int:
+    """Text tokens of a mean sample of at most `length` tokens, `visual` of them visual ones: of all
+    turns, or of the `first` alone; the assumed ones where the data do not tell."""
+    talk = shapes.conversation(node)
+    if talk is None:
+        return formulas.text_tokens(length, visual)
+    llm = node.order["llm"]
+    tokens = talk.first_tokens(llm) if first else talk.tokens(llm)
+    return max(1, min(round(tokens), length - visual - 1))
+
+
+def decoding_steps(node: Node, shapes: Shapes, most: int) -> int:
+    """Steps until the last answer of a batch has ended, of at most `most`: twice as many as the
+    mean answer of the data has tokens."""
+    talk = shapes.conversation(node)
+    return most if talk is None else min(most, round(2 * talk.answer_tokens(node.order["llm"])))
+
+
 def table_need(images: Images | None) -> Need:
     """Disk: a row of a table for each image."""
     return Need(disk=None if images is None else SMALL + ROW * images.total)
@@ -51,7 +69,7 @@ def on_text(node: Node, shapes: Shapes, key: str, disk: float | None, decoded: b
     shape, saes, settings = shapes.llm(node), shapes.saes(node, "sae"), node.order[key]
     if shape is None or saes is None:
         return Need(disk, None, None)
-    device, text = shapes.device(node.order["llm"]), settings["text"]
+    device, text = shapes.llm_device(node), settings["text"]
     flops = formulas.forward_flops(shape, settings["tokens"], 0, blocks=saes.layers[0] + 1)
     sae_flops = formulas.sae_flops(shape.d_model, saes, settings["tokens"], decoded)
     batch, length = text["batch_documents"], text["max_length"]

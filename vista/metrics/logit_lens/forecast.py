@@ -13,7 +13,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     """A pass over the visual tokens alone, and the head at every layer. Disk: a word and its
     probability, 8 bytes, of each token and layer."""
     shape, vision, layers = shapes.llm(node), shapes.features(node), node.settings["layers"]
-    settings, device = node.order["logit_lens"], shapes.device(node.order["llm"])
+    settings, device = node.order["logit_lens"], shapes.llm_device(node)
     if shape is None or vision is None:
         return Need(SMALL, None, None)
     read, batch = Dictionaries(layers, [], []), settings["batch_size"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vista.engine.forecast import formulas
 from vista.engine.forecast.need import Need
 from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.shared import text_tokens
 from vista.engine.node import Node
 
 
@@ -17,5 +17,5 @@ def need(node: Node, shapes: Shapes) -> Need:
     saes, vision = shapes.saes(latents), shapes.features(node)
     if rows is None or saes is None or vision is None:
         return Need(held=None)
-    text = formulas.text_tokens(settings["max_length"], vision.patches)
+    text = text_tokens(latents, shapes, settings["max_length"], vision.patches)
     return Need(held=110.0 * rows * text * max(saes.active))
