@@ -10,7 +10,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from vista.config.packages import FolderPackage, PackageFile, PipPackage, refuse_unknown_packages
+from vista.config.packages import (
+    AptPackage,
+    FolderPackage,
+    PackageFile,
+    PipPackage,
+    refuse_unknown_packages,
+)
 from vista.config.reading import parse_config
 from vista.engine.forecast.missing import missing
 from vista.engine.forecast.shapes import Shapes
@@ -18,11 +24,12 @@ from vista.engine.node import Node
 from vista.engine.nodes import Builder
 from vista.engine.package_nodes import package_node
 from vista.errors import UserError
+from vista.foreign import clients
 from vista.stages import fetch_package
 
 CONFIG = Path(__file__).parents[2] / "config" / "smoke.yaml"
-WHEEL = {"kind": "pip", "package": "tiny", "version": "1.0", "sha256": "0" * 64}
-DEB = {"kind": "apt", "package": "tiny", "version": "1:1.0-3", "sha256": "1" * 64}
+WHEEL: dict[str, Any] = {"kind": "pip", "package": "tiny", "version": "1.0", "sha256": "0" * 64}
+DEB: dict[str, Any] = {"kind": "apt", "package": "tiny", "version": "1:1.0-3", "sha256": "1" * 64}
 
 
 def content(**packages: Any) -> dict[str, Any]:
@@ -225,3 +232,17 @@ def test_a_mixed_text_needs_a_drawn_world_where_a_part_is_drawn() -> None:
     drawn = {"kind": "mixed", "parts": [{"kind": "captions"}, {"kind": "drawn"}]}
     with pytest.raises(UserError, match="the default `text` needs a drawn world"):
         parse_config({**without, "text": drawn})
+
+
+def test_a_client_that_is_not_installed_is_missing_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [package_node("a", PipPackage(**WHEEL)), package_node("b", AptPackage(**DEB))]
+    monkeypatch.setattr(clients.shutil, "which", lambda name: f"/bin/{name}")
+    assert missing(Shapes(tmp_path, nodes)) == []
+    monkeypatch.setattr(clients.shutil, "which", lambda _: None)
+    # pip is a module of this Python.
+    (line,) = missing(Shapes(tmp_path, nodes))
+    assert line.startswith("apt-get, which fetches tiny, is not installed") and "folder" in line
+    monkeypatch.setattr(clients.importlib.util, "find_spec", lambda _: None)
+    assert len(missing(Shapes(tmp_path, nodes))) == 2

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import email.parser
 import fnmatch
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -22,10 +20,10 @@ from vista.config.published import package_bytes
 from vista.errors import UserError
 from vista.fetch.archives import unpack
 from vista.fetch.download import digest, require_space
+from vista.foreign.clients import CLIENTS, INSTEAD, client_command
 
 Published = PipPackage | AptPackage
 
-FOLDER = "name a `kind: folder` with its files instead"
 _UNREACHABLE = re.compile(
     r"Failed to establish a new connection|NewConnectionError|Could not resolve|ProxyError"
     r"|Temporary failure|Could not connect|Connection (timed out|refused)|ConnectTimeout"
@@ -53,19 +51,19 @@ def fetch_package(package: Published, received: Path) -> Path:
         return there[0]
     for file in there:
         file.unlink()
+    command = _command(package)
     size = package_bytes(package.model_dump())
     if size is not None:
         # Once as it comes, and once unpacked.
         require_space(received / "file", 2 * size)
-    print(f"fetching {package.package} {package.version} with {_CLIENTS[package.kind]}", flush=True)
-    command = _pip(package) if isinstance(package, PipPackage) else _apt(package)
+    print(f"fetching {package.package} {package.version} with {CLIENTS[package.kind]}", flush=True)
     _call(command, package, received)
     files = _files(received)
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "nothing"
         raise UserError(
-            f"{_CLIENTS[package.kind]} was to fetch one file for {package.package} "
-            f"{package.version} and left {names}; {FOLDER}"
+            f"{CLIENTS[package.kind]} was to fetch one file for {package.package} "
+            f"{package.version} and left {names}; {INSTEAD}"
         )
     found = digest(files[0], "sha256")
     if found != package.sha256:
@@ -91,7 +89,7 @@ def unpack_package(package: Published, file: Path, work: Path) -> str:
 
     for old in (folder, licences):
         shutil.rmtree(old, ignore_errors=True)
-    remedy = "correct `version` and `sha256`, or " + FOLDER
+    remedy = "correct `version` and `sha256`, or " + INSTEAD
     unpack(file, folder, keep, remedy)
     refuse_unmatched(names, package.files, f"{package.package} {package.version}")
     licences.mkdir()
@@ -183,16 +181,16 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 
-_CLIENTS = {"pip": "pip", "apt": "apt-get"}
-
-
-def _pip(package: PipPackage) -> list[str]:
-    if importlib.util.find_spec("pip") is not None:
-        client = [sys.executable, "-m", "pip"]
-    elif (path := shutil.which("pip")) is not None:
-        client = [path]
-    else:
-        raise _no_client("pip", package)
+def _command(package: Published) -> list[str]:
+    """Return the command that downloads a package's file into the working folder."""
+    client = client_command(package.kind)
+    if client is None:
+        raise UserError(
+            f"{CLIENTS[package.kind]}, which fetches {package.package} {package.version}, is not "
+            f"installed on this machine; install it, or {INSTEAD}"
+        )
+    if isinstance(package, AptPackage):
+        return [*client, "download", f"{package.package}={package.version}"]
     # A package without a wheel would be built, which runs code of its own.
     options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input"]
     if package.python is not None:
@@ -200,20 +198,6 @@ def _pip(package: PipPackage) -> list[str]:
     if package.platform is not None:
         options += ["--platform", package.platform]
     return [*client, "download", *options, f"{package.package}=={package.version}"]
-
-
-def _apt(package: AptPackage) -> list[str]:
-    path = shutil.which("apt-get")
-    if path is None:
-        raise _no_client("apt-get", package)
-    return [path, "download", f"{package.package}={package.version}"]
-
-
-def _no_client(client: str, package: Published) -> UserError:
-    return UserError(
-        f"{client}, which fetches {package.package} {package.version}, is not installed on this "
-        f"machine; install it, or {FOLDER}"
-    )
 
 
 def _call(command: Sequence[str], package: Published, folder: Path) -> None:
@@ -240,11 +224,11 @@ def _call(command: Sequence[str], package: Published, folder: Path) -> None:
 
 def _failure(output: str, package: Published, status: int) -> UserError:
     """Return what a client's failure means."""
-    client, what = _CLIENTS[package.kind], f"{package.package} {package.version}"
+    client, what = CLIENTS[package.kind], f"{package.package} {package.version}"
     if _UNREACHABLE.search(output):
         return UserError(
             f"{client} cannot reach the registry of {what}; run this stage on a machine with "
-            f"network access, or {FOLDER}"
+            f"network access, or {INSTEAD}"
         )
     unknown = _PIP_UNKNOWN if client == "pip" else _APT_UNKNOWN
     if unknown.search(output):
@@ -254,7 +238,7 @@ def _failure(output: str, package: Published, status: int) -> UserError:
         update = " run `apt-get update`," if client == "apt-get" else ""
         return UserError(
             f"{client} has no {what} for this machine (a version may be withdrawn){there}:{update} "
-            f"correct `package` and `version`, or {FOLDER}"
+            f"correct `package` and `version`, or {INSTEAD}"
         )
     last = _first_line(output.strip().rpartition("\n")[2]) or "it printed nothing"
-    return UserError(f"{client} could not fetch {what} (status {status}): {last}; or {FOLDER}")
+    return UserError(f"{client} could not fetch {what} (status {status}): {last}; or {INSTEAD}")

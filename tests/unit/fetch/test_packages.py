@@ -18,6 +18,7 @@ from vista.engine.job import Job
 from vista.errors import UserError
 from vista.fetch import download, packages
 from vista.fetch.archives import unpack
+from vista.foreign import clients
 from vista.stages import fetch_package
 
 MakeJob = Callable[..., Job]
@@ -67,7 +68,7 @@ def refusal(job: Job) -> str:
 
 
 def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(clients.importlib.util, "find_spec", lambda _: None)
 
 
 def test_a_wheel_is_fetched_by_pip_and_its_licence_is_printed(

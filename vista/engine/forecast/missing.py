@@ -14,6 +14,7 @@ from vista.engine.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.node import Node
 from vista.errors import UserError
+from vista.foreign.clients import CLIENTS, INSTEAD, client_command
 from vista.foreign.gguf import read_header, refuse_without_package
 from vista.foreign.onnx import read_graph
 from vista.foreign.onnx_dinov2 import Dinov2Layout
@@ -41,6 +42,7 @@ def missing(shapes: Shapes) -> list[str]:
         *(line for what, folder in folders for line in _folder(what, Path(folder))),
         *(line for node in todo for line in (*_repository(node), *_downloads(node))),
         *(line for node in todo for line in _model_file(node, shapes)),
+        *(line for node in todo for line in _clients(node)),
     ]
     return list(dict.fromkeys(lines))
 
@@ -156,6 +158,17 @@ def _downloads(node: Node) -> Iterator[str]:
         yield (
             f"downloads without a checksum ({', '.join(loose)}): set their `sha256`, which the "
             "first fetch prints, so that the run stays the same when the files change."
+        )
+
+
+def _clients(node: Node) -> Iterator[str]:
+    if node.stage != "fetch_package":
+        return
+    package: Any = node.settings["package"]
+    if package["kind"] in CLIENTS and client_command(package["kind"]) is None:
+        yield (
+            f"{CLIENTS[package['kind']]}, which fetches {package['package']}, is not installed: "
+            f"install it, or {INSTEAD}."
         )
 
 
