@@ -151,6 +151,9 @@ def test_sizes_are_known_from_the_files_before_they_are_converted(tmp_path: Path
     assert (vision.d_vision, vision.blocks, vision.patches) == (tiny_onnx.WIDTH, 2, 16)
     language = shapes.llm(of(plan, "check_sae")[0])
     assert language is not None and language.d_model == tiny_gguf.WIDTH
+    own = {**onnx, "file": "vit.onnx", "package": "own"}
+    plan = plan_of({"dino": own}, own={"kind": "folder", "path": str(tmp_path)})
+    assert Shapes(tmp_path, plan.nodes.values()).vision(of(plan, "features")[0]) == vision
     weights = sum(weight.numel() for weight in llama.parameters())
     assert language.parameters == pytest.approx(weights, rel=0.01)
 

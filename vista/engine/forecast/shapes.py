@@ -272,7 +272,12 @@ class Shapes:
     def file(self, source: Node) -> Path:
         """The file that a stage converts: of a package, or the user's own."""
         package, name = one(source, "package"), str(source.settings["file"])
-        return self.results / package.path / "files" / name if package else Path(name)
+        if package is None:
+            return Path(name)
+        folder = package.order["package"].get("path")
+        if folder is not None and not self.done(package):
+            return Path(folder) / name
+        return self.results / package.path / "files" / name
 
     def d_sae(self, node: Node) -> int | None:
         """Latents of an `import_sae`: counted if it is there, else by settings or its id."""
