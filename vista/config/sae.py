@@ -205,6 +205,12 @@ class CheckSaeSettings(SaeBounds):
 class LabelSettings(Settings):
     """How latents get their names from the text that they fire on."""
 
+    @model_validator(mode="after")
+    def _scores_behind_the_bound(self) -> Self:
+        if self.min_auroc is not None and not self.score_tokens:
+            raise ValueError("`min_auroc` needs scores: set `score_tokens` above 0")
+        return self
+
     tokens: int = Field(60_000, gt=0, description="text tokens to read")
     contexts: int = Field(8, gt=0, description="top contexts kept for each latent")
     window: int = Field(60, gt=0, description="characters shown on each side of the token")
@@ -216,6 +222,25 @@ class LabelSettings(Settings):
     )
     min_share: float = Field(
         0.5, gt=0, le=1, description="share of the strong activation that a label must have"
+    )
+    whole_words: bool = later(
+        False,
+        description="a word is counted at its last token only; an earlier token counts as the "
+        "piece that was read so far (`pizz-`), so that a latent of the first letters of pizza and "
+        "pizzicato is not labelled pizza",
+    )
+    plurals: bool = later(
+        False,
+        description="count singular and plural as one word; the label is the form that holds more",
+    )
+    score_tokens: int = later(
+        0,
+        ge=0,
+        description="held-out text tokens on which each label is scored (AUROC of the latent as "
+        "classifier of its word); 0: no score",
+    )
+    min_auroc: float | None = later(
+        None, ge=0, le=1, description="labels that score below are dropped; null: none"
     )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
 

@@ -39,6 +39,9 @@ _IRREGULAR_SINGULARS = {
 _COMPOUND_ENDINGS = ("woman", "man", "child", "mouse", "foot", "tooth")
 _SAME_IN_PLURAL = ("sheep", "deer", "fish", "series", "aircraft", "moose", "bison", "salmon")
 
+# They are no plurals of new, doe, mean.
+_NO_PLURALS = ("news", "does", "means")
+
 
 def words(text: str) -> list[str]:
     """Split a text into lower-case words; hyphens and underscores separate, 's is dropped."""
@@ -85,6 +88,21 @@ def _singulars(word: str) -> set[str]:
     if word.endswith(("ses", "xes", "zes", "ches", "shes")):
         return {word[:-2], word[:-1]}
     return {word[:-1]}
+
+
+def singulars(names: Iterable[str]) -> dict[str, str]:
+    """Return the singular of each of `names` that is the plural of another one of them.
+
+    Both forms must be there, so that a word that only looks like a plural stays as it is.
+    """
+    known = set(names)
+    return {
+        name: min(forms)
+        for name in known
+        if len(name) > 3
+        and name not in _NO_PLURALS
+        and (forms := {form for form in _singulars(name) & known if name in plurals(form)})
+    }
 
 
 def inflections(name: str) -> set[Phrase]:

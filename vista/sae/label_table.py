@@ -43,7 +43,9 @@ class LatentLabels:
     label_s: word with the largest share of the latent's strong activation, None where no word has
     the required share; share_s: the share of that first word (0 where the latent never fired);
     density_s: share of text tokens on which the latent fires; contexts_s: for each latent its
-    strongest places in text, as "activation: snippet with the token in «»".
+    strongest places in text, as "activation: snippet with the token in «»"; auroc_s: AUROC of the
+    latent as classifier of its label's word on held-out text, NaN where it is not known, None where
+    labels were not scored.
 
     Labels that others wrote (`vista.sae.neuronpedia`) are sentences, None where there is none; then
     tokens is 0, share_s 1 where there is a label, contexts_s the other explanations.
@@ -56,6 +58,7 @@ class LatentLabels:
     share_s: np.ndarray[Any, np.dtype[np.float32]]
     density_s: np.ndarray[Any, np.dtype[np.float32]]
     contexts_s: tuple[tuple[str, ...], ...]
+    auroc_s: np.ndarray[Any, np.dtype[np.float32]] | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError where the columns differ in length."""
@@ -85,6 +88,11 @@ def write_labels(path: Path, labels: LatentLabels) -> None:
             {"layer": str(labels.layer), "sae": labels.sae, "tokens": str(labels.tokens)}
         ),
     )
+    if labels.auroc_s is not None:
+        auroc = pa.array(
+            np.asarray(labels.auroc_s, dtype=np.float32), mask=np.isnan(labels.auroc_s)
+        )
+        table = table.append_column("auroc", auroc)
     pq.write_table(table, path, compression="zstd")
 
 
@@ -93,6 +101,9 @@ def read_labels(path: Path) -> LatentLabels:
     try:
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
+        auroc_s = None
+        if "auroc" in table.column_names:
+            auroc_s = table.column("auroc").cast(pa.float32()).to_numpy()
         table = table.select(_SCHEMA.names).cast(_SCHEMA)
         columns = {name: table.column(name) for name in _SCHEMA.names}
         shares = [columns[name].to_numpy() for name in ("share", "density")]
@@ -116,4 +127,5 @@ def read_labels(path: Path) -> LatentLabels:
         share_s=shares[0],
         density_s=shares[1],
         contexts_s=contexts_s,
+        auroc_s=auroc_s,
     )

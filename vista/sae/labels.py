@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from vista.config.sae import LabelSettings
+from vista.judges.words import singulars
 from vista.language.model import LanguageModel
 from vista.progress import progress
 from vista.sae.activations import TextBatch, text_activations, whole_documents
@@ -37,8 +38,8 @@ MAX_CELLS = 4_000_000  # (latent, word, strength) cells kept in memory: 64 MB
 # Strengths are told apart in steps of a factor 2 ** (1 / 8): what counts as strong, a share of the
 # latent's maximum, is only known at the end of the pass.
 _STEPS = 8
-_BIN_BITS, _WORD_BITS = 10, 30
-_ZERO_BIN = 1 << (_BIN_BITS - 1)
+BIN_BITS, _WORD_BITS = 10, 30
+_ZERO_BIN = 1 << (BIN_BITS - 1)
 _WORD = re.compile(r"\w+|[^\w\s]")
 _BOS_WORD, _EOS_WORD = "<bos>", "<eos>"
 
@@ -63,10 +64,10 @@ def label_latents(
             with torch.no_grad():
                 z_ns = sae.encode(part.stream_nd)
             fired_s += (z_ns > 0).sum(dim=0).cpu().numpy()
-            mass.add(z_ns, batch_words(part, texts))
+            mass.add(z_ns, batch_words(part, texts, settings.whole_words))
             top.add(z_ns, part)
         tokens += len(batch)
-    label_s, share_s = mass.labels(settings.min_share, settings.strong)
+    label_s, share_s = mass.labels(settings.min_share, settings.strong, settings.plurals)
     return LatentLabels(
         layer=sae.config.layer,
         sae=sae.config.name,
@@ -94,7 +95,9 @@ class WordMass:
         token, latent = (index.cpu().numpy() for index in z_ns.nonzero(as_tuple=True))
         value = z_ns.cpu().numpy()[token, latent].astype(np.float64)
         np.maximum.at(self._top_s, latent, value)
-        cell = (latent.astype(np.int64) << _WORD_BITS | word_n[token]) << _BIN_BITS | _bin(value)
+        cell = (latent.astype(np.int64) << _WORD_BITS | word_n[token]) << BIN_BITS | strength_bin(
+            value
+        )
         weight = np.concatenate([self._mass, value])
         self._key, inverse = np.unique(np.concatenate([self._key, cell]), return_inverse=True)
         summed = np.bincount(inverse, weights=weight, minlength=len(self._key))
@@ -103,19 +106,27 @@ class WordMass:
             kept = np.sort(np.argsort(-self._mass, kind="stable")[: self._max_cells // 2])
             self._key, self._mass = self._key[kept], self._mass[kept]
 
-    def labels(self, min_share: float, strong: float) -> tuple[tuple[str | None, ...], Floats]:
+    def labels(
+        self, min_share: float, strong: float, plurals: bool = False
+    ) -> tuple[tuple[str | None, ...], Floats]:
         """For each latent its heaviest word (None below `min_share`), and that word's share.
 
+        With `plurals` singular and plural are one word, and the form that holds more names it.
         Only activations of at least `strong` x the latent's maximum count (to within one step of
         strength, 9 %).
         """
         names = list(self._words)
-        latent = self._key >> (_WORD_BITS + _BIN_BITS)
-        strong_enough = (self._key & ((1 << _BIN_BITS) - 1)) >= _bin(strong * self._top_s[latent])
-        pair, inverse = np.unique(self._key[strong_enough] >> _BIN_BITS, return_inverse=True)
-        mass = np.bincount(inverse, weights=self._mass[strong_enough], minlength=len(pair))
+        latent = self._key >> (_WORD_BITS + BIN_BITS)
+        strong_enough = (self._key & ((1 << BIN_BITS) - 1)) >= strength_bin(
+            strong * self._top_s[latent]
+        )
+        pair, inverse = np.unique(self._key[strong_enough] >> BIN_BITS, return_inverse=True)
+        weight = self._mass[strong_enough]
+        mass: Floats = np.bincount(inverse, weights=weight, minlength=len(pair)).astype(np.float64)
         latent, word = pair >> _WORD_BITS, pair & ((1 << _WORD_BITS) - 1)
         total_s = np.bincount(latent, weights=mass, minlength=len(self._top_s))
+        if plurals:
+            latent, word, mass = _merged(latent, word, mass, names)
         # Heaviest first within a latent; equal masses by spelling, not by order of appearance.
         rank = np.zeros(len(names), dtype=np.int64)
         rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
@@ -130,7 +141,21 @@ class WordMass:
         return tuple(label_s), share_s
 
 
-def _bin(value: Floats) -> Ints:
+def _merged(latent: Ints, word: Ints, mass: Floats, names: list[str]) -> tuple[Ints, Ints, Floats]:
+    """Join the masses of singular and plural within each latent, under the heavier form."""
+    singular = singulars(names)
+    number = {name: at for at, name in enumerate(names)}
+    class_w = np.array([number[singular.get(name, name)] for name in names], dtype=np.int64)
+    pair, inverse = np.unique(latent << _WORD_BITS | class_w[word], return_inverse=True)
+    joined = np.bincount(inverse, weights=mass, minlength=len(pair))
+    # The first of each class, heaviest first; equal masses by spelling.
+    by_name = np.array(sorted(range(len(names)), key=names.__getitem__)).argsort()
+    order = np.lexsort((by_name[word], -mass, inverse))
+    first = order[np.unique(inverse[order], return_index=True)[1]]
+    return pair >> _WORD_BITS, word[first], joined.astype(np.float64)
+
+
+def strength_bin(value: Floats) -> Ints:
     """Number of the strength that an activation has."""
     with np.errstate(divide="ignore"):
         steps = np.floor(_STEPS * np.log2(value))
@@ -180,9 +205,35 @@ class TopContexts:
         return tuple(contexts)
 
 
-def batch_words(batch: TextBatch, texts: Sequence[str]) -> list[str]:
-    """The word that each token of `batch` belongs to, in lower case."""
-    words: list[str] = []
+def batch_words(batch: TextBatch, texts: Sequence[str], whole_words: bool = False) -> list[str]:
+    """The word that each token of `batch` belongs to, in lower case.
+
+    With `whole_words`, a token before the end of its word stands for the piece read so far, such as
+    `pizz-` of pizza.
+    """
+    return [
+        f"{word[: end - start]}-" if whole_words and 0 < end - start < len(word) else word
+        for word, start, end in _token_words(batch, texts)
+    ]
+
+
+def word_groups(batch: TextBatch, texts: Sequence[str]) -> tuple[Ints, list[str]]:
+    """Return the word of the text that each token is part of [n], and these words, lower case."""
+    group_n = np.zeros(len(batch), dtype=np.int64)
+    words_g: list[str] = []
+    before: tuple[int, int, str] | None = None
+    documents = batch.document_n.tolist()
+    for n, (word, start, _) in enumerate(_token_words(batch, texts)):
+        place = (documents[n], start, word)
+        if place != before:
+            words_g.append(word)
+        group_n[n], before = len(words_g) - 1, place
+    return group_n, words_g
+
+
+def _token_words(batch: TextBatch, texts: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The word of each token, the word's first character, and the token's last + 1."""
+    words: list[tuple[str, int, int]] = []
     document = -1
     spans: list[tuple[int, int]] = []
     starts: list[int] = []
@@ -192,14 +243,15 @@ def batch_words(batch: TextBatch, texts: Sequence[str]) -> list[str]:
             spans = [match.span() for match in _WORD.finditer(texts[document])]
             starts = [first for first, _ in spans]
         if start == end:
-            words.append(_EOS_WORD if end else _BOS_WORD)
+            words.append((_EOS_WORD if end else _BOS_WORD, start, end))
             continue
         text = texts[document]
         # Many tokenizers count the space before a word as part of its token.
         start += len(text[start:end]) - len(text[start:end].lstrip())
         at = bisect_right(starts, start) - 1
         inside = at >= 0 and spans[at][0] <= start < spans[at][1]
-        words.append((text[slice(*spans[at])] if inside else text[start:end]).lower())
+        first, last = spans[at] if inside else (start, end)
+        words.append((text[first:last].lower(), first, end))
     return words
 
 

@@ -38,6 +38,7 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     import torch
 
     from vista.inputs.models import load_llm, load_text_sae
+    from vista.sae.label_scores import scored_labels
     from vista.sae.label_table import FILE, write_labels
     from vista.sae.labels import label_latents
 
@@ -45,7 +46,11 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     inputs = job.inputs
     texts = read_text(inputs.text.file("text.parquet"), "train")
     llm = load_llm(job.settings.llm, inputs.llm)
-    labels = label_latents(llm, load_text_sae(inputs.sae, llm), texts, job.settings.labels)
+    sae, settings = load_text_sae(inputs.sae, llm), job.settings.labels
+    labels = label_latents(llm, sae, texts, settings)
+    if settings.score_tokens:
+        heldout = read_text(inputs.text.file("text.parquet"), "heldout")
+        labels = scored_labels(labels, llm, sae, heldout, settings)
     write_labels(job.work / FILE, labels)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from vista.metrics.naming.measure import naming
+from vista.metrics.naming.report import SHOWN
+from vista.report.shown import MetricPlace
 
 LABELS = {
     0: [("cat", 0.9), ("dog", 0.4), (None, 0.3), ("Cow", 0.8), ("cat", 0.95)],
@@ -40,3 +42,19 @@ def test_rows_are_one_a_layer() -> None:
 def test_the_same_seed_gives_the_same_interval() -> None:
     first, second = (naming(["cat", "dog"], LABELS, min_share=0.5, seed=3) for _ in range(2))
     assert first == second
+
+
+def test_a_plural_names_its_class() -> None:
+    result = naming(["car", "glass", "hot dog"], {0: [("Cars", 0.9), ("hot", 0.9)]}, 0.5, 0, 20)
+    assert result.layers[0].latents == {"car": 0}
+    assert result.layers[0].unnamed == ["glass", "hot dog"]
+
+
+def test_the_report_lists_nouns_without_a_latent() -> None:
+    result = naming(["car", "a|b"], {3: [("car", 0.9)], 7: [("car", 0.9)]}, 0.5, 0, 20)
+    note = SHOWN.note(MetricPlace(metric="naming", llm="m"), result.model_dump())
+    assert note == (
+        "Nouns of the data without a latent of their own (m): layer 3: a&#124;b; layer 7: a&#124;b."
+    )
+    whole = naming(["car"], {3: [("car", 0.9)]}, 0.5, 0, 20)
+    assert SHOWN.note(MetricPlace(metric="naming", llm="m"), whole.model_dump()) is None

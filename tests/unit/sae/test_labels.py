@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,19 @@ import torch
 
 from vista.config.sae import LabelSettings, TextPass
 from vista.errors import UserError
+from vista.judges.words import singulars
 from vista.sae import neutral
 from vista.sae.activations import TextBatch, text_activations
+from vista.sae.label_scores import LabelScores, scored_labels
 from vista.sae.label_table import LatentLabels, read_labels, write_labels
-from vista.sae.labels import TopContexts, WordMass, batch_words, label_latents, snippet
+from vista.sae.labels import (
+    TopContexts,
+    WordMass,
+    batch_words,
+    label_latents,
+    snippet,
+    word_groups,
+)
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
 
@@ -184,3 +194,108 @@ def test_table_round_trip_and_refusals(tmp_path: Path) -> None:
     path.write_bytes(b"no table")
     with pytest.raises(UserError, match=r"labels\.parquet"):
         read_labels(path)
+
+
+def test_a_latent_of_the_first_letters_is_not_labelled_with_a_whole_word() -> None:
+    texts = ["pizza pizzicato Pizza"]
+    spans = [(0, 4), (4, 5), (6, 10), (10, 15), (16, 20), (20, 21)]
+    batch = TextBatch(
+        torch.zeros(6, 1),
+        np.zeros(6, dtype=np.int64),
+        np.zeros(6, dtype=np.int64),
+        np.array(spans),
+        np.arange(6),
+    )
+    assert batch_words(batch, texts)[:3] == ["pizza", "pizza", "pizzicato"]
+    whole = batch_words(batch, texts, whole_words=True)
+    assert whole == ["pizz-", "pizza", "pizz-", "pizzicato", "pizz-", "pizza"]
+    # Latent 0 fires on the first letters of all three, latent 1 where pizza ends.
+    z = torch.tensor([[3.0, 0], [0, 3], [2, 0], [0, 0], [3, 0], [0, 3]])
+    loose, strict = WordMass(2), WordMass(2)
+    loose.add(z, batch_words(batch, texts))
+    strict.add(z, whole)
+    assert loose.labels(0.5, strong=0)[0] == ("pizza", "pizza")
+    assert strict.labels(0.5, strong=0)[0] == ("pizz-", "pizza")
+    assert word_groups(batch, texts)[0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert word_groups(batch, texts)[1] == ["pizza", "pizzicato", "pizza"]
+
+
+def test_spellings_of_one_word_share_its_mass() -> None:
+    texts = ["CAR Car car cars cars bus buses news new"]
+    starts = np.array([m.start() for m in re.finditer(r"\w+", texts[0])])
+    ends = np.array([m.end() for m in re.finditer(r"\w+", texts[0])])
+    batch = TextBatch(
+        torch.zeros(9, 1),
+        np.zeros(9, dtype=np.int64),
+        np.zeros(9, dtype=np.int64),
+        np.stack([starts, ends], axis=1),
+        np.arange(9),
+    )
+    words = batch_words(batch, texts)
+    assert words[:4] == ["car", "car", "car", "cars"]
+    #                    CAR  Car  car cars cars bus buses news new
+    z = torch.tensor([[1.0, 1, 1, 4, 0, 0, 0, 0, 4], [0, 0, 0, 0, 0, 1, 2, 0, 1]]).T
+    mass = WordMass(2)
+    mass.add(z, words)
+    assert mass.labels(0.6, strong=0)[0] == (None, None)
+    labels, share = mass.labels(0.6, strong=0, plurals=True)
+    assert labels == ("cars", "buses")  # the forms that hold more
+    np.testing.assert_allclose(share, [7 / 11, 3 / 4])
+    assert singulars(words) == {"cars": "car", "buses": "bus"}
+
+
+def scored(values: list[list[float]], words: list[str], labels: list[str | None]) -> Any:
+    """AUROC of latents with such labels that fire so on words of one token each."""
+    scores = LabelScores(labels, plurals=True)
+    z = torch.tensor(values)
+    half = len(words) // 2
+    for part in (slice(0, half), slice(half, len(words))):  # in any number of batches
+        scores.add(z[part], np.arange(len(words[part])), words[part])
+    return scores.auroc()
+
+
+def test_auroc_of_planted_and_random_latents() -> None:
+    rng = np.random.default_rng(0)
+    words = [str(w) for w in rng.choice(["car", "cars", "the", "of", "sky"], size=4000)]
+    is_car = np.array([word.startswith("car") for word in words])
+    noise = np.where(rng.random(4000) < 0.3, rng.random(4000), 0.0)
+    half = np.where(is_car & (rng.random(4000) < 0.5), 1.0, 0.0)
+    values = np.stack([is_car * 2.0, noise, half, 1.0 - is_car, noise, noise], axis=1)
+    labels = ["car", "car", "car", "cars", None, "zebra"]
+    auroc = scored(values.astype(np.float32).tolist(), words, labels)
+    np.testing.assert_allclose(auroc[[0, 1, 2, 3]], [1.0, 0.5, 0.75, 0.0], atol=0.03)
+    assert auroc[0] == 1.0
+    assert np.isnan(auroc[4])  # no label
+    assert np.isnan(auroc[5])  # its word does not occur
+
+
+def test_a_word_of_several_tokens_is_scored_once_by_its_largest_activation() -> None:
+    scores = LabelScores(["pizza"], plurals=False)
+    z = torch.tensor([[0.0], [2.0], [1.0], [0.0], [0.0]])
+    scores.add(z, np.array([0, 0, 1, 1, 2]), ["pizza", "pizzicato", "the"])
+    np.testing.assert_allclose(scores.auroc(), [1.0])
+    scores.add(z, np.array([0, 0, 1, 1, 2]), ["pizzicato", "pizza", "the"])
+    # 2 and 1 against 2, 1, 0, 0: the false positive counts.
+    np.testing.assert_allclose(scores.auroc(), [(3.5 + 2.5) / 8])
+
+
+def test_labels_are_scored_on_heldout_text(llm: Any, texts: list[str], tmp_path: Path) -> None:
+    sae = planted(llm, "noun3", texts)
+    settings = LabelSettings(min_share=0.05, score_tokens=500, min_auroc=0.8)
+    plain = label_latents(llm, sae, texts[:80], settings)
+    assert plain.auroc_s is None
+    assert plain.label_s[1] is not None  # a latent that fires on every token has a label, too
+    labels = scored_labels(plain, llm, sae, texts[80:], settings)
+    assert labels.label_s == ("noun3", None, None)
+    assert labels.auroc_s is not None
+    np.testing.assert_allclose(labels.auroc_s, [1.0, 0.5, np.nan], atol=1e-6)
+    path = tmp_path / "labels.parquet"
+    write_labels(path, labels)
+    again = read_labels(path).auroc_s
+    assert again is not None
+    np.testing.assert_array_equal(again, labels.auroc_s)
+
+
+def test_a_bound_on_scores_needs_scores() -> None:
+    with pytest.raises(ValueError, match="set `score_tokens` above 0"):
+        LabelSettings(min_auroc=0.6)

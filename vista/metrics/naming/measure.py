@@ -1,9 +1,9 @@
 """Share of classes that have a latent of their own.
 
 A class has one if some latent's label is the class word and the word holds at least `min_share` of
-that latent's strong activation. Where many classes have none, a matching rate measures the
-dictionary, not the projector. Labels are single words, so a class of several words ("traffic
-light") is never named.
+that latent's strong activation; singular and plural are one word. Where many classes have none, a
+matching rate measures the dictionary, not the projector. Labels are single words, so a class of
+several words ("traffic light") is never named.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
+from vista.judges.words import inflections
 from vista.metrics.bootstrap import bootstrap_mean
 from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
@@ -56,13 +57,20 @@ def naming(
         n_boot: Bootstrap samples.
     """
     words = sorted({word.lower() for word in classes})
+    # A label may be the plural of the class word. A class of several words has no such form.
+    class_of = {
+        phrase[0]: word
+        for word in reversed(words)
+        for phrase in sorted(inflections(word), reverse=True)
+        if len(phrase) == 1
+    } | {word: word for word in words}
     layers = []
     for layer in sorted(labels):
         best: dict[str, tuple[float, int]] = {}
         for latent, (label, share) in enumerate(labels[layer]):
             if label is None or share < min_share:
                 continue
-            word = label.lower()
+            word = class_of.get(label.lower(), "")
             if word not in best or share > best[word][0]:  # of equal shares the first latent
                 best[word] = (float(share), latent)
         named = [float(word in best) for word in words]
