@@ -105,7 +105,8 @@ def train(
     from vista.config.projector import TrainingStage
     from vista.data.records import Turn
     from vista.projector.module import make_projector
-    from vista.projector.train import TrainingData, train_projector
+    from vista.projector.passes import TrainingData
+    from vista.projector.train import train_projector
 
     turns = [[Turn("describe the image .", WORDS)] * TURNS for _ in range(len(features))]
     n_visual, d_vision = features.shape[1:]

@@ -107,7 +107,8 @@ def train(
     [step, 2]: cross-entropy and SAE error, 0 without the term."""
     from vista.config.projector import TrainingStage
     from vista.projector.module import make_projector
-    from vista.projector.train import TrainingData, train_projector
+    from vista.projector.passes import TrainingData
+    from vista.projector.train import train_projector
 
     projector = make_projector("linear", shape[-1], llm.d_model, seed=0)
     stage = TrainingStage(

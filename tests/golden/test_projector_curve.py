@@ -20,7 +20,8 @@ from vista.config.projector import TrainingStage
 from vista.data.records import Turn
 from vista.language.model import LanguageModel
 from vista.projector.module import make_projector
-from vista.projector.train import TrainingData, train_projector
+from vista.projector.passes import TrainingData
+from vista.projector.train import train_projector
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
 GOLDEN = Path(__file__).with_name("projector_curve.json")

@@ -7,11 +7,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.data import Split
 
 # Module of the SAE term, loaded by a projector that is trained with it.
 SAE_TERM = "vista.projector.loss"
+Normalise = Literal["none", "variance", "norm"]
 
 
 class TrainingStage(Settings):
@@ -51,6 +52,26 @@ class TrainingStage(Settings):
         description="machines that run so many processes each; more than one: within a Slurm job "
         "of as many nodes",
     )
+    sae_factor: float = later(
+        1.0,
+        ge=0,
+        description="factor on the sweep's SAE weight in this stage; stages with 0 do without SAEs "
+        "and are shared by all weights of the sweep, as long as no stage before has another",
+    )
+    sae_warmup: float = later(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the steps over which the weight of the SAE term rises from 0, "
+        "linearly",
+    )
+    measure_every: int | None = later(
+        None,
+        gt=0,
+        description="steps between measurements, on the batch, of the SAEs' error, FVU and L0, of "
+        "the gradients of both terms of the loss, and of the norms of visual tokens and text; each "
+        "takes as long as 1.5 steps. Reads the SAEs at weight 0, too; null: none",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -64,6 +85,17 @@ class TrainingStage(Settings):
             return self.steps
         per_epoch = images // min(self.batch_size, images)
         return max(1, math.ceil(per_epoch * (self.epochs or 1.0)))
+
+
+class SaeTermSettings(Settings):
+    """What the SAE term is."""
+
+    normalise: Normalise = Field(
+        "none",
+        description="none: the squared error, as published; variance: over the variance of the "
+        "visual tokens of the batch (FVU), which does not fall where tokens only move together; "
+        "norm: over their mean squared norm, a unit that makes weights comparable between models",
+    )
 
 
 class ProjectorSettings(Settings):
@@ -87,6 +119,7 @@ class ProjectorSettings(Settings):
         description="number format of the SAE term's products; bfloat16, as the published training "
         "had it, is several times faster on a GPU. What measures an SAE always does so in float32",
     )
+    sae_term: SaeTermSettings = later(SaeTermSettings(), description="what the SAE term is")
     stages: tuple[TrainingStage, ...] = Field(
         (TrainingStage(),),
         min_length=1,

@@ -28,7 +28,12 @@ from vista.config.encoders import (
     OnnxEncoder,
 )
 from vista.config.language import CheckpointLlm, GgufLlm, LanguageSettings
-from vista.config.projector import SAE_TERM, PretrainedProjector, TrainingStage
+from vista.config.projector import (
+    SAE_TERM,
+    PretrainedProjector,
+    SaeTermSettings,
+    TrainingStage,
+)
 from vista.config.run import RunConfig
 from vista.config.sae import (
     CheckSaeSettings,
@@ -261,7 +266,8 @@ class Builder:
     def projector(self, point: Point, pretrained: PretrainedProjector | None) -> list[Node]:
         """Return the training stages of one point's projector; the last is the one that is used.
 
-        Without the SAE term they depend on no SAE.
+        Without the SAE term they depend on no SAE, unless they measure its error. A stage is named
+        by the largest weight so far, so points share their stages without the term.
         """
         if pretrained is not None:
             settings, inputs = self.read_text(point.llm)
@@ -270,18 +276,23 @@ class Builder:
             files = (pretrained.pretrained,)
             return [Node("import_projector", point_name(point), settings, inputs, files=files)]
         stages: list[Node] = []
+        weight = 0.0
         for number, stage in enumerate(self.config.projector.stages, start=1):
             last = number == len(self.config.projector.stages)
-            name = point_name(point) if last else f"{point_name(point)}-stage{number}"
+            weight = max(weight, point.sae_weight * stage.sae_factor)
+            reached = point_name(point._replace(sae_weight=weight))
+            name = point_name(point) if last else f"{reached}-stage{number}"
             stages.append(self._train(point, stage, name, stages[-1] if stages else None))
         return stages
 
     def _train(self, point: Point, stage: TrainingStage, name: str, start: Node | None) -> Node:
         settings, inputs = self.read(point.llm)
         recipe = self.config.projector
+        weight = point.sae_weight * stage.sae_factor
+        unread = {"data", "sae_factor", *(("sae_warmup",) if weight == 0 else ())}
         settings |= {
-            "training": stage.model_dump(mode="json", exclude={"data"}),
-            "sae_weight": point.sae_weight,
+            "training": stage.model_dump(mode="json", exclude=unread),
+            "sae_weight": weight,
             "seed": point.seed,
         }
         data = self.training[stage.data] if stage.data else self.data
@@ -294,10 +305,12 @@ class Builder:
         else:
             models["start"] = start
         layers = recipe.layers or self.config.llms[point.llm].saes.layers
-        if point.sae_weight == 0:
+        if weight == 0 and stage.measure_every is None:
             layers = ()
         if layers:
             settings["sae_dtype"] = recipe.sae_dtype
+            if recipe.sae_term != SaeTermSettings():
+                settings["sae_term"] = dump(recipe.sae_term)
         gated: Inputs = {**models, **self.gated(point.llm, layers)}
         modules, files = (SAE_TERM,) if layers else (), self.template_files(point.llm)
         return Node("train_projector", name, settings, gated, modules, files)

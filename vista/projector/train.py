@@ -12,48 +12,33 @@ Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width, 
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
-from vista.config.projector import SAE_TERM, TrainingStage
-from vista.data.records import Turn
+from vista.config.projector import Normalise, TrainingStage
 from vista.engine.disk import force_to_disk
-from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
-from vista.language.prompt import Batch
 from vista.progress import progress
+from vista.projector.measure import MEASURED, measure
 from vista.projector.module import Projector
-from vista.projector.ranks import join_ranks, share, total
+from vista.projector.passes import Losses, TrainingData
+from vista.projector.ranks import join_ranks, total
 from vista.sae.neutral import SparseAutoencoder
 
 CURVE = ("step", "cross_entropy", "sae_error", "loss", "lr", "gradient_norm")
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What is trained on: conversations, and a reader of their images' patch features.
-
-    `read(indices)` returns float [n, p, d_vision] for positions into `turns`, with p = `n_visual`.
-    """
-
-    turns: Sequence[Sequence[Turn]]
-    n_visual: int
-    read: Callable[[NDArray[np.int64]], NDArray[Any]]
 
 
 def train_projector(
@@ -66,13 +51,16 @@ def train_projector(
     sae_weight: float,
     seed: int,
     checkpoints: Path,
+    normalise: Normalise = "none",
     ranks: Accelerator | None = None,
     stop_at: int | None = None,
 ) -> dict[str, list[float]]:
-    """Train `projector` in place and return its curve, one value a step for each of CURVE.
+    """Train `projector` in place and return its curve, one value a step for each of CURVE, and of
+    MEASURED under `measure_every`, which has NaN between two measurements.
 
-    The loss is the mean cross-entropy over the batch's answer tokens + `sae_weight` * SAE term;
-    `saes` may be empty where `sae_weight` is 0, and the curve then has NaN for the SAE error.
+    The loss is the mean cross-entropy over the batch's answer tokens + `sae_weight` * SAE term,
+    which `normalise` may divide (vista.projector.loss); the curve has it as the SAE error. `saes`
+    may be empty where `sae_weight` is 0, and the curve then has NaN for the SAE error.
     AdamW, linear warm-up, cosine to 0 (VISTA paper, training). Resumes from the newest checkpoint
     in `checkpoints`; `stop_at` ends after that step, as a kill would.
 
@@ -84,12 +72,16 @@ def train_projector(
     optimizer = torch.optim.AdamW(
         projector.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
-    curve: dict[str, list[float]] = {name: [] for name in CURVE}
+    measured = MEASURED if settings.measure_every else ()
+    curve: dict[str, list[float]] = {name: [] for name in (*CURVE, *measured)}
     first = _restore(checkpoints, projector, optimizer, curve)
     if total(ranks, first) != [first * ranks.num_processes]:
         # A network file system may still hide a checkpoint from one of the machines.
         raise RuntimeError(f"the ranks found different checkpoints; this one starts at {first}")
     shared: nn.Module = ranks.prepare_model(projector)
+    watched = Losses(llm, saes, data, settings, normalise, ranks)
+    # What is measured at times is not computed at every step.
+    losses = watched if sae_weight or not measured else replace(watched, saes={})
     steps = settings.total_steps(len(data.turns))
     last = steps if stop_at is None else stop_at
     todo = range(first, last)
@@ -99,17 +91,23 @@ def train_projector(
             group["lr"] = rate
         chosen = batch_indices(len(data.turns), settings.batch_size, step, seed)
         optimizer.zero_grad(set_to_none=True)
-        entropy, error = _accumulate(shared, llm, saes, data, chosen, settings, sae_weight, ranks)
-        loss = entropy if sae_weight == 0 else entropy + sae_weight * error
+        weight = term_weight(step, steps, sae_weight, settings)
+        due = settings.measure_every and (step % settings.measure_every == 0 or step + 1 == steps)
+        seen = measure(projector, watched, chosen) if due else dict.fromkeys(measured, math.nan)
+        entropy, error = _accumulate(shared, losses, chosen, weight)
+        loss = entropy if weight == 0 else entropy + weight * error
         norm = torch.nn.utils.clip_grad_norm_(projector.parameters(), settings.clip)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
         optimizer.step()
+        if losses is not watched:
+            error = seen.get("term", math.nan)
         values = (step, entropy, error, loss, rate, norm.item())
-        for name, value in zip(CURVE, values, strict=True):
-            curve[name].append(float(value))
-        due = (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps
-        if due and ranks.is_main_process:
+        seen |= dict(zip(CURVE, values, strict=True))
+        for name in curve:
+            curve[name].append(float(seen[name]))
+        kept = (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps
+        if kept and ranks.is_main_process:
             _save(checkpoints, step + 1, projector, optimizer, curve)
     return curve
 
@@ -123,6 +121,12 @@ def learning_rate(step: int, steps: int, settings: TrainingStage) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def term_weight(step: int, steps: int, sae_weight: float, settings: TrainingStage) -> float:
+    """Return the weight of the SAE term in one of `steps` steps: from 0 to `sae_weight`."""
+    warm = math.ceil(settings.sae_warmup * steps)
+    return sae_weight * step / warm if step < warm else sae_weight
+
+
 def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.int64]:
     """Return the images of one step: each epoch is a permutation made from (seed, epoch)."""
     batch_size = min(batch_size, n)
@@ -133,40 +137,22 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.i
 
 
 def _accumulate(
-    projector: nn.Module,
-    llm: LanguageModel,
-    saes: Mapping[int, SparseAutoencoder],
-    data: TrainingData,
-    chosen: NDArray[np.int64],
-    settings: TrainingStage,
-    sae_weight: float,
-    ranks: Accelerator,
+    projector: nn.Module, losses: Losses, chosen: NDArray[np.int64], sae_weight: float
 ) -> tuple[float, float]:
-    """Add the gradient of the whole batch's loss; return its cross-entropy and SAE error.
-
-    Both are means over the whole batch, so a part counts by its share of the answer tokens in the
-    one and by its share of the images in the other, whichever rank has it.
-    """
-    rows = share(chosen, ranks)
-    size = settings.micro_batch or len(rows)
-    if size < len(rows):
-        # Samples of one length share a part: all of a part are padded to its longest.
-        rows = rows[np.argsort([_letters(data.turns[i]) for i in rows], kind="stable")]
-    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-    batches = [
-        llm.batch([data.turns[i] for i in part], data.n_visual, settings.max_length)
-        for part in parts
-    ]
-    n_answer = max(1.0, total(ranks, sum(len(batch.targets) for batch in batches))[0])
+    """Add the gradient of the whole batch's loss; return its cross-entropy and SAE term."""
+    ranks = losses.ranks
+    parts, n_answer = losses.parts(chosen)
+    whole = losses.whole(projector, parts)
     entropy = error = 0.0
-    for part, batch in zip(parts, batches, strict=True):
-        features_bpv = torch.from_numpy(np.asarray(data.read(part), dtype=np.float32))
+    for part in parts:
         # Gradients are exchanged once a step, with those of the last part.
         with nullcontext() if part is parts[-1] else ranks.no_sync(projector):
-            visual_bpd = projector(features_bpv.to(next(projector.parameters()).device))
-            entropy_part, error_part = _losses(llm, saes, visual_bpd, batch.to(llm.device))
+            visual_bpd = losses.visual(projector, part)
+            entropy_part, error_part = losses.of_part(
+                visual_bpd, part.batch.to(losses.llm.device), whole
+            )
             entropy_part = entropy_part / n_answer
-            error_part = error_part * (len(part) / len(chosen))
+            error_part = error_part * part.share
             loss = entropy_part if sae_weight == 0 else entropy_part + sae_weight * error_part
             # The exchange takes the mean over ranks, and the loss here is a part of a sum.
             (loss * ranks.num_processes).backward()
@@ -174,38 +160,6 @@ def _accumulate(
         error += error_part.item()
     entropy, error = total(ranks, entropy, error)
     return entropy, error
-
-
-def _letters(turns: Sequence[Turn]) -> int:
-    return sum(len(turn.question) + len(turn.answer) for turn in turns)
-
-
-def _losses(
-    llm: LanguageModel,
-    saes: Mapping[int, SparseAutoencoder],
-    visual_bpd: Tensor,
-    batch: Batch,
-) -> tuple[Tensor, Tensor]:
-    """The sum of the cross-entropy over the answer tokens, and the SAE term (NaN without SAEs)."""
-    visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
-    # The last token is learnt, never read: nothing before it depends on it.
-    read = slice(max(visual.stop, batch.input_ids.shape[1] - 1))
-    out = llm.forward(
-        batch.input_ids[:, read],
-        batch.attention_mask[:, read],
-        visual=visual_bpd,
-        visual_start=batch.visual_start,
-        taps=tuple(saes),
-        logits_at=batch.predict_mask[:, read],
-    )
-    assert out.logits is not None
-    entropy = token_cross_entropy(out.logits, batch).sum()
-    if not saes:
-        return entropy, torch.tensor(float("nan"))
-    # Imported by name, so that a projector without the term does not depend on its code. The node
-    # of a projector with the term names the module.
-    sae_term = importlib.import_module(SAE_TERM).sae_term
-    return entropy, sae_term(out.taps, saes, visual).to(entropy.device)
 
 
 def _save(

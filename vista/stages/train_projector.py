@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vista.config.base import Settings
 from vista.config.language import LanguageSettings
-from vista.config.projector import TrainingStage
+from vista.config.projector import SaeTermSettings, TrainingStage
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.forecast import formulas
@@ -44,6 +44,7 @@ class TrainProjectorOrder(Settings):
     seed: int
     projector: FreshProjector | None = None
     sae_dtype: Literal["float32", "bfloat16"] = "float32"
+    sae_term: SaeTermSettings = SaeTermSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,9 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
     from vista.inputs.models import load_llm, load_saes
     from vista.language.prompt import sample_text
     from vista.projector.module import load_projector, make_projector, save_projector
+    from vista.projector.passes import TrainingData
     from vista.projector.ranks import join_ranks
-    from vista.projector.train import TrainingData, train_projector
+    from vista.projector.train import train_projector
 
     torch.set_num_threads(job.threads)
     settings, order, inputs = job.settings.training, job.settings, job.inputs
@@ -141,6 +143,7 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
         sae_weight=order.sae_weight,
         seed=order.seed,
         checkpoints=job.checkpoints,
+        normalise=order.sae_term.normalise,
         ranks=ranks,
     )
     ranks.end_training()

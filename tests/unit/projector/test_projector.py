@@ -18,8 +18,8 @@ from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.projector.loss import sae_term
 from vista.projector.module import load_projector, make_projector, save_projector
+from vista.projector.passes import TrainingData
 from vista.projector.train import (
-    TrainingData,
     batch_indices,
     learning_rate,
     train_projector,

@@ -17,7 +17,7 @@ from vista.metrics.reconstruction.report import reconstruction_per_layer
 from vista.report import style
 from vista.report.heatmaps import HeatMapRow, _mask_edges, heat_map_figure, spread
 from vista.report.table import LongTable
-from vista.report.training_figure import Curve, loss_curves
+from vista.report.training_figure import Curve, _joined, loss_curves
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -141,6 +141,30 @@ def test_curves_may_hold_nan() -> None:
     )
     figure = loss_curves([curve])
     assert figure is not None
+    style.setup().close(figure)
+
+
+def test_what_was_measured_now_and_then_is_drawn_below_the_losses() -> None:
+    """Of two stages of training the second measured, at two of its four steps."""
+    nan = float("nan")
+    stages: tuple[dict[str, list[float]], ...] = (
+        {"step": [0, 1], "cross_entropy": [3.0, 2.5], "sae_error": [nan] * 2},
+        {
+            "step": [0, 1, 2, 3],
+            "cross_entropy": [2.0, 1.5, 1.0, 0.5],
+            "sae_error": [0.4, nan, 0.2, nan],
+            "fvu": [0.8, nan, 0.6, nan],
+        },
+    )
+    (curve,) = _joined(Curve("e", "m", 0.0, 0, columns) for columns in stages)
+    assert [len(values) for values in curve.columns.values()] == [6] * 4
+    figure = loss_curves([curve])
+    assert figure is not None
+    labels = [axis.get_ylabel().partition("\n")[2] for axis in figure.axes]
+    assert labels == ["cross-entropy", "SAE error", "FVU"]
+    (line,) = (line for line in figure.axes[2].get_lines() if len(line.get_xdata()) == 2)
+    assert list(line.get_xdata()) == [2, 4]
+    assert list(line.get_ydata()) == [0.8, 0.6]
     style.setup().close(figure)
 
 
