@@ -10,7 +10,7 @@ import yaml
 
 from vista.config.projector import SAE_TERM
 from vista.engine.node import Node
-from vista.engine.plan import load_plan
+from vista.engine.plan import Plan, load_plan
 from vista.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "config"
@@ -95,3 +95,40 @@ def test_values_out_of_range_are_refused_by_key(
 ) -> None:
     with pytest.raises(UserError, match=key):
         trained([{"steps": 5, **stage}], sae_term=term)
+
+
+def with_suggestions(**suggest: Any) -> Plan:
+    content = yaml.safe_load((CONFIGS / "default.yaml").read_text())
+    return load_plan({**content, "suggest": suggest})
+
+
+def test_only_the_report_reads_a_suggestion_for_an_encoder_and_an_llm() -> None:
+    plain, plan = load_plan(CONFIGS / "default.yaml"), with_suggestions(steps=3)
+    added = [plan.nodes[key] for key in set(plan.nodes) - set(plain.nodes)]
+    suggested = [node for node in added if node.stage == "suggest"]
+    pairs = {(point.encoder, point.llm) for point in plan.config.points()}
+    assert sorted(node.name for node in suggested) == sorted("-".join(pair) for pair in pairs)
+    assert {node.stage for node in added} == {"suggest", "report"}
+    for node in suggested:
+        assert node.inputs["saes"]
+        assert "lr" not in node.settings["training"]
+        assert node.modules == (SAE_TERM,)
+
+
+def test_the_learning_rate_of_the_config_is_no_part_of_a_suggestion() -> None:
+    content = yaml.safe_load((CONFIGS / "default.yaml").read_text())
+    ids = []
+    for lr in (1e-3, 2e-3):
+        changed = {"stages": [{"steps": 5, "lr": lr}]}
+        plan = load_plan({**content, "projector": changed, "suggest": {}})
+        ids.append({node.id for node in plan.nodes.values() if node.stage == "suggest"})
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(
+    ("suggest", "key"),
+    [({"lrs": []}, "lrs"), ({"lrs": [0.1, -1]}, "lrs"), ({"weight_factors": [1, 1]}, "twice")],
+)
+def test_what_cannot_be_tried_is_refused(suggest: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        with_suggestions(**suggest)

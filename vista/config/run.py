@@ -36,6 +36,7 @@ from vista.config.sae import (
     TokenFilter,
     TrainSaeSettings,
 )
+from vista.config.suggest import SuggestSettings
 from vista.config.sweep import Block, Point
 from vista.config.text import DrawnText, TextSettings, text_parts
 from vista.config.vision_sae import VisionSaeEntry
@@ -148,6 +149,11 @@ class RunConfig(Settings):
     )
     sweep: tuple[Block, ...] = Field((Block(),), min_length=1, description="what is combined")
     projector: ProjectorSettings = Field(ProjectorSettings(), description="training of projectors")
+    suggest: SuggestSettings | None = later(
+        None,
+        description="short runs that suggest settings of `projector`, for each encoder and LLM; "
+        "null: none",
+    )
     latents: LatentsSettings = Field(LatentsSettings(), description="encoding into latents")
     check_sae: CheckSaeSettings = Field(CheckSaeSettings(), description="bounds on every SAE")
     label_latents: LabelSettings = Field(LabelSettings(), description="labels of latents")
@@ -229,6 +235,8 @@ class RunConfig(Settings):
         ]
         if self.llms:
             reads += [("latents", None, self.judged_split(self.latents.split))]
+        if self.suggest:
+            reads += [("suggest", self.projector.stages[0].data, self.suggest.split)]
         for metric, settings in self.metrics.chosen():
             for _, split in settings.splits_read():
                 reads += [(f"metrics.{metric.name}", None, self.split_of(metric, split))]

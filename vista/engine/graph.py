@@ -59,6 +59,8 @@ class Graph:
             "features": tuple(self.features.values()),
             **builder.data.inputs,
         }
+        if suggested := self._suggestions():
+            inputs["suggestions"] = tuple(suggested.values())
         settings = {
             "name": config.name,
             "report": dump(config.report),
@@ -69,10 +71,22 @@ class Graph:
             "labels": [{"llm": llm} for llm, _ in builder.labels],
             "features": [{"encoder": name} for name in self.features],
         }
+        if suggested:
+            settings["suggestions"] = [
+                {"encoder": encoder, "llm": llm} for encoder, llm in suggested
+            ]
         stages = {node.stage for _, node in measured}
         metrics = [metric for name, metric in declared_metrics().items() if name in stages]
         modules = tuple(metric.module("report") for metric in metrics)
         return Node("report", config.name, settings, inputs, modules)
+
+    def _suggestions(self) -> dict[tuple[str, str], Node]:
+        """Return the suggestions for the projectors that are trained here, if asked for."""
+        if self.config.suggest is None:
+            return {}
+        trained = [point for point, source in self.config.points().items() if source is None]
+        pairs = dict.fromkeys((point.encoder, point.llm) for point in trained)
+        return {pair: self.builder.suggestion(*pair) for pair in pairs}
 
     def _metrics(self) -> Iterator[Measured]:
         kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")

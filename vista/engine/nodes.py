@@ -285,6 +285,34 @@ class Builder:
             stages.append(self._train(point, stage, name, stages[-1] if stages else None))
         return stages
 
+    def suggestion(self, encoder: str, llm: str) -> Node:
+        """Return the short runs that suggest how projectors from `encoder` to `llm` are trained:
+        in their first stage."""
+        settings, inputs = self.read(llm)
+        recipe = self.config.projector
+        first = recipe.stages[0]
+        unread = {"data", "lr", "steps", "epochs", "measure_every", "sae_factor", "sae_warmup"}
+        settings |= {
+            "training": first.model_dump(mode="json", exclude=unread),
+            "kind": recipe.kind,
+            "sae_dtype": recipe.sae_dtype,
+            "sae_term": dump(recipe.sae_term),
+            "suggest": dump(self.config.suggest) if self.config.suggest else {},
+        }
+        data, features = self.data, self.features[encoder]
+        if first.data:
+            data = self.training[first.data]
+            features = self.training_features[encoder, first.data]
+        layers = recipe.layers or self.config.llms[llm].saes.layers
+        gated: Inputs = {
+            "features": features,
+            "records": data.records,
+            **inputs,
+            **self.gated(llm, layers),
+        }
+        files = self.template_files(llm)
+        return Node("suggest", f"{encoder}-{llm}", settings, gated, (SAE_TERM,), files)
+
     def _train(self, point: Point, stage: TrainingStage, name: str, start: Node | None) -> Node:
         settings, inputs = self.read(point.llm)
         recipe = self.config.projector

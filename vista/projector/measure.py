@@ -20,7 +20,8 @@ MEASURED = ("fvu", "l0", "entropy_gradient", "term_gradient", "visual_norm", "te
 
 
 def measure(projector: Projector, losses: Losses, chosen: NDArray[np.int64]) -> dict[str, float]:
-    """Return MEASURED and `term`, the SAE term, on the batch of the images `chosen`.
+    """Return MEASURED, `cross_entropy` and `term`, the SAE term, on the batch of the images
+    `chosen`.
 
     `fvu` and `l0` are means over layers; `entropy_gradient` and `term_gradient` the norms of the
     gradients of the cross-entropy and of the SAE term, without its weight, on the projector's
@@ -32,7 +33,7 @@ def measure(projector: Projector, losses: Losses, chosen: NDArray[np.int64]) -> 
     moments = losses.moments(projector, parts) if losses.saes else {}
     parameters = list(projector.parameters())
     gradients = [[torch.zeros_like(value) for value in parameters] for _ in range(2)]
-    term = squares = texts = 0.0
+    entropy = term = squares = texts = 0.0
     counts = [0.0, 0.0]
     for part in parts:
         batch = part.batch.to(llm.device)
@@ -44,16 +45,18 @@ def measure(projector: Projector, losses: Losses, chosen: NDArray[np.int64]) -> 
                 sums, torch.autograd.grad(value, parameters, retain_graph=True), strict=True
             ):
                 sum_ += found
+        entropy += float(entropy_part.detach()) / n_answer
         term += float(term_part.detach()) * part.share
         squares += float(visual_bpd.detach().float().square().sum())
         text_nd = llm.embed(batch.input_ids)[batch.text_mask].float()
         texts += float(text_nd.square().sum())
         counts[0] += math.prod(visual_bpd.shape[:2])
         counts[1] += len(text_nd)
-    term, squares, texts, *counts = total(ranks, term, squares, texts, *counts)
+    entropy, term, squares, texts, *counts = total(ranks, entropy, term, squares, texts, *counts)
     norms = [_norm(losses, sums) for sums in gradients]
     none = math.nan
     return {
+        "cross_entropy": entropy,
         "term": term,
         "fvu": _mean([found.fvu for found in moments.values()]),
         "l0": _mean([found.l0 for found in moments.values()]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -40,6 +41,13 @@ class PointPlace(Settings):
     seed: int
 
 
+class PairPlace(Settings):
+    """An encoder and a language model."""
+
+    encoder: str
+    llm: str
+
+
 class ReportOrder(Settings):
     """The run's name, the report's settings, and the places of the input artifacts.
 
@@ -47,6 +55,7 @@ class ReportOrder(Settings):
         points: of the inputs `metrics`.
         checks: of the inputs `checks`.
         curves: of the inputs `projectors`, one for each stage of training.
+        suggestions: of the inputs `suggestions`.
         latents: of the inputs `latents`.
         labels: of the inputs `labels`.
         features: of the inputs `features`.
@@ -57,6 +66,7 @@ class ReportOrder(Settings):
     points: tuple[MetricPlace, ...] = ()
     checks: tuple[LlmPlace, ...] = ()
     curves: tuple[PointPlace, ...] = ()
+    suggestions: tuple[PairPlace, ...] = ()
     latents: tuple[PointPlace, ...] = ()
     labels: tuple[LlmPlace, ...] = ()
     features: tuple[EncoderPlace, ...] = ()
@@ -69,6 +79,7 @@ class Inputs:
     metrics: list[Artifact] = field(default_factory=list)
     checks: list[Artifact] = field(default_factory=list)
     projectors: list[Artifact] = field(default_factory=list)
+    suggestions: list[Artifact] = field(default_factory=list)
     latents: list[Artifact] = field(default_factory=list)
     labels: list[Artifact] = field(default_factory=list)
     features: list[Artifact] = field(default_factory=list)
@@ -100,3 +111,20 @@ def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
             for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
     return Measured(LongTable(figures), order.report, metrics, LongTable(of_groups))
+
+
+def suggestion_notes(order: ReportOrder, inputs: Inputs) -> list[str]:
+    """Return a sentence for each pair of models on what short runs suggest for its training."""
+    notes = []
+    for place, artifact in aligned(order.suggestions, inputs.suggestions):
+        parts = json.loads(artifact.file("suggest.json").read_text(encoding="utf-8"))
+        guesses = [
+            f"{name} {'none' if part['value'] is None else format(part['value'], '.3g')} "
+            f"({part['reason']})"
+            for name, part in parts.items()
+        ]
+        notes.append(
+            f"Suggested for projectors from {place.encoder} to {place.llm}, and not used by "
+            f"itself: {'; '.join(guesses)}. All runs: suggest/{artifact.path.name}/suggest.json."
+        )
+    return notes

@@ -13,7 +13,13 @@ from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.metrics.results import figures_table, write_parquet
 from vista.progress import progress
-from vista.report.inputs import Inputs, ReportOrder, aligned, read_measured
+from vista.report.inputs import (
+    Inputs,
+    ReportOrder,
+    aligned,
+    read_measured,
+    suggestion_notes,
+)
 from vista.report.shown import Drawing, Measured
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 
@@ -40,7 +46,8 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
         training_drawing(aligned(order.curves, inputs.projectors)),
     ]
     pictures = [*_draw(drawings, folder, order.report.dpi), *_copy_pictures(measured, folder)]
-    text = summary_markdown(measured, name=order.name, figures=pictures, notes=all_notes(measured))
+    notes = [*all_notes(measured), *suggestion_notes(order, inputs)]
+    text = summary_markdown(measured, name=order.name, figures=pictures, notes=notes)
     (job.work / "summary.md").write_text(text, encoding="utf-8")
     text = headline(measured.table, order.report, measured.groups)
     (job.work / HEADLINE).write_text(text, encoding="utf-8")

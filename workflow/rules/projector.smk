@@ -13,6 +13,17 @@ use rule stage as train_projector with:
         "training the projector {wildcards.node}"
 
 
+use rule stage as suggest with:
+    input:
+        roles("features", "records", "llm", "saes", "checks"),
+    pathvars:
+        stage="suggest",
+    resources:
+        gpu=GPUS,
+    message:
+        "trying settings of training for {wildcards.node}"
+
+
 use rule stage as import_projector with:
     input:
         roles("features", "llm", "files"),

@@ -7,6 +7,7 @@ use rule stage as report with:
             "metrics",
             "checks",
             "projectors",
+            "suggestions",
             "latents",
             "labels",
             "features",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from vista.config.language import LanguageSettings, StandinLlm
+from vista.config.report import ReportSettings
 from vista.data.records import Box, Object, Record, Turn, read_records, write_records, write_text
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
@@ -25,7 +27,10 @@ from vista.metrics.caption import CaptionSettings
 from vista.metrics.caption import stage as caption
 from vista.metrics.results import read_result
 from vista.projector.module import make_projector, save_projector
-from vista.stages import train_llm
+from vista.report.inputs import Inputs as ReportInputs
+from vista.report.inputs import PairPlace, ReportOrder, suggestion_notes
+from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
+from vista.stages import suggest, train_llm
 from vista.store.features import FeatureWriter
 
 NOUNS = ("cat", "dog", "anchor", "umbrella", "star", "cloud")
@@ -165,6 +170,60 @@ def test_captions_name_what_the_features_say(made: dict[str, Any]) -> None:
     assert items["tokens"] == [2] * N_TEST  # the first answer and its end, no second turn
     mean = sum(items["loss_sum"]) / sum(items["tokens"])
     assert result["cross_entropy"]["value"] == pytest.approx(mean)
+
+
+def suggested(made: dict[str, Any], name: str, split: str) -> Artifact:
+    def write_sae(work: Path) -> None:
+        generator = torch.Generator().manual_seed(0)
+        config = SaeConfig("standard", SOURCE.d_model, 64, 0, "test")
+        shapes = config.weight_shapes()
+        save_sae(
+            work,
+            SparseAutoencoder(
+                config, {n: 0.3 * torch.randn(s, generator=generator) for n, s in shapes.items()}
+            ),
+        )
+
+    llm = LanguageSettings(source=SOURCE).model_dump(mode="json")
+    llm["source"] = {"kind": "standin", "family": "llama"}
+    settings = {
+        "llm": llm,
+        "training": {"batch_size": 4},
+        "kind": "linear",
+        "sae_dtype": "float32",
+        "sae_term": {"normalise": "variance"},
+        "suggest": {"lrs": [1e-3, 1e-2], "steps": 3, "split": split, "images": 6},
+    }
+    inputs = {role: made[role] for role in ("llm", "records", "features")}
+    saes = [publish(made["root"], f"sae-{name}", write_sae)]
+    return publish(
+        made["root"],
+        name,
+        lambda work: suggest.run(Job("suggest", settings, {**inputs, "saes": saes}, work)),
+    )
+
+
+def test_a_suggestion_is_kept_printed_and_shown_in_the_report(
+    made: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = suggested(made, "suggest", "test")
+    kept = json.loads(artifact.file("suggest.json").read_text())
+    assert [run["lr"] for run in kept["lr"]["trials"]] == [1e-3, 1e-2]
+    assert len(kept["sae_weight"]["trials"]) == 4
+    assert "init_scale" in capsys.readouterr().out
+    order = ReportOrder(
+        name="n",
+        report=ReportSettings(),
+        suggestions=(PairPlace(encoder="e", llm="m"),),
+    )
+    (note,) = suggestion_notes(order, ReportInputs(suggestions=[artifact]))
+    assert "from e to m, and not used by itself" in note
+    assert f"lr {kept['lr']['value']:.3g} (lowest cross-entropy" in note
+
+
+def test_a_suggestion_without_images_to_compare_on_is_refused(made: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"suggest: no image of split 'validation'"):
+        suggested(made, "suggest-none", "validation")
 
 
 def test_no_image_is_its_own_other() -> None:

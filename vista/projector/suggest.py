@@ -1,0 +1,178 @@
+"""A first guess for a projector's training, from short runs compared on images not trained on."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vista.config.projector import Normalise, TrainingStage
+from vista.config.suggest import SuggestSettings
+from vista.language.model import LanguageModel
+from vista.projector.measure import measure
+from vista.projector.module import Projector, make_projector
+from vista.projector.passes import Losses, TrainingData
+from vista.projector.ranks import join_ranks
+from vista.projector.train import train_projector
+from vista.sae.neutral import SparseAutoencoder
+
+# A projector with a GELU is not quite homogeneous: its scale is found in a few rounds.
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Models, data and settings that all runs share.
+
+    Attributes:
+        kind: Kind of the projector.
+        d_vision: Width of the encoder's features.
+        train: What the runs learn from.
+        held_out: What they are compared on.
+        stage: Settings of training; its learning rate and its length are replaced.
+    """
+
+    llm: LanguageModel
+    saes: Mapping[int, SparseAutoencoder]
+    kind: str
+    d_vision: int
+    train: TrainingData
+    held_out: TrainingData
+    stage: TrainingStage
+    normalise: Normalise
+    settings: SuggestSettings
+
+    def fresh(self, init_scale: float) -> Projector:
+        """Return a projector before training."""
+        module = make_projector(
+            self.kind, self.d_vision, self.llm.d_model, self.settings.seed, init_scale
+        )
+        return module.to(self.llm.device)
+
+    def seen(self, projector: Projector) -> dict[str, float]:
+        """Return what the held-out images tell of a projector."""
+        ranks = join_ranks(self.llm.device)
+        # What fits into memory in training fits here.
+        parts = {"micro_batch": self.stage.micro_batch or self.stage.batch_size}
+        stage = self.stage.model_copy(update=parts)
+        losses = Losses(self.llm, self.saes, self.held_out, stage, self.normalise, ranks)
+        return measure(projector, losses, np.arange(len(self.held_out.turns)))
+
+    def trained(self, init_scale: float, lr: float, weight: float) -> dict[str, float | None]:
+        """Return what the held-out images tell after a run; null where its loss was not finite."""
+        projector = self.fresh(init_scale)
+        stage = self.stage.model_copy(update={"lr": lr, "steps": self.settings.steps})
+        found: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                train_projector(
+                    projector,
+                    self.llm,
+                    self.saes if weight else {},
+                    self.train,
+                    stage,
+                    sae_weight=weight,
+                    seed=self.settings.seed,
+                    checkpoints=Path(folder),
+                    normalise=self.normalise,
+                )
+                found = self.seen(projector)
+            except FloatingPointError:
+                pass
+        names = ("cross_entropy", "fvu", "l0", "visual_norm")
+        return {name: _finite(found.get(name)) for name in names}
+
+
+def suggest(trials: Trials) -> dict[str, Any]:
+    """Return a value, its reason and the runs behind it for `init_scale`, `lr` and `sae_weight`.
+
+    `init_scale` makes visual tokens and text enter block 0 with one root mean square norm. `lr` has
+    the lowest held-out cross-entropy after a run without the SAE term. `sae_weight` is the
+    smallest at which the held-out FVU is below that of weight 0; without one, null.
+    """
+    scale = _init_scale(trials)
+    rate = _learning_rate(trials, scale["value"])
+    if rate["value"] is None:
+        weight: dict[str, Any] = {"value": None, "reason": "no learning rate trains", "trials": []}
+    else:
+        weight = _sae_weight(trials, scale["value"], rate)
+    return {"init_scale": scale, "lr": rate, "sae_weight": weight}
+
+
+def table(suggestion: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that show a suggestion."""
+    for name, part in suggestion.items():
+        value = "none" if part["value"] is None else f"{part['value']:.3g}"
+        yield f"{name:<11}{value:>10}  {part['reason']}"
+        for trial in part["trials"]:
+            cells = (f"{key} {_shown(number)}" for key, number in trial.items())
+            yield f"{'':<11}{'':>10}  - {', '.join(cells)}"
+
+
+def _init_scale(trials: Trials) -> dict[str, Any]:
+    scale, runs = 1.0, []
+    for _ in range(_ROUNDS if trials.kind != "linear" else 1):
+        found = replace(trials, saes={}).seen(trials.fresh(scale))
+        runs.append(
+            {"init_scale": scale, **{key: found[key] for key in ("visual_norm", "text_norm")}}
+        )
+        layers = len(trials.fresh(scale).linears())
+        scale *= (found["text_norm"] / found["visual_norm"]) ** (1 / layers)
+    first = runs[0]
+    reason = (
+        f"visual tokens then have the norm of text, {first['text_norm']:.3g}; "
+        f"at init_scale 1 it is {first['visual_norm']:.3g}"
+    )
+    return {"value": scale, "reason": reason, "trials": runs}
+
+
+def _learning_rate(trials: Trials, init_scale: float) -> dict[str, Any]:
+    rates = sorted(trials.settings.lrs)
+    runs = [{"lr": lr, **trials.trained(init_scale, lr, 0.0)} for lr in rates]
+    ended = [run for run in runs if run["cross_entropy"] is not None]
+    if not ended:
+        return {"value": None, "reason": "the loss of every run was not finite", "trials": runs}
+    best = min(ended, key=lambda run: run["cross_entropy"] or 0.0)
+    reason = f"lowest cross-entropy on held-out images after {trials.settings.steps} steps"
+    if len(rates) > 1 and best["lr"] in (rates[0], rates[-1]):
+        side = "lower" if best["lr"] == rates[0] else "higher"
+        reason += f"; it is at the edge of suggest.lrs: try {side} ones"
+    return {"value": best["lr"], "reason": reason, "trials": runs}
+
+
+def _sae_weight(trials: Trials, init_scale: float, rate: Mapping[str, Any]) -> dict[str, Any]:
+    start = trials.seen(trials.fresh(init_scale))
+    equal = start["entropy_gradient"] / start["term_gradient"] if start["term_gradient"] else 0.0
+    if not (math.isfinite(equal) and equal > 0):
+        return {"value": None, "reason": "a gradient is 0 or not finite", "trials": []}
+    plain = next(run for run in rate["trials"] if run["lr"] == rate["value"])
+    runs = [{"sae_weight": 0.0, **{k: v for k, v in plain.items() if k != "lr"}}]
+    for factor in sorted(trials.settings.weight_factors):
+        weight = factor * equal
+        runs.append({"sae_weight": weight, **trials.trained(init_scale, rate["value"], weight)})
+    base = runs[0]["fvu"]
+    better = [
+        run for run in runs[1:] if base is not None and run["fvu"] is not None and run["fvu"] < base
+    ]
+    told = f"both terms' gradients have equal norms at {equal:.3g} before training"
+    if not better:
+        return {
+            "value": None,
+            "reason": f"no weight lowers the held-out FVU; {told}",
+            "trials": runs,
+        }
+    reason = f"the smallest with a held-out FVU below that of weight 0 ({base:.3g}); {told}"
+    return {"value": better[0]["sae_weight"], "reason": reason, "trials": runs}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _shown(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
