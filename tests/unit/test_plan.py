@@ -79,6 +79,21 @@ def test_text_tokens_of_an_llms_saes_are_left_out_of_all_three_stages(
     assert not new(before, yaml.safe_load((CONFIGS / "default.yaml").read_text()))
 
 
+def test_a_cache_of_text_is_read_by_all_saes_of_an_llm_and_by_any_recipe(
+    content: dict[str, Any],
+) -> None:
+    content["llms"]["llama"]["saes"]["cache_text"] = {}
+    before = load_plan(content).nodes.values()
+    (cache,) = [node for node in before if node.stage == "cache_text"]
+    assert cache.order["layers"] == content["llms"]["llama"]["saes"]["layers"]
+    readers = Counter(n.stage for n in before if n.inputs.get("cache") is not None)
+    layers = len(cache.order["layers"])
+    assert readers == dict.fromkeys(("train_sae", "check_sae", "label_latents"), layers)
+    content["llms"]["llama"]["saes"]["train"]["lr"] = 1e-3
+    after = [n for n in load_plan(content).nodes.values() if n.stage == "cache_text"]
+    assert [node.id for node in after] == [cache.id]
+
+
 def test_an_order_too_long_for_a_command_lies_in_a_file(
     content: dict[str, Any], tmp_path: Path
 ) -> None:

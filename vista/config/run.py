@@ -29,12 +29,14 @@ from vista.config.probing_checks import refuse_unfit_probing
 from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
 from vista.config.report import ReportSettings
 from vista.config.sae import (
+    CacheTextSettings,
     CheckSaeSettings,
     ImportSaeSettings,
     LabelSettings,
     NeuronpediaSettings,
     TokenFilter,
     TrainSaeSettings,
+    refuse_few_tokens,
 )
 from vista.config.suggest import SuggestSettings
 from vista.config.sweep import Block, Point
@@ -66,6 +68,11 @@ class SaeSettings(Settings):
         TokenFilter(),
         description="text tokens that are left out when these SAEs are trained, checked and "
         "labelled; the `text` of each of the three may say otherwise",
+    )
+    cache_text: CacheTextSettings | None = later(
+        None,
+        description="keep the residual stream of text on disk; SAEs are trained, checked and "
+        "labelled on it: one pass of the LLM for all layers and recipes; null: a pass each time",
     )
 
     @model_validator(mode="after")
@@ -204,6 +211,21 @@ class RunConfig(Settings):
                     f"projector.layers asks for layers {missing}; llms.{name}.saes.layers has "
                     f"{list(entry.saes.layers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _caches_hold_tokens(self) -> Self:
+        for name, entry in self.llms.items():
+            saes = entry.saes
+            if cache := saes.cache_text:
+                held = f"llms.{name}.saes.cache_text"
+                train = saes.train.tokens if saes.train else 0
+                labels = 0 if saes.labels else self.label_latents.tokens
+                refuse_few_tokens(f"{held}.tokens", cache.tokens, max(train, labels))
+                heldout = f"{held}.heldout_tokens"
+                scored = 0 if saes.labels else self.label_latents.score_tokens
+                read = max(self.check_sae.tokens, scored)
+                refuse_few_tokens(heldout, cache.heldout_tokens, read)
         return self
 
     @model_validator(mode="after")

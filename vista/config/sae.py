@@ -48,6 +48,24 @@ class TextPass(TokenFilter):
         return self
 
 
+class CacheTextSettings(Settings):
+    """How much of the residual stream of text is kept on disk, for all SAEs of a language model.
+
+    Disk: tokens x layers x width x 2 bytes (float16), 4 GB for 1.8 million tokens of two layers of
+    width 576.
+    """
+
+    tokens: int = Field(60_000, gt=0, description="training tokens, of documents in random order")
+    heldout_tokens: int = Field(20_000, gt=0, description="held-out tokens, in their order")
+    dtype: Literal["float16", "float32"] = Field("float16", description="number format")
+    seed: int = Field(0, ge=0, description="seed of the order of training documents")
+    text: TextPass = Field(
+        default_factory=TextPass,
+        description="how documents are read; of the `text` of a stage that reads the cache, "
+        "`skip_first` and `max_norm_ratio` alone count",
+    )
+
+
 class SaeRecipe(Settings):
     """How sae_lens' own trainer fits an SAE, whatever it reads."""
 
@@ -243,6 +261,15 @@ class LabelSettings(Settings):
         None, ge=0, le=1, description="labels that score below are dropped; null: none"
     )
     text: TextPass = Field(default_factory=TextPass, description="how documents are read")
+
+
+def refuse_few_tokens(key: str, held: int, wanted: int) -> None:
+    """Refuse a cache with fewer tokens than a stage reads. Raises ValueError."""
+    if held < wanted:
+        raise ValueError(
+            f"{key} {held} is less than the {wanted} tokens that SAEs are trained, checked or "
+            "labelled on; raise it, or lower theirs"
+        )
 
 
 def architecture_modules(name: str | None = None) -> tuple[str, ...]:

@@ -216,6 +216,15 @@ class Builder:
         model = {key: v for key, v in settings["llm"].items() if key not in ("template", "system")}
         return {"llm": model}, inputs
 
+    def _cached(self, name: str) -> dict[str, Node]:
+        """Return the cached stream of text of one language model, if its SAEs are to read it."""
+        saes = self.config.llms[name].saes
+        if saes.cache_text is None:
+            return {}
+        settings, inputs = self.read_text(name)
+        settings |= {"cache": dump(saes.cache_text), "layers": sorted(saes.layers)}
+        return {"cache": Node("cache_text", name, settings, {**inputs, "text": self.text})}
+
     def _saes(self, name: str) -> dict[int, Node]:
         return {layer: self._sae(name, layer) for layer in self.config.llms[name].saes.layers}
 
@@ -226,7 +235,7 @@ class Builder:
             settings, model = self.read_text(llm)
             settings |= {"sae": _filtered(entry.train, entry.tokens), "layer": layer}
             modules = architecture_modules(entry.train.architecture)
-            read = {**model, "text": self.text}
+            read = {**model, "text": self.text, **self._cached(llm)}
             inputs["train_sae"] = Node("train_sae", name, settings, read, modules)
             source = {}
         else:
@@ -243,7 +252,7 @@ class Builder:
         settings, inputs = self.read_text(name)
         tokens = self.config.llms[name].saes.tokens
         settings[key] = _filtered(getattr(self.config, stage), tokens)
-        inputs |= {"sae": self.saes[name][layer], "text": self.text}
+        inputs |= {"sae": self.saes[name][layer], "text": self.text, **self._cached(name)}
         return Node(stage, f"{name}-l{layer}", settings, inputs)
 
     def _label(self, name: str, layer: int) -> Node:

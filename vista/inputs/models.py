@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vista.encoders.contract import VisionEncoder
     from vista.language.model import LanguageModel
     from vista.sae.neutral import SparseAutoencoder
+    from vista.sae.text_cache import CachedText
 
 
 def load_vision_encoder(settings: EncoderSettings, model: Artifact | None) -> VisionEncoder:
@@ -73,6 +75,37 @@ def load_saes(
     """Load SAEs of a language model by layer, in the order of `artifacts`, as `load_text_sae`."""
     saes = [load_text_sae(artifact, llm, dtype) for artifact in artifacts]
     return {sae.config.layer: sae for sae in saes}
+
+
+def cached_text(cache: Artifact, split: str, layer: int, device: str) -> CachedText:
+    """Open the cached stream of one split of the text after block `layer`, to be read onto the
+    device of the language model's settings.
+
+    Raises UserError where the cache does not hold that layer, or the machine has no such device.
+    """
+    from vista.device import find_device
+    from vista.sae.text_cache import FACTS, CachedText, stream_file, tokens_file
+
+    stream = cache.path / stream_file(split, layer)
+    if stream.is_file():  # else `open` says which layers there are
+        cache.file(stream.name)
+    table = cache.file(tokens_file(split))
+    return CachedText.open(cache.file(FACTS), table, stream, layer, find_device(device))
+
+
+def load_sae_of_cache(
+    artifact: Artifact, cache: Artifact, split: str, device: str
+) -> tuple[SparseAutoencoder, CachedText]:
+    """Load an SAE, float32, and open the cached stream that it reads.
+
+    Raises UserError as `cached_text`, and where the stream has another width.
+    """
+    from vista.sae.neutral import CONFIG_FILE, load_sae
+
+    artifact.verify()
+    layer = int(json.loads((artifact.path / CONFIG_FILE).read_text(encoding="utf-8"))["layer"])
+    cached = cached_text(cache, split, layer, device)
+    return load_sae(artifact.path, expect_d_in=cached.d_model).to(cached.device), cached
 
 
 def load_text_sae(

@@ -9,7 +9,7 @@ Shape legend: n token, g word of the text, s dictionary latent, l distinct label
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,8 @@ import torch
 
 from vista.config.sae import LabelSettings
 from vista.judges.words import inflections
-from vista.language.model import LanguageModel
 from vista.progress import progress
-from vista.sae.activations import text_activations, whole_documents
+from vista.sae.activations import TextBatch, whole_documents
 from vista.sae.label_table import LatentLabels
 from vista.sae.labels import BIN_BITS, strength_bin, word_groups
 from vista.sae.neutral import SparseAutoencoder
@@ -30,18 +29,17 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 def scored_labels(
     labels: LatentLabels,
-    llm: LanguageModel,
+    batches: Iterable[TextBatch],
     sae: SparseAutoencoder,
     texts: Sequence[str],
     settings: LabelSettings,
 ) -> LatentLabels:
-    """Return labels with their AUROC on held-out `texts` (`settings.score_tokens` tokens).
+    """Return labels with their AUROC on `batches`, the stream of documents of held-out `texts`.
 
     A label whose AUROC is below `settings.min_auroc` goes; one whose word the text does not hold
     has none, and stays.
     """
     scores = LabelScores(labels.label_s, settings.plurals)
-    batches = text_activations(llm, texts, sae.config.layer, settings.text, settings.score_tokens)
     for batch in progress(batches, desc="label scores", unit="batch"):
         for part in whole_documents(batch, sae.dense_rows):
             with torch.no_grad():

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,21 @@ def label_latents(
 
     Raises UserError where the texts hold no token or the SAE's layer is not one of the model's.
     """
+    batches = text_activations(llm, texts, sae.config.layer, settings.text, settings.tokens)
+    return label_on(batches, sae, texts, settings)
+
+
+def label_on(
+    batches: Iterable[TextBatch],
+    sae: SparseAutoencoder,
+    texts: Sequence[str],
+    settings: LabelSettings,
+) -> LatentLabels:
+    """Name every latent of `sae` by the tokens of `batches`, documents of `texts`."""
     mass = WordMass(sae.config.d_sae)
     top = TopContexts(sae.config.d_sae, settings.contexts)
     fired_s = np.zeros(sae.config.d_sae, dtype=np.int64)
     tokens = 0
-    batches = text_activations(llm, texts, sae.config.layer, settings.text, settings.tokens)
     for batch in progress(batches, desc="labels", unit="batch"):
         for part in whole_documents(batch, sae.dense_rows):
             with torch.no_grad():

@@ -16,7 +16,7 @@ Shape legend: n token, d width of the residual stream.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from vista.config.sae import SaeRecipe, TrainSaeSettings
 from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.progress import progress
-from vista.sae.activations import text_activations
+from vista.sae.activations import TextBatch, text_activations
 
 _SCALE_BATCHES = 16  # batches from which the mean norm is estimated
 CURVE = ("step", "loss", "mse", "l0", "dead_share")
@@ -49,7 +49,25 @@ def train_sae(
     Returns the curve: one list for each name in CURVE. Raises UserError where there is no text.
     """
     rng = np.random.default_rng(settings.seed)
-    stream_nd, ids_n = _cache(llm, texts, layer, settings, rng)
+    shuffled = [texts[i] for i in rng.permutation(len(texts))]
+    batches = text_activations(llm, shuffled, layer, settings.text, settings.tokens)
+    return train_on(batches, layer, settings, rng, folder)
+
+
+def train_on(
+    batches: Iterable[TextBatch],
+    layer: int,
+    settings: TrainSaeSettings,
+    rng: np.random.Generator,
+    folder: Path,
+) -> dict[str, list[float]]:
+    """Train an SAE on the tokens of `batches`, which are held in memory; see `train_sae`."""
+    stream_nd, ids_n = _hold(batches, settings.tokens)
+    if not torch.isfinite(stream_nd).all():
+        raise UserError(
+            f"the residual stream after block {layer} holds NaN or infinity; load the language "
+            "model with dtype float32 or bfloat16"
+        )
     new = NewSae(
         settings.architecture,
         stream_nd.shape[1],
@@ -64,23 +82,15 @@ def train_sae(
         },
     )
     size = settings.batch_tokens
-    batches = balanced_batches(stream_nd, ids_n, settings.token_balance, size, rng)
-    return fit_sae(new, batches, size, settings, rng, folder, str(stream_nd.device))
+    drawn = balanced_batches(stream_nd, ids_n, settings.token_balance, size, rng)
+    return fit_sae(new, drawn, size, settings, rng, folder, str(stream_nd.device))
 
 
-def _cache(
-    llm: LanguageModel,
-    texts: Sequence[str],
-    layer: int,
-    settings: TrainSaeSettings,
-    rng: np.random.Generator,
-) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
-    """Residual stream [n, d] and token ids [n] of documents in random order."""
-    shuffled = [texts[i] for i in rng.permutation(len(texts))]
-    batches = text_activations(llm, shuffled, layer, settings.text, settings.tokens)
+def _hold(batches: Iterable[TextBatch], tokens: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+    """Residual stream [n, d] and ids [n] of the first `tokens` tokens."""
     read = list(progress(batches, desc="activations", unit="batch"))
     # Back in the order of the documents, which are read sorted by length.
-    places_n = np.sort(np.concatenate([batch.place_n for batch in read]))[: settings.tokens]
+    places_n = np.sort(np.concatenate([batch.place_n for batch in read]))[:tokens]
     stream_nd = read[0].stream_nd.new_empty(len(places_n), read[0].stream_nd.shape[1])
     ids_n = np.empty(len(places_n), dtype=np.int64)
     while read:
@@ -89,11 +99,6 @@ def _cache(
         at_n = np.searchsorted(places_n, batch.place_n)
         stream_nd[torch.from_numpy(at_n)] = batch.stream_nd
         ids_n[at_n] = batch.ids_n
-    if not torch.isfinite(stream_nd).all():
-        raise UserError(
-            f"the residual stream after block {layer} holds NaN or infinity; load the language "
-            "model with dtype float32 or bfloat16"
-        )
     return stream_nd, ids_n
 
 

@@ -27,11 +27,13 @@ class CheckSaeOrder(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """An SAE, the text, and the language model unless its settings name a folder."""
+    """An SAE, the text, and the language model unless its settings name a folder; neither of these
+    is read where the stream of the text is cached."""
 
     sae: Artifact
     text: Artifact
     llm: Artifact | None = None
+    cache: Artifact | None = None
 
 
 @stage(CheckSaeOrder, Inputs)
@@ -42,17 +44,24 @@ def run(job: StageJob[CheckSaeOrder, Inputs]) -> None:
     """
     import torch
 
-    from vista.inputs.models import load_llm, load_text_sae
-    from vista.sae.check import enforce_bounds, massive_warning, measure_sae
+    from vista.inputs.models import load_llm, load_sae_of_cache, load_text_sae
+    from vista.sae.check import enforce_bounds, massive_warning, measure_on, measure_sae
 
     torch.set_num_threads(job.threads)
-    settings, inputs = job.settings.check, job.inputs
-    texts = read_text(inputs.text.file("text.parquet"), "heldout")
-    llm = load_llm(job.settings.llm, inputs.llm)
-    check = measure_sae(llm, load_text_sae(inputs.sae, llm), texts, settings)
+    settings, inputs, model = job.settings.check, job.inputs, job.settings.llm
+    if inputs.cache is not None:
+        sae, cached = load_sae_of_cache(inputs.sae, inputs.cache, "heldout", model.device)
+        batches = cached.batches(settings.text, settings.tokens)
+        check = measure_on(sae, (batch.stream_nd for batch in batches))
+        model_type = cached.model_type
+    else:
+        texts = read_text(inputs.text.file("text.parquet"), "heldout")
+        llm = load_llm(model, inputs.llm)
+        check = measure_sae(llm, load_text_sae(inputs.sae, llm), texts, settings)
+        model_type = llm.model.config.model_type
     if warning := massive_warning(check):
         print(f"check_sae: {warning}", file=sys.stderr)
-    enforce_bounds(check, settings, llm.model.config.model_type, key="check_sae")
+    enforce_bounds(check, settings, model_type, key="check_sae")
     text = json.dumps(check.model_dump(), sort_keys=True, indent=1, allow_nan=False)
     (job.work / "result.json").write_text(text + "\n", encoding="utf-8")
 

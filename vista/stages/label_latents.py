@@ -25,11 +25,13 @@ class LabelLatentsOrder(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """An SAE, the text, and the language model unless its settings name a folder."""
+    """An SAE, the text, and the language model unless its settings name a folder, which is not
+    read where the stream of the text is cached."""
 
     sae: Artifact
     text: Artifact
     llm: Artifact | None = None
+    cache: Artifact | None = None
 
 
 @stage(LabelLatentsOrder, Inputs)
@@ -37,20 +39,33 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     """Read SAE, LLM and text; write labels.parquet (see vista.sae.label_table)."""
     import torch
 
-    from vista.inputs.models import load_llm, load_text_sae
+    from vista.inputs.models import load_llm, load_sae_of_cache, load_text_sae
+    from vista.sae.activations import text_activations
     from vista.sae.label_scores import scored_labels
     from vista.sae.label_table import FILE, write_labels
-    from vista.sae.labels import label_latents
+    from vista.sae.labels import label_latents, label_on
 
     torch.set_num_threads(job.threads)
-    inputs = job.inputs
-    texts = read_text(inputs.text.file("text.parquet"), "train")
-    llm = load_llm(job.settings.llm, inputs.llm)
-    sae, settings = load_text_sae(inputs.sae, llm), job.settings.labels
-    labels = label_latents(llm, sae, texts, settings)
-    if settings.score_tokens:
-        heldout = read_text(inputs.text.file("text.parquet"), "heldout")
-        labels = scored_labels(labels, llm, sae, heldout, settings)
+    inputs, settings = job.inputs, job.settings.labels
+    table = inputs.text.file("text.parquet")
+    texts = read_text(table, "train")
+    scored = settings.score_tokens
+    heldout = read_text(table, "heldout") if scored else []
+    if inputs.cache is not None:
+        device = job.settings.llm.device
+        sae, cached = load_sae_of_cache(inputs.sae, inputs.cache, "train", device)
+        labels = label_on(cached.batches(settings.text, settings.tokens), sae, texts, settings)
+        if scored:
+            _, cached = load_sae_of_cache(inputs.sae, inputs.cache, "heldout", device)
+            batches = cached.batches(settings.text, scored)
+    else:
+        llm = load_llm(job.settings.llm, inputs.llm)
+        sae = load_text_sae(inputs.sae, llm)
+        labels = label_latents(llm, sae, texts, settings)
+        if scored:
+            batches = text_activations(llm, heldout, sae.config.layer, settings.text, scored)
+    if scored:
+        labels = scored_labels(labels, batches, sae, heldout, settings)
     write_labels(job.work / FILE, labels)
 
 

@@ -27,10 +27,12 @@ class TrainSaeOrder(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The language corpus, and the language model unless its settings name a folder."""
+    """The language corpus, and the language model unless its settings name a folder; neither is
+    read where the stream of the text is cached."""
 
     text: Artifact
     llm: Artifact | None = None
+    cache: Artifact | None = None
 
 
 @stage(TrainSaeOrder, Inputs)
@@ -41,21 +43,31 @@ def run(job: StageJob[TrainSaeOrder, Inputs]) -> None:
 
     Raises UserError where the LLM has no such layer, or there is no text.
     """
+    import numpy as np
     import pyarrow as pa
     import torch
 
-    from vista.inputs.models import load_llm
+    from vista.inputs.models import cached_text, load_llm
     from vista.metrics.results import write_parquet
     from vista.sae.convert import from_folder
     from vista.sae.neutral import save_sae
-    from vista.sae.train import train_sae
+    from vista.sae.train import train_on, train_sae
 
     torch.set_num_threads(job.threads)
-    layer = job.settings.layer
-    texts = read_text(job.inputs.text.file("text.parquet"), "train")
-    llm = load_llm(job.settings.llm, job.inputs.llm)
-    _warn_of_size(job.settings.sae, llm.d_model, job.settings.llm.source.kind)
-    curve = train_sae(llm, texts, layer, job.settings.sae, job.work / "sae")
+    layer, recipe, kind = job.settings.layer, job.settings.sae, job.settings.llm.source.kind
+    if job.inputs.cache is not None:
+        cached = cached_text(job.inputs.cache, "train", layer, job.settings.llm.device)
+        _warn_of_size(recipe, cached.d_model, kind)
+        batches, rng = (
+            cached.batches(recipe.text, recipe.tokens),
+            np.random.default_rng(recipe.seed),
+        )
+        curve = train_on(batches, layer, recipe, rng, job.work / "sae")
+    else:
+        texts = read_text(job.inputs.text.file("text.parquet"), "train")
+        llm = load_llm(job.settings.llm, job.inputs.llm)
+        _warn_of_size(recipe, llm.d_model, kind)
+        curve = train_sae(llm, texts, layer, recipe, job.work / "sae")
     neutral = job.work / "neutral"
     neutral.mkdir(exist_ok=True)
     save_sae(neutral, from_folder(job.work / "sae", layer, name=f"layer {layer}"))

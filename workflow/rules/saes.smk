@@ -1,9 +1,20 @@
 # SAEs on the residual stream: train or import into the neutral form, check, label.
 
 
-use rule stage as train_sae with:
+use rule stage as cache_text with:
     input:
         roles("llm", "text"),
+    pathvars:
+        stage="cache_text",
+    resources:
+        gpu=GPUS,
+    message:
+        "reading text for the SAEs of {wildcards.node}"
+
+
+use rule stage as train_sae with:
+    input:
+        roles("llm", "text", "cache"),
     pathvars:
         stage="train_sae",
     resources:
@@ -23,7 +34,7 @@ use rule stage as import_sae with:
 
 use rule stage as check_sae with:
     input:
-        roles("llm", "sae", "text"),
+        roles("llm", "sae", "text", "cache"),
     pathvars:
         stage="check_sae",
     resources:
@@ -34,7 +45,7 @@ use rule stage as check_sae with:
 
 use rule stage as label_latents with:
     input:
-        roles("llm", "sae", "text"),
+        roles("llm", "sae", "text", "cache"),
     pathvars:
         stage="label_latents",
     resources:

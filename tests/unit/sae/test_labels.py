@@ -285,7 +285,8 @@ def test_labels_are_scored_on_heldout_text(llm: Any, texts: list[str], tmp_path:
     plain = label_latents(llm, sae, texts[:80], settings)
     assert plain.auroc_s is None
     assert plain.label_s[1] is not None  # a latent that fires on every token has a label, too
-    labels = scored_labels(plain, llm, sae, texts[80:], settings)
+    batches = text_activations(llm, texts[80:], sae.config.layer, settings.text, 500)
+    labels = scored_labels(plain, batches, sae, texts[80:], settings)
     assert labels.label_s == ("noun3", None, None)
     assert labels.auroc_s is not None
     np.testing.assert_allclose(labels.auroc_s, [1.0, 0.5, np.nan], atol=1e-6)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vista.config.sae import (
+    CacheTextSettings,
     CheckSaeSettings,
     ImportSaeSettings,
     LabelSettings,
@@ -24,7 +25,7 @@ from vista.errors import UserError
 from vista.inputs import models as loading
 from vista.metrics.naming import NamingSettings
 from vista.metrics.naming import stage as naming
-from vista.stages import check_sae, import_sae, label_latents, train_sae
+from vista.stages import cache_text, check_sae, import_sae, label_latents, train_sae
 
 SMALL = TrainSaeSettings(
     d_sae=48, k=4, steps=150, batch_tokens=256, tokens=1200, lr=5e-3, dead_window=20
@@ -97,6 +98,30 @@ def test_fewer_latents_than_the_width_of_a_checkpoint_are_worth_a_warning(
     printed = capsys.readouterr().err
     assert printed.count("\n") == warns
     assert ("d_sae: 128" in printed) == warns
+
+
+def test_the_three_stages_read_a_cache_in_place_of_the_language_model(
+    tmp_path: Path, text: Artifact, llm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "load_llm", lambda *_: llm)
+    order = {"llm": LLM, "layers": [0, 1], "cache": CacheTextSettings().model_dump()}
+    cache = run(tmp_path, cache_text, order, text=text)
+    monkeypatch.setattr(loading, "load_llm", None)  # none of the three may call it
+    recipe = {"llm": LLM, "sae": SMALL.model_dump(), "layer": 1}
+    trained = run(tmp_path, train_sae, recipe, text=text, cache=cache)
+    settings = {"sae": {}, "layer": 1, "name": "llama-l1"}
+    sae = run(tmp_path, import_sae, settings, train_sae=trained)
+    bounds = {"llm": LLM, "check": CheckSaeSettings(max_fvu=0.35).model_dump()}
+    check = run(tmp_path, check_sae, bounds, sae=sae, text=text, cache=cache)
+    figures = json.loads(check.file("result.json").read_text())
+    assert figures["layer"] == 1
+    order = {"llm": LLM, "labels": LabelSettings(min_share=0.3).model_dump()}
+    labels = run(tmp_path, label_latents, order, sae=sae, text=text, cache=cache)
+    named = pq.read_table(labels.file("labels.parquet"))["label"].to_pylist()
+    assert len({name for name in named if name and name.startswith("noun")}) > 4
+    with pytest.raises(UserError, match=r"key check_sae\.max_fvu"):
+        bounds = {"llm": LLM, "check": CheckSaeSettings(max_fvu=1e-9).model_dump()}
+        check_sae.run(Job("check", bounds, {"sae": sae, "text": text, "cache": cache}, tmp_path))
 
 
 def test_a_bound_fails_the_stage(tmp_path: Path, text: Artifact, sae: Artifact) -> None:

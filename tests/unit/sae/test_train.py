@@ -15,7 +15,7 @@ from vista.errors import UserError
 from vista.sae.activations import text_activations
 from vista.sae.check import measure_sae
 from vista.sae.convert import from_folder
-from vista.sae.train import CURVE, _cache, balanced_batches, train_sae
+from vista.sae.train import CURVE, _hold, balanced_batches, train_sae
 
 SMALL = TrainSaeSettings(
     d_sae=48, k=4, steps=150, batch_tokens=256, tokens=1200, lr=5e-3, dead_window=20
@@ -62,21 +62,19 @@ def test_same_seed_same_bytes(
 def test_cached_tokens_are_in_the_order_of_the_documents(llm: Any, texts: list[str]) -> None:
     """Documents are read sorted by length; the cut after `tokens` must not prefer short ones."""
     settings = SMALL.model_copy(update={"tokens": 100, "text": TextPass(batch_documents=16)})
-    stream_nd, ids_n = _cache(llm, texts, 0, settings, np.random.default_rng(3))
-    order = np.random.default_rng(3).permutation(len(texts))
-    words = " ".join(texts[i] for i in order).split()[:100]
+    batches = text_activations(llm, texts, 0, settings.text, 100)
+    stream_nd, ids_n = _hold(batches, 100)
+    words = " ".join(texts).split()[:100]
     assert (
         ids_n.tolist()
         == llm.tokenizer(words, add_special_tokens=False, is_split_into_words=True)["input_ids"]
     )
-    alone = next(text_activations(llm, [texts[order[0]]], 0, TextPass()))
+    alone = next(text_activations(llm, texts[:1], 0, TextPass()))
     torch.testing.assert_close(stream_nd[: len(alone)], alone.stream_nd, rtol=1e-4, atol=1e-4)
     norms_n = stream_nd.norm(dim=1)
     ratio = float(norms_n.quantile(0.8) / norms_n.median())
     normal = TextPass(batch_documents=16, max_norm_ratio=ratio)
-    left_nd, _ = _cache(
-        llm, texts, 0, settings.model_copy(update={"text": normal}), np.random.default_rng(3)
-    )
+    left_nd, _ = _hold(text_activations(llm, texts, 0, normal, 100), 100)
     assert 60 < len(left_nd) <= 100
     assert float(left_nd.norm(dim=1).max()) < float(norms_n.max())
 
