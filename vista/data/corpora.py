@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -88,13 +89,26 @@ def divide(documents: Iterable[str], heldout: float, limit: int | None = None) -
     return texts
 
 
-def mix(parts: Sequence[Texts], seed: int, limit: int | None = None) -> Texts:
-    """Return the documents of several corpora by split, in random order; `limit` as of a config."""
+def mix(
+    parts: Sequence[Texts], seed: int, limit: int | None = None, words: Sequence[str] = ()
+) -> Texts:
+    """Return the documents of several corpora by split, in random order.
+
+    Args:
+        parts: The corpora.
+        seed: Seed of the order.
+        limit: At most so many documents per split, the first of the order; None: all.
+        words: Documents that hold one of them, alone or with -s or -es, in any case, come first.
+    """
+    spelt = "|".join(re.escape(word) for word in words)
+    pattern = re.compile(rf"\b(?:{spelt})(?:s|es)?\b", re.IGNORECASE) if words else None
     mixed: Texts = {}
     for split in SPLITS:
         documents = [document for texts in parts for document in texts[split]]
         # A split's order depends on no other split.
         random.Random(f"{seed} {split}").shuffle(documents)
+        if pattern is not None:
+            documents.sort(key=lambda document: pattern.search(document) is None)
         mixed[split] = documents[:limit]
     return mixed
 

@@ -62,7 +62,7 @@ def run(job: StageJob[TextOrder, Inputs]) -> None:
         for part in settings.parts:
             parts.append(_texts(part, job.inputs))
             print(f"text of kind {part.kind}: {size_of(parts[-1])}")
-        texts = mix(parts, settings.seed, settings.limit)
+        texts = mix(parts, settings.seed, settings.limit, settings.words)
     else:
         texts = _texts(settings, job.inputs)
     print(f"text: {size_of(texts)}")

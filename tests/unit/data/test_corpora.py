@@ -185,3 +185,10 @@ def test_a_split_without_documents_is_refused() -> None:
 def test_sizes_are_documents_and_words() -> None:
     texts = {"train": ["a b", "c"] * 600, "heldout": []}
     assert size_of(texts) == "train 1,200 documents of 1,800 words, heldout 0 documents of 0 words"
+
+
+def test_documents_with_wanted_words_come_first() -> None:
+    texts = {"train": ["a carpet", "two Foxes ran", "a car.", "none", "CARS"], "heldout": ["x"]}
+    mixed = mix([texts], seed=0, limit=3, words=["car", "fox"])
+    assert sorted(mixed["train"]) == ["CARS", "a car.", "two Foxes ran"]
+    assert sorted(mix([texts], seed=0, words=["car"])["train"]) == sorted(texts["train"])

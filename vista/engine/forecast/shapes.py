@@ -15,6 +15,8 @@ from vista.config.published import (
     ANNOTATIONS,
     FOLDERS,
     LLM_CONFIGS,
+    ONNX,
+    ONNX_SIZE,
     VISION,
     Rows,
     VisionShape,
@@ -182,7 +184,8 @@ class Shapes:
             config = LLM_CONFIGS.get(settings["repo"])
             return language_shape(config) if config else None
         if source.stage == "import_gguf":
-            return gguf_shape(self.file(source))
+            known = LLM_CONFIGS.get(Path(settings["file"]).name)
+            return gguf_shape(self.file(source)) or (language_shape(known) if known else None)
         return LanguageShape(
             d_model=settings["d_model"],
             blocks=settings["n_blocks"],
@@ -266,7 +269,11 @@ class Shapes:
             return VisionShape(parameters, loaded, d, blocks, patches, prefix)
         shape = vision_shape(self.results / source.path / "model") if self.done(source) else None
         if shape is None and source.stage == "import_onnx":
-            return onnx_shape(self.file(source), settings["size"])
+            side = settings["size"]
+            known = ONNX.get(Path(settings["file"]).name)
+            if known is not None:
+                known = replace(known, patches=round(known.patches * (side / ONNX_SIZE) ** 2))
+            return onnx_shape(self.file(source), side) or known
         return shape or VISION.get(str(settings.get("repo")))
 
     def file(self, source: Node) -> Path:
