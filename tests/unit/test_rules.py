@@ -60,7 +60,8 @@ def roles() -> dict[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for path in CONFIGS:
         for node in load_plan(path).nodes.values():
-            found[node.stage] |= {*node.inputs, *(["files"] if node.files else [])}
+            inputs = {re.sub("^package_.+", "package_*", role) for role in node.inputs}
+            found[node.stage] |= {*inputs, *(["files"] if node.files else [])}
     return found
 
 

@@ -21,13 +21,11 @@ from vista.config.data import (
 )
 from vista.config.drawn import DrawnData
 from vista.config.encoders import (
-    AnyEncoder,
     CheckpointEncoder,
     CombinedEncoder,
-    EncoderSettings,
     OnnxEncoder,
 )
-from vista.config.language import CheckpointLlm, GgufLlm, LanguageSettings
+from vista.config.language import CheckpointLlm, GgufLlm
 from vista.config.projector import (
     SAE_TERM,
     PretrainedProjector,
@@ -36,14 +34,18 @@ from vista.config.projector import (
 )
 from vista.config.run import RunConfig
 from vista.config.sae import (
-    CheckSaeSettings,
-    LabelSettings,
-    TokenFilter,
-    TrainSaeSettings,
     architecture_modules,
 )
 from vista.config.sweep import Point
 from vista.config.text import CaptionsText, DrawnText, text_files, text_parts
+from vista.engine.model_settings import (
+    as_published,
+    combined,
+    family_module,
+    filtered,
+    model_settings,
+    without_package,
+)
 from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
 from vista.engine.package_nodes import Packages
 
@@ -139,7 +141,7 @@ class Builder:
             return None
         # Entries that read one model in different ways share its node.
         for other, node in self.encoders.items():
-            if _as_published(self.config.encoders[other].source) == _as_published(source):
+            if as_published(self.config.encoders[other].source) == as_published(source):
                 return node
         if isinstance(source, OnnxEncoder):
             own = source.model_copy(update={"random_weights": None})
@@ -147,7 +149,9 @@ class Builder:
         if isinstance(source, CheckpointEncoder):
             return checkpoint(name, source)
         assert self.learnt is not None
-        return Node("train_encoder", name, dump(source), self.learnt.inputs, _family(source.family))
+        return Node(
+            "train_encoder", name, dump(source), self.learnt.inputs, family_module(source.family)
+        )
 
     def set_features(self, encoder: str, name: str) -> Node:
         """Return one encoder's features of a further set of images."""
@@ -159,13 +163,13 @@ class Builder:
         artifact = f"{name}-{which}" if which else name
         if isinstance(settings.source, CombinedEncoder):
             parts = [self._features(part, which, data) for part in settings.source.encoders]
-            return _combined(artifact, settings.source, parts)
+            return combined(artifact, settings.source, parts)
         inputs = data.inputs
         if encoder := self.encoders[name]:
             inputs["encoder"] = encoder
         # The number of jobs is no part of the order: changing it does not change the artifact.
-        model = {key: value for key, value in _model(settings).items() if key != "jobs"}
-        family = _family(settings.source.family)
+        model = {key: value for key, value in model_settings(settings).items() if key != "jobs"}
+        family = family_module(settings.source.family)
         return Node("features", artifact, {"encoder": model}, inputs, family, jobs=settings.jobs)
 
     def evaluated(self, name: str) -> Node:
@@ -176,7 +180,7 @@ class Builder:
         source = self.config.encoders[name].source
         if isinstance(source, CombinedEncoder):
             parts = [self.evaluated(part) for part in source.encoders]
-            return _combined(f"{name}-crop", source, parts)
+            return combined(f"{name}-crop", source, parts)
         cropped = {"encoder": {**node.settings["encoder"], "fit": "crop"}}
         return replace(node, name=f"{name}-crop", settings=cropped)
 
@@ -190,7 +194,7 @@ class Builder:
 
     def _imported(self, stage: str, name: str, source: OnnxEncoder | GgufLlm) -> Node:
         """Return the node that converts a model in a file of another program."""
-        order = _without_package(dump(source))
+        order = without_package(dump(source))
         if source.package is None:
             return Node(stage, name, order, files=(source.file,))
         return Node(stage, name, order, {"package": self.package(source.package)})
@@ -201,7 +205,7 @@ class Builder:
         The stage also reads the files of `template_files`.
         """
         node = self.llms[name]
-        return {"llm": _model(self.config.llms[name].model)}, {"llm": node} if node else {}
+        return {"llm": model_settings(self.config.llms[name].model)}, {"llm": node} if node else {}
 
     def template_files(self, name: str) -> tuple[str, ...]:
         """Return the user's file that prompts of a language model are formatted by, if any."""
@@ -233,7 +237,7 @@ class Builder:
         inputs: dict[str, Node] = {}
         if entry.train:
             settings, model = self.read_text(llm)
-            settings |= {"sae": _filtered(entry.train, entry.tokens), "layer": layer}
+            settings |= {"sae": filtered(entry.train, entry.tokens), "layer": layer}
             modules = architecture_modules(entry.train.architecture)
             read = {**model, "text": self.text, **self._cached(llm)}
             inputs["train_sae"] = Node("train_sae", name, settings, read, modules)
@@ -251,7 +255,7 @@ class Builder:
     def _on_text(self, stage: str, name: str, layer: int, key: str) -> Node:
         settings, inputs = self.read_text(name)
         tokens = self.config.llms[name].saes.tokens
-        settings[key] = _filtered(getattr(self.config, stage), tokens)
+        settings[key] = filtered(getattr(self.config, stage), tokens)
         inputs |= {"sae": self.saes[name][layer], "text": self.text, **self._cached(name)}
         return Node(stage, f"{name}-l{layer}", settings, inputs)
 
@@ -382,42 +386,3 @@ def _data_name(data: FileData) -> str:
 def _name_of_file(kind: str, file: str) -> str:
     stem = PurePosixPath(file).stem or "images"
     return f"{kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"
-
-
-def _combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node:
-    """Return the combined features of two encoders; their order says nothing of their names."""
-    order = {"encoder": {"source": pick(source, "kind", "how")}}
-    return Node("combine_features", name, order, {"features": tuple(parts)})
-
-
-def _filtered(
-    settings: TrainSaeSettings | CheckSaeSettings | LabelSettings, tokens: TokenFilter
-) -> dict[str, Any]:
-    """Return the settings of a stage that reads text without some tokens, unless its own `text`
-    says which."""
-    whole = dump(settings)
-    return whole | {"text": dump(tokens) | whole["text"]}
-
-
-def _family(family: str) -> tuple[str, ...]:
-    return (f"vista.encoders.families.{family}",)
-
-
-def _model(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:
-    """Return a model's settings, without a stand-in's recipe, which is part of its own node."""
-    whole = dump(settings)
-    if settings.source.kind == "standin":
-        whole["source"] = {"kind": "standin", "family": settings.source.family}
-    # The name of a package in the config is none of the model's: its content is an input.
-    return {**whole, "source": _without_package(whole["source"])}
-
-
-def _without_package(source: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in source.items() if key != "package"}
-
-
-def _as_published(source: AnyEncoder) -> AnyEncoder:
-    """Return an encoder's source with its own weights: random ones need the same files."""
-    if isinstance(source, CheckpointEncoder | OnnxEncoder):
-        return source.model_copy(update={"random_weights": None})
-    return source

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vista.config.published import VisionShape
+from vista.config.published import LLM_CONFIGS, ONNX, ONNX_SIZE, VisionShape
 from vista.errors import UserError
 from vista.foreign.gguf import read_header
 from vista.foreign.onnx import read_graph
@@ -84,11 +84,13 @@ def language_shape(config: Mapping[str, Any]) -> LanguageShape | None:
 
 
 def gguf_shape(path: Path) -> LanguageShape | None:
-    """Return the sizes that the header of a GGUF file gives; None where there is none to read."""
+    """Return the sizes that the header of a GGUF file gives, or else those of a published file of
+    this name; None where neither is there."""
     try:
         header = read_header(path)
     except UserError:
-        return None
+        known = LLM_CONFIGS.get(path.name)
+        return language_shape(known) if known else None
     rotary = header.size("attention.key_length") or header.size("rope.dimension_count")
     config = {
         "model_type": header.architecture,
@@ -105,12 +107,15 @@ def gguf_shape(path: Path) -> LanguageShape | None:
 
 
 def onnx_shape(path: Path, size: int) -> VisionShape | None:
-    """Return the sizes of the encoder in an ONNX file, for images of `size` px; None where there is
-    none to read."""
+    """Return the sizes of the encoder in an ONNX file, for images of `size` px, or else those of a
+    published file of this name; None where neither is there."""
     try:
         model = Dinov2Layout(read_graph(path))
     except UserError:
-        return None
+        known = ONNX.get(path.name)
+        if known is None:
+            return None
+        return replace(known, patches=round(known.patches * (size / ONNX_SIZE) ** 2))
     parameters = vit_parameters(model.width, model.blocks, model.hidden)
     patches = (size // model.patch) ** 2
     return VisionShape(parameters, parameters, model.width, model.blocks, patches, 1)

@@ -15,8 +15,6 @@ from vista.config.published import (
     ANNOTATIONS,
     FOLDERS,
     LLM_CONFIGS,
-    ONNX,
-    ONNX_SIZE,
     VISION,
     Rows,
     VisionShape,
@@ -184,8 +182,7 @@ class Shapes:
             config = LLM_CONFIGS.get(settings["repo"])
             return language_shape(config) if config else None
         if source.stage == "import_gguf":
-            known = LLM_CONFIGS.get(Path(settings["file"]).name)
-            return gguf_shape(self.file(source)) or (language_shape(known) if known else None)
+            return gguf_shape(self.file(source))
         return LanguageShape(
             d_model=settings["d_model"],
             blocks=settings["n_blocks"],
@@ -269,11 +266,7 @@ class Shapes:
             return VisionShape(parameters, loaded, d, blocks, patches, prefix)
         shape = vision_shape(self.results / source.path / "model") if self.done(source) else None
         if shape is None and source.stage == "import_onnx":
-            side = settings["size"]
-            known = ONNX.get(Path(settings["file"]).name)
-            if known is not None:
-                known = replace(known, patches=round(known.patches * (side / ONNX_SIZE) ** 2))
-            return onnx_shape(self.file(source), side) or known
+            return onnx_shape(self.file(source), settings["size"])
         return shape or VISION.get(str(settings.get("repo")))
 
     def file(self, source: Node) -> Path:
