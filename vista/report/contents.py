@@ -55,7 +55,8 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
         "check_vision_sae": lambda: [vision_sae_section(table)],
     }
     for stage, shown in shown_metrics(table.stages()).items():
-        parts[stage] = lambda shown=shown: shown.sections(measured)  # type: ignore[misc]
+        # The section on naming joins several metrics, and stands for that of the metric `naming`.
+        parts.setdefault(stage, lambda shown=shown: shown.sections(measured))  # type: ignore[misc]
     sections = [
         collapse_section(collapses(table, settings.collapse)),
         *(section for part in _ordered(parts, SECTIONS) for section in part()),
