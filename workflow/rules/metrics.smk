@@ -6,7 +6,7 @@ for metric in declared_metrics().values():
         name:
             metric.name
         input:
-            roles(*metric.reads),
+            roles(*metric.reads, "files"),
         output:
             f"{plan.results}/{metric.name}/{{node}}/manifest.json",
         log:

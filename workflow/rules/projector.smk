@@ -3,7 +3,7 @@
 
 use rule stage as train_projector with:
     input:
-        roles("features", "records", "llm", "saes", "checks", "start"),
+        roles("features", "records", "llm", "saes", "checks", "start", "files"),
     pathvars:
         stage="train_projector",
     resources:
@@ -15,7 +15,7 @@ use rule stage as train_projector with:
 
 use rule stage as suggest with:
     input:
-        roles("features", "records", "llm", "saes", "checks"),
+        roles("features", "records", "llm", "saes", "checks", "files"),
     pathvars:
         stage="suggest",
     resources:
@@ -35,7 +35,7 @@ use rule stage as import_projector with:
 
 use rule stage as latents with:
     input:
-        roles("features", "records", "projector", "llm", "saes", "checks"),
+        roles("features", "records", "projector", "llm", "saes", "checks", "files"),
     pathvars:
         stage="latents",
     resources:
