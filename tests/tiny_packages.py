@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import shlex
 import sys
 import tarfile
 import zipfile
@@ -76,16 +77,19 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def fake_client(path: Path, files: Mapping[str, Path], error: str = "", status: int = 1) -> None:
-    """Write a program that is called as `apt-get download NAME=VERSION`, or pip alike.
+def fake_client(path: Path, files: Mapping[str, Path], error: str = "", status: int = 1) -> Path:
+    """Write a program that is called as `apt-get download NAME=VERSION`, or pip alike; return its
+    Python file.
 
     It copies the file of `files` that its last argument names into the folder where it runs; where
     there is none, it prints `error` and ends with `status`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     table = {request: str(file) for request, file in files.items()}
-    path.write_text(
-        f"#!{sys.executable}\n"
+    program = path.with_suffix(".py")
+    # A shell starts it, since the first line of a script cannot hold a path with a space.
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "{program}" "$@"\n')
+    program.write_text(
         "import shutil, sys\n"
         f"files = {table!r}\n"
         "assert 'download' in sys.argv\n"
@@ -95,3 +99,4 @@ def fake_client(path: Path, files: Mapping[str, Path], error: str = "", status: 
         "shutil.copy(files[sys.argv[-1]], '.')\n"
     )
     path.chmod(0o755)
+    return program

@@ -180,8 +180,9 @@ def test_pip_outside_of_this_python_is_found_and_asked_for_a_platform(
 ) -> None:
     without_pip(monkeypatch)
     client = registry.parent / "bin" / "pip"
-    fake_client(client, {"tiny==1.0": registry / WHEEL_NAME})
-    client.write_text(client.read_text() + "print(sys.argv[1:], file=open('../arguments', 'w'))\n")
+    program = fake_client(client, {"tiny==1.0": registry / WHEEL_NAME})
+    with program.open("a") as lines:
+        lines.write("print(sys.argv[1:], file=open('../arguments', 'w'))\n")
     order = job("fetch_package", package=pip(python="3.11", platform="linux_x86_64"))
     fetch_package.run(order)
     arguments = (order.work / "arguments").read_text()
