@@ -117,12 +117,12 @@ def table(suggestion: Mapping[str, Any]) -> Iterator[str]:
 def _init_scale(trials: Trials) -> dict[str, Any]:
     scale, runs = 1.0, []
     for _ in range(_ROUNDS if trials.kind != "linear" else 1):
-        found = replace(trials, saes={}).seen(trials.fresh(scale))
+        projector = trials.fresh(scale)
+        found = replace(trials, saes={}).seen(projector)
         runs.append(
             {"init_scale": scale, **{key: found[key] for key in ("visual_norm", "text_norm")}}
         )
-        layers = len(trials.fresh(scale).linears())
-        scale *= (found["text_norm"] / found["visual_norm"]) ** (1 / layers)
+        scale *= (found["text_norm"] / found["visual_norm"]) ** (1 / len(projector.linears()))
     first = runs[0]
     reason = (
         f"visual tokens then have the norm of text, {first['text_norm']:.3g}; "

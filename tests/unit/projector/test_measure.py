@@ -9,8 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
 from vista.config.projector import TrainingStage
 from vista.data.records import Turn
@@ -22,24 +20,8 @@ from vista.projector.ranks import join_ranks
 from vista.projector.train import term_weight, train_projector
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
-WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "what", "?", "cat", "dog", "on", "sand"]
 D_MODEL, D_VISION, PATCHES, N = 16, 12, 4, 24
 STAGE = TrainingStage(steps=6, batch_size=8, lr=1e-2)
-
-
-@pytest.fixture(scope="module")
-def llm() -> LanguageModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=D_MODEL,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
-    return LanguageModel(LlamaForCausalLM(config), word_tokenizer(WORDS))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
 from vista.config.projector import TrainingStage
 from vista.data.records import Turn
@@ -26,24 +24,7 @@ from vista.projector.train import (
 )
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
-WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "what", "?", "cat", "dog", "on", "sand"]
 D_MODEL, D_VISION, PATCHES, N = 16, 12, 4, 24
-
-
-@pytest.fixture(scope="module")
-def llm() -> LanguageModel:
-    fast = word_tokenizer(WORDS)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=D_MODEL,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
-    return LanguageModel(LlamaForCausalLM(config), fast)
 
 
 def an_sae(layer: int, seed: int = 0) -> SparseAutoencoder:
