@@ -39,7 +39,7 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
     """Read SAE, LLM and text; write labels.parquet (see vista.sae.label_table)."""
     import torch
 
-    from vista.inputs.models import load_llm, load_sae_of_cache, load_text_sae
+    from vista.inputs.models import cached_text, load_llm, load_sae_of_cache, load_text_sae
     from vista.sae.activations import text_activations
     from vista.sae.label_scores import scored_labels
     from vista.sae.label_table import FILE, write_labels
@@ -56,7 +56,7 @@ def run(job: StageJob[LabelLatentsOrder, Inputs]) -> None:
         sae, cached = load_sae_of_cache(inputs.sae, inputs.cache, "train", device)
         labels = label_on(cached.batches(settings.text, settings.tokens), sae, texts, settings)
         if scored:
-            _, cached = load_sae_of_cache(inputs.sae, inputs.cache, "heldout", device)
+            cached = cached_text(inputs.cache, "heldout", sae.config.layer, device)
             batches = cached.batches(settings.text, scored)
     else:
         llm = load_llm(job.settings.llm, inputs.llm)
