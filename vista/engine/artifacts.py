@@ -27,6 +27,7 @@ from typing import Any
 
 from vista.engine.disk import force_all_to_disk, force_to_disk, write_synced
 from vista.engine.locks import locked, locked_if_free, provenance_file, work_folder
+from vista.engine.user_files import digest_file as digest_file
 from vista.engine.user_files import digest_user_file
 from vista.errors import UserError
 
@@ -60,12 +61,6 @@ def with_options(
 def digest_text(text: str) -> str:
     """Return the SHA-256 of `text` in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of the file at `path` in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,16 @@ def digest_user_file(path: Path) -> str:
     A folder's place counts since artifacts link to it. What is not there has the digest "".
     """
     if path.is_file():
-        return _digest(path)
+        return digest_file(path)
     if not path.is_dir():
         return ""
     whole = hashlib.sha256(os.fsencode(path.absolute()))
     for name in files_below(path):
-        whole.update(b"\n" + os.fsencode(name) + b"\0" + _digest(path / name).encode())
+        whole.update(b"\n" + os.fsencode(name) + b"\0" + digest_file(path / name).encode())
     return whole.hexdigest()
 
 
-def _digest(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of the file at `path` in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

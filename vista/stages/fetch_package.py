@@ -11,12 +11,11 @@ from pydantic import Field
 from vista.config.base import Settings
 from vista.config.packages import AptPackage, FolderPackage, PipPackage
 from vista.config.published import package_bytes
-from vista.engine.artifacts import digest_file
 from vista.engine.forecast.need import SMALL, Need
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import NoInputs, StageJob, stage
 from vista.engine.node import Node
-from vista.engine.user_files import files_below
+from vista.engine.user_files import digest_file, files_below
 from vista.errors import UserError
 from vista.fetch.packages import fetch_package, kept, refuse_unmatched, unpack_package
 from vista.fetch.source import write_source
