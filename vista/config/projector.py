@@ -13,6 +13,7 @@ from vista.config.data import Split
 # Module of the SAE term, loaded by a projector that is trained with it.
 SAE_TERM = "vista.projector.loss"
 Normalise = Literal["none", "variance", "norm"]
+Penalised = Literal["error", "stream"]
 
 
 class TrainingStage(Settings):
@@ -95,6 +96,11 @@ class SaeTermSettings(Settings):
         description="none: the squared error, as published; variance: over the variance of the "
         "visual tokens of the batch (FVU), which does not fall where tokens only move together; "
         "norm: over their mean squared norm, a unit that makes weights comparable between models",
+    )
+    penalises: Penalised = later(
+        "error",
+        description="error: that of the SAE, as published; stream: the squared residual stream "
+        "itself, which reads no SAE: the control that tells what small visual tokens are worth",
     )
 
 

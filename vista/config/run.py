@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from vista.config.base import Settings, later
+from vista.config.control_base import ControlSettings, FittedControl
 from vista.config.data import DataSettings, FileData, Split
 from vista.config.drawn import DrawnData
 from vista.config.encoders import EncoderSettings, refuse_large_pools, refuse_unfit_parts
@@ -257,6 +258,11 @@ class RunConfig(Settings):
         ]
         if self.llms:
             reads += [("latents", None, self.judged_split(self.latents.split))]
+        reads += [
+            (f"controls.{point.control}", None, settings.split)
+            for point, (settings, _) in self.controls().items()
+            if isinstance(settings, FittedControl)
+        ]
         if self.suggest:
             reads += [("suggest", self.projector.stages[0].data, self.suggest.split)]
         for metric, settings in self.metrics.chosen():
@@ -308,7 +314,11 @@ class RunConfig(Settings):
         sources: dict[Point, PretrainedProjector | None] = {}
         for point, projector in self._sweep():
             if sources.setdefault(point, projector) != projector:
-                raise ValueError(f"sweep gives two different projectors for {tuple(point)}")
+                raise ValueError(
+                    f"sweep gives two different projectors for {point.encoder}, {point.llm}, "
+                    f"weight {point.sae_weight:g}, seed {point.seed}"
+                )
+        self.controls()
         return self
 
     @model_validator(mode="after")
@@ -343,6 +353,24 @@ class RunConfig(Settings):
         """Return the points of the sweep in the order of the blocks, each with the source of its
         projector; None if the run trains it."""
         return dict(self._sweep())
+
+    def controls(self) -> dict[Point, tuple[ControlSettings, Point]]:
+        """Return the controls of the sweep by the point that their figures stand at, each with its
+        settings and the point whose projector it reads.
+
+        Raises ValueError where two blocks give different settings for one.
+        """
+        controls: dict[Point, tuple[ControlSettings, Point]] = {}
+        for block in self.sweep:
+            for encoder in block.encoders or self.encoders:
+                for llm in block.llms or self.llms:
+                    for point, settings, base in block.controls_of(encoder, llm):
+                        if controls.setdefault(point, (settings, base)) != (settings, base):
+                            raise ValueError(
+                                f"sweep gives two different controls {point.control!r} for "
+                                f"{point.encoder}, {point.llm}, weight {point.sae_weight:g}"
+                            )
+        return controls
 
     def _sweep(self) -> Iterator[tuple[Point, PretrainedProjector | None]]:
         for block in self.sweep:

@@ -1,12 +1,15 @@
-"""The sweep: which projectors a run combines its models, weights and seeds into."""
+"""The sweep: which projectors a run combines its models, weights and seeds into; its controls."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
+from vista.config.control_base import ControlSettings
+from vista.config.controls import Controls
 from vista.config.projector import PretrainedProjector
 
 
@@ -22,6 +25,11 @@ class Block(Settings):
         description="`{pretrained: FILE}`: a projector trained elsewhere; the block must be one "
         "encoder, LLM, weight and seed, which say where its figures stand in the table",
     )
+    controls: Controls = later(
+        Controls(),
+        description="controls that are measured beside the points: what scale alone does, floors "
+        "and ceilings. They share features and projectors with their points",
+    )
 
     @model_validator(mode="after")
     def _plain(self) -> Self:
@@ -33,13 +41,40 @@ class Block(Settings):
                 raise ValueError(f"a pretrained projector is one point: give {name} one value")
         if min(self.sae_weights) < 0:
             raise ValueError("sae_weights must not be negative")
+        for name, control in self.controls.chosen():
+            if control.needs_baseline and (0 not in self.sae_weights or max(self.sae_weights) == 0):
+                raise ValueError(
+                    f"controls.{name} compares a weight with 0: sae_weights of the block must "
+                    "name 0 and a positive weight"
+                )
+            if self.projector is not None and control.trains:
+                raise ValueError(f"controls.{name} trains projectors: remove it or `projector`")
         return self
+
+    def controls_of(self, encoder: str, llm: str) -> Iterator[tuple[Point, ControlSettings, Point]]:
+        """Yield the controls of one encoder and language model: the point that its figures stand
+        at, its settings, and the point whose projector it reads."""
+        weights = tuple(map(float, self.sae_weights))
+        for name, control in self.controls.chosen():
+            named, seeds = weights, self.seeds
+            if control.once:
+                named, seeds = weights[:1], seeds[:1]
+            elif control.trains:
+                named = tuple(map(float, getattr(control, "weights")))  # noqa: B009
+            elif control.needs_baseline:
+                named = tuple(weight for weight in weights if weight > 0)
+            for weight in named:
+                for seed in seeds:
+                    read = 0.0 if control.needs_baseline else weight
+                    base = Point(encoder, llm, read, seed)
+                    yield Point(encoder, llm, weight, seed, name), control, base
 
 
 class Point(NamedTuple):
-    """One projector of the sweep."""
+    """One projector of the sweep, or a control of one."""
 
     encoder: str
     llm: str
     sae_weight: float
     seed: int
+    control: str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from vista.config.metric import Per, declared_metrics
 from vista.config.run import RunConfig
 from vista.config.sweep import Point
+from vista.engine.control_nodes import ControlBuilder
 from vista.engine.diffusion_nodes import METHOD, DiffusionBuilder
 from vista.engine.intervention_nodes import InterventionBuilder
 from vista.engine.node import Node, dump
@@ -38,7 +39,8 @@ class Graph:
             for point, stages in self.projectors.items()
         }
         projectors = {point: stages[-1] for point, stages in self.projectors.items()}
-        self.places = Places(self.builder, projectors, self.latents)
+        self.controls = list(ControlBuilder(self.builder, projectors, self.latents).points())
+        self.places = Places(self.builder, projectors, self.latents, self.controls)
 
     def root(self) -> Node:
         """Return the node of the report, which depends on all other nodes."""
@@ -92,6 +94,7 @@ class Graph:
         kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")
         for kind in kinds:
             yield from map(_placed, self.places.measured(self.config.metrics, kind))
+        yield from map(_placed, self.places.of_controls(self.config.metrics))
 
     def _probing(self) -> Iterator[Measured]:
         if (probing := self.config.probing) is None:

@@ -146,7 +146,8 @@ class Node:
 
 def point_name(point: Point) -> str:
     """Return the readable name of one point of the sweep."""
-    return f"{point.encoder}-{point.llm}-w{point.sae_weight:g}-s{point.seed}"
+    name = f"{point.encoder}-{point.llm}-w{point.sae_weight:g}-s{point.seed}"
+    return f"{name}-{point.control}" if point.control else name
 
 
 def dump(settings: BaseModel) -> dict[str, Any]:

@@ -293,7 +293,9 @@ class Builder:
         for number, stage in enumerate(self.config.projector.stages, start=1):
             last = number == len(self.config.projector.stages)
             weight = max(weight, point.sae_weight * stage.sae_factor)
-            reached = point_name(point._replace(sae_weight=weight))
+            # Without a term there is nothing that a control could put in its place.
+            control = point.control if weight > 0 else None
+            reached = point_name(point._replace(sae_weight=weight, control=control))
             name = point_name(point) if last else f"{reached}-stage{number}"
             stages.append(self._train(point, stage, name, stages[-1] if stages else None))
         return stages
@@ -350,14 +352,24 @@ class Builder:
             layers = ()
         if layers:
             settings["sae_dtype"] = recipe.sae_dtype
-            if recipe.sae_term != SaeTermSettings():
-                settings["sae_term"] = dump(recipe.sae_term)
+            term = recipe.sae_term
+            if point.control is not None and weight > 0:
+                term = SaeTermSettings(penalises="stream")
+            if term != SaeTermSettings():
+                settings["sae_term"] = dump(term)
         gated: Inputs = {**models, **self.gated(point.llm, layers)}
         modules, files = (SAE_TERM,) if layers else (), self.template_files(point.llm)
         return Node("train_projector", name, settings, gated, modules, files)
 
-    def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
-        """Return the latents of one point, of the judged images or of another split."""
+    def latents(
+        self,
+        point: Point,
+        projector: Node,
+        split: Split | None = None,
+        unscaled: Node | None = None,
+    ) -> Node:
+        """Return the latents of one point, of the judged images or of another split; with those of
+        the unscaled stream, the SAEs read visual tokens in the scale of text."""
         settings, inputs = self.read(point.llm)
         latents = self.config.latents
         judged = self.config.judged_split(latents.split)
@@ -369,6 +381,9 @@ class Builder:
         }
         layers = self.config.llms[point.llm].saes.layers
         gated = self.gated(point.llm, layers)
+        if unscaled is not None:
+            settings["text_scale"] = True
+            inputs["unscaled"] = unscaled
         name = f"{point_name(point)}-{split}" if split else point_name(point)
         files = self.template_files(point.llm)
         return Node("latents", name, settings, {**inputs, **gated}, files=files)

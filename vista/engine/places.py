@@ -7,7 +7,7 @@ all inputs that a metric may read there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -17,6 +17,7 @@ from vista.config.judge_base import JudgeSettings
 from vista.config.metric import ChosenMetrics, Metric, MetricSettings, Per
 from vista.config.probing import Probing
 from vista.config.sweep import Point
+from vista.engine.control_nodes import ControlPoint
 from vista.engine.node import Inputs, Node, dump, point_name, with_judges
 from vista.engine.nodes import Builder
 from vista.engine.vision_sae_nodes import vision_sae_nodes
@@ -114,9 +115,14 @@ class Places:
     """The places of one config; `projectors` and `latents` are those of each point."""
 
     def __init__(
-        self, builder: Builder, projectors: Mapping[Point, Node], latents: Mapping[Point, Node]
+        self,
+        builder: Builder,
+        projectors: Mapping[Point, Node],
+        latents: Mapping[Point, Node],
+        controls: Sequence[ControlPoint] = (),
     ) -> None:
         self.builder, self.projectors, self.latents = builder, projectors, latents
+        self.controls = controls
 
     def measured(self, chosen: ChosenMetrics, kind: Per) -> Iterator[tuple[Place, Node]]:
         """Yield each metric of a kind with its place, place by place."""
@@ -129,6 +135,21 @@ class Places:
         }
         for place in places[kind]() if metrics else ():
             for metric, settings in metrics:
+                if (node := metric_node(metric, settings, place)) is not None:
+                    yield place, node
+
+    def of_controls(self, chosen: ChosenMetrics) -> Iterator[tuple[Place, Node]]:
+        """Yield each metric of a point with the controls that it is measured at: all of them, or
+        those that change visual tokens where it does not read their latents alone."""
+        metrics = [
+            (metric, settings) for metric, settings in chosen.chosen() if metric.per == "point"
+        ]
+        for control in self.controls:
+            place = self._point(control.point, control.tokens, control.latents)
+            for metric, settings in metrics:
+                of_latents = "latents" in metric.reads and "projector" not in metric.reads
+                if control.reach == "latents" and not of_latents:
+                    continue
                 if (node := metric_node(metric, settings, place)) is not None:
                     yield place, node
 
@@ -181,20 +202,23 @@ class Places:
         yield Place(builder, builder.data.records.name, {}, inputs)
 
     def _points(self) -> Iterator[Place]:
-        builder = self.builder
         for point, projector in self.projectors.items():
-            settings, model = builder.read(point.llm)
-            inputs: Inputs = {
-                **builder.data.inputs,
-                **model,
-                "features": builder.evaluated(point.encoder),
-                "projector": projector,
-                "latents": self.latents[point],
-                "labels": builder.labels_of(point.llm),
-                "saes": tuple(builder.saes[point.llm].values()),
-            }
-            files = builder.template_files(point.llm)
-            yield Place(builder, point_name(point), point._asdict(), inputs, settings, files)
+            yield self._point(point, projector, self.latents[point])
+
+    def _point(self, point: Point, projector: Node, latents: Node) -> Place:
+        builder = self.builder
+        settings, model = builder.read(point.llm)
+        inputs: Inputs = {
+            **builder.data.inputs,
+            **model,
+            "features": builder.evaluated(point.encoder),
+            "projector": projector,
+            "latents": latents,
+            "labels": builder.labels_of(point.llm),
+            "saes": tuple(builder.saes[point.llm].values()),
+        }
+        files = builder.template_files(point.llm)
+        return Place(builder, point_name(point), point._asdict(), inputs, settings, files)
 
     def _vision_sae(self, encoder: str, name: str) -> Place:
         builder = self.builder

@@ -1,4 +1,4 @@
-"""Visual tokens of images: stored features through a projector.
+"""Visual tokens of images: stored features through a projector, or what a control makes of them.
 
 Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vista.data.records import RecordTable
 from vista.engine.artifacts import Artifact
+from vista.projector.control_tokens import Replacement, is_control, load_replacement
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
@@ -30,31 +31,49 @@ class VisualTokens:
     Attributes:
         features: Store of features.
         image_of: Row of the store for each record.
-        projector: The projector, on the language model's device.
+        projector: The projector, on the language model's device; None where tokens are words.
         llm: The language model that reads the tokens.
+        replacement: What a control reads in place of an image's own tokens, if anything.
     """
 
     features: FeatureReader
     image_of: NDArray[np.int64]
-    projector: Projector
+    projector: Projector | None
     llm: LanguageModel
+    replacement: Replacement | None = None
 
     def of(self, rows: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Return the visual tokens [b, p, d] of images by their rows in the records."""
         import torch
 
-        features_bpv = torch.from_numpy(self.features.read(self.image_of[rows]).astype(np.float32))
-        tokens_bpd: Tensor = self.projector(features_bpv.to(self.llm.device))
+        change, patches = self.replacement, None
+        if change is not None:
+            chosen = change.known(rows)
+            if change.words is not None:
+                ids_bp = torch.from_numpy(change.words[chosen]).to(self.llm.device)
+                return self.llm.embed(ids_bp)
+            rows = rows if change.images is None else change.images[chosen]
+            patches = None if change.patches is None else change.patches[chosen]
+        assert self.projector is not None
+        features_bpv = self.features.read(self.image_of[rows]).astype(np.float32)
+        if patches is not None:
+            features_bpv = np.take_along_axis(features_bpv, patches[..., None], axis=1)
+        tokens_bpd: Tensor = self.projector(torch.from_numpy(features_bpv).to(self.llm.device))
         return tokens_bpd
 
 
 def read_visual_tokens(
     projector: Artifact, features: Artifact, records: RecordTable, llm: LanguageModel
 ) -> VisualTokens:
-    """Open the features and load the projector, which must fit them and the language model."""
-    from vista.projector.module import load_projector
+    """Open the features and load the projector, or the control, which must fit them and the
+    language model."""
+    from vista.projector.module import CONFIG, load_projector
 
     reader = FeatureReader(features.store("features.zarr"))
+    image_of, folder = records.feature_rows()[1], projector.path
     projector.verify()
-    module = load_projector(projector.path, d_vision=reader.shape[-1], d_model=llm.d_model)
-    return VisualTokens(reader, records.feature_rows()[1], module.to(llm.device), llm)
+    replacement = load_replacement(folder, records) if is_control(folder) else None
+    if replacement is not None and not (folder / CONFIG).is_file():
+        return VisualTokens(reader, image_of, None, llm, replacement)
+    module = load_projector(folder, d_vision=reader.shape[-1], d_model=llm.d_model)
+    return VisualTokens(reader, image_of, module.to(llm.device), llm, replacement)

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-# Of the table's columns and of what they hold; 1 had facts in the names of metrics.
-TABLE_VERSION = "2"
+# Of the table's columns and of what they hold; 1 had facts in the names of metrics, 2 no controls.
+TABLE_VERSION = "3"
 # Token kinds of a figure. NO_TOKENS stands where a figure is not about tokens (a caption).
 TOKEN_KINDS = ("image", "text", "control")
 NO_TOKENS = ""
@@ -27,6 +27,7 @@ class Figure:
             group of the run's images (seen, held_out); or the patches that are edited.
         k: Number of latents, words or dimensions that it is measured at.
         encoder, llm, sae_weight, seed: The point of the sweep.
+        control: What was changed on purpose at that point (docs/controls.md); None: nothing.
         method: Where an intervention's directions come from, or the vision SAE. Of a figure about
             two judges, which belongs to no such place: the second one.
         layer: Block after which the residual stream was read, counted from 0; None where the
@@ -49,6 +50,7 @@ class Figure:
     llm: str | None = None
     sae_weight: float | None = None
     seed: int | None = None
+    control: str | None = None
     method: str | None = None
     layer: int | None = None
     token_kind: str = NO_TOKENS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vista.config.projector import Normalise
+from vista.config.projector import Normalise, Penalised
 from vista.sae.through import reconstruct
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def sae_term(
     visual: slice,
     normalise: Normalise = "none",
     batch: Mapping[int, Moments] | None = None,
+    penalises: Penalised = "error",
 ) -> Tensor:
     """Return the mean over layers of the SAE's squared error at the visual tokens (a scalar).
 
@@ -87,11 +88,16 @@ def sae_term(
             constant, since a gradient of it would reward a common offset of all tokens.
         batch: moments of the whole batch by layer where `stream` is a part of it; the terms of the
             parts, weighted by their shares of the images, then add up to the term of the batch.
+        penalises: "stream" penalises the mean squared stream, as if the SAEs reconstructed nothing;
+            `normalise` does not apply then.
     """
     assert saes, "the SAE term needs at least one layer"
     errors = []
     for layer, sae in saes.items():
         x_bpd = stream[layer][:, visual]
+        if penalises == "stream":
+            errors.append(x_bpd.float().square().mean())
+            continue
         # In float32 whatever the SAE's dtype: the difference is far smaller than its terms.
         error = (reconstruct(sae, x_bpd).float() - x_bpd.float()).square().mean()
         if normalise != "none":

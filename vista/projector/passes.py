@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vista.config.projector import SAE_TERM, Normalise, TrainingStage
+from vista.config.projector import SAE_TERM, Normalise, Penalised, TrainingStage
 from vista.data.records import Turn
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
@@ -63,6 +63,7 @@ class Losses:
     settings: TrainingStage
     normalise: Normalise
     ranks: Accelerator
+    penalises: Penalised = "error"
 
     def parts(self, chosen: NDArray[np.int64]) -> tuple[list[Part], float]:
         """Return this rank's parts of a batch, and the number of answer tokens of the whole."""
@@ -113,7 +114,7 @@ class Losses:
         # Imported by name, so that a projector without the term does not depend on its code. The
         # node of a projector with the term names the module.
         loss = importlib.import_module(SAE_TERM)
-        term = loss.sae_term(out.taps, self.saes, visual, self.normalise, whole)
+        term = loss.sae_term(out.taps, self.saes, visual, self.normalise, whole, self.penalises)
         return entropy, term.to(entropy.device)
 
     def moments(self, projector: nn.Module, parts: Sequence[Part]) -> dict[int, Moments]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import nn
 
-from vista.config.projector import Normalise, TrainingStage
+from vista.config.projector import Normalise, Penalised, TrainingStage
 from vista.engine.disk import force_to_disk
 from vista.language.model import LanguageModel
 from vista.progress import progress
@@ -52,6 +52,7 @@ def train_projector(
     seed: int,
     checkpoints: Path,
     normalise: Normalise = "none",
+    penalises: Penalised = "error",
     ranks: Accelerator | None = None,
     stop_at: int | None = None,
 ) -> dict[str, list[float]]:
@@ -59,8 +60,9 @@ def train_projector(
     MEASURED under `measure_every`, which has NaN between two measurements.
 
     The loss is the mean cross-entropy over the batch's answer tokens + `sae_weight` * SAE term,
-    which `normalise` may divide (vista.projector.loss); the curve has it as the SAE error. `saes`
-    may be empty where `sae_weight` is 0, and the curve then has NaN for the SAE error.
+    which `normalise` may divide and in whose place `penalises` may put the squared stream
+    (vista.projector.loss); the curve has the term as the SAE error. `saes` may be empty where
+    `sae_weight` is 0, and the curve then has NaN for the SAE error.
     AdamW, linear warm-up, cosine to 0 (VISTA paper, training). Resumes from the newest checkpoint
     in `checkpoints`; `stop_at` ends after that step, as a kill would.
 
@@ -79,7 +81,7 @@ def train_projector(
         # A network file system may still hide a checkpoint from one of the machines.
         raise RuntimeError(f"the ranks found different checkpoints; this one starts at {first}")
     shared: nn.Module = ranks.prepare_model(projector)
-    watched = Losses(llm, saes, data, settings, normalise, ranks)
+    watched = Losses(llm, saes, data, settings, normalise, ranks, penalises)
     # What is measured at times is not computed at every step.
     losses = watched if sae_weight or not measured else replace(watched, saes={})
     steps = settings.total_steps(len(data.turns))

@@ -17,7 +17,7 @@ from vista.engine.lineage import PARENTS, parents_of, read_manifest
 
 CATALOGUE = "catalogue.json"
 _FORMAT = "vista catalogue 1"
-_KEYS = ("encoder", "llm", "sae_weight", "seed", "method", "layer")
+_KEYS = ("encoder", "llm", "sae_weight", "seed", "control", "method", "layer")
 # The report's inputs by role, and the list in its settings that says what they are.
 _LISTS = {
     "metrics": "points",

@@ -9,6 +9,7 @@ from vista.config.metric import declared_metrics
 from vista.metrics.results import read_result
 from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_section
+from vista.report.controls_section import differences_section, floors_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
 from vista.report.groups_section import groups_section
@@ -20,7 +21,7 @@ Part = TypeVar("Part")
 
 # A metric that stands in neither list comes after those that do.
 SECTIONS = (
-    *("naming", "comparison", "matching_rate", "localization", "caption", "groups"),
+    *("naming", "controls", "comparison", "matching_rate", "localization", "caption", "groups"),
     *("intervention", "reconstruction", "check_sae", "judge_agreement", "check_vision_sae"),
     *("monosemanticity", "ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
@@ -50,6 +51,10 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
     parts: dict[str, Callable[[], Sequence[Section]]] = {
         "naming": lambda: [naming_section(table, settings.aims)],
         "comparison": lambda: [comparison_section(table, settings)],
+        "controls": lambda: [
+            differences_section(measured),
+            floors_section(measured, settings.top_k),
+        ],
         "groups": lambda: [groups_section(measured.groups, settings.top_k)],
         "check_sae": lambda: [check_section(table)],
         "check_vision_sae": lambda: [vision_sae_section(table)],

@@ -14,6 +14,7 @@ from vista.engine.artifacts import Artifact
 from vista.metrics.figure import Figure
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.sae_check import TEXT_FIGURES, check_figures
+from vista.report.differences import differences
 from vista.report.shown import Measured, MetricPlace
 from vista.report.table import LongTable
 
@@ -39,6 +40,7 @@ class PointPlace(Settings):
     llm: str
     sae_weight: float
     seed: int
+    control: str | None = None
 
 
 class PairPlace(Settings):
@@ -99,18 +101,23 @@ def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
     declared = declared_metrics()
     figures: list[Figure] = []
     of_groups: list[Figure] = []
+    of_controls: list[Figure] = []
     for place, artifact in metrics:
         columns = place.model_dump(exclude={"metric"})
         has_groups = place.metric in declared and declared[place.metric].groups
         for figure in read_figures(artifact, stage=place.metric, **columns):
-            (of_groups if has_groups and figure.set is not None else figures).append(figure)
+            in_group = has_groups and figure.set is not None
+            table = of_controls if place.control else of_groups if in_group else figures
+            table.append(figure)
     for llm, artifact in aligned(order.checks, inputs.checks):
         check = read_result(artifact)
         figures += [
             replace(figure, llm=llm.llm, stage="check_sae")
             for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
-    return Measured(LongTable(figures), order.report, metrics, LongTable(of_groups))
+    of_controls += differences(metrics)
+    tables = LongTable(figures), LongTable(of_groups), LongTable(of_controls)
+    return Measured(tables[0], order.report, metrics, *tables[1:])
 
 
 def suggestion_notes(order: ReportOrder, inputs: Inputs) -> list[str]:

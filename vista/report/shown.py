@@ -24,6 +24,7 @@ class MetricPlace(Settings):
     llm: str | None = None
     sae_weight: float | None = None
     seed: int | None = None
+    control: str | None = None
     method: str | None = None
 
 
@@ -32,25 +33,33 @@ class Measured:
     """What a run measured, as its report reads it.
 
     Attributes:
-        table: The figures of all metrics, but those of groups of images.
+        table: The figures of all metrics, but those of groups of images and of controls.
         settings: Settings of the report.
         metrics: The artifact of each metric with its place.
         groups: The figures of groups of images, named in the column `set`.
+        controls: The figures of controls, named in the column `control`, and what compares points
+            with them.
     """
 
     table: LongTable
     settings: ReportSettings
     metrics: Sequence[tuple[MetricPlace, Artifact]] = ()
     groups: LongTable = field(default_factory=lambda: LongTable(()))
+    controls: LongTable = field(default_factory=lambda: LongTable(()))
 
     @property
     def whole(self) -> LongTable:
-        """The figures of all metrics and groups."""
-        return LongTable((*self.table.figures, *self.groups.figures))
+        """The figures of all metrics, groups and controls."""
+        parts = (self.table, self.groups, self.controls)
+        return LongTable(figure for part in parts for figure in part.figures)
 
     def of(self, stage: str) -> list[tuple[MetricPlace, Artifact]]:
-        """Return the artifacts of a metric with their places."""
-        return [(place, artifact) for place, artifact in self.metrics if place.metric == stage]
+        """Return the artifacts of a metric with their places, those of controls apart."""
+        return [
+            (place, artifact)
+            for place, artifact in self.metrics
+            if place.metric == stage and place.control is None
+        ]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ MAKERS = {
     "suggest": "a first guess for a projector's learning rate, first weights and SAE weight",
     "train_projector": "a projector for one encoder, LLM, SAE weight and seed",
     "import_projector": "a projector that another program trained",
+    "control_tokens": "the visual tokens of a control: changed on purpose",
+    "choose_scale": "visual tokens in the scale that labelled latents read best",
     "latents": "sparse SAE latents of visual, text and control tokens",
     "train_vision_sae": "an SAE on an encoder's patch features, by sae_lens",
     "check_vision_sae": "how well a vision SAE explains held-out images; fails below its bounds",

@@ -25,29 +25,37 @@ from vista.engine.forecast.shared import text_tokens
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
+from vista.inputs.latents import read_latents
 from vista.progress import progress
-from vista.store.features import FeatureReader
-from vista.store.latents import LatentWriter
+from vista.store.latents import LatentReader, LatentWriter
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vista.language.model import LanguageModel
     from vista.language.prompt import Batch
-    from vista.projector.module import Projector
     from vista.sae.neutral import SparseAutoencoder
 
 
 class LatentsOrder(Settings):
-    """The language model, and how visual tokens are read through its SAEs."""
+    """The language model, and how visual tokens are read through its SAEs.
+
+    Attributes:
+        text_scale: Whether the SAEs read visual tokens in the scale of text (the control of that
+            name).
+    """
 
     llm: LanguageSettings
     latents: LatentsSettings
+    text_scale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """Images by their features, and the models.
 
-    `checks` are not read: the stage waits until they have passed.
+    `unscaled` are the latents of the same point that say how large visual tokens and text are, for
+    the control `text_scale`. `checks` are not read: the stage waits until they have passed.
     """
 
     features: Artifact
@@ -56,6 +64,7 @@ class Inputs:
     llm: Artifact | None = None
     saes: list[Artifact]
     checks: list[Artifact] = field(default_factory=list)
+    unscaled: Artifact | None = None
 
 
 @stage(LatentsOrder, Inputs)
@@ -69,50 +78,68 @@ def run(job: StageJob[LatentsOrder, Inputs]) -> None:
     import torch
 
     from vista.inputs.models import load_llm, load_saes
-    from vista.projector.module import load_projector
+    from vista.inputs.visual_tokens import read_visual_tokens
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.latents, job.inputs
     records = read_records(inputs.records.file("records.parquet"))
-    reader = FeatureReader(inputs.features.store("features.zarr"))
     rows = records.rows_of(settings.split)
     if not len(rows):
         raise UserError(f"latents.split {settings.split!r}: the data has no image of that split.")
     llm = load_llm(job.settings.llm, inputs.llm)
     saes = load_saes(inputs.saes, llm)
-    inputs.projector.verify()
-    projector = load_projector(
-        inputs.projector.path, d_vision=reader.shape[-1], d_model=llm.d_model
-    ).to(llm.device)
-    image_of = records.feature_rows()[1]
+    visual = read_visual_tokens(inputs.projector, inputs.features, records, llm)
+    scales = text_scales(inputs.unscaled) if inputs.unscaled is not None else {}
     with torch.no_grad():
         write_latents(
             job.work / "latents.zarr",
             llm,
             saes,
-            projector,
             records,
             rows,
-            lambda part: reader.read(image_of[part]),
-            reader.grid,
+            visual.of,
+            visual.features.grid,
             settings,
+            scales,
         )
+
+
+def text_scales(latents: Artifact) -> dict[int, float]:
+    """Return for each layer the factor that gives visual tokens the root mean square norm of the
+    text control, over all images of a store of latents."""
+    reader = read_latents(latents)
+    return {
+        layer: (_mean_square(reader, layer, "control") / _mean_square(reader, layer, "image"))
+        ** 0.5
+        for layer in reader.layers
+    }
+
+
+def _mean_square(reader: LatentReader, layer: int, kind: str) -> float:
+    """Return the mean over valid tokens and dimensions of the squared stream."""
+    total, count = 0.0, 0
+    for images in reader.slices():
+        valid_bt = reader.valid(kind, images)
+        total += float(np.where(valid_bt, reader.column(layer, kind, "norm2", images), 0).sum())
+        count += int(valid_bt.sum())
+    return total / max(1, count)
 
 
 def write_latents(
     path: Path,
     llm: LanguageModel,
     saes: Mapping[int, SparseAutoencoder],
-    projector: Projector,
     records: RecordTable,
     rows: NDArray[np.int64],
-    read: Callable[[NDArray[np.int64]], NDArray[Any]],
+    visual_of: Callable[[NDArray[np.int64]], Tensor],
     grid: tuple[int, int],
     settings: LatentsSettings,
+    scales: Mapping[int, float] | None = None,
 ) -> None:
     """Encode the images of some `rows` of the records, batch by batch, into the store at `path`.
 
-    `read(part)` gives the patch features [b, p, d_vision] of a part of `rows`.
+    `visual_of(part)` gives the visual tokens [b, p, d] of a part of `rows`. `scales` are factors by
+    layer on what the SAEs read of the stream at visual tokens; without them they read it as it is.
     """
     import torch
 
@@ -135,8 +162,7 @@ def write_latents(
     ]
     for batch in progress(batches, desc="latents", unit="batch"):
         part = rows[batch.start : batch.stop]
-        features_bpv = torch.from_numpy(read(part).astype(np.float32))
-        visual_bpd = projector(features_bpv.to(llm.device))
+        visual_bpd = visual_of(part)
         shown = records.select(part)
         turns = [record.turns for record in shown]
         seen = llm.batch(turns, n_visual, settings.max_length).to(llm.device)
@@ -154,8 +180,11 @@ def write_latents(
         ).taps
         visual = torch.zeros_like(seen.text_mask)
         visual[:, seen.visual_start : seen.visual_start + n_visual] = True
+        read = with_image
+        if scales:
+            read = {layer: tap_btd * scales[layer] for layer, tap_btd in with_image.items()}
         for kind, taps, mask_bt in (
-            ("image", with_image, visual),
+            ("image", read, visual),
             ("text", with_image, seen.text_mask),
             ("control", without, spoken.text_mask),
         ):

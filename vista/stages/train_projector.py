@@ -144,6 +144,7 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
         seed=order.seed,
         checkpoints=job.checkpoints,
         normalise=order.sae_term.normalise,
+        penalises=order.sae_term.penalises,
         ranks=ranks,
     )
     ranks.end_training()

@@ -33,9 +33,31 @@ use rule stage as import_projector with:
         "importing the projector {wildcards.node}"
 
 
+use rule stage as control_tokens with:
+    input:
+        roles("features", "records", "llm", "projector", "reference", "files"),
+    pathvars:
+        stage="control_tokens",
+    resources:
+        gpu=GPUS,
+    message:
+        "making the visual tokens of the control {wildcards.node}"
+
+
+use rule stage as choose_scale with:
+    input:
+        roles("features", "records", "projector", "llm", "saes", "checks", "labels", "judge", "files"),
+    pathvars:
+        stage="choose_scale",
+    resources:
+        gpu=GPUS,
+    message:
+        "choosing the scale of the visual tokens of {wildcards.node}"
+
+
 use rule stage as latents with:
     input:
-        roles("features", "records", "projector", "llm", "saes", "checks", "files"),
+        roles("features", "records", "projector", "llm", "saes", "checks", "unscaled", "files"),
     pathvars:
         stage="latents",
     resources:

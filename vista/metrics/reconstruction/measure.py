@@ -102,6 +102,9 @@ class LayerReconstruction(ResultPart):
         description="Variance of the stream over tokens, mean over dimensions: what FVU divides "
         "by. The interval takes the mean vector as known."
     )
+    stream_rms: Estimate = Field(
+        description="Root of the mean over tokens and dimensions of x^2: how large the tokens are."
+    )
     image_variance: Estimate = Field(
         description="Its part between images: variance of the images' mean vectors, weighted by "
         "their tokens. n counts images. None where the latents do not hold the images' totals."
@@ -118,6 +121,7 @@ class LayerReconstruction(ResultPart):
                 ("active_share", self.active_share),
                 ("fired_share", self.fired_share),
                 ("variance", self.variance),
+                ("stream_rms", self.stream_rms),
                 ("image_variance", self.image_variance),
             )
         ]
@@ -165,6 +169,9 @@ def reconstruct_layer(
         # Below 0 by rounding only.
         return np.maximum(means[:, 1] / means[:, 0] - mean_square, 0.0)
 
+    def rms(means: FloatArray) -> FloatArray:
+        return np.sqrt(means[:, 1] / means[:, 0])
+
     def fvu(means: FloatArray) -> FloatArray:
         explainable = means[:, 1] / means[:, 0] - mean_square
         # A stream that never changes has no variance to explain.
@@ -188,5 +195,6 @@ def reconstruct_layer(
         active_share=estimate(ratios[2], n_tokens),
         fired_share=Estimate(value=float(fired_s.mean()) if n_tokens else None, n=n_latents),
         variance=estimate(bootstrap(np.stack([tokens, norm2], 1), variance, *draws), n_tokens),
+        stream_rms=estimate(bootstrap(np.stack([tokens, norm2], 1), rms, *draws), n_tokens),
         image_variance=between,
     )
