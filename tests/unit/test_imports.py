@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "vista"
 BASE = {"config", "artifacts", "job", "errors", "foreign", "progress", "device", "disk"}
 TOOLS = {"data", "store", "encoders", "language", "sae", "fetch"}
 # Where what is measured is planned: a metric's part `plan` uses it, and it loads that by name.
-PLANNING = {"node", "nodes", "places", "vision_sae_nodes"}
+PLANNING = {"node", "nodes", "places", "control_nodes", "vision_sae_nodes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "foreign": {"errors"},
@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "model_settings": {"config", "node"},
     "nodes": {"config", "model_settings", "node", "package_nodes"},
     "vision_sae_nodes": {"config", "node", "nodes"},
-    "places": {"config", "node", "nodes", "vision_sae_nodes"},
+    "control_nodes": {"config", "node", "nodes"},
+    "places": {"config", "control_nodes", "node", "nodes", "vision_sae_nodes"},
     "intervention_nodes": {"config", "interventions", "node", "nodes", "vision_sae_nodes"},
     "diffusion_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
     "graph": {"config", "diffusion_nodes", "intervention_nodes", *PLANNING},
@@ -71,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "interventions": {*BASE, "data", "judges", "language", "projector", "sae", "store"},
     "standins": {*BASE, *TOOLS},
     "diffusion": {*BASE, "data", "sae", "metrics"},
+    "controls": {*BASE, *TOOLS, "inputs", "metrics", "projector"},
     "inputs": {*BASE, *TOOLS, "diffusion", "interventions", "judges", "metrics", "projector"},
     "report": {*BASE, "lineage", "data", "sae", "store", "metrics", "judges", "inputs"},
     "metrics": {
@@ -79,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "maker": {
         *(*BASE, *TOOLS, "processes", "diffusion", "inputs", "interventions", "projector"),
-        *("standins", "judges", "metrics", "report", "forecast", "node", "user_files"),
+        *("controls", "standins", "judges", "metrics", "report", "forecast", "node", "user_files"),
     },
 }
 

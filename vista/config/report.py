@@ -34,6 +34,13 @@ class Aims(Settings):
     cross_entropy_increase: float | None = Field(
         0.05, description="Relative increase of the caption cross-entropy with the term, at most."
     )
+    content_ratio: float | None = later(
+        0.8,
+        ge=0,
+        description="What the own image's tokens tell captions (their cross-entropy behind the "
+        "tokens of another image - behind its own) with the term / without, at least: an error "
+        "that falls because tokens say nothing reaches no aim.",
+    )
     matching_ratio: float | None = Field(
         3.0,
         gt=0,

@@ -32,6 +32,8 @@ class Pair:
         variance: Variance of image tokens / that of the text control.
         image_variance: Variance of image tokens between images / variance of the text control.
         cross_entropy: Cross-entropy of captions.
+        content: Cross-entropy of captions behind the visual tokens of another image - behind
+            their own: what the tokens tell of their image.
     """
 
     encoder: str
@@ -47,6 +49,7 @@ class Pair:
     variance: Twins | None
     image_variance: Twins | None
     cross_entropy: Twins | None
+    content: Twins | None = None
 
     @property
     def point(self) -> tuple[str, str, float, int]:
@@ -66,6 +69,14 @@ class Pair:
         if self.cross_entropy is None or self.cross_entropy[0] == 0:
             return None
         return self.cross_entropy[1] / self.cross_entropy[0] - 1.0
+
+    @property
+    def content_ratio(self) -> float | None:
+        """What visual tokens tell captions with the term / without; None where those without tell
+        nothing."""
+        if self.content is None or self.content[0] <= 0:
+            return None
+        return self.content[1] / self.content[0]
 
     @property
     def l0_ratio(self) -> float | None:
@@ -135,7 +146,18 @@ def _pair(table: LongTable, encoder: str, llm: str, weight: float, seed: int) ->
         variance=mean("variance", over="variance"),
         image_variance=mean("image_variance", over="variance"),
         cross_entropy=None if without is None or with_term is None else (without, with_term),
+        content=_content([table.select("caption_cross_entropy", **twin) for twin in twins]),
     )
+
+
+def _content(sides: list[list[Figure]]) -> Twins | None:
+    """Return another image's cross-entropy - the own, without the term and with it."""
+    gains = [
+        figures[0].chance - figures[0].value
+        for figures in sides
+        if len(figures) == 1 and figures[0].chance is not None and figures[0].value is not None
+    ]
+    return (gains[0], gains[1]) if len(gains) == 2 else None
 
 
 def _by_layer(

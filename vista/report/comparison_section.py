@@ -22,6 +22,7 @@ def comparison_section(table: LongTable, settings: ReportSettings) -> Section:
             number(pair.text_l0[1] if pair.text_l0 else None),
             *_twins(pair.cross_entropy),
             grid.percent(pair.cross_entropy_increase),
+            *_twins(pair.content),
             verdict,
         ]
         for pair, verdict in compared
@@ -50,7 +51,8 @@ def comparison_section(table: LongTable, settings: ReportSettings) -> Section:
                     *point,
                     *("FVU, λ = 0", "with", "ratio"),
                     *("L0, λ = 0", "with", "of text"),
-                    *("caption CE, λ = 0", "with", "change", "aims"),
+                    *("caption CE, λ = 0", "with", "change"),
+                    *("of another image - own, λ = 0", "with", "aims"),
                 ),
                 judged,
             ),
@@ -106,6 +108,7 @@ def _verdicts(pair: Pair, aims: Aims) -> dict[str, str]:
             pair.cross_entropy_increase, aims.cross_entropy_increase, at_most=True
         ),
         "l0_ratio": reached(pair.l0_ratio, aims.l0_ratio, at_most=True),
+        "content_ratio": reached(pair.content_ratio, aims.content_ratio),
     }
     return {name: value for name, value in values.items() if getattr(aims, name) is not None}
 
@@ -120,6 +123,8 @@ def _aims_sentence(compared: list[tuple[Pair, str]], aims: Aims) -> list[str]:
     sentences = {
         "error_ratio": "FVU at least {:g}× lower",
         "cross_entropy_increase": "cross-entropy at most {:.0%} higher",
+        "content_ratio": "what tokens tell captions (cross-entropy of another image - own) at "
+        "least {:.0%} of that without",
         "l0_ratio": "L0 within a factor of {:g} of that of text",
     }
     by_pair = [_verdicts(pair, aims) for pair, _ in compared]

@@ -102,3 +102,16 @@ def test_equal_tokens_have_no_fvu() -> None:
     x = torch.ones(2, 7, D)
     ((_, moments),) = batch_moments({0: x}, {0: an_sae()}, VISUAL)
     assert moments.fvu != moments.fvu
+
+
+def test_a_penalty_on_the_stream_is_the_term_of_a_dictionary_that_gives_nothing() -> None:
+    nothing, x, y = an_sae(), stream(), stream()
+    with torch.no_grad():
+        nothing.W_dec.zero_()
+        nothing.b_dec.zero_()
+    penalty = sae_term({0: x}, {0: an_sae()}, VISUAL, penalises="stream")
+    expected = sae_term({0: y}, {0: nothing}, VISUAL)
+    torch.testing.assert_close(penalty, expected)
+    torch.testing.assert_close(penalty, x[:, VISUAL].square().mean())
+    gradients = [torch.autograd.grad(value, of)[0] for value, of in ((penalty, x), (expected, y))]
+    torch.testing.assert_close(*gradients)

@@ -317,13 +317,40 @@ def test_report_has_every_file_and_the_exact_columns(report_artifact: Artifact) 
     assert names == wanted | {"summary.csv", "summary.parquet", "summary.md", "headline.txt"}
     header = report_artifact.file("summary.csv").read_text().splitlines()[0]
     assert header == (
-        "metric,of,set,k,encoder,llm,sae_weight,seed,method,layer,token_kind,"
+        "metric,of,set,k,encoder,llm,sae_weight,seed,control,method,layer,token_kind,"
         "value,ci_low,ci_high,chance,n"
     )
     table = pq.read_table(report_artifact.file("summary.parquet"))
     assert table.column_names == header.split(",")
     text = report_artifact.file("summary.csv").read_text().splitlines()
     assert table.num_rows == len(text) - 1
+
+
+@pytest.mark.parametrize(("planted", "left"), [(1.0, 0.0), (0.0, 0.5)])
+def test_report_tells_an_effect_of_scale_from_one_of_direction(
+    made: dict[str, Any], planted: float, left: float
+) -> None:
+    """The baseline in the norm of the term reads as the term does, or as the baseline does."""
+    settings, inputs = report_settings(), report_inputs(made)
+    control = {"encoder": "dino", "llm": "gemma", "seed": 0, "sae_weight": 1.0}
+    place = control | {"metric": "matching_rate", "control": "norm_matched"}
+    settings["points"] = [*settings["points"], place]
+    inputs["metrics"] = [*inputs["metrics"], made[f"matching_rate_{planted}"]]
+    artifact = run(made["root"], report, f"controls{planted}", settings, **inputs)
+    rows = pq.read_table(artifact.file("summary.parquet")).to_pylist()
+    gains = {
+        (row["of"], row["seed"]): row for row in rows if row["metric"] == "matching_difference"
+    }
+    assert set(gains) == {(name, s) for name in ("as_run", "norm_matched") for s in (0, None)}
+    assert gains["as_run", 0]["value"] == 0.5
+    assert gains["norm_matched", 0]["value"] == left
+    assert gains["norm_matched", None]["n"] == 6
+    # Figures of controls stand apart from those of their points.
+    of_control = [row for row in rows if row["control"] == "norm_matched"]
+    assert {row["metric"] for row in of_control} >= {"matching_rate"}
+    text = artifact.file("summary.md").read_text()
+    assert "What the SAE term adds to the matching rate" in text
+    assert "| norm\\_matched | 1 |" in text or "| norm_matched | 1 |" in text
 
 
 def test_report_compares_with_and_without(report_artifact: Artifact) -> None:
