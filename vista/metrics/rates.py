@@ -27,9 +27,9 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 
-# Images from which on a rate has an interval. 95 % limits cover .94 or more even of fewer (simulated
-# for rates of .002 to .98 and intra-image correlations of 0 to .8), but say little: without a hit
-# in 4 images, the rate is below .53.
+# Images from which on a rate has an interval. 95 % limits cover .94 or more even with fewer
+# (simulated for rates of .002 to .98 and correlations within images of 0 to .8), but say little:
+# without a hit in 4 images, the rate is below .53.
 LEAST_IMAGES = 5
 # Halvings of [0, 1]: limits to 1e-12.
 _HALVINGS = 40
