@@ -9,10 +9,10 @@ from vista.config.data import Split
 
 
 class BootstrapSettings(Settings):
-    """Intervals of all figures: percentile bootstrap over images."""
+    """Intervals over images: percentile bootstrap, and for rates binomial limits (level only)."""
 
     resamples: int = Field(1000, ge=1, description="Times that the images are drawn anew.")
-    level: float = Field(0.95, gt=0, lt=1, description="Coverage of the interval.")
+    level: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
     seed: int = Field(0, ge=0, description="Seed of the draws.")
 
 

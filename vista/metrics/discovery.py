@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap_mean
 from vista.metrics.figure import Figure
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, estimate
 
 
@@ -101,8 +101,6 @@ def attribute_discovery(
     min_auroc: float,
     min_gain: float,
     max_random: float = 0.05,
-    seed: int,
-    resamples: int,
     level: float,
 ) -> AttributesResult:
     """Compare proposals, and as many random latents, with the attributes of the data.
@@ -115,14 +113,12 @@ def attribute_discovery(
         min_gain: Smallest gain of a latent that brings its value about.
         max_random: Share of the random directions that may change more than a latent that counts
             as changing images.
-        seed: Seed of the bootstrap.
-        resamples: Bootstrap samples.
         level: Coverage of the intervals.
     """
     values = {value for of_attribute in truth.values() for value in of_attribute}
 
     def share(hits: Sequence[bool], chance: Sequence[bool]) -> Estimate:
-        interval = bootstrap_mean(np.array(hits, dtype=float), seed, resamples, level)
+        interval = rate_interval(np.array(hits, dtype=float), np.ones(len(hits)), level)
         return estimate(interval, len(hits), float(np.mean(chance)) if len(chance) else None)
 
     def verified(passes: Callable[[Proposal], bool]) -> tuple[Estimate, Estimate, Kept]:

@@ -34,8 +34,9 @@ class Figure:
             figure belongs to no single layer.
         token_kind: ``image``, ``text``, ``control``, or "" where no tokens are concerned.
         value: The figure, in the unit that the metric's result documents; None if undefined.
-        ci_low: Lower end of its bootstrap interval, or None.
-        ci_high: Upper end of its bootstrap interval, or None (also where it is unbounded).
+        ci_low: Lower end of its interval over images: of a rate that of `vista.metrics.rates`, of
+            other figures that of a bootstrap; None where images are too few.
+        ci_high: Upper end of that interval, or None (also where it is unbounded).
         chance: Level of the same figure without the effect (shuffled images, covered share of the
             patches), or None where there is no such level.
         n: Number of things that the figure is a mean over (images, tokens, pairs, latents).

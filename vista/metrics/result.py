@@ -8,13 +8,17 @@ from vista.metrics.figure import NO_TOKENS, Figure, finite_or_none
 
 
 class Estimate(BaseModel):
-    """One figure with its interval; None where it is undefined (n = 0) or unbounded."""
+    """One figure with its interval.
+
+    One end is None where it is unbounded; both are where the figure is undefined (n = 0), or is of
+    too few images (concepts, prompts, ...) for an interval.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     value: float | None = Field(description="The figure, or None if nothing could be measured.")
-    ci_low: float | None = Field(None, description="Lower end of the bootstrap interval.")
-    ci_high: float | None = Field(None, description="Upper end of the bootstrap interval.")
+    ci_low: float | None = Field(None, description="Lower end of the interval over images.")
+    ci_high: float | None = Field(None, description="Upper end of the interval over images.")
     chance: float | None = Field(None, description="Level of the same figure without the effect.")
     n: int = Field(description="Number of things that the figure is a mean over.")
 
@@ -37,7 +41,7 @@ class Estimate(BaseModel):
 
 
 def estimate(interval: tuple[float, float, float], n: int, chance: float | None = None) -> Estimate:
-    """Build an `Estimate` from a bootstrap's (value, low, high)."""
+    """Build an `Estimate` from (value, low, high) of `rate_interval` or a bootstrap."""
     value, low, high = (finite_or_none(x) for x in interval)
     return Estimate(
         value=value,

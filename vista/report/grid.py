@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vista.metrics.bootstrap import LEAST_IMAGES
 from vista.metrics.figure import Figure
+from vista.metrics.rates import LEAST_IMAGES as LEAST_OF_RATES
 from vista.report.escape import clean, markdown
 from vista.report.table import OverSeeds
 
@@ -117,10 +119,14 @@ def few(text: str, n: int, least_n: int) -> str:
     return text if n >= least_n or text == "–" else f"({text}, n = {n})"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Return an interval; ∞ is its upper end where it has none."""
+def interval(low: float | None, high: float | None, n: int | None = None) -> str:
+    """Return an interval; ∞ is its upper end where it has none.
+
+    Of a figure without an interval, return the least n of intervals if its `n` is below it.
+    """
     if low is None and high is None:
-        return "–"
+        least = LEAST_OF_RATES if n is not None and n < LEAST_OF_RATES else LEAST_IMAGES
+        return f"– (n < {least})" if n is not None and 0 < n < least else "–"
     return f"[{number(low)}, {number(high) if high is not None else '∞'}]"
 
 
@@ -128,7 +134,8 @@ def with_interval(figures: Sequence[Figure]) -> str:
     """Return the value of a figure with its interval; `figures` is empty if it was not measured."""
     if not figures or figures[0].value is None:
         return "–"
-    return f"{number(figures[0].value)} {interval(figures[0].ci_low, figures[0].ci_high)}"
+    figure = figures[0]
+    return f"{number(figure.value)} {interval(figure.ci_low, figure.ci_high, figure.n)}"
 
 
 def reached(value: float | None, aim: float | None, *, at_most: bool = False) -> str:
@@ -162,7 +169,7 @@ def interval_chance_n(summary: OverSeeds | None) -> list[str]:
     """Return three cells: interval, chance level, n."""
     if summary is None:
         return ["–", "–", "0"]
-    return [interval(summary.low, summary.high), number(summary.chance), str(summary.n)]
+    return [interval(summary.low, summary.high, summary.n), number(summary.chance), str(summary.n)]
 
 
 def _plain(cell: str) -> str:

@@ -219,7 +219,7 @@ def _comparisons(interventions: Sequence[Intervention], aims: Aims) -> Grid:
                     Name(f"{other.method}, {other.place}, λ = {other.sae_weight:g}"),
                     number(result.theirs),
                     spread(gap),
-                    interval(gap.low, gap.high),
+                    interval(gap.low, gap.high, gap.n),
                     grid.percent(result.gain),
                     "–" if hope is None else grid.percent(hope),
                     reached(result.gain, hope),

@@ -17,8 +17,8 @@ def bar_note(figures: Sequence[Figure]) -> str:
     """Return the sentence on seeds and error bars of a figure with a dot for each seed."""
     seeds = len({f.seed for f in figures})
     if seeds < 2:
-        return "Error bars: bootstrap intervals over images; one seed."
+        return "Error bars: intervals over images; one seed."
     return (
-        f"Mean over {seeds} seeds (small dots); error bars: bootstrap intervals over images, from "
+        f"Mean over {seeds} seeds (small dots); error bars: intervals over images, from "
         "the lowest to the highest end of any seed."
     )

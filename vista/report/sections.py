@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vista.config.report import Aims, ReportSettings
+from vista.metrics.bootstrap import LEAST_CONSTANT, LEAST_IMAGES
 from vista.metrics.figure import COLUMNS
+from vista.metrics.rates import LEAST_IMAGES as LEAST_OF_RATES
 from vista.metrics.sae_check import TEXT_FIGURES
 from vista.report import grid
 from vista.report.compare import BASELINE
@@ -23,7 +25,7 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
             grid.name(f.llm),
             grid.layer(f.layer),
             number(f.value),
-            interval(f.ci_low, f.ci_high),
+            interval(f.ci_low, f.ci_high, f.n),
             str(f.n),
             number(aims.named_classes, 2),
             reached(f.value, aims.named_classes),
@@ -54,7 +56,7 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
                 grid.name(f.encoder),
                 Name(f.metric),
                 number(f.value),
-                interval(f.ci_low, f.ci_high),
+                interval(f.ci_low, f.ci_high, f.n),
                 number(f.chance),
                 str(f.n),
                 number(aim, 2),
@@ -170,9 +172,15 @@ def how_to_read(notes: Sequence[str]) -> Section:
                 [
                     "- Every single figure, seeds apart, is a row of `summary.csv` (and "
                     f"`summary.parquet`): {', '.join(COLUMNS)}.",
-                    "- 95 %: percentile bootstrap over images; over several seeds the lowest and "
-                    "the highest end of their intervals. Differences of interventions have one "
-                    "interval for their mean over seeds.",
+                    "- 95 %: of a rate, mid-P binomial limits at the effective number of tries "
+                    "(tries of one image depend on each other); of other figures a percentile "
+                    "bootstrap over images (or what else n says). Over several seeds the lowest "
+                    "and the highest end of their intervals. Differences of interventions have "
+                    "one interval for their mean over seeds.",
+                    f"- No interval (–): a rate over fewer than {LEAST_OF_RATES} images, another "
+                    f"figure over fewer than {LEAST_IMAGES} or the same in all of fewer than "
+                    f"{LEAST_CONSTANT}, and in any seed over several; n may count pairs or tokens "
+                    "of these images. Counts of a whole dictionary have none.",
                     *(f"- {note}" for note in notes),
                 ]
             )

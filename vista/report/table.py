@@ -70,8 +70,9 @@ class LongTable:
 class OverSeeds:
     """The same figure over seeds: what a readable table shows.
 
-    `low` and `high` join the seeds' bootstrap intervals (lowest end, highest end) where
-    `over_seeds` made them; a difference of interventions has one interval for its mean over seeds.
+    `low` and `high` join the seeds' intervals (lowest end, highest end) where `over_seeds` made
+    them, and are None where a seed has no interval; a difference of interventions has one interval
+    for its mean over seeds.
     """
 
     mean: float
@@ -93,15 +94,18 @@ def over_seeds(figures: Sequence[Figure]) -> OverSeeds | None:
     if not known:
         return None
     values = [value for _, value in known]
-    lows = [figure.ci_low for figure, _ in known if figure.ci_low is not None]
-    highs = [figure.ci_high for figure, _ in known if figure.ci_high is not None]
+    ends = [(figure.ci_low, figure.ci_high) for figure, _ in known]
+    if (None, None) in ends:
+        ends = []
+    lows = [low for low, _ in ends if low is not None]
+    highs = [high for _, high in ends if high is not None]
     levels = [figure.chance for figure, _ in known if figure.chance is not None]
     return OverSeeds(
         mean=sum(values) / len(values),
         smallest=min(values),
         largest=max(values),
         low=min(lows) if lows else None,
-        high=max(highs) if len(highs) == len(known) else None,
+        high=max(highs) if highs and len(highs) == len(known) else None,
         chance=sum(levels) / len(levels) if levels else None,
         n=min(figure.n for figure, _ in known),
         n_seeds=len(known),

@@ -20,8 +20,6 @@ def figures(proposals: list[Proposal], random: list[Proposal]) -> dict[Any, Any]
         min_auroc=0.9,
         min_gain=0.3,
         max_random=0.5,
-        seed=0,
-        resamples=20,
         level=0.95,
     )
     return {

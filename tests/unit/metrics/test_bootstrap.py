@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from vista.metrics.bootstrap import (
+    LEAST_CONSTANT,
+    LEAST_IMAGES,
     _kept_counts,
     bootstrap,
     bootstrap_mean,
@@ -63,15 +65,41 @@ def test_a_constant_difference_has_no_width() -> None:
     assert result == pytest.approx((0.25, 0.25, 0.25))
 
 
-def test_no_images_is_undefined_and_one_image_has_no_width() -> None:
+def test_no_images_are_undefined_and_few_have_no_interval() -> None:
     assert all(math.isnan(x) for x in bootstrap_mean([], seed=0))
-    assert bootstrap_mean([2.0], seed=0) == (2.0, 2.0, 2.0)
+    values = np.arange(float(LEAST_IMAGES))
+    mean, *ends = bootstrap_mean(values[1:], seed=0)
+    assert mean == values[1:].mean() and np.isnan(ends).all()
+    assert np.isfinite(bootstrap_mean(values, seed=0)).all()
+
+
+def test_least_images_are_the_fewest_with_which_the_mean_of_normal_values_is_covered() -> None:
+    """Simulated, with the limits of the bootstrap distribution: mean and variance of resamples."""
+
+    def coverage(n: int) -> float:
+        values = np.random.default_rng(0).normal(size=(40_000, n))
+        half = 1.96 * values.std(axis=1) / math.sqrt(n)
+        return float((np.abs(values.mean(axis=1)) <= half).mean())
+
+    assert coverage(LEAST_IMAGES) == pytest.approx(0.904, abs=0.004)
+    assert coverage(LEAST_IMAGES - 2) < 0.895
+    assert coverage(5) == pytest.approx(0.845, abs=0.006)
+
+
+def test_few_images_that_agree_are_no_certainty() -> None:
+    for constant in (0.0, 0.1):
+        _, low, high = bootstrap_mean(np.full(LEAST_CONSTANT - 1, constant), seed=0)
+        assert math.isnan(low) and math.isnan(high)
+        whole = bootstrap_mean(np.full(LEAST_CONSTANT, constant), seed=0)
+        assert whole == pytest.approx((constant, constant, constant))
+    differing = np.append(np.zeros(LEAST_CONSTANT - 2), 1.0)
+    assert bootstrap_mean(differing, seed=0)[2] > 0
 
 
 def test_vanishing_denominator() -> None:
-    value, _, high = bootstrap_ratio([1.0, 1.0], [1.0, 0.0], seed=0)
-    assert value == 2.0
-    assert high == math.inf
+    value, low, high = bootstrap_ratio(np.ones(10), np.arange(10) < 1, seed=0)
+    assert value == 10.0
+    assert low < 10.0 and high == math.inf
     assert all(math.isnan(x) for x in bootstrap_ratio([0.0], [0.0], seed=0))
 
 

@@ -128,9 +128,7 @@ def test_words_are_permuted_whole_and_activations_stay() -> None:
 
 
 def test_rows_name_their_dictionary() -> None:
-    result = attribute_discovery(
-        [], [], {"hue": ("red",)}, min_auroc=0.9, min_gain=1, seed=0, resamples=5, level=0.9
-    )
+    result = attribute_discovery([], [], {"hue": ("red",)}, min_auroc=0.9, min_gain=1, level=0.9)
     rows = ImageAttributesResult(
         images={}, dictionaries={"sae": result, "random": result}
     ).figures()

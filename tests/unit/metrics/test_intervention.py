@@ -405,12 +405,14 @@ def test_paired_difference_against_brute_force() -> None:
 
 
 def test_what_one_projector_gains_and_another_loses_is_no_difference() -> None:
-    plus: dict[ItemKey, int] = {(f"i{i}", "cat", None): i % 2 for i in range(10)}
+    plus: dict[ItemKey, int] = {(f"i{i}", "cat", None): i % 2 for i in range(30)}
     minus: dict[ItemKey, int] = {key: 1 - score for key, score in plus.items()}
     none = dict.fromkeys(plus, 0)
     found = paired_ms_difference([plus, minus], [none, none], **DRAWS)
-    # Each image has the same mean over the two: other images would not change it.
+    # Each of 30 images has the same mean over the two: others would hardly change it.
     assert (found.value, found.ci_low, found.ci_high) == (0.5, 0.5, 0.5)
+    first = dict(list(plus.items())[:29])
+    assert paired_ms_difference([first, minus], [none, none], **DRAWS).ci_low is None
     alone = paired_ms_difference([plus], [none], **DRAWS)
     assert alone.ci_low is not None and alone.ci_low < 0.5
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vista.metrics.judge_agreement.measure import (
+    Agreement,
     JudgeAgreementResult,
     Judged,
     Kind,
@@ -59,17 +60,26 @@ def test_against_truth_by_hand() -> None:
     assert found.accuracy.n == found.balanced_accuracy.n == 8
 
 
-def test_intervals_draw_whole_images() -> None:
-    (found,) = agreement_of(judged(TRUTH, unit=[7, 7, 9], it=SAID), DRAWS)
-    # Both captions of the first image come and go together: 3 of 5 right there, 2 of 3 in the
-    # other, and nothing lies beyond. Drawn apart, the first caption's 2 of 3 pairs and the
-    # second's 1 of 2 would reach further down.
-    assert found.accuracy.ci_low == pytest.approx(3 / 5)
-    assert found.accuracy.ci_high == pytest.approx(2 / 3)
-    (apart,) = agreement_of(judged(TRUTH, it=SAID), DRAWS)
-    assert apart.accuracy.ci_low == pytest.approx(1 / 2)
-    (one,) = agreement_of(judged(TRUTH, unit=[3, 3, 3], it=SAID), DRAWS)
-    assert one.recall.ci_low == one.recall.ci_high == 0.5
+def test_intervals_are_over_whole_images() -> None:
+    truth, said, images = TRUTH * 10, SAID * 10, np.arange(30)
+    (once,) = agreement_of(judged(truth, it=said), DRAWS)
+    twice = {"truth": truth * 2, "it": said * 2}
+    # A second caption of an image that says the same tells nothing more; that of another would.
+    (same,) = agreement_of(judged(unit=[*images, *images], **twice), DRAWS)
+    (other,) = agreement_of(judged(**twice), DRAWS)
+
+    def widths(agreement: Agreement) -> list[float]:
+        estimates = (
+            *(agreement.accuracy, agreement.balanced_accuracy),
+            *(agreement.precision, agreement.recall),
+        )
+        return [(e.ci_high or 0) - (e.ci_low or 0) for e in estimates]
+
+    assert widths(same) == pytest.approx(widths(once))
+    for narrow, wide in zip(widths(other), widths(once), strict=True):
+        assert 0.5 * wide < narrow < 0.85 * wide
+    (few,) = agreement_of(judged(TRUTH, it=SAID), DRAWS)
+    assert few.recall.ci_low is None and few.balanced_accuracy.ci_low is None
 
 
 def test_a_judge_that_says_yes_to_all_is_at_chance() -> None:
@@ -122,7 +132,8 @@ def test_items_without_a_truth_serve_kappa_alone() -> None:
     assert kappas[0].agreement.chance == pytest.approx(2 / 5 * 2 / 5 + 3 / 5 * 3 / 5)
     assert kappas[0].kappa.value == pytest.approx((15 / 25 - 13 / 25) / (1 - 13 / 25))
     assert kappas[0].kappa.chance == 0
-    assert kappas[1].kappa.value == kappas[1].kappa.ci_low == kappas[1].kappa.ci_high == 1
+    assert kappas[1].kappa.value == 1
+    assert kappas[1].kappa.ci_low is None  # two labels on which they agree are no certainty
 
 
 def test_judges_that_always_say_the_same_have_no_kappa() -> None:

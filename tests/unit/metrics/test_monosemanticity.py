@@ -62,7 +62,8 @@ def test_latents_beat_neurons_and_a_random_dictionary() -> None:
     sae, neurons, other = (result.scores[name] for name in ("sae", "neurons", "random"))
     assert sae.value == pytest.approx(whole.mean())
     np.testing.assert_allclose(scores["sae"], whole)
-    assert sae.ci_low is not None and sae.ci_low > 0.8
+    assert sae.ci_low is None  # 8 latents are too few
+    assert other.ci_high is not None and other.ci_high < 0.6
     assert neurons.value is not None and neurons.value < 0.4
     assert other.value is not None and other.value < 0.6
     assert sae.chance == pytest.approx(1 / 8, abs=0.05)

@@ -37,10 +37,10 @@ def summarise(
 
 def test_figures_equal_their_definitions() -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(2.0, 1.5, size=(5, 4, 8))
+    x = rng.normal(2.0, 1.5, size=(12, 4, 8))
     rebuilt = x + rng.normal(0, 0.5, size=x.shape)
-    nnz = rng.integers(1, 6, size=(5, 4))
-    valid = rng.random((5, 4)) < 0.7
+    nnz = rng.integers(1, 6, size=(12, 4))
+    valid = rng.random((12, 4)) < 0.7
     valid[:, 0] = True
     part = summarise(x, rebuilt, nnz, valid)
     flat, flat_rebuilt = x[valid], rebuilt[valid]
@@ -50,13 +50,13 @@ def test_figures_equal_their_definitions() -> None:
     assert part.l0.value == pytest.approx(nnz[valid].mean())
     assert part.active_share.value == pytest.approx(nnz[valid].mean() / 10)
     assert part.mse.n == int(valid.sum())
-    assert part.n_images == 5
+    assert part.n_images == 12
     assert (part.fired_share.value, part.fired_share.n) == (0.4, 10)
     assert part.variance.value == pytest.approx(((flat - flat.mean(axis=0)) ** 2).mean())
-    means = np.stack([x[b, valid[b]].mean(axis=0) for b in range(5)])
+    means = np.stack([x[b, valid[b]].mean(axis=0) for b in range(12)])
     between = (((means - flat.mean(axis=0)) ** 2).mean(axis=1) * valid.sum(axis=1)).sum()
     assert part.image_variance.value == pytest.approx(between / valid.sum())
-    assert part.image_variance.n == 5
+    assert part.image_variance.n == 12
     assert part.mse.ci_low is not None
     assert part.mse.ci_high is not None
     assert part.mse.ci_low < error < part.mse.ci_high

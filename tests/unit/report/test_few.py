@@ -7,7 +7,7 @@ from vista.config.report import ReportSettings
 from vista.metrics.figure import Figure
 from vista.metrics.localization.report import localization_section
 from vista.report.encoders_section import encoders_section
-from vista.report.grid import few
+from vista.report.grid import few, interval, with_interval
 from vista.report.summary import headline
 from vista.report.table import LongTable
 
@@ -50,3 +50,18 @@ def test_the_table_of_encoders_marks_them_too() -> None:
 def test_what_was_not_measured_is_not_marked() -> None:
     assert few("–", 0, 10) == "–"
     assert few("0.5", 10, 10) == "0.5"
+
+
+def test_a_missing_interval_tells_the_least_n() -> None:
+    assert interval(None, None, 4) == "– (n < 5)"
+    assert interval(None, None, 5) == interval(None, None, 9) == "– (n < 10)"
+    # Pairs of fewer images, or no interval by definition: the n of the figure is not the reason.
+    assert interval(None, None, 10) == "–"
+    assert interval(None, None, 0) == "–"
+    assert interval(0.5, 1.0, 4) == "[0.500, 1.000]"
+    assert with_interval([Figure("probe_accuracy", value=1.0, n=1)]) == "1.000 – (n < 5)"
+
+
+def test_a_pointing_game_of_one_pair_has_no_interval() -> None:
+    (row,) = localization_section(games({"lucky": 1}, {"lucky": 1.0}), least_n=10).grids[0].rows
+    assert row[4] == "– (n < 5)"

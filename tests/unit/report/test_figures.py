@@ -32,7 +32,7 @@ def test_matching_shows_levels_n_and_bars(table: LongTable) -> None:
     figure = matching_per_layer(table, 3)
     shown = " ".join(texts(figure))
     assert "n = 400 images" in shown
-    assert "error bars: bootstrap" in shown
+    assert "error bars: intervals over" in shown
     assert "shuffled, λ = 1" in shown
     assert len(figure.axes) == 6
     style.setup().close(figure)

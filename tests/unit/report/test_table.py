@@ -75,6 +75,20 @@ def test_over_seeds_joins_intervals_and_skips_the_undefined() -> None:
     assert over_seeds(figures[2:]) is None
 
 
+def test_over_seeds_have_no_interval_where_one_has_none() -> None:
+    rows = [
+        ROW | {"value": 1.0, "ci_low": 0.5, "ci_high": 1.5, "n": 10},
+        ROW | {"value": 3.0, "ci_low": 2.0, "n": 10},
+        ROW | {"value": 1.0, "n": 2},
+    ]
+    figures = [
+        f for seed, row in enumerate(rows) for f in figures_of(POINT | {"seed": seed}, [row])
+    ]
+    unbounded, unknown = over_seeds(figures[:2]), over_seeds(figures)
+    assert unbounded is not None and (unbounded.low, unbounded.high) == (0.5, None)
+    assert unknown is not None and (unknown.low, unknown.high) == (None, None)
+
+
 def test_groups_sort_none_first(table: LongTable) -> None:
     found = [key for key, _ in groups(table.figures, "encoder", "layer")]
     assert found[0] == (None, 0)  # dictionaries belong to no encoder

@@ -90,7 +90,6 @@ def run(job: StageJob[AttributeDiscoveryOrder, Inputs]) -> None:
         for latents in (chosen, drawn)
     )
     proposals, random = steer_all(proposals, random, pipeline, prompts, judge, settings)
-    bootstrap = settings.bootstrap
     result = attribute_discovery(
         proposals,
         random,
@@ -98,9 +97,7 @@ def run(job: StageJob[AttributeDiscoveryOrder, Inputs]) -> None:
         min_auroc=settings.min_auroc,
         min_gain=settings.min_gain,
         max_random=settings.max_random,
-        seed=bootstrap.seed,
-        resamples=bootstrap.resamples,
-        level=bootstrap.level,
+        level=settings.bootstrap.level,
     )
     columns = {
         field.name: [getattr(proposal, field.name) for proposal in (*proposals, *random)]

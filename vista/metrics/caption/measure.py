@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap_mean, bootstrap_ratio
+from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.groups import group_rows
 from vista.metrics.matching_rate.measure import JudgeFunction
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.shuffled import shuffled_level
 
@@ -197,6 +198,11 @@ def _figures(
     measured: _Measured, draws: tuple[int, int, float]
 ) -> tuple[dict[str, Any], CaptionItems]:
     """Return the fields of `CaptionFigures`, and the values of each image."""
+    level = draws[2]
+
+    def share(values_b: FloatArray) -> tuple[float, float, float]:
+        return rate_interval(values_b, np.ones(len(values_b)), level)
+
     loss, tokens, other = measured.loss_b, measured.tokens_b, measured.other_loss_b
     answered = tokens > 0
     other_loss = None
@@ -219,17 +225,15 @@ def _figures(
             int(answered.sum()),
             other_loss,
         ),
-        "object_recall": estimate(bootstrap_mean(recall.own_b, *draws), n_has, recall.shuffled),
-        "one_object_named": estimate(
-            bootstrap_mean(single.own_b, *draws), int(one.sum()), single.shuffled
-        ),
+        "object_recall": estimate(share(recall.own_b), n_has, recall.shuffled),
+        "one_object_named": estimate(share(single.own_b), int(one.sum()), single.shuffled),
         "hallucinated_mentions": estimate(
-            bootstrap_ratio(extra.own_b, mentions, *draws),
+            rate_interval(extra.own_b, mentions, level),
             n_mentions,
             extra.shuffled * n_has / n_mentions if n_mentions else None,
         ),
         "hallucinating_captions": estimate(
-            bootstrap_mean(any_extra_b.astype(np.float64), *draws),
+            share(any_extra_b.astype(np.float64)),
             n_has,
             shuffled_level(named, present, "any_extra").shuffled,
         ),

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
 from vista.metrics.figure import Figure
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.selectivity import selectivity
 
@@ -180,12 +181,12 @@ def readable_attributes(adherence: Mapping[str, Estimate]) -> list[str]:
 
 
 def shares(
-    shown: Mapping[str, tuple[NDArray[np.bool_], float]], seed: int, resamples: int, level: float
+    shown: Mapping[str, tuple[NDArray[np.bool_], float]], level: float
 ) -> dict[str, Estimate]:
     """Return the share of right items with its interval, by attribute; `shown` has for each item
     whether it is right, and the chance level."""
     return {
-        name: estimate(bootstrap_mean(right_n, seed, resamples, level), len(right_n), chance)
+        name: estimate(rate_interval(right_n, np.ones(len(right_n)), level), len(right_n), chance)
         for name, (right_n, chance) in shown.items()
     }
 
@@ -222,7 +223,7 @@ def steering(
         resamples: Bootstrap samples.
         level: Coverage of the intervals.
     """
-    shown = shares(adherence, seed, resamples, level)
+    shown = shares(adherence, level)
     readable = readable_attributes(shown)
     figures = []
     for kind, attribute in sorted({(edit.kind, edit.attribute) for edit in edits}):
@@ -235,10 +236,8 @@ def steering(
             sums_b3 = _by_prompt(of_method, readable)
             n = int(sums_b3[:, 2].sum())
             paired = np.concatenate([sums_b3, random_b3], axis=1)
-            gain, drift = (
-                bootstrap_ratio(sums_b3[:, i], sums_b3[:, 2], seed, resamples, level)
-                for i in (0, 1)
-            )
+            gain = bootstrap_ratio(sums_b3[:, 0], sums_b3[:, 2], seed, resamples, level)
+            drift = rate_interval(sums_b3[:, 1], sums_b3[:, 2], level)
             if not set(readable) - {attribute}:
                 drift = _UNDEFINED
             over = bootstrap(
@@ -258,7 +257,7 @@ def steering(
 
     return SteeringResult(
         methods=figures,
-        accuracy=shares(accuracy, seed, resamples, level),
+        accuracy=shares(accuracy, level),
         adherence=shown,
         readable=readable,
         selectivity={

@@ -83,8 +83,7 @@ def run(job: StageJob[DiffusionSteeringOrder, PipelineInputs]) -> None:
         ]
     )
     bootstrap = settings.bootstrap
-    intervals = (bootstrap.seed, bootstrap.resamples, bootstrap.level)
-    readable = readable_attributes(shares(bench.adherence(), *intervals))
+    readable = readable_attributes(shares(bench.adherence(), bootstrap.level))
     chosen = {
         (target, method): choose_coefficient(
             [steered for steered in tried if _is(steered, target, method)],

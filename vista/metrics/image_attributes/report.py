@@ -53,7 +53,7 @@ def image_attributes_figure(table: LongTable) -> Any | None:
         title="Attributes found in images by latents that vary",
         note="Correct: named by a value of a true attribute, and separates held-out images with "
         "it. Found: values that a correct proposal names. Ticks: captions permuted. Error bars: "
-        "bootstrap intervals over proposals and values.",
+        "intervals over proposals and values.",
     )
 
 

@@ -136,7 +136,6 @@ def run(job: StageJob[ImageAttributesOrder, Inputs]) -> None:
     propose("random", random_sae(sae, k, settings.seed), shares)
     # Zero has no meaning for a channel, nor has the share of images that it is positive on.
     propose("neurons", neurons(sae.config.d_in), (0.0, 1.0))
-    bootstrap = settings.bootstrap
     result = ImageAttributesResult(
         images={key: len(rows_n) for key, rows_n in images.items()},
         layer=sae_block(sae, inputs.features),
@@ -146,9 +145,7 @@ def run(job: StageJob[ImageAttributesOrder, Inputs]) -> None:
                 truth,
                 min_auroc=settings.min_auroc,
                 min_gain=1.0,  # nothing is steered
-                seed=bootstrap.seed,
-                resamples=bootstrap.resamples,
-                level=bootstrap.level,
+                level=settings.bootstrap.level,
             )
             for name, proposals in proposed.items()
         },

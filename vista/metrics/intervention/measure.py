@@ -11,7 +11,7 @@ of one image are resampled together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,12 +21,8 @@ from vista.config.interventions import EDIT_TASKS, Task
 from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.intervention.captions import OUTSIDE, Edit, ItemKey, Scored, edit_order
+from vista.metrics.intervention.estimates import Draws, Value, mean_score_estimate, ratio, share
 from vista.metrics.result import Estimate, MetricResult, estimate
-
-# Seed, number of resamples and level of a bootstrap.
-Draws = tuple[int, int, float]
-_Holds = Callable[[Scored], bool]
-_Weight = Callable[[Scored], float] | None
 
 # The place of the published edit, and that of its control, which has the object's coefficient.
 OBJECT, CONTROL = "object", OUTSIDE
@@ -236,8 +232,8 @@ def intervention_figures(
         n_items=len({item.key for item in items}),
         n_edits=len(pairs),
         n_edits_found=len(pairs_with_direction),
-        found=_share(items, lambda item: item.found, draws),
-        named_before=_share(items, lambda item: item.named_before, draws),
+        found=share(items, lambda item: item.found, level=level),
+        named_before=share(items, lambda item: item.named_before, level=level),
         edits=tuple(edits[place] for place in sorted(edits)),
         curve=tuple(
             CurvePoint(
@@ -246,8 +242,8 @@ def intervention_figures(
                 blocks=edit[2],
                 chosen=chosen.get(edit[0]) == edit,
                 development_ms=mean_score(on_dev[edit]),
-                ms=_ratio(on_test[edit], lambda item: item.score, None, draws),
-                done=_share(on_test[edit], lambda item: _done(task, item), draws),
+                ms=mean_score_estimate(on_test[edit], level),
+                done=share(on_test[edit], lambda item: _done(task, item), level=level),
             )
             for edit in sorted(set(on_test) & set(on_dev), key=edit_order)
         ),
@@ -326,65 +322,45 @@ def _edit_figures(
         level = getattr(control, name) if control else None
         return level.value if level else None
 
-    def share(name: str, holds: _Holds, of: _Weight = None) -> Estimate:
-        return _ratio(test, lambda item: float(holds(item)), of, draws, chance(name))
+    def share_of(name: str, hits: Value, tries: Value | None = None) -> Estimate:
+        return share(test, hits, tries, level=draws[2], chance=chance(name))
 
-    def ratio(name: str, value: Callable[[Scored], float], of: _Weight = None) -> Estimate:
-        return _ratio(test, value, of, draws, chance(name))
+    def ratio_of(name: str, value: Value, weight: Value | None = None) -> Estimate:
+        return ratio(test, value, weight, draws, chance(name))
 
     def named(item: Scored) -> float:
-        return float(item.named_before)
+        return item.named_before
 
     replaces = task == "replace"
     n_with_loss = sum(item.loss_tokens > 0 for item in test)
-    nats = ratio("nats", lambda item: item.loss_change, lambda item: item.loss_tokens)
+    nats = ratio_of("nats", lambda item: item.loss_change, lambda item: item.loss_tokens)
+    replaced_of_all = share_of("replaced_of_all", lambda item: item.replaced)
     return EditFigures(
         variant=edit[0],
         coefficient=edit[1],
         blocks=edit[2],
         development_ms=mean_score(development),
-        ms=ratio("ms", lambda item: item.score),
-        clean=share("clean", lambda item: item.score == 2),
-        new_details=share("new_details", lambda item: item.score == 1),
-        failed=share("failed", lambda item: item.score == 0),
-        removed=share("removed", lambda item: item.removed, named),
-        removed_of_all=share("removed_of_all", lambda item: item.removed),
-        replaced=share("replaced", lambda item: item.replaced, named) if replaces else None,
-        replaced_of_all=share("replaced_of_all", lambda item: item.replaced) if replaces else None,
-        both_named=share("both_named", lambda item: item.both_named) if replaces else None,
-        objects_kept=ratio(
+        ms=mean_score_estimate(test, draws[2], chance("ms")),
+        clean=share_of("clean", lambda item: item.score == 2),
+        new_details=share_of("new_details", lambda item: item.score == 1),
+        failed=share_of("failed", lambda item: item.score == 0),
+        removed=share_of("removed", lambda item: item.removed, named),
+        removed_of_all=share_of("removed_of_all", lambda item: item.removed),
+        replaced=share_of("replaced", lambda item: item.replaced, named) if replaces else None,
+        replaced_of_all=replaced_of_all if replaces else None,
+        both_named=share_of("both_named", lambda item: item.both_named) if replaces else None,
+        objects_kept=share_of(
             "objects_kept", lambda item: item.objects_kept, lambda item: item.objects_before
         ),
-        attributes_kept=ratio(
+        attributes_kept=share_of(
             "attributes_kept",
             lambda item: item.attributes_kept,
             lambda item: item.attributes_before,
         ),
-        new_objects=ratio("new_objects", lambda item: item.hallucinated_change),
+        new_objects=ratio_of("new_objects", lambda item: item.hallucinated_change),
         nats=nats.model_copy(update={"n": n_with_loss}),
-        empty=share("empty", lambda item: item.empty),
+        empty=share_of("empty", lambda item: item.empty),
     )
-
-
-def _share(items: Sequence[Scored], holds: _Holds, draws: Draws) -> Estimate:
-    return _ratio(items, lambda item: float(holds(item)), None, draws)
-
-
-def _ratio(
-    items: Sequence[Scored],
-    value: Callable[[Scored], float],
-    weight: _Weight,
-    draws: Draws,
-    chance: float | None = None,
-) -> Estimate:
-    """Sum of `value` over the sum of `weight` (1 an item if None), resampled over images."""
-    image = {image_id: b for b, image_id in enumerate(sorted({item.image_id for item in items}))}
-    sums = np.zeros((len(image), 2))
-    for item in items:
-        sums[image[item.image_id]] += (value(item), 1.0 if weight is None else weight(item))
-    sums = sums[sums[:, 1] > 0]
-    interval = bootstrap_ratio(sums[:, 0], sums[:, 1], *draws)
-    return estimate(interval, int(sums[:, 1].sum()), chance if len(sums) else None)
 
 
 def _by_edit(items: Iterable[Scored]) -> dict[Edit, list[Scored]]:

@@ -23,24 +23,25 @@ from pydantic import Field
 from vista.judges import NO, UNANSWERED, YES
 from vista.judges.agreement import (
     FloatArray,
-    accuracy,
     balanced_accuracy,
     chance_accuracy,
     cohens_kappa,
     pair_counts,
-    precision,
-    recall,
     share_accepted,
     share_true,
 )
 from vista.metrics.bootstrap import bootstrap
 from vista.metrics.figure import Figure
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 Kind = Literal["captions", "labels", "images"]
 Verdicts = NDArray[np.int8]
 # Seed, resamples and level of the bootstrap.
 Draws = tuple[int, int, float]
+# Cells of the table of two judges, the truth being the second: what a share counts, and of what.
+_BOTH, _AGREED, _ALL = (0,), (0, 3), (0, 1, 2, 3)
+_ACCEPTED, _TRUE = (0, 1), (0, 2)
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,7 @@ def agreement_of(judged: Judged, draws: Draws) -> list[Agreement]:
         verdicts_io = all_verdicts_io[known_i]
         counts_u4 = _by_unit(pair_counts(verdicts_io, truth_io), unit_i)
         whole_4 = counts_u4.sum(axis=0)
-        both, accepted_only, true_only, _ = whole_4.tolist()
-        n, n_true = int(whole_4.sum()), both + true_only
+        n, n_true = int(whole_4.sum()), int(whole_4[list(_TRUE)].sum())
         agreements.append(
             Agreement(
                 items=judged.kind,
@@ -193,12 +193,10 @@ def agreement_of(judged: Judged, draws: Draws) -> list[Agreement]:
                 n=n,
                 unanswered=int(((verdicts_io == UNANSWERED) & (truth_io != UNANSWERED)).sum()),
                 n_true=n_true,
-                accuracy=_estimate(counts_u4, accuracy, draws, n, chance_accuracy(whole_4)),
+                accuracy=_share(counts_u4, _AGREED, _ALL, draws, chance_accuracy(whole_4)),
                 balanced_accuracy=_estimate(counts_u4, balanced_accuracy, draws, n, 0.5),
-                precision=_estimate(
-                    counts_u4, precision, draws, both + accepted_only, share_true(whole_4)
-                ),
-                recall=_estimate(counts_u4, recall, draws, n_true, share_accepted(whole_4)),
+                precision=_share(counts_u4, _BOTH, _ACCEPTED, draws, share_true(whole_4)),
+                recall=_share(counts_u4, _BOTH, _TRUE, draws, share_accepted(whole_4)),
             )
         )
     return agreements
@@ -220,7 +218,7 @@ def kappas_of(judged: Judged, draws: Draws) -> list[Kappa]:
                 judges=(one, other),
                 n=n,
                 unanswered=first_io.size - n,
-                agreement=_estimate(counts_u4, accuracy, draws, n, chance_accuracy(whole_4)),
+                agreement=_share(counts_u4, _AGREED, _ALL, draws, chance_accuracy(whole_4)),
                 kappa=_estimate(counts_u4, cohens_kappa, draws, n, 0.0),
             )
         )
@@ -260,6 +258,18 @@ def judge_agreement(
         against_truth=[entry for part in parts for entry in agreement_of(part, draws)],
         between_judges=[entry for part in parts for entry in kappas_of(part, draws)],
     )
+
+
+def _share(
+    counts_u4: NDArray[np.int64],
+    part: tuple[int, ...],
+    whole: tuple[int, ...],
+    draws: Draws,
+    chance: float | FloatArray,
+) -> Estimate:
+    """Return the share of the pairs in cells `whole` that are in `part`; n counts the former."""
+    hits_u, tries_u = (counts_u4[:, list(cells)].sum(axis=1) for cells in (part, whole))
+    return estimate(rate_interval(hits_u, tries_u, draws[2]), int(tries_u.sum()), float(chance))
 
 
 def _estimate(

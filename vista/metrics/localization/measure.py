@@ -24,6 +24,7 @@ from vista.metrics.groups import group_rows
 from vista.metrics.matching_rate.measure import JudgeFunction, label_verdicts
 from vista.metrics.patch_scores import MapScores, map_scores
 from vista.metrics.ranking import Ranked
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 BoolArray = NDArray[np.bool_]
@@ -382,7 +383,7 @@ def _summarise(
     return LayerLocalization(
         layer=layer,
         n_named_classes=n_named,
-        pointing=estimate(bootstrap_ratio(hits, pairs, *draws), n, chance),
+        pointing=estimate(rate_interval(hits, pairs, draws[2]), n, chance),
         pointing_gain=estimate(gain, n),
         n_pointing_images=len(pairs),
         maps=[_figures(truth, *values.scores[truth], n_images, draws) for truth in _TRUTHS],

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import (
     JudgeFunction,
@@ -29,6 +28,7 @@ from vista.metrics.matching_rate.measure import (
     object_scores,
 )
 from vista.metrics.ranking import LatentMask, mask_latents, rank_latents
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 # Names of the figures of images, by those of the matching rate of latents.
@@ -136,12 +136,11 @@ def logit_lens_figures(
     judged = np.flatnonzero([bool(image) for image in objects])
     if not len(judged):
         raise ValueError("no image has an object that a word could name")
-    draws = (seed, resamples, level)
     parts, inputs = [], {}
     for layer, entry in sorted(layers.items()):
         if entry.word_bpk.shape[2] < max(ks):
             raise ValueError(f"layer {layer} has {entry.word_bpk.shape[2]} words a patch")
-        named = _patches_named(entry.word_bpk, words, patches, categories, judge, ks, draws)
+        named = _patches_named(entry.word_bpk, words, patches, categories, judge, ks, level)
         parts.append(LayerPatches(layer=layer, named=named))
         mask = _mask(entry.word_bpk[..., 0], len(words), max_image_share)
         word_bpk, probability_bpk = entry.word_bpk[judged], entry.probability_bpk[judged]
@@ -186,7 +185,7 @@ def _patches_named(
     categories: Sequence[str],
     judge: JudgeFunction,
     ks: Sequence[int],
-    draws: tuple[int, int, float],
+    level: float,
 ) -> dict[int, Estimate]:
     """Return k -> share of the covered patches whose k likeliest words name the object there."""
     column = {name: c for c, name in enumerate(categories)}
@@ -201,7 +200,6 @@ def _patches_named(
     np.add.at(count_bc, (image_n, class_n), 1)
     count_b = count_bc.sum(axis=1)
     other_nc = (count_bc.sum(axis=0) - count_bc)[image_n]
-    shown = count_b > 0
     shares = {}
     for k in ks:
         named_nc = np.asarray(verdict_nkc[:, :k].any(axis=1))
@@ -211,6 +209,6 @@ def _patches_named(
         others_n = n - count_b[image_n]
         chance_n = (named_nc * other_nc).sum(axis=1) / np.maximum(others_n, 1)
         chance = float(chance_n.mean()) if n and (others_n > 0).all() else None
-        interval = bootstrap_ratio(correct_b[shown], count_b[shown], *draws)
+        interval = rate_interval(correct_b, count_b, level)
         shares[k] = estimate(interval, n, chance)
     return shares

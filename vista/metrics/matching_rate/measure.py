@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio
+from vista.metrics.bootstrap import bootstrap
 from vista.metrics.figure import Figure
 from vista.metrics.groups import group_rows
 from vista.metrics.object_names import noun_latents, presence
 from vista.metrics.ranking import LatentMask, Ranked
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 from vista.metrics.shuffled import Level, shuffled_level
 
@@ -346,7 +347,7 @@ def matching_rate(
                 n_eligible=entry.mask.n_eligible,
                 n_noun_latents=int(noun_s.sum()),
                 n_noun_latents_masked=int((noun_s & ~entry.mask.eligible_s).sum()),
-                silent_images=estimate(bootstrap_mean(silent_b, *draws), n),
+                silent_images=estimate(rate_interval(silent_b, np.ones(n), level), n),
                 top=[_summarise(k, [scores.layers[layer]], draws) for k in ks],
             )
         )
@@ -385,7 +386,7 @@ def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, flo
         ],
         axis=1,
     )
-    figure = _mean(matching, draws)
+    figure = _mean(matching, draws[2])
     gain = bootstrap(pair_b4, lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3], *draws)
     # The projected level of a resample can dip below 0 where hardly anything matches.
     ratio = bootstrap(
@@ -396,18 +397,18 @@ def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, flo
         matching=figure,
         gain=estimate(gain, figure.n),
         ratio=estimate(ratio, figure.n),
-        recall=_mean(recall, draws) if recall else None,
+        recall=_mean(recall, draws[2]) if recall else None,
         n_unanswered=sum(int(np.isnan(level.own_b).sum()) for level in matching),
         n_unanswered_shuffled=sum(int(np.isnan(level.shuffled_b).sum()) for level in matching),
     )
 
 
-def _mean(levels: Sequence[Level], draws: tuple[int, int, float]) -> Estimate:
+def _mean(levels: Sequence[Level], coverage: float) -> Estimate:
     """Return the mean over images and layers with an answer, with its shuffled level."""
     own_b2 = _answered([level.own_b for level in levels])
     total, known = _answered([level.shuffled_b for level in levels]).sum(axis=0)
     return estimate(
-        bootstrap_ratio(own_b2[:, 0], own_b2[:, 1], *draws),
+        rate_interval(own_b2[:, 0], own_b2[:, 1], coverage),
         int((own_b2[:, 1] > 0).sum()),
         total / known if known else None,
     )

@@ -35,7 +35,7 @@ def monosemanticity_figure(table: LongTable) -> Any | None:
         title="Monosemanticity: are a latent's images alike to another encoder?",
         note="Activation-weighted mean cosine of image pairs in the other encoder's space, "
         "centred. Matched: random latents that fire on as many images as the SAE's. Ticks: any two "
-        "images. Error bars: bootstrap intervals over latents.",
+        "images. Error bars: intervals over latents.",
     )
 
 

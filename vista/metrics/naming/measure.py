@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from vista.judges.words import inflections
-from vista.metrics.bootstrap import bootstrap_mean
+from vista.metrics.bootstrap import DEFAULT_LEVEL
 from vista.metrics.figure import Figure
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 
@@ -44,8 +45,7 @@ def naming(
     classes: Sequence[str],
     labels: Mapping[int, Sequence[tuple[str | None, float]]],
     min_share: float,
-    seed: int,
-    n_boot: int = 1000,
+    level: float = DEFAULT_LEVEL,
 ) -> NamingResult:
     """Measure which of `classes` each layer names.
 
@@ -53,8 +53,7 @@ def naming(
         classes: Class words; duplicates and case do not count.
         labels: layer -> (label, its share of strong activation) of each latent, by latent number.
         min_share: Share in 0..1 that the class word must hold.
-        seed: Seed of the bootstrap over classes.
-        n_boot: Bootstrap samples.
+        level: Coverage of the intervals over classes.
     """
     words = sorted({word.lower() for word in classes})
     # A label may be the plural of the class word. A class of several words has no such form.
@@ -77,7 +76,7 @@ def naming(
         layers.append(
             LayerNaming(
                 layer=layer,
-                share=estimate(bootstrap_mean(named, seed, n_boot), n=len(words)),
+                share=estimate(rate_interval(named, [1.0] * len(words), level), n=len(words)),
                 latents={word: best[word][1] for word in words if word in best},
                 unnamed=[word for word in words if word not in best],
             )

@@ -35,14 +35,12 @@ def run(job: StageJob[NamingSettings, Inputs]) -> None:
         raise UserError(f"{path} has no objects, so no classes to name; set metrics.naming to null")
     labels = read_labels(job.inputs.labels.file(FILE))
     latents = list(zip(labels.label_s, labels.share_s.tolist(), strict=True))
-    bootstrap = settings.bootstrap
     write_result(
         job.work,
         naming(
             sorted(classes),
             {labels.layer: latents},
             settings.min_share,
-            bootstrap.seed,
-            bootstrap.resamples,
+            settings.bootstrap.level,
         ),
     )

@@ -32,6 +32,7 @@ from pydantic import Field
 
 from vista.metrics.bootstrap import DEFAULT_LEVEL, DEFAULT_RESAMPLES, bootstrap_mean
 from vista.metrics.figure import Figure
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 Bools = NDArray[np.bool_]
@@ -140,10 +141,10 @@ def ontology(
         ]
         covered = tree.inner[np.isin(tree.inner, named_s)]
         ontologies[name] = DictionaryOntology(
-            coverage=_estimate([np.isin(tree.inner, t_s) for t_s in names], draws),
-            classes=_estimate([np.isin(tree.classes, t_s) for t_s in names], draws),
-            height=_estimate([tree.height_t[t_s[t_s >= 0]] for t_s in names], draws),
-            named=_estimate([t_s >= 0 for t_s in names], draws),
+            coverage=_share([np.isin(tree.inner, t_s) for t_s in names], level),
+            classes=_share([np.isin(tree.classes, t_s) for t_s in names], level),
+            height=_mean([tree.height_t[t_s[t_s >= 0]] for t_s in names], draws),
+            named=_share([t_s >= 0 for t_s in names], level),
             covered=[tree.synsets[t] for t in covered],
         )
         columns["dictionary"] += [name] * len(latents)
@@ -259,9 +260,17 @@ def _permuted(index_sk: Integers, permutations: int, seed: int) -> Iterator[Inte
         yield shuffled_sk
 
 
-def _estimate(values: Sequence[NDArray[Any]], draws: tuple[int, int, float]) -> Estimate:
-    """Return the mean of the first values with its interval; the others' means give the chance
-    level."""
-    means = [float(permuted.mean()) for permuted in values[1:] if len(permuted)]
-    chance = sum(means) / len(means) if means else None
-    return estimate(bootstrap_mean(values[0], *draws), len(values[0]), chance)
+def _share(hits: Sequence[Bools], level: float) -> Estimate:
+    """Return the share of the first with its interval; the others' shares give the chance level."""
+    n = len(hits[0])
+    return estimate(rate_interval(hits[0], np.ones(n), level), n, _chance(hits[1:]))
+
+
+def _mean(values: Sequence[Integers], draws: tuple[int, int, float]) -> Estimate:
+    """Return the mean of the first with its interval; the others' means give the chance level."""
+    return estimate(bootstrap_mean(values[0], *draws), len(values[0]), _chance(values[1:]))
+
+
+def _chance(permuted: Sequence[NDArray[Any]]) -> float | None:
+    means = [float(values.mean()) for values in permuted if len(values)]
+    return sum(means) / len(means) if means else None

@@ -57,7 +57,7 @@ def ontology_figure(table: LongTable) -> Any | None:
         title="Ontology: synsets of WordNet that latents name by their top images",
         note="Coverage of inner synsets, and of classes alone; height over the classes (0: one "
         "class), smaller is more specific; share of latents with a name. Ticks: permuted labels. "
-        "Error bars: bootstrap intervals over synsets (coverage) and latents.",
+        "Error bars: intervals over synsets (coverage) and latents.",
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
+from vista.metrics.bootstrap import percentile_interval
 from vista.metrics.figure import Figure
 from vista.metrics.ood_detection.scores import SCORES
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
@@ -120,7 +121,7 @@ def ood_detection(
         scores, aurocs = {}, {}
         for score in SCORES:
             auroc_r, fpr_r = separation(inside[score], outside[score], seed, resamples)
-            n = np.size(inside[score]) + np.size(outside[score])
+            n = (np.size(inside[score]), np.size(outside[score]))
             scores[score] = OodScore(
                 auroc=_estimate(auroc_r, level, n, 0.5),
                 fpr95=_estimate(fpr_r, level, n, TRUE_POSITIVE_RATE),
@@ -187,8 +188,7 @@ def _sums(counts_rn: Floats, place_n: NDArray[np.int64], size: int) -> Floats:
     return sums_ru
 
 
-def _estimate(values_r: Floats, level: float, n: int, chance: float) -> Estimate:
+def _estimate(values_r: Floats, level: float, n_images: tuple[int, int], chance: float) -> Estimate:
     """Return the first value with the percentile interval of the others, its resamples."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(values_r[1:], [tail, 1 - tail], method="nearest")
-    return estimate((float(values_r[0]), float(low), float(high)), n, chance)
+    interval = percentile_interval(float(values_r[0]), values_r[1:], min(n_images), level)
+    return estimate(interval, sum(n_images), chance)

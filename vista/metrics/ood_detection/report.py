@@ -96,7 +96,7 @@ def ood_detection_figure(table: LongTable) -> Any | None:
         XAxis(names={score: score.replace("_", " ") for score in SCORES}, rotation=50, spread=0.5),
         title="Out of distribution: images of other sets told from held-out ones",
         note=f"n = {span([figure.n for figure in all_figures])} images of both; error bars: "
-        "bootstrap intervals over images. The random dictionary has the size and sparsity of the "
+        "intervals over images. The random dictionary has the size and sparsity of the "
         "first SAE.",
         limits=(0, 1.02),
         chance_line=True,

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer
 
-from vista.metrics.bootstrap import bootstrap_mean, resample_means
+from vista.metrics.bootstrap import bootstrap_mean, percentile_interval, resample_means
 from vista.metrics.figure import Figure
 from vista.metrics.logistic import fit_logistic
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 SPACES = ("latents", "raw", "random")
@@ -198,7 +199,7 @@ def ood_generalization(
         return {
             "n_classes": len(names),
             "accuracy": {
-                representation: estimate(bootstrap_mean(right_n, seed, resamples, level), n, chance)
+                representation: estimate(rate_interval(right_n, np.ones(n), level), n, chance)
                 for representation, right_n in right.items()
             },
             "gain": {
@@ -214,11 +215,14 @@ def ood_generalization(
         value_c = before.mean(axis=0) - after.mean(axis=0)
         drawn_rc = resample_means(before, seed, resamples)
         drawn_rc = drawn_rc - resample_means(after, seed + 1, resamples)
-        tail = (1 - level) / 2
-        ends = np.quantile(drawn_rc, [tail, 1 - tail], axis=0, method="nearest")
+        n = min(len(before), len(after))
         return {
-            representation: estimate((value, low, high), len(after), 0.0)
-            for representation, value, low, high in zip(answers.right, value_c, *ends, strict=True)
+            representation: estimate(
+                percentile_interval(float(value), drawn_r, n, level), len(after), 0.0
+            )
+            for representation, value, drawn_r in zip(
+                answers.right, value_c, drawn_rc.T, strict=True
+            )
         }
 
     return OodGeneralizationResult(

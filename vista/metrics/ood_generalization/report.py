@@ -96,7 +96,7 @@ def ood_generalization_figure(table: LongTable) -> Any | None:
         ),
         title="Out of distribution: accuracy of linear probes under shift",
         note=f"n = {span([figure.n for figure in figures])} images of one class; error bars: "
-        "bootstrap intervals over images. The random dictionary has the size and sparsity of the "
+        "intervals over images. The random dictionary has the size and sparsity of the "
         "first SAE.",
         limits=(0, 1.02),
         chance_line=True,

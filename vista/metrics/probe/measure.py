@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.logistic import fit_logistic
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, estimate
 
 
@@ -41,8 +41,6 @@ def linear_probe(
     *,
     regularisation: float,
     iterations: int,
-    seed: int,
-    resamples: int,
     level: float,
 ) -> ProbeResult:
     """Fit a multinomial logistic regression on standardised features and measure its accuracy.
@@ -52,9 +50,7 @@ def linear_probe(
         held_out: Features [n, d], classes [n] and the image [n] of each patch.
         regularisation: scikit-learn's C.
         iterations: Iterations of the solver (L-BFGS).
-        seed: Seed of the bootstrap over images.
-        resamples: Number of resamples.
-        level: Coverage of the interval.
+        level: Coverage of the interval over images.
 
     Raises:
         ValueError: There is no patch to fit on or to measure on.
@@ -73,7 +69,7 @@ def linear_probe(
     correct_b = np.bincount(place_n, weights=predicted_n == truth_n)
     patches_b = np.bincount(place_n).astype(np.float64)
     chance = float(np.mean(truth_n == names[counts.argmax()]))
-    interval = bootstrap_ratio(correct_b, patches_b, seed, resamples, level)
+    interval = rate_interval(correct_b, patches_b, level)
     return ProbeResult(
         patch_accuracy=estimate(interval, len(truth_n), chance),
         n_fitted=len(y_n),

@@ -40,7 +40,6 @@ def run(job: StageJob[ProbeSettings, Inputs]) -> None:
     placing = read_geometry(inputs.features)
     fitted = _patches(records, reader, placing, settings, settings.split, settings.max_patches)
     judged = _patches(records, reader, placing, settings, settings.test_split, None)
-    bootstrap = settings.bootstrap
     write_result(
         job.work,
         linear_probe(
@@ -48,9 +47,7 @@ def run(job: StageJob[ProbeSettings, Inputs]) -> None:
             judged,
             regularisation=settings.regularisation,
             iterations=settings.iterations,
-            seed=bootstrap.seed,
-            resamples=bootstrap.resamples,
-            level=bootstrap.level,
+            level=settings.bootstrap.level,
         ),
     )
 

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from vista.metrics.bootstrap import bootstrap_mean
 from vista.metrics.figure import Figure
+from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 FloatArray = NDArray[np.float64]
@@ -186,17 +187,18 @@ def shared_latents(
     n_concepts = next(iter(layers.values())).text_sc.shape[1]
     if n_concepts < 2:
         raise ValueError(f"{n_concepts} concepts: there is no other one to compare with")
-    draws = (seed, resamples, level)
 
-    def share(values_cc: NDArray[Any]) -> Estimate:
-        interval = bootstrap_mean(np.diagonal(values_cc), *draws)
-        return estimate(interval, n_concepts, off_diagonal(values_cc))
+    def share(common_cc: BoolArray) -> Estimate:
+        interval = rate_interval(np.diagonal(common_cc), np.ones(n_concepts), level)
+        return estimate(interval, n_concepts, off_diagonal(common_cc))
 
     def summary(layer: int | None, both: Sequence[BoolArray]) -> LayerShared:
         shared, on_text, on_images = map(share, both)
         transfer = None
         if layer is not None:
-            transfer = share(layers[layer].image_sc[layers[layer].best_c])
+            auroc_cc = layers[layer].image_sc[layers[layer].best_c]
+            interval = bootstrap_mean(np.diagonal(auroc_cc), seed, resamples, level)
+            transfer = estimate(interval, n_concepts, off_diagonal(auroc_cc))
         return LayerShared(
             layer=layer, shared=shared, on_text=on_text, on_images=on_images, transfer=transfer
         )
