@@ -50,8 +50,8 @@ def spliced_loss_section(table: LongTable) -> Section:
         "1 as good as the stream, 0 as bad as the ablation, whose stream is the mean over the "
         "visual tokens of other images, or zero. Control: the reference answer as text in the "
         "place of the image, replaced and scored itself. Then the cross-entropies of the reference "
-        "answer behind the visual tokens, in nats a token. Mean over seeds (smallest–largest); – where an "
-        "ablation costs too little to divide by; all: mean over the layers.",
+        "answer behind the visual tokens, in nats a token. Mean over seeds (smallest–largest); – "
+        "where an ablation costs too little to divide by; all: mean over the layers.",
         [
             Grid(
                 (
