@@ -12,7 +12,8 @@ from vista.metrics.spliced_loss.measure import KindLoss, KindLosses, kind_figure
 
 TOKENS = [2, 3, 0, 5]
 CLEAN = [2.0, 4.0, 9.0, 4.0]  # 10 nats over 10 tokens; the third image has none
-DRAWS = {"seed": 3, "resamples": 200, "level": 0.9}
+SEED, RESAMPLES = 3, 200
+DRAWS: dict[str, Any] = {"seed": SEED, "resamples": RESAMPLES, "level": 0.9}
 
 
 def figures(layers: dict[int, dict[str, list[float]]], **more: Any) -> KindLoss:
@@ -60,16 +61,16 @@ def test_shares_and_cross_entropies_by_hand() -> None:
 def test_intervals_draw_all_sums_of_an_image_together() -> None:
     found = figures({0: HALF})
     columns = np.array([[5.0, 6.0, 4.0], [6.0, 8.0, 6.0], [2.0, 4.0, 4.0]]).T
-    spliced, mean, clean = resample_means(columns, DRAWS["seed"], DRAWS["resamples"]).T
+    spliced, mean, clean = resample_means(columns, SEED, RESAMPLES).T
     drawn = (mean - spliced) / (mean - clean)
     low, high = np.quantile(drawn, [0.05, 0.95], method="nearest")
     share = found.layers[0].recovered["mean"].share
-    assert (share.ci_low, share.ci_high) == (pytest.approx(low), pytest.approx(high))
+    assert [share.ci_low, share.ci_high] == pytest.approx([low, high])
     assert low < 0.5 < high
     # A reconstruction that costs each image the same share has no other share in any resample.
     tenth = [c + 0.1 * (m - c) for c, m in zip(CLEAN, HALF["mean"], strict=True)]
     even = figures({0: layer(tenth, HALF["mean"], HALF["zero"])}).layers[0].recovered["mean"].share
-    assert (even.ci_low, even.value, even.ci_high) == (pytest.approx(0.9),) * 3
+    assert [even.ci_low, even.value, even.ci_high] == pytest.approx([0.9] * 3)
 
 
 def test_an_ablation_that_costs_next_to_nothing_gives_no_share() -> None:
@@ -114,7 +115,7 @@ def test_a_share_is_unbounded_where_resamples_cost_nothing() -> None:
 
 def test_without_a_scored_token_nothing_is_defined() -> None:
     empty = KindLosses(np.zeros(0), np.zeros(0), {0: dict.fromkeys(HALF, np.zeros(0))})
-    found = kind_figures(empty, "control", min_ablation_cost=0.01, **DRAWS)  # type: ignore[arg-type]
+    found = kind_figures(empty, "control", min_ablation_cost=0.01, **DRAWS)
     assert found.recovered["mean"].undefined is not None
     assert {(f.value, f.n) for f in found.figures()} == {(None, 0)}
     with pytest.raises(ValueError, match="losses of"):

@@ -350,9 +350,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         writer.close()
 
     def write_projector(work: Path) -> None:
-        projector = make_projector("linear", WIDTH, D, 0)
+        projector, generator = make_projector("linear", WIDTH, D, 0), torch.Generator().manual_seed(5)
         with torch.no_grad():
-            projector.layers[0].weight.mul_(20)
+            projector.layers[0].weight.copy_(20 * torch.randn(D, WIDTH, generator=generator))
         save_projector(work, projector)
 
     return {
@@ -370,7 +370,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def publish(root: Path, stage: str, write: Callable[[Path], Any]) -> Artifact:
-    with publishing(root, stage, "node", Provenance(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, "node", Provenance(stage, {}, {}, {}, {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / "node")

@@ -19,7 +19,10 @@ from vista.report.table import LongTable
 MakeRow = Callable[..., dict[str, Any]]
 
 # By weight and layer: against mean ablation. Without the term nothing is defined at layer 2.
-SHARES = {0.0: {0: 0.6, 1: 0.8, 2: None}, 1.0: {0: 0.9, 1: 1.1, 2: 0.2}}
+SHARES: dict[float, dict[int, float | None]] = {
+    0.0: {0: 0.6, 1: 0.8, 2: None},
+    1.0: {0: 0.9, 1: 1.1, 2: 0.2},
+}
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def replaced(mask_bt: Tensor, values: Callable[[Tensor], Tensor]) -> Edit:
 
 def reconstructed(sae: SparseAutoencoder, x_nd: Tensor) -> Tensor:
     """Return the SAE's reconstruction of tokens [n, d], so many at once as its latents allow."""
-    return torch.cat([sae(part_nd) for part_nd in x_nd.split(sae.dense_rows)])
+    return torch.cat([sae(part_nd) for part_nd in torch.split(x_nd, sae.dense_rows)])
 
 
 @torch.no_grad()

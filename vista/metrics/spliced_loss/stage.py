@@ -140,23 +140,27 @@ def readers(visual: VisualTokens, records: RecordTable, max_length: int) -> dict
 
 def answered(records: RecordTable, rows: Rows) -> Rows:
     """Return the rows of the images that have a reference answer."""
-    keep = [bool(record.turns) for record in records.select(rows)]
-    return rows[np.array(keep, dtype=bool)]
+    return _kept(rows, [bool(record.turns) for record in records.select(rows)])
 
 
 def spread_evenly(rows: Rows, limit: int) -> Rows:
     """Return at most `limit` of some rows, at even distances."""
     if len(rows) <= limit:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+    spread: Rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+    return spread
 
 
 def _fit(kind: str, records: RecordTable, rows: Rows) -> Rows:
     """Return the rows that a kind of tokens can be read of: the control needs a text."""
     if kind != "control":
         return rows
-    keep = [bool(control_text(record).strip()) for record in records.select(rows)]
-    return rows[np.array(keep, dtype=bool)]
+    return _kept(rows, [bool(control_text(record).strip()) for record in records.select(rows)])
+
+
+def _kept(rows: Rows, keep: Sequence[bool]) -> Rows:
+    kept: Rows = rows[np.array(keep, dtype=bool)]
+    return kept
 
 
 def _losses(
