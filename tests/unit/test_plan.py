@@ -128,7 +128,7 @@ def test_a_new_weight_adds_its_projectors_latents_and_metrics(content: dict[str,
         {"llms": ["gemma2"], "encoders": ["clip"], "sae_weights": [2], "seeds": [0]}
     )
     stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
-    assert new(content, after) == Counter([*stages, "caption", "report"])
+    assert new(content, after) == Counter([*stages, "spliced_loss", "caption", "report"])
 
 
 def test_without_the_term_a_projector_depends_on_no_sae(content: dict[str, Any]) -> None:
@@ -478,6 +478,7 @@ def test_interventions_off_the_sweep_or_without_images_are_refused(content: dict
     with pytest.raises(
         UserError, match=r"interventions\.development reads split 'validation', but"
     ):
+        del content["metrics"]["spliced_loss"]  # it reads that split, too
         parse_config(with_interventions(content))
     with_interventions(content, development="train")
     with pytest.raises(UserError, match=r"latent\.directions\.split reads split 'validation'"):

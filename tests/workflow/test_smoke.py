@@ -127,7 +127,7 @@ def test_a_new_sae_weight_runs_its_projector_latents_and_metrics_only(
     config = changed(tmp_path, "sae_weights: [0, 1]", "sae_weights: [0, 1, 3]")
     per_weight = len(plan.config.points()) // 2
     stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
-    expected = {**dict.fromkeys((*stages, "caption"), per_weight), "report": 1}
+    expected = {**dict.fromkeys((*stages, "spliced_loss", "caption"), per_weight), "report": 1}
     assert jobs(snakemake(run, "--dry-run", config=config)) == expected
 
 

@@ -30,6 +30,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "training": ("micro_batch", "checkpoint_every", "processes", "machines"),
     "latents": ("batch_size",),
     "caption": ("batch_size",),
+    "spliced_loss": ("batch_size",),
     "logit_lens": ("batch_size",),
     "edit": ("batch_size",),
     "directions": ("batch_size",),

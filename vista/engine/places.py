@@ -215,7 +215,7 @@ class Places:
             "projector": projector,
             "latents": latents,
             "labels": builder.labels_of(point.llm),
-            "saes": tuple(builder.saes[point.llm].values()),
+            **builder.gated(point.llm, tuple(builder.saes[point.llm])),
         }
         files = builder.template_files(point.llm)
         return Place(builder, point_name(point), point._asdict(), inputs, settings, files)

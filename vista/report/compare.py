@@ -31,6 +31,7 @@ class Pair:
         fired_share: Share of the dictionary that fires on any image token.
         variance: Variance of image tokens / that of the text control.
         image_variance: Variance of image tokens between images / variance of the text control.
+        loss_recovered: Share of the cost of mean ablation that the SAE's reconstruction recovers.
         cross_entropy: Cross-entropy of captions.
         content: Cross-entropy of captions behind the visual tokens of another image - behind
             their own: what the tokens tell of their image.
@@ -48,6 +49,7 @@ class Pair:
     fired_share: Twins | None
     variance: Twins | None
     image_variance: Twins | None
+    loss_recovered: Twins | None
     cross_entropy: Twins | None
     content: Twins | None = None
 
@@ -113,10 +115,12 @@ def _pair(table: LongTable, encoder: str, llm: str, weight: float, seed: int) ->
         for side in (BASELINE, weight)
     ]
 
-    def mean(metric: str, kind: str = "image", over: str | None = None) -> Twins | None:
+    def mean(
+        metric: str, kind: str = "image", over: str | None = None, of: str | None = None
+    ) -> Twins | None:
         """Return the means over the layers that both sides have; `over`: of the quotient by a
         figure of the text control."""
-        sides = [_by_layer(table, metric, kind, twin) for twin in twins]
+        sides = [_by_layer(table, metric, kind, twin | {"of": of}) for twin in twins]
         if over is not None:
             texts = [_by_layer(table, over, "control", twin) for twin in twins]
             sides = [
@@ -145,6 +149,7 @@ def _pair(table: LongTable, encoder: str, llm: str, weight: float, seed: int) ->
         fired_share=mean("fired_share"),
         variance=mean("variance", over="variance"),
         image_variance=mean("image_variance", over="variance"),
+        loss_recovered=mean("spliced_loss_recovered", of="mean"),
         cross_entropy=None if without is None or with_term is None else (without, with_term),
         content=_content([table.select("caption_cross_entropy", **twin) for twin in twins]),
     )

@@ -20,6 +20,7 @@ def comparison_section(table: LongTable, settings: ReportSettings) -> Section:
             number(pair.fvu_ratio, 2),
             *_twins(pair.l0),
             number(pair.text_l0[1] if pair.text_l0 else None),
+            *_twins(pair.loss_recovered),
             *_twins(pair.cross_entropy),
             grid.percent(pair.cross_entropy_increase),
             *_twins(pair.content),
@@ -42,15 +43,18 @@ def comparison_section(table: LongTable, settings: ReportSettings) -> Section:
         "With the SAE term against without it",
         "Same encoder, LLM and seed; image tokens, mean over the layers that have an SAE. Each "
         "pair of columns is λ = 0, then the weight of the row. FVU is the SAE error relative to "
-        "the tokens' variance. Second table: variance of image tokens, and its part between "
-        "images, as multiples of the variance of text; share of latents that ever fire; the raw "
-        "SAE error, which also falls where tokens collapse and is judged by no aim.",
+        "the tokens' variance; loss recovered, the share of the cost of mean ablation that the "
+        "reconstruction recovers when it is spliced in. Second table: variance of image tokens, "
+        "and its part between images, as multiples of the variance of text; share of latents that "
+        "ever fire; the raw SAE error, which also falls where tokens collapse and is judged by no "
+        "aim.",
         [
             Grid(
                 (
                     *point,
                     *("FVU, λ = 0", "with", "ratio"),
                     *("L0, λ = 0", "with", "of text"),
+                    *("loss recovered, λ = 0", "with"),
                     *("caption CE, λ = 0", "with", "change"),
                     *("of another image - own, λ = 0", "with", "aims"),
                 ),
@@ -79,12 +83,16 @@ def comparison_headline(table: LongTable, settings: ReportSettings) -> Section:
             number(pair.fvu_ratio, 2),
             number(pair.fvu[1] if pair.fvu else None),
             number(pair.fired_share[1] if pair.fired_share else None),
+            *_twins(pair.loss_recovered),
             grid.percent(pair.cross_entropy_increase),
             verdict,
         ]
         for pair, verdict in _judged(table, settings)
     ]
-    head = ("encoder", "LLM", "λ", "seed", "FVU, times lower", "FVU", "fired", "caption CE", "aims")
+    head = (
+        *("encoder", "LLM", "λ", "seed", "FVU, times lower", "FVU", "fired"),
+        *("loss recovered, λ = 0", "with", "caption CE", "aims"),
+    )
     return Section("With the SAE term against without it", grids=[Grid(head, rows)])
 
 

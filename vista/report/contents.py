@@ -22,12 +22,14 @@ Part = TypeVar("Part")
 # A metric that stands in neither list comes after those that do.
 SECTIONS = (
     *("naming", "controls", "comparison", "matching_rate", "localization", "caption", "groups"),
-    *("intervention", "reconstruction", "check_sae", "judge_agreement", "check_vision_sae"),
+    *("intervention", "reconstruction", "spliced_loss", "check_sae", "judge_agreement"),
+    "check_vision_sae",
     *("monosemanticity", "ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
 )
 FIGURES = (
-    *("matching_rate", "reconstruction", "localization", "intervention", "monosemanticity"),
+    *("matching_rate", "reconstruction", "spliced_loss", "localization", "intervention"),
+    "monosemanticity",
     *("ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
 )
