@@ -5,7 +5,7 @@ Presets of the edits hold the published values of removal and replacement (VISTA
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -18,6 +18,7 @@ EditTask = Literal["remove", "replace"]
 How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
 Tokens = Literal["object", "all", "active"]
 EditControl = Literal["target_only", "random_source", "wrong_concept"]
+CONTROLS: tuple[EditControl, ...] = get_args(EditControl)
 Pairs = tuple[tuple[str, str], ...]
 Blocks = tuple[int, ...]
 

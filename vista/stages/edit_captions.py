@@ -84,7 +84,7 @@ def run(job: StageJob[EditCaptionsOrder, Inputs]) -> None:
         _Editor(job).run()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rows:
     """What is measured of the rows of a batch.
 
@@ -93,9 +93,9 @@ class _Rows:
     target.
     """
 
-    captions: list[str]
-    losses: list[TokenSum]
-    damages: list[TokenSum]
+    captions: list[str] = field(default_factory=list)
+    losses: list[TokenSum] = field(default_factory=list)
+    damages: list[TokenSum] = field(default_factory=list)
 
 
 class _Editor:
@@ -276,7 +276,7 @@ class _Editor:
         from vista.interventions.generation import untouched_losses
 
         settings, llm = self.settings, self.llm
-        ran, unedited = _Rows([], [], []), UneditedAnswers(llm.tokenizer)
+        ran, unedited = _Rows(), UneditedAnswers(llm.tokenizer)
         # One image may have more rows than a batch holds.
         for start in range(0, len(edits_b), settings.batch_size):
             part = slice(start, start + settings.batch_size)
