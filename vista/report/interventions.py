@@ -155,10 +155,9 @@ def compare(ours: Side, theirs: Side) -> Comparison | None:
 
 
 def sides(interventions: Sequence[Intervention]) -> list[Side]:
-    """Group interventions of one encoder, LLM and task over seeds; controls of methods, and of
-    patches outside, left out."""
+    """Group interventions of one encoder, LLM and task over seeds; controls outside left out."""
     by_side: dict[tuple[str, str, float], dict[int, Intervention]] = {}
-    for one in (one for one in interventions if one.control is None):
+    for one in interventions:
         for place in one.scores:
             if place != CONTROL:
                 key = (one.method, place, one.sae_weight)

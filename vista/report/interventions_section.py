@@ -22,13 +22,14 @@ def intervention_section(
     table: LongTable, interventions: Sequence[Intervention], aims: Aims
 ) -> Section:
     """Scores of all methods for both tasks, the rates behind them, and paired differences."""
+    methods = [one for one in interventions if one.control is None]
     grids = [
         made
         for task in EDIT_TASKS
-        for made in (_scores(table, task, interventions), _rates(table, task))
+        for made in (_scores(table, task, methods), _rates(table, task))
     ]
     grids.append(control_grid(table, interventions))
-    grids.append(_comparisons(interventions, aims))
+    grids.append(_comparisons(methods, aims))
     return Section(
         "Interventions: removing and replacing an object by editing its visual tokens",
         "For each task: the scores, then the rates behind them; then methods against their "
