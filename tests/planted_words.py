@@ -210,10 +210,11 @@ def read(artifact: Artifact) -> Directions:
 
 
 def edit_job(made: dict[str, Any], found: Artifact, work: Path, **changes: Any) -> Job:
+    control = {"control": changes.pop("control")} if "control" in changes else {}
     given = {"split": "test", "blocks": (0,), "max_new_tokens": 4, "batch_size": 11, **changes}
     inputs = {role: made[role] for role in ("records", "features", "projector", "llm")}
     inputs |= {"directions": found, "saes": [made["sae"]], "vision_sae": made["vision_sae"]}
-    own = {"llm": llm_settings(), "edit": EditSettings(**given).model_dump(mode="json")}
+    own = {"llm": llm_settings(), "edit": EditSettings(**given).model_dump(mode="json"), **control}
     return Job("edit_captions", own, inputs, work)
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from vista.config.reading import load_config, parse_config
+from vista.engine.node import Node
 from vista.engine.plan import LONGEST_ORDER, Plan, load_plan
 from vista.errors import UserError
 
@@ -394,6 +395,27 @@ NO_LATENT = {"directions": {"method": "random"}}
         ({"removal": {"coefficients": [0]}}, {}, "removal.coefficients.0: input should be greater"),
         ({"removal": {"coefficients": [-1]}}, {}, "coefficients.0: input should be greater"),
         ({"removal": {"max_images": 3}}, {"removal": None}, "interventions.removal is null"),
+        (
+            {"removal": {"controls": ["random_source", "random_source"]}},
+            {},
+            "methods.x.removal: controls names a control twice",
+        ),
+        (
+            {"removal": {"controls": ["target_only"]}},
+            {},
+            "target_only, but a removal has no target",
+        ),
+        (
+            {"replacement": {"how": "add", "controls": ["random_source"]}},
+            {},
+            "methods.x.replacement: controls replace the source's direction, which how 'add' does",
+        ),
+        (
+            {"removal": {"how": "ablate", "blocks": None, "controls": ["wrong_concept"]}},
+            {},
+            "choose how remove_add or subtract, or set controls to",
+        ),
+        ({"removal": {"controls": ["random"]}}, {}, "removal.controls.0: input should be"),
         ({"removal": None, "replacement": None}, {}, "in neither removal nor replacement"),
         ({"sae_weights": [0.5]}, {}, "methods.x.sae_weights names 0.5, but"),
         ({"sae_weights": [0, 1, 2]}, {}, "methods.x.sae_weights names 2.0, but"),
@@ -538,6 +560,51 @@ def test_what_a_method_is_measured_on_and_reads(content: dict[str, Any]) -> None
                 role: node.inputs[role].order["edit"]["split"] for role in ("development", "test")
             }  # type: ignore[union-attr]
             assert splits == {"development": "validation", "test": "test"}
+
+
+def test_controls_add_captions_and_metrics_alone(content: dict[str, Any]) -> None:
+    def planned(**changes: Any) -> dict[str, Node]:
+        nodes = load_plan(with_interventions(content, encoders=["dinov2"], **changes)).nodes
+        return {node.path: node for node in nodes.values() if node.stage != "report"}
+
+    plain = {"tokens": ["all", "object"]}
+    before = planned(methods={"latent": {"removal": plain}, "random": NO_LATENT})
+    after = planned(
+        methods={
+            "latent": {"removal": {**plain, "controls": ["wrong_concept"]}},
+            "random": {**NO_LATENT, "replacement": {"controls": []}},
+        },
+        replacement={
+            "task": "replace",
+            "how": "remove_add",
+            "controls": ["target_only", "random_source"],
+        },
+    )
+    assert set(before) <= set(after)
+    added = [node for path, node in after.items() if path not in before]
+    metrics = [node for node in added if node.stage == "intervention"]
+    n_points = len({node.name for node in before.values() if node.name.endswith("latent-removal")})
+    assert n_points > 1 and len(metrics) == 3 * n_points
+    assert Counter(node.stage for node in added) == {
+        "intervention": len(metrics),
+        "edit_captions": 2 * len(metrics),
+    }
+    for node in metrics:
+        method = node.inputs["method"]
+        assert isinstance(method, Node) and method.path in before
+        assert node.settings == method.settings
+        captions, uncontrolled = node.inputs["test"], method.inputs["test"]
+        assert isinstance(captions, Node) and isinstance(uncontrolled, Node)
+        # The same directions and models, and the same edit but at the first of its places alone.
+        assert captions.input_paths == uncontrolled.input_paths
+        assert captions.settings["control"] in node.name
+        place = "all" if node.settings["task"] == "removal" else "object"
+        assert captions.settings["edit"] == {
+            **uncontrolled.settings["edit"],
+            "tokens": [place],
+            "outside": False,
+        }
+        assert "control" not in uncontrolled.settings
 
 
 def test_a_judge_that_looks_is_given_the_images(content: dict[str, Any]) -> None:

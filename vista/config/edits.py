@@ -5,11 +5,11 @@ Presets of the edits hold the published values of removal and replacement (VISTA
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.data import Split
 from vista.config.judges import JudgeChoice
 from vista.config.registry import PACKAGE, known_name, names_in
@@ -17,11 +17,15 @@ from vista.config.registry import PACKAGE, known_name, names_in
 EditTask = Literal["remove", "replace"]
 How = Literal["add", "subtract", "ablate", "swap", "clamp", "remove_add"]
 Tokens = Literal["object", "all", "active"]
+EditControl = Literal["target_only", "random_source", "wrong_concept"]
+CONTROLS: tuple[EditControl, ...] = get_args(EditControl)
 Pairs = tuple[tuple[str, str], ...]
 Blocks = tuple[int, ...]
 
 # Edits that read the activation of the source's latent beside its direction.
 READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
+# Edits along the source's direction, in whose place a control may put another one.
+HAS_CONTROLS: frozenset[How] = frozenset({"subtract", "remove_add"})
 _HOWS: dict[EditTask, tuple[How, ...]] = {
     "remove": ("subtract", "ablate", "clamp"),
     "replace": ("add", "remove_add", "swap", "clamp"),
@@ -176,6 +180,14 @@ class EditSettings(Settings):
     outside: bool = Field(
         True, description="Control: the same edit at as many patches drawn outside every box."
     )
+    controls: tuple[EditControl, ...] = later(
+        (),
+        description="Controls, each the same edits of the same images (patches: the first of "
+        "`tokens`) with something else in place of the source's direction. target_only: nothing, "
+        "the target is added alone; random_source: a random direction of the same norm, drawn for "
+        "each image; wrong_concept: another concept's direction, drawn for each image among those "
+        "that are neither in the image nor the target. With how subtract or remove_add.",
+    )
     blocks: tuple[Blocks, ...] | None = Field(
         ((0, 1),),
         description="Blocks after which to edit: [0, 1], or several choices [[0], [0, 1]], each a "
@@ -269,8 +281,20 @@ class EditSettings(Settings):
             values = getattr(self, name)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name} must name one value or more, none twice")
+        self._check_controls()
         if self.pairs != "derangement" and len({s for s, _ in self.pairs}) != len(self.pairs):
             raise ValueError("pairs gives a source two targets")
         if self.images == "any" and self.sources != "words":
             raise ValueError("images: any needs sources: words; the object is not one of several")
         return self
+
+    def _check_controls(self) -> None:
+        if len(set(self.controls)) != len(self.controls):
+            raise ValueError("controls names a control twice")
+        if self.controls and self.how not in HAS_CONTROLS:
+            raise ValueError(
+                f"controls replace the source's direction, which how {self.how!r} does not add or "
+                f"subtract; choose how {' or '.join(sorted(HAS_CONTROLS))}, or set controls to []"
+            )
+        if self.task == "remove" and "target_only" in self.controls:
+            raise ValueError("controls names target_only, but a removal has no target; remove it")

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from vista.config.edits import Blocks, EditSettings
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Object, Record, RecordTable, Turn, decode_mask, reference
-from vista.engine.artifacts import Artifact, digest_text
+from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.inputs.latents import read_geometry
 from vista.inputs.questions import DEFAULT_QUESTION
 from vista.interventions.directions import ConceptDirection, Directions, Space
-from vista.interventions.selection import derangement
+from vista.interventions.selection import derangement, image_rng
 from vista.judges import Judge
 from vista.judges.synonyms import SYNONYMS
 from vista.judges.words import inflections
@@ -54,6 +54,7 @@ class Item:
         touched: Words for source and target in any text.
         object_p: Patches of the object, or of all objects.
         outside_p: As many patches outside every box, drawn; fewer where there are not as many.
+        wrong: Another concept, which is not in the image; None but for that control.
     """
 
     row: int
@@ -64,6 +65,7 @@ class Item:
     touched: re.Pattern[str]
     object_p: BoolArray
     outside_p: BoolArray
+    wrong: str | None = None
 
     def patches(self, place: str, firing_p: BoolArray | None) -> BoolArray:
         """The patches [p] that a variant edits; `firing_p` where the source's latent fires."""
@@ -230,13 +232,9 @@ def _sources(
         named = {name for name, is_named in zip(names, named_c, strict=True) if is_named}
         # By name: the same source whatever the method.
         fit = sorted(name for name in named & set(target_of) if target_of[name] not in named)
-        sources.append(str(_rng(settings, record).choice(fit)) if fit else None)
+        rng = image_rng(settings.seed, record.image_id)
+        sources.append(str(rng.choice(fit)) if fit else None)
     return sources
-
-
-def _rng(settings: EditSettings, record: Record) -> np.random.Generator:
-    """A generator of the image's own, so that its draws do not depend on other images."""
-    return np.random.default_rng(int(digest_text(f"{settings.seed} {record.image_id}")[:16], 16))
 
 
 def _objects(record: Record) -> list[Object]:
@@ -268,7 +266,8 @@ def _patches(
         return None
     free = np.flatnonzero(~(touched(record.objects) | object_p))
     outside_p = nowhere_p.copy()
-    outside_p[_rng(settings, record).permutation(free)[: int(object_p.sum())]] = True
+    rng = image_rng(settings.seed, record.image_id)
+    outside_p[rng.permutation(free)[: int(object_p.sum())]] = True
     return object_p, outside_p
 
 

@@ -32,12 +32,14 @@ SCHEMA = pa.schema(
         pa.field("n_tokens", pa.int32(), nullable=False),
         pa.field("loss_sum", pa.float64(), nullable=False),
         pa.field("loss_tokens", pa.int32(), nullable=False),
+        pa.field("damage_sum", pa.float64(), nullable=False),
+        pa.field("damage_tokens", pa.int32(), nullable=False),
     ]
 )
 
 _READ = [
     *("image_id", "source", "target", "variant", "coefficient", "blocks", "caption", "found"),
-    *("loss_sum", "loss_tokens"),
+    *("loss_sum", "loss_tokens", "damage_sum", "damage_tokens"),
 ]
 
 

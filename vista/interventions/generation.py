@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vista.data.records import Turn
@@ -20,8 +20,13 @@ from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
 from vista.language.reading import Reading
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+
+@dataclass(frozen=True)
+class TokenSum:
+    """A sum over some tokens of one row, in nats, and the number of the tokens."""
+
+    nats: float
+    tokens: int
 
 
 def untouched_losses(
@@ -31,8 +36,8 @@ def untouched_losses(
     references: Sequence[Turn],
     touched: Sequence[re.Pattern[str]],
     max_length: int,
-) -> tuple[FloatArray, IntArray]:
-    """Nats over the reference answer's tokens that an edit should leave alone, and their number.
+) -> list[TokenSum]:
+    """Nats over the reference answer's tokens that an edit should leave alone.
 
     Args:
         llm: The language model.
@@ -44,7 +49,7 @@ def untouched_losses(
         max_length: Tokens a sample, visual tokens included.
 
     Returns:
-        Sum of negative log likelihoods [b] and number of tokens [b].
+        The sum of negative log likelihoods of each row.
     """
     batch = llm.batch([(turn,) for turn in references], n_visual, max_length).to(llm.device)
     logits_nv = reading.answer_logits(batch)
@@ -60,23 +65,37 @@ def untouched_losses(
             known[ids, pattern.pattern] = untouched_tokens(llm.tokenizer, ids, pattern)
         keep_n[at] = known[ids, pattern.pattern]
     size = len(touched)
-    sums_b = np.bincount(sample_n, weights=loss_n * keep_n, minlength=size).astype(np.float64)
-    return sums_b, np.bincount(sample_n, weights=keep_n, minlength=size).astype(np.int64)
+    sums_b = np.bincount(sample_n, weights=loss_n * keep_n, minlength=size)
+    counts_b = np.bincount(sample_n, weights=keep_n, minlength=size)
+    return [TokenSum(float(nats), int(n)) for nats, n in zip(sums_b, counts_b, strict=True)]
 
 
 def untouched_tokens(tokenizer: Any, ids: Sequence[int], pattern: re.Pattern[str]) -> list[bool]:
-    """Which tokens of a text have no character within a match of `pattern`."""
-    ends = [
-        len(tokenizer.decode(list(ids[: i + 1]), clean_up_tokenization_spaces=False))
-        for i in range(len(ids))
-    ]
-    text = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    """Which tokens of a text have no character within a match of `pattern`.
+
+    A token that holds a part of a character (bytes of an accent) counts as the whole of it.
+    """
+    text = _decoded(tokenizer, ids)
     spans = [match.span() for match in pattern.finditer(text)]
-    starts = [0, *ends[:-1]]
-    return [
-        not any(low < end and start < high for low, high in spans)
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    untouched, start = [], 0
+    for i in range(len(ids)):
+        # Where the text of the first tokens parts from the whole one, a character is unfinished.
+        end = max(start, _shared(text, _decoded(tokenizer, ids[: i + 1])))
+        last = max(end, start + 1)
+        untouched.append(not any(low < last and start < high for low, high in spans))
+        start = end
+    return untouched
+
+
+def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    return text
+
+
+def _shared(text: str, other: str) -> int:
+    """Length of what two texts begin with alike."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(text), len(other)))
 
 
 def firing_patches(

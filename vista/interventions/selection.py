@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.engine.artifacts import digest_text
+
 BoolArray = NDArray[np.bool_]
 # (layer, latent) -> places where it fires, each once, and its activation there
 Firings = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.float64]]]
@@ -111,3 +113,12 @@ def derangement(n: int, seed: int) -> list[int]:
     for here, after in zip(order, order[1:] + order[:1], strict=True):
         partner[here] = after
     return partner
+
+
+def image_rng(seed: int, image_id: str, *purpose: str) -> np.random.Generator:
+    """Return a generator of one image's own, so that its draws do not depend on other images.
+
+    `purpose` tells apart several draws for one image.
+    """
+    text = " ".join([str(seed), image_id, *purpose])
+    return np.random.default_rng(int(digest_text(text)[:16], 16))

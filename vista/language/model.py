@@ -326,10 +326,15 @@ class LanguageModel:
 
     def answers(self, reading: Reading, max_new_tokens: int) -> list[str]:
         """The greedy answer to each prompt that was read."""
-        return [
-            cast(str, self.tokenizer.decode(ids, skip_special_tokens=True))
-            for ids in reading.greedy(max_new_tokens, sorted(self.eos_ids))
-        ]
+        return self.decode(self.answer_ids(reading, max_new_tokens))
+
+    def answer_ids(self, reading: Reading, max_new_tokens: int) -> list[list[int]]:
+        """The tokens of the greedy answer to each prompt, without the one that ends it."""
+        return reading.greedy(max_new_tokens, sorted(self.eos_ids))
+
+    def decode(self, answers: Sequence[list[int]]) -> list[str]:
+        """The text of each answer, without special tokens."""
+        return [cast(str, self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
 
     def _run(self, **inputs: Any) -> Any:
         """The model's own forward; None if a hook left it early."""

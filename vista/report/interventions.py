@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from vista.config.edits import EditControl
 from vista.config.interventions import Task
 from vista.metrics.intervention.captions import ItemKey
 from vista.metrics.intervention.measure import (
@@ -29,7 +30,9 @@ class Intervention:
         encoder, llm, sae_weight, seed: The point.
         method: Name of the method in the config; `result.method` is the method of its directions.
         result: The figures.
-        scores: Each test item's score at the chosen coefficient, by place of the edit.
+        scores: Each test item's score at the chosen coefficient, by place of the edit; of a
+            control at the coefficient that was chosen for its method.
+        best_scores: Of a control: the same at its own best coefficient.
     """
 
     encoder: str
@@ -39,6 +42,12 @@ class Intervention:
     method: str
     result: InterventionResult
     scores: Mapping[str, Mapping[ItemKey, int]]
+    best_scores: Mapping[str, Mapping[ItemKey, int]] = field(default_factory=dict)
+
+    @property
+    def control(self) -> EditControl | None:
+        """The control of the method that its captions are of; None for the method itself."""
+        return self.result.control
 
     @property
     def task(self) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from vista.config.edits import CONTROLS
 from vista.config.interventions import EDIT_TASKS, Task
 from vista.config.report import Aims
 from vista.metrics.intervention.captions import edit_order
@@ -12,6 +13,7 @@ from vista.metrics.intervention.measure import CONTROL
 from vista.report import grid
 from vista.report.compare import BASELINE
 from vista.report.grid import Grid, Name, Section, interval, number, reached, spread
+from vista.report.intervention_controls import control_grid
 from vista.report.interventions import Intervention, Side, best_vision_only, compare, sides
 from vista.report.table import LongTable, OverSeeds, groups, over_seeds
 
@@ -20,15 +22,18 @@ def intervention_section(
     table: LongTable, interventions: Sequence[Intervention], aims: Aims
 ) -> Section:
     """Scores of all methods for both tasks, the rates behind them, and paired differences."""
+    methods = [one for one in interventions if one.control is None]
     grids = [
         made
         for task in EDIT_TASKS
-        for made in (_scores(table, task, interventions), _rates(table, task))
+        for made in (_scores(table, task, methods), _rates(table, task))
     ]
-    grids.append(_comparisons(interventions, aims))
+    grids.append(control_grid(table, interventions))
+    grids.append(_comparisons(methods, aims))
     return Section(
         "Interventions: removing and replacing an object by editing its visual tokens",
-        "For each task: the scores, then the rates behind them; last, methods against each other. "
+        "For each task: the scores, then the rates behind them; then methods against their "
+        "controls; last, methods against each other. "
         "Scores of one image: 2 clean; 1 done, but the caption adds details that the image does "
         "not show; 0 failed, which includes images whose unedited caption does not name the "
         "object, objects without a direction and empty captions. MS = (2 n2 + n1) / N over all "
@@ -39,6 +44,12 @@ def intervention_section(
         "paired bootstrap for that mean: images are drawn, each with its scores under both methods "
         "and all shared seeds, so it tells what other test images would change, and the range over "
         "seeds what other projectors would. "
+        "Controls make the method's edits of the same patches with something else in place of the "
+        "source's direction: nothing (target_only), a random direction of the same norm "
+        "(random_source), or that of a concept that is not in the image (wrong_concept); once at "
+        "the method's coefficient and blocks, once at those that are best for the control on "
+        "development images. Damage: KL divergence of the next token, unedited from edited, in "
+        "nats a token, on the unedited caption apart from its words for source and target. "
         "The best vision-only rival is the one with the largest test MS on the same encoder.",
         grids,
     )
@@ -98,7 +109,7 @@ def _rows(table: LongTable, task: Task) -> list[_Row]:
     figures = table.select("edit_ms", of=task)
     columns = ("encoder", "llm", "method", "sae_weight", "set")
     rows = [_Row(table, task, *values) for values, _ in groups(figures, *columns)]
-    return [row for row in rows if row.place != CONTROL]
+    return [row for row in rows if row.place not in (CONTROL, *CONTROLS)]
 
 
 _WHO = ("encoder", "LLM", "method", "where", "λ")
@@ -153,7 +164,7 @@ _RATES: Mapping[Task, tuple[str, ...]] = {
 }
 _SIDE_EFFECTS = (
     *("edit_objects_kept", "edit_attributes_kept", "edit_new_objects"),
-    *("edit_nats", "edit_empty"),
+    *("edit_nats", "edit_damage", "edit_empty"),
 )
 _HEADS = {
     "edit_removed": "removed of named",
@@ -165,13 +176,14 @@ _HEADS = {
     "edit_attributes_kept": "attributes kept",
     "edit_new_objects": "new objects a caption",
     "edit_nats": "nats a token",
+    "edit_damage": "damage",
     "edit_empty": "empty",
 }
 # The rates that are shown with their control; the long table has it for the others.
 _WITH_CONTROL = frozenset(
     {
         *("edit_removed", "edit_replaced", "edit_removed_of_all", "edit_replaced_of_all"),
-        "edit_nats",
+        *("edit_nats", "edit_damage"),
     }
 )
 

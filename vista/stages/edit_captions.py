@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vista.config.base import Settings
-from vista.config.edits import READS_LATENT, EditSettings
+from vista.config.edits import READS_LATENT, EditControl, EditSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact, canonical_json, digest_text
@@ -28,6 +28,8 @@ from vista.engine.forecast.shared import decoding_steps, text_tokens
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
+from vista.inputs.edit_concepts import edit_concepts
+from vista.inputs.edit_controls import with_wrong_concepts
 from vista.inputs.edit_plan import Item, Variant, plan_items, refuse_unfit_edits, variants_of
 from vista.inputs.edited_captions import CAPTIONS, FACTS, SCHEMA
 from vista.inputs.judge import stage_judge, write_tally
@@ -41,13 +43,15 @@ if TYPE_CHECKING:
 
     from vista.interventions.directions import Space
     from vista.interventions.edits import Concept, RowEdit
+    from vista.interventions.generation import TokenSum
 
 
 class EditCaptionsOrder(Settings):
-    """The language model, and the edit."""
+    """The language model, the edit, and which control of it is made, if it is one."""
 
     llm: LanguageSettings
     edit: EditSettings
+    control: EditControl | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +74,28 @@ def run(job: StageJob[EditCaptionsOrder, Inputs]) -> None:
 
     Edits that depend on a latent's activation read the text SAEs or, for directions in feature
     space, the vision SAE. Finished batches are checkpoints: a resumed run continues with the next
-    one, even if the earlier run was killed while its artifact was published.
+    one, even if the earlier run was killed while its artifact was published. A control makes the
+    same edits with something else in place of the source's direction.
     """
     import torch
 
     torch.set_num_threads(job.threads)
     with torch.no_grad():
         _Editor(job).run()
+
+
+@dataclass
+class _Rows:
+    """What is measured of the rows of a batch.
+
+    `losses` are negative log likelihoods of the reference's tokens, `damages` divergences from the
+    unedited row at the tokens of the unedited caption; both leave out the words for source and
+    target.
+    """
+
+    captions: list[str] = field(default_factory=list)
+    losses: list[TokenSum] = field(default_factory=list)
+    damages: list[TokenSum] = field(default_factory=list)
 
 
 class _Editor:
@@ -89,7 +108,7 @@ class _Editor:
 
         inputs = job.inputs
         self.job = job
-        self.settings = job.settings.edit
+        self.settings, self.control = job.settings.edit, job.settings.control
         self.records = read_records(inputs.records.file("records.parquet"))
         self.reader = FeatureReader(inputs.features.store("features.zarr"))
         self.image_of = self.records.feature_rows()[1]
@@ -112,50 +131,13 @@ class _Editor:
 
     def _concepts(self) -> dict[str, Concept]:
         """Return the concepts that have a direction; with their latents if the edit reads them."""
-        import torch
-
-        from vista.interventions.edits import Concept, Latent
-
-        saes = self._saes()
-        concepts = {}
-        for concept, direction_d in zip(
-            self.directions.concepts, self.directions.direction_cd, strict=True
-        ):
-            if concept.found:
-                latents = tuple(
-                    Latent(saes[layer], number)
-                    for layer, number in concept.latents
-                    if self._reads_latents
-                )
-                concepts[concept.concept] = Concept(torch.from_numpy(direction_d.copy()), latents)
-        return concepts
-
-    def _saes(self) -> dict[int, Any]:
-        """Return the SAEs of the directions' latents by layer; none if the edit reads no latent."""
-        from vista.sae.neutral import CONFIG_FILE, load_sae
-
-        layers = {layer for concept in self.directions.concepts for layer, _ in concept.latents}
         if not self._reads_latents:
-            return {}
-        artifacts = self.job.inputs.saes
-        if not self.in_stream:
-            assert self.job.inputs.vision_sae is not None
-            artifacts = [self.job.inputs.vision_sae]
-        width = self.llm.d_model if self.in_stream else self.reader.shape[-1]
-        saes = {}
-        for artifact in artifacts:
-            config = json.loads(artifact.file(CONFIG_FILE).read_text(encoding="utf-8"))
-            layer = int(config["layer"])
-            if layer in layers:
-                artifact.verify()
-                device = self.llm.layer_device(layer) if self.in_stream else self.llm.device
-                saes[layer] = load_sae(artifact.path, expect_d_in=width).to(device)
-        if missing := sorted(layers - set(saes)):
-            raise UserError(
-                f"edit: the directions' latents are of layer {missing[0]}, which no SAE is given "
-                "for; add it to the SAEs"
-            )
-        return saes
+            return edit_concepts(self.directions, None, self.llm.layer_device)
+        if self.in_stream:
+            return edit_concepts(self.directions, self.job.inputs.saes, self.llm.layer_device)
+        assert self.job.inputs.vision_sae is not None
+        device = self.llm.device
+        return edit_concepts(self.directions, [self.job.inputs.vision_sae], lambda layer: device)
 
     def run(self) -> None:
         """Caption the images batch by batch, then join the batches."""
@@ -186,6 +168,8 @@ class _Editor:
         inputs, work = self.job.inputs, self.job.work
         judge = stage_judge(settings.judge, inputs.judge, inputs.records, work)
         items = plan_items(settings, self.records, self.directions, inputs.features, judge)
+        if self.control == "wrong_concept":
+            items = with_wrong_concepts(items, settings, self.directions, judge)
         write_tally(work, judge)
         if not items:
             needed = "exactly one object that is a source"
@@ -203,6 +187,8 @@ class _Editor:
             "method": directions.method,
             "space": directions.space,
             "how": settings.how,
+            "control": self.control,
+            "tokens": settings.tokens,
             "blocks": settings.blocks if self.in_stream else None,
             "coefficients": list(settings.coefficients),
             "task": settings.task,
@@ -247,7 +233,7 @@ class _Editor:
                     row_of[i][variant] = len(edits_b)
                     image_b.append(i)
                     edits_b.append(self._edit(item, variant, torch.from_numpy(patches_p)))
-        captions, sums, counts = self._run_rows(items, features_ipv, image_b, edits_b)
+        ran = self._run_rows(items, features_ipv, image_b, edits_b)
         rows = []
         for i, item in enumerate(items):
             for version in (None, *self.variants):
@@ -264,11 +250,13 @@ class _Editor:
                         "variant": version.place if version else UNEDITED,
                         "coefficient": version.coefficient if version else 0.0,
                         "blocks": version.blocks if version else None,
-                        "caption": captions[b],
+                        "caption": ran.captions[b],
                         "found": self._has_directions(item),
                         "n_tokens": 0 if edit is None else int(edit.patches_p.sum()),
-                        "loss_sum": float(sums[b]),
-                        "loss_tokens": int(counts[b]),
+                        "loss_sum": ran.losses[b].nats,
+                        "loss_tokens": ran.losses[b].tokens,
+                        "damage_sum": ran.damages[b].nats,
+                        "damage_tokens": ran.damages[b].tokens,
                     }
                 )
         return rows
@@ -279,17 +267,16 @@ class _Editor:
         features_ipv: Tensor,
         image_b: list[int],
         edits_b: list[RowEdit | None],
-    ) -> tuple[list[str], list[float], list[int]]:
-        """Return captions, and sum and number of the losses of the references' untouched tokens."""
+    ) -> _Rows:
+        """Caption rows, and measure what their edits change at tokens that they should not."""
         import torch
 
+        from vista.interventions.damage import UneditedAnswers
         from vista.interventions.edits import edit_features, stream_edits
         from vista.interventions.generation import untouched_losses
 
         settings, llm = self.settings, self.llm
-        captions: list[str] = []
-        sums: list[float] = []
-        counts: list[int] = []
+        ran, unedited = _Rows(), UneditedAnswers(llm.tokenizer)
         # One image may have more rows than a batch holds.
         for start in range(0, len(edits_b), settings.batch_size):
             part = slice(start, start + settings.batch_size)
@@ -304,18 +291,20 @@ class _Editor:
             questions = [item.turn.question for item in row_items]
             ids_bt = torch.tensor(llm.prompts(questions, visual_bpd.shape[1]), device=llm.device)
             reading = llm.read(ids_bt, visual_bpd, stream)
-            sums_b, counts_b = untouched_losses(
+            touched = [item.touched for item in row_items]
+            ran.losses += untouched_losses(
                 llm,
                 reading,
                 visual_bpd.shape[1],
                 [item.turn for item in row_items],
-                [item.touched for item in row_items],
+                touched,
                 settings.max_length,
             )
-            captions += llm.answers(reading, settings.max_new_tokens)
-            sums += sums_b.tolist()
-            counts += counts_b.tolist()
-        return captions, sums, counts
+            answers = llm.answer_ids(reading, settings.max_new_tokens)
+            ran.captions += llm.decode(answers)
+            is_unedited = [edit is None for edit in edits]
+            ran.damages += unedited.damage(reading, image_b[part], is_unedited, answers, touched)
+        return ran
 
     def _needs(self, item: Item) -> list[str]:
         """Return the concepts whose directions the edit of an image needs."""
@@ -332,13 +321,14 @@ class _Editor:
         return all(name in self.concepts for name in self._needs(item))
 
     def _edit(self, item: Item, variant: Variant, patches_p: Tensor) -> RowEdit:
+        from vista.interventions.controls import controlled
         from vista.interventions.edits import RowEdit
 
         settings = self.settings
         blocks: tuple[int, ...] = ()
         if self.in_stream:
             blocks = variant.blocks or (self._latent_block(item),)
-        return RowEdit(
+        edit = RowEdit(
             settings.how,
             variant.coefficient,
             patches_p,
@@ -346,6 +336,22 @@ class _Editor:
             None if item.target is None else self.concepts[item.target],
             blocks,
         )
+        if self.control is None:
+            return edit
+        return controlled(edit, self.control, self._stand_in(item))
+
+    def _stand_in(self, item: Item) -> Concept | None:
+        """Return what a control puts in place of the source's direction."""
+        import torch
+
+        from vista.interventions.controls import random_direction
+        from vista.interventions.edits import Concept
+
+        if self.control == "random_source":
+            width = self.directions.direction_cd.shape[1]
+            drawn_d = random_direction(width, self.settings.seed, item.record.image_id)
+            return Concept(torch.from_numpy(drawn_d))
+        return None if item.wrong is None else self.concepts[item.wrong]
 
     def _latent_block(self, item: Item) -> int:
         """Return the block of the source's latent, or of the target's if the edit only adds it."""
@@ -380,8 +386,8 @@ class _Editor:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Each edit of an image, and none: a pass over image, prompt and reference, then greedy
-    decoding."""
+    """Each edit of an image, and none: a pass over image, prompt and reference, greedy decoding,
+    and a pass over the unedited caption."""
     shape, vision = shapes.llm(node), shapes.features(node)
     settings, device = node.order["edit"], shapes.llm_device(node)
     if shape is None or vision is None:
@@ -397,7 +403,9 @@ def need(node: Node, shapes: Shapes) -> Need:
     variants = places * len(settings["blocks"] or [None]) * len(settings["coefficients"])
     rows = min(rows, settings["max_images"] or rows) * (variants + 1)
     text = text_tokens(node, shapes, settings["max_length"], vision.patches, first=True)
-    flops = formulas.forward_flops(shape, rows * (vision.patches + text), rows * text)
+    # The tokens of the unedited caption are read by every edit, too.
+    scored = text + answer
+    flops = formulas.forward_flops(shape, rows * (vision.patches + scored), rows * scored)
     steps = -(-rows // batch) * decoding_steps(node, shapes, new_tokens)
     decoding = device.decoding_seconds(steps, shape)
     return Need(SMALL + ROW * rows, memory, TORCH_START + device.seconds(flops) + decoding)

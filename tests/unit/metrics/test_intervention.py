@@ -19,10 +19,10 @@ from vista.metrics.intervention.captions import (
     score_captions,
     shown_by,
 )
+from vista.metrics.intervention.choice import ControlOf, choose_edits
 from vista.metrics.intervention.measure import (
     EditFigures,
     InterventionResult,
-    choose_edits,
     intervention_figures,
     paired_ms_difference,
     shared_items,
@@ -426,3 +426,63 @@ def test_paired_difference_takes_shared_items_only() -> None:
     nothing = paired_ms_difference([same], [{("c", "cat", None): 2}], **DRAWS)
     assert (nothing.value, nothing.n) == (None, 0)
     assert shared_items([]) == []
+
+
+def controlled(dev: Any, test: Any, edit: Any) -> InterventionResult:
+    control_of = ControlOf("random_source", edit)
+    return intervention_figures(
+        "remove", scored(dev), scored(test), **FACTS, **DRAWS, control_of=control_of
+    )
+
+
+def test_a_control_is_scored_at_the_methods_edit_and_at_its_own_best() -> None:
+    dev = {("object", 1.0): "0000", ("object", 2.0): "2220", ("object", 4.0): "2111"}
+    # Best on test is 4; the choice is made on development images.
+    test = {("object", 1.0): "00020", ("object", 2.0): "02002", ("object", 4.0): "22222"}
+    result = controlled(made_up(dev), made_up(test), ("object", 1.0, (0,)))
+    (equal,) = result.edits
+    assert (equal.coefficient, equal.ms.value, equal.development_ms) == (1.0, 0.4, 0.0)
+    assert result.best is not None
+    assert (result.best.coefficient, result.best.ms.value) == (2.0, 0.8)
+    assert [point.coefficient for point in result.curve if point.chosen] == [1.0]
+    rows = {(row.metric, row.set): row.value for row in result.figures()}
+    assert {name for _, name in rows} == {"random_source"}
+    assert rows["edit_ms", "random_source"] == 0.4
+    assert rows["edit_coefficient", "random_source"] == 1.0
+    assert rows["edit_best_ms", "random_source"] == 0.8
+    assert rows["edit_best_coefficient", "random_source"] == 2.0
+    # The method itself has no second figure.
+    plain = figures(made_up(dev), made_up(test))
+    assert plain.best is None and plain.control is None
+    assert not [row for row in plain.figures() if row.metric.startswith("edit_best")]
+
+
+def test_a_control_without_the_methods_edit_is_an_error() -> None:
+    captions = made_up({("object", 1.0): "02"})
+    for edit in (("object", 3.0, (0,)), ("all", 1.0, (0,))):
+        with pytest.raises(ValueError, match="development captions lack the edit"):
+            controlled(captions, captions, edit)
+    more = made_up({("object", 1.0): "02", ("object", 3.0): "22"})
+    with pytest.raises(ValueError, match="test captions lack the edit"):
+        controlled(more, captions, ("object", 1.0, (0,)))
+
+
+def test_damage_is_the_mean_over_the_tokens_of_all_images() -> None:
+    captions = made_up({("object", 1.0): "0222", ("outside", 1.0): "0000"})
+    of_image = {"i0": (3.0, 2), "i1": (1.0, 6), "i2": (0.0, 0), "i3": (5.0, 1)}
+    captions = [
+        replace(
+            caption,
+            damage_sum=of_image[caption.image_id][0] * (caption.variant == "object"),
+            damage_tokens=of_image[caption.image_id][1],
+            found=caption.image_id != "i3",
+        )
+        for caption in captions
+    ]
+    edit = by_place(figures(captions, captions))["object"]
+    # The last image has no direction: it was not edited, and its tokens count. The third has none.
+    assert (edit.damage.value, edit.damage.n) == (pytest.approx(4 / 9), 3)
+    assert edit.damage.chance == 0.0
+    assert edit.damage.ci_low is not None and edit.damage.ci_low < 4 / 9
+    (row,) = [row for row in edit.figures("removal") if row.metric == "edit_damage"]
+    assert (row.of, row.set, row.value) == ("removal", "object", edit.damage.value)

@@ -42,6 +42,8 @@ SCHEMA = pa.schema(
         ("n_tokens", pa.int32()),
         ("loss_sum", pa.float64()),
         ("loss_tokens", pa.int32()),
+        ("damage_sum", pa.float64()),
+        ("damage_tokens", pa.int32()),
     ]
 )
 # Captions of images i0 to i3 by (variant, coefficient); i3 has no direction.
@@ -91,18 +93,25 @@ def rows(
                     "n_tokens": 0 if variant == "none" else 4,
                     "loss_sum": 2.0 + (coefficient if variant == "object" else 0.0),
                     "loss_tokens": 4,
+                    "damage_sum": coefficient if variant == "object" else 0.0,
+                    "damage_tokens": 2,
                 }
             )
     return found
 
 
 def captions_of(
-    root: Path, node: str, content: list[dict[str, Any]], words: tuple[str, ...] = ()
+    root: Path,
+    node: str,
+    content: list[dict[str, Any]],
+    words: tuple[str, ...] = (),
+    control: str | None = None,
 ) -> Artifact:
     def write(work: Path) -> None:
         table = pa.Table.from_pylist(content, schema=SCHEMA)
         pq.write_table(table, work / "captions.parquet")
         facts = {"method": "latent", "space": "stream", "how": "subtract", "words": words}
+        facts |= {"control": control, "tokens": ["object"]}
         (work / "edits.json").write_text(json.dumps(facts))
 
     return publish(root, "edit_captions", node, write)
@@ -155,6 +164,8 @@ def test_removal_of_made_up_captions(removed: Artifact) -> None:
     assert found["edit_found", None] == (0.75, None, 4)
     # Four nats more over four tokens in three images of four.
     assert found["edit_nats", "object"] == (0.75, 0.0, 4)
+    # Four nats over two tokens in three images of four.
+    assert found["edit_damage", "object"] == (1.5, 0.0, 4)
     result = read_result(removed)
     assert (result["method"], result["n_edits_found"]) == ("latent", 1)
     assert [edit["blocks"] for edit in result["edits"]] == [[0, 1]] * 2
@@ -273,4 +284,71 @@ def test_report_with_interventions(records: tuple[Path, Artifact], removed: Arti
     assert set(table.column("method").to_pylist()) == {"latent"}
     assert (
         "edit_ms,removal,object,,clip,gemma,1.0,0,latent,," in made.file("summary.csv").read_text()
+    )
+
+
+# Captions of a control: best at 1 on these images, while the method's coefficient is 4.
+RANDOM = {
+    ("none", 0.0): ["a red cat", "a red cat", "a cat", "a cat"],
+    ("object", 1.0): ["red", "red", "a cat", "a cat"],
+    ("object", 4.0): ["red", "a cat", "a cat", "a cat"],
+}
+
+
+@pytest.fixture(scope="module")
+def control(records: tuple[Path, Artifact], removed: Artifact) -> Artifact:
+    root, table = records
+    captions = captions_of(root, "random", rows(RANDOM, None), control="random_source")
+    inputs = {"development": captions, "test": captions, "records": table, "method": removed}
+    return run(root, intervention, "control", REMOVAL, **inputs)
+
+
+def test_a_control_is_scored_at_the_coefficient_of_its_method(control: Artifact) -> None:
+    result = read_result(control)
+    assert result["control"] == "random_source"
+    found = values(control)
+    assert {name for _, name in found} == {"random_source"}
+    assert found["edit_coefficient", "random_source"][0] == 4.0
+    assert found["edit_ms", "random_source"] == (0.5, None, 4)
+    assert found["edit_best_coefficient", "random_source"][0] == 1.0
+    assert found["edit_best_ms", "random_source"] == (1.0, None, 4)
+    assert found["edit_damage", "random_source"] == (1.5, None, 4)
+    assert found["edit_best_damage", "random_source"] == (0.375, None, 4)
+    assert list(chosen_scores(control)["object"].values()) == [2, 0, 0, 0]
+    assert list(chosen_scores(control, "best")["object"].values()) == [2, 2, 0, 0]
+
+
+def test_the_best_scores_of_a_method_are_the_chosen_ones(removed: Artifact) -> None:
+    assert chosen_scores(removed, "best") == chosen_scores(removed)
+
+
+def test_report_with_a_control(
+    records: tuple[Path, Artifact], removed: Artifact, control: Artifact
+) -> None:
+    root, _ = records
+    point = {"encoder": "clip", "llm": "gemma", "sae_weight": 1.0, "seed": 0}
+    place = {**point, "metric": "intervention", "method": "latent"}
+    settings = {
+        "report": ReportSettings(dpi=40).model_dump(mode="json"),
+        "name": "controlled",
+        "points": [place, place],
+    }
+    made = run(root, report, "controlled", settings, metrics=[removed, control])
+    text = made.file("summary.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| removal |")]
+    method, controlled = (line.strip("| ").split(" | ") for line in lines[:2])
+    assert method[:6] == ["removal", "clip", "gemma", "latent", "1", "–"]
+    assert controlled[:6] == ["removal", "clip", "gemma", "latent", "1", "random\\_source"]
+    # MS, damage and difference at the method's coefficient, then at the control's best.
+    assert [method[i] for i in (6, 8, 10, 12, 14, 16, 18)] == [
+        *("0.750", "1.500", "–", "0.750", "1.500", "–", "4")
+    ]
+    assert [controlled[i] for i in (6, 8, 10, 12, 14, 16, 18)] == [
+        *("0.500", "1.500", "0.250", "1.000", "0.375", "-0.250", "4")
+    ]
+    # The scores of methods hold no control, and comparisons of methods neither.
+    assert text.count("random\\_source") == 1
+    assert text.count("4 test items of 4 images") == 1
+    assert "edit_ms,removal,random_source,,clip,gemma,1.0,0,latent,," in (
+        made.file("summary.csv").read_text()
     )

@@ -35,6 +35,9 @@ class EditedCaption:
         loss_sum: Negative log likelihood, in nats, of the reference's tokens apart from the words
             for source and target.
         loss_tokens: Number of those tokens.
+        damage_sum: KL divergence of the next token, unedited from edited, in nats: sum over the
+            tokens of the unedited caption apart from the words for source and target.
+        damage_tokens: Number of those tokens.
     """
 
     image_id: str
@@ -47,6 +50,8 @@ class EditedCaption:
     found: bool
     loss_sum: float = 0.0
     loss_tokens: int = 0
+    damage_sum: float = 0.0
+    damage_tokens: int = 0
 
     @property
     def key(self) -> ItemKey:
@@ -96,6 +101,9 @@ class Scored:
         loss_change: Negative log likelihood, in nats, of the reference's tokens apart from the
             words for source and target: edited less unedited.
         loss_tokens: Number of those tokens.
+        damage_sum: KL divergence of the next token, unedited from edited, in nats: sum over the
+            tokens of the unedited caption apart from the words for source and target.
+        damage_tokens: Number of those tokens.
     """
 
     image_id: str
@@ -119,6 +127,8 @@ class Scored:
     hallucinated_change: int
     loss_change: float
     loss_tokens: int
+    damage_sum: float = 0.0
+    damage_tokens: int = 0
 
     @property
     def key(self) -> ItemKey:
@@ -279,6 +289,8 @@ def _score(
         hallucinated_change=len(objects[1] - no_hallucination) - len(objects[0] - no_hallucination),
         loss_change=float(after.loss_sum - before.loss_sum),
         loss_tokens=before.loss_tokens,
+        damage_sum=after.damage_sum if after.found else 0.0,
+        damage_tokens=before.damage_tokens,
     )
 
 

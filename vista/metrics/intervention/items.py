@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,11 +31,19 @@ _SCORES = {
     "hallucinated_change": pa.int32(),
     "loss_change": pa.float64(),
     "loss_tokens": pa.int32(),
+    "damage_sum": pa.float64(),
+    "damage_tokens": pa.int32(),
 }
 
 
-def items_table(scored: Iterable[Scored], chosen: Collection[Edit]) -> pa.Table:
-    """Return the scores of test items; `chosen` tells the rows of the edits that are reported."""
+def items_table(
+    scored: Iterable[Scored], chosen: Collection[Edit], best: Collection[Edit]
+) -> pa.Table:
+    """Return the scores of test items.
+
+    `chosen` tells the rows of the edits that are reported, `best` those of the edits that are best
+    on development images: the same, but of a control, which is reported at the method's edit.
+    """
     rows = list(scored)
 
     def columns(types: dict[str, pa.DataType]) -> dict[str, pa.Array]:
@@ -43,16 +52,21 @@ def items_table(scored: Iterable[Scored], chosen: Collection[Edit]) -> pa.Table:
             for name, type_ in types.items()
         }
 
-    is_chosen = pa.array([row.edit in chosen for row in rows], pa.bool_())
-    return pa.table({**columns(_EDIT), "chosen": is_chosen, **columns(_SCORES)})
+    marks = {
+        name: pa.array([row.edit in edits for row in rows], pa.bool_())
+        for name, edits in (("chosen", chosen), ("best", best))
+    }
+    return pa.table({**columns(_EDIT), **marks, **columns(_SCORES)})
 
 
-def chosen_scores(intervention: Artifact) -> dict[str, dict[ItemKey, int]]:
-    """Return each test item's score at the chosen coefficient and blocks, by place of the edit."""
+def chosen_scores(
+    intervention: Artifact, mark: Literal["chosen", "best"] = "chosen"
+) -> dict[str, dict[ItemKey, int]]:
+    """Return each test item's score at the marked coefficient and blocks, by place of the edit."""
     table = pq.read_table(
         intervention.file("items.parquet"),
         columns=["image_id", "source", "target", "variant", "score"],
-        filters=[("chosen", "=", True)],
+        filters=[(mark, "=", True)],
     )
     scores: dict[str, dict[ItemKey, int]] = {}
     for row in table.to_pylist():

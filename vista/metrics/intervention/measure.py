@@ -3,7 +3,9 @@
 The score of an image is that of the VISTA paper (arXiv 2605.24946): 0 where the edit failed, 1
 where it succeeded but the caption adds details that the image does not show, 2 where it succeeded
 and the caption adds none; MS = (2 n2 + n1) / N over all images. Further figures are the rates
-behind the score. The control is the same edit of patches outside the object.
+behind the score. The control is the same edit of patches outside the object. Captions of a control
+of their own (another direction in place of the source's) are scored at the method's edit, as that
+control is, and at the edit that is best for them on development images.
 
 An item is one image with its source (what is to go) and target (what is to come, or None). Items
 of one image are resampled together.
@@ -11,17 +13,18 @@ of one image are resampled together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from vista.config.edits import EditTask
+from vista.config.edits import EditControl, EditTask
 from vista.config.interventions import EDIT_TASKS, Task
 from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.intervention.captions import OUTSIDE, Edit, ItemKey, Scored, edit_order
 from vista.metrics.intervention.estimates import Draws, Value, mean_score_estimate, ratio, share
+from vista.metrics.intervention.choice import ControlOf, by_edit, choose_edits, mean_score
 from vista.metrics.result import Estimate, MetricResult, estimate
 
 # The place of the published edit, and that of its control, which has the object's coefficient.
@@ -81,6 +84,10 @@ class EditFigures(_Part):
         description="Change of the negative log likelihood of the reference's words that concern "
         "neither source nor target, in nats a token, edited less unedited; n counts items."
     )
+    damage: Estimate = Field(
+        description="KL divergence of the next token, unedited from edited, in nats a token, on "
+        "the unedited caption apart from its words for source and target; n counts items."
+    )
     empty: Estimate = Field(description="Share of edited captions without a word; they fail.")
 
     @property
@@ -88,15 +95,20 @@ class EditFigures(_Part):
         """The edit: place, coefficient, blocks."""
         return (self.variant, self.coefficient, self.blocks)
 
-    def figures(self, task: Task) -> list[Figure]:
-        """Return a figure for each estimate, and the coefficient."""
-        chosen = Estimate(value=self.coefficient, n=self.ms.n)
+    def figures(self, task: Task, control: EditControl | None = None) -> list[Figure]:
+        """Return a figure for each estimate, and the coefficient; `set` is the place, or the
+        control."""
         estimates = {name: getattr(self, name) for name in type(self).model_fields}
         return [
-            estimate.figure(f"edit_{name}", of=task, set=self.variant)
-            for name, estimate in (estimates | {"coefficient": chosen}).items()
+            estimate.figure(f"edit_{name}", of=task, set=control or self.variant)
+            for name, estimate in (estimates | {"coefficient": self.strength}).items()
             if isinstance(estimate, Estimate)
         ]
+
+    @property
+    def strength(self) -> Estimate:
+        """The coefficient, as a figure without an interval."""
+        return Estimate(value=self.coefficient, n=self.ms.n)
 
 
 class CurvePoint(_Part):
@@ -119,6 +131,9 @@ class InterventionResult(MetricResult):
     method: str = Field(description="Where the directions come from.")
     space: str = Field(description="stream (after blocks of the LLM) or features (of the encoder).")
     how: str = Field(description="How the direction is applied.")
+    control: EditControl | None = Field(
+        None, description="What stands in place of the source's direction; None for the method."
+    )
     judge: str = Field(description="Name of the judge of what captions name.")
     n_attributes: int = Field(description="Attribute words that count as details.")
     n_development: int = Field(description="Development items that edits are chosen by.")
@@ -131,7 +146,15 @@ class InterventionResult(MetricResult):
         description="Share of items whose unedited caption names the source: the largest share "
         "that any edit can reach."
     )
-    edits: tuple[EditFigures, ...] = Field(description="Figures by place of the edit.")
+    edits: tuple[EditFigures, ...] = Field(
+        description="Figures by place of the edit; of a control at the method's coefficient and "
+        "blocks."
+    )
+    best: EditFigures | None = Field(
+        None,
+        description="Of a control: its figures at the coefficient and blocks that are best for it "
+        "on development images.",
+    )
     curve: tuple[CurvePoint, ...] = Field(
         description="Every coefficient and choice of blocks, by place of the edit."
     )
@@ -151,14 +174,21 @@ class InterventionResult(MetricResult):
     def figures(self) -> list[Figure]:
         """Return the figures of all edits, then those of each place of the edit.
 
-        `of` is the task, `set` the place.
+        `of` is the task, `set` the place; of a control, its name.
         """
-        task = self.metric_task
-        return [
-            self.found.figure("edit_found", of=task),
-            self.named_before.figure("edit_named_before", of=task),
-            *(figure for edit in self.edits for figure in edit.figures(task)),
+        task, control, best = self.metric_task, self.control, self.best
+        figures = [
+            self.found.figure("edit_found", of=task, set=control),
+            self.named_before.figure("edit_named_before", of=task, set=control),
+            *(figure for edit in self.edits for figure in edit.figures(task, control)),
         ]
+        if best is not None:
+            of_best = {"ms": best.ms, "damage": best.damage, "coefficient": best.strength}
+            figures += [
+                estimate.figure(f"edit_best_{name}", of=task, set=control)
+                for name, estimate in of_best.items()
+            ]
+        return figures
 
 
 def intervention_figures(
@@ -174,6 +204,7 @@ def intervention_figures(
     seed: int,
     resamples: int,
     level: float,
+    control_of: ControlOf | None = None,
 ) -> InterventionResult:
     """Choose coefficient and blocks for each place of the edit on development, report on test.
 
@@ -192,10 +223,11 @@ def intervention_figures(
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
         level: Coverage of the intervals.
+        control_of: Where the captions are those of a control: which, and the method's edit.
 
     Raises:
-        ValueError: A split has no item, there is no edit but the control, or test lacks an edit
-            that development chose.
+        ValueError: A split has no item, there is no edit but the control, test lacks an edit that
+            development chose, or either lacks the method's edit.
     """
     if any(all(item.variant == CONTROL for item in items) for items in (development, test)):
         raise ValueError("an intervention needs scored items on development and on test")
@@ -205,17 +237,24 @@ def intervention_figures(
         chosen[CONTROL] = (CONTROL, *chosen[OBJECT][1:])
     else:
         chosen.pop(CONTROL, None)
-    on_dev, on_test = _by_edit(development), _by_edit(test)
-    control: EditFigures | None = None
+    best_edit: Edit | None = None
+    if control_of is not None:
+        place = control_of.edit[0]
+        best_edit, chosen = chosen.get(place), {place: control_of.edit}
+    on_dev, on_test = by_edit(development), by_edit(test)
+
+    def figures_of(edit: Edit, chance: EditFigures | None) -> EditFigures:
+        for split, scored in (("development", on_dev), ("test", on_test)):
+            if edit not in scored:
+                raise ValueError(f"the {split} captions lack the edit {edit}")
+        return _edit_figures(task, edit, on_dev[edit], on_test[edit], chance, draws)
+
+    outside: EditFigures | None = None
     edits: dict[str, EditFigures] = {}
-    # The control comes first: its figures are the chance levels of the object's.
+    # Outside comes first: its figures are the chance levels of the object's.
     for place in sorted(chosen, key=_control_first):
-        edit = chosen[place]
-        if edit not in on_test:
-            raise ValueError(f"the test captions lack the edit {edit}")
-        level_of = control if place == OBJECT else None
-        edits[place] = _edit_figures(task, edit, on_dev[edit], on_test[edit], level_of, draws)
-        control = edits.get(CONTROL)
+        edits[place] = figures_of(chosen[place], outside if place == OBJECT else None)
+        outside = edits.get(CONTROL)
     # Every edit but the control has the same items: what no edit changes is counted on any one.
     items = on_test[next(edit for place, edit in chosen.items() if place != CONTROL)]
     pairs = {(item.source, item.target) for item in items}
@@ -225,6 +264,7 @@ def intervention_figures(
         method=method,
         space=space,
         how=how,
+        control=control_of.name if control_of else None,
         judge=judge_name,
         n_attributes=n_attributes,
         n_development=len({item.key for item in development}),
@@ -235,6 +275,7 @@ def intervention_figures(
         found=share(items, lambda item: item.found, level=level),
         named_before=share(items, lambda item: item.named_before, level=level),
         edits=tuple(edits[place] for place in sorted(edits)),
+        best=figures_of(best_edit, None) if best_edit else None,
         curve=tuple(
             CurvePoint(
                 variant=edit[0],
@@ -248,27 +289,6 @@ def intervention_figures(
             for edit in sorted(set(on_test) & set(on_dev), key=edit_order)
         ),
     )
-
-
-def choose_edits(items: Iterable[Scored]) -> dict[str, Edit]:
-    """Return the edit with the largest MS for each place.
-
-    Of equal ones that of fewer blocks, then of the smaller coefficient, then of earlier blocks.
-    """
-    best: dict[str, tuple[tuple[int, int, float, tuple[int, ...]], Edit]] = {}
-    for edit, scored in _by_edit(items).items():
-        place, coefficient, blocks = edit
-        # All edits have the same items: whole sums tie exactly where means might not.
-        total = sum(item.score for item in scored)
-        rank = (-total, len(blocks or ()), coefficient, blocks or ())
-        if place not in best or rank < best[place][0]:
-            best[place] = rank, edit
-    return {place: edit for place, (_, edit) in sorted(best.items())}
-
-
-def mean_score(items: Sequence[Scored]) -> float:
-    """Return MS = (2 n2 + n1) / N of the items of one edit."""
-    return sum(item.score for item in items) / len(items)
 
 
 def paired_ms_difference(
@@ -334,6 +354,7 @@ def _edit_figures(
     replaces = task == "replace"
     n_with_loss = sum(item.loss_tokens > 0 for item in test)
     nats = ratio_of("nats", lambda item: item.loss_change, lambda item: item.loss_tokens)
+    damage = ratio_of("damage", lambda item: item.damage_sum, lambda item: item.damage_tokens)
     replaced_of_all = share_of("replaced_of_all", lambda item: item.replaced)
     return EditFigures(
         variant=edit[0],
@@ -359,20 +380,9 @@ def _edit_figures(
         ),
         new_objects=ratio_of("new_objects", lambda item: item.hallucinated_change),
         nats=nats.model_copy(update={"n": n_with_loss}),
+        damage=damage.model_copy(update={"n": sum(item.damage_tokens > 0 for item in test)}),
         empty=share_of("empty", lambda item: item.empty),
     )
-
-
-def _by_edit(items: Iterable[Scored]) -> dict[Edit, list[Scored]]:
-    by_edit: dict[Edit, list[Scored]] = {}
-    for item in items:
-        by_edit.setdefault(item.edit, []).append(item)
-    # Sums of floats depend on their order: items are sorted, so that the order of rows does not
-    # change a figure.
-    return {
-        edit: sorted(by_edit[edit], key=lambda item: str(item.key))
-        for edit in sorted(by_edit, key=edit_order)
-    }
 
 
 def _control_first(place: str) -> tuple[bool, str]:

@@ -15,18 +15,22 @@ from vista.report.shown import Drawing, Measured, MetricPlace, Shown
 
 
 def interventions(measured: Measured) -> list[Intervention]:
-    """Return every removal and replacement of the run, with the score of each item."""
+    """Return every removal and replacement of the run and their controls, with the score of each
+    item."""
     return [
         Intervention(
             **place.model_dump(exclude={"metric"}),
             result=InterventionResult.model_validate(read_result(artifact)),
             scores=chosen_scores(artifact),
+            best_scores=chosen_scores(artifact, "best"),
         )
         for place, artifact in measured.of("intervention")
     ]
 
 
-def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:
+def _note(place: MetricPlace, result: Mapping[str, Any]) -> str | None:
+    if result["control"] is not None:
+        return None
     return (
         f"Interventions ({result['task']}): judge `{result['judge']}`, coefficients chosen "
         f"on {result['n_development']} development items, {result['n_items']} test items "
@@ -40,7 +44,9 @@ def _drawings(measured: Measured) -> list[Drawing]:
         Drawing(
             "interventions",
             "Removal and replacement score by coefficient, a line a method",
-            lambda: coefficient_response(interventions(measured)),
+            lambda: coefficient_response(
+                [one for one in interventions(measured) if one.control is None]
+            ),
         )
     ]
 

@@ -14,10 +14,11 @@ from vista.engine.job import StageJob, stage
 from vista.inputs.edited_captions import read_captions, read_facts
 from vista.inputs.judge import stage_judge, write_tally
 from vista.judges import Judge
-from vista.metrics.intervention.captions import Scored, score_captions, shown_by
+from vista.metrics.intervention.captions import Edit, Scored, score_captions, shown_by
+from vista.metrics.intervention.choice import ControlOf
 from vista.metrics.intervention.items import items_table
-from vista.metrics.intervention.measure import intervention_figures
-from vista.metrics.results import write_result
+from vista.metrics.intervention.measure import InterventionResult, intervention_figures
+from vista.metrics.results import read_result, write_result
 
 
 class InterventionOrder(InterventionMetricSettings):
@@ -28,17 +29,22 @@ class InterventionOrder(InterventionMetricSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Edited captions of two splits, and the records."""
+    """Edited captions of two splits, and the records; for captions of a control the scores of the
+    method that it is a control of."""
 
     development: Artifact
     test: Artifact
     records: Artifact
+    method: Artifact | None = None
     judge: Artifact | None = None
 
 
 @stage(InterventionOrder, Inputs)
 def run(job: StageJob[InterventionOrder, Inputs]) -> None:
     """Read edited captions of development and test, and records; write result and scores.
+
+    A control is scored at the coefficient and blocks that were chosen for its method, and at its
+    own best ones.
 
     Raises:
         UserError: A split has no image to edit, or its captions are of another task.
@@ -53,6 +59,9 @@ def run(job: StageJob[InterventionOrder, Inputs]) -> None:
         _scored(captions, task, records, judge, attributes)
         for captions in (inputs.development, inputs.test)
     )
+    control_of = None
+    if facts["control"] is not None:
+        control_of = ControlOf(facts["control"], _chosen_edit(inputs.method, facts["tokens"][0]))
     result = intervention_figures(
         task,
         development,
@@ -65,10 +74,19 @@ def run(job: StageJob[InterventionOrder, Inputs]) -> None:
         seed=settings.bootstrap.seed,
         resamples=settings.bootstrap.resamples,
         level=settings.bootstrap.level,
+        control_of=control_of,
     )
     chosen = {figures.edit for figures in result.edits}
-    write_result(job.work, result, items_table(test, chosen))
+    best = {result.best.edit} if result.best else chosen
+    write_result(job.work, result, items_table(test, chosen, best))
     write_tally(job.work, judge)
+
+
+def _chosen_edit(method: Artifact | None, place: str) -> Edit:
+    """Return the edit that was chosen on development images for a place of a method."""
+    assert method is not None, "captions of a control are scored beside their method"
+    result = InterventionResult.model_validate(read_result(method))
+    return next(figures.edit for figures in result.edits if figures.variant == place)
 
 
 def _scored(
