@@ -23,8 +23,8 @@ from vista.config.interventions import EDIT_TASKS, Task
 from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.intervention.captions import OUTSIDE, Edit, ItemKey, Scored, edit_order
-from vista.metrics.intervention.estimates import Draws, Value, mean_score_estimate, ratio, share
 from vista.metrics.intervention.choice import ControlOf, by_edit, choose_edits, mean_score
+from vista.metrics.intervention.estimates import Draws, Value, mean_score_estimate, ratio, share
 from vista.metrics.result import Estimate, MetricResult, estimate
 
 # The place of the published edit, and that of its control, which has the object's coefficient.
