@@ -31,6 +31,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "latents": ("batch_size",),
     "caption": ("batch_size",),
     "logit_lens": ("batch_size",),
+    "embedding_lens": ("batch_size",),
+    "latent_lens": ("batch_size",),
     "edit": ("batch_size",),
     "directions": ("batch_size",),
     "sae": ("device",),

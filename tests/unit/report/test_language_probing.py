@@ -47,6 +47,7 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
                         for k in (1, 3)
                     ]
             more += figures_of(point | {"metric": "shared_latents"}, shared)
+            lens = [{**row, "of": "logit_lens"} for row in lens]
             more += figures_of(point | {"metric": "logit_lens"}, lens)
     for sae, score in (("topk", 0.4), ("relu", 0.3)):
         own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
