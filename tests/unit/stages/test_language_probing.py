@@ -1,4 +1,4 @@
-"""shared_latents and the readouts by words on a planted world: nine patches, one object on one of them.
+"""shared_latents and the readouts by words on a planted world: nine patches, an object on one.
 
 The language model is untrained: its embeddings outweigh what its blocks add, so that the head reads
 at a visual token the word whose embedding was planted there.
