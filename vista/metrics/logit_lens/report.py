@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -88,9 +88,10 @@ def logit_lens_figure(table: LongTable, top_k: int = 3) -> Any | None:
     )
 
 
-def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:
-    return (
-        f"Logit lens: {result['n_one_token']} of {result['n_categories']} object names are "
+def one_token_note(readout: str) -> Callable[[MetricPlace, Mapping[str, Any]], str]:
+    """Return what says of how many names a readout by single tokens can read no word."""
+    return lambda place, result: (
+        f"{readout}: {result['n_one_token']} of {result['n_categories']} object names are "
         f"one token of {place.llm}; of the others no single word can be read."
     )
 
@@ -108,5 +109,5 @@ def _drawings(measured: Measured) -> list[Drawing]:
 SHOWN = Shown(
     sections=lambda measured: [logit_lens_section(measured.table, measured.settings.top_k)],
     drawings=_drawings,
-    note=_note,
+    note=one_token_note("Logit lens"),
 )
