@@ -33,7 +33,8 @@ def readouts_section(table: LongTable, top_k: int) -> Section:
                 columns = {"of": of, "set": words, **point}
                 measured = [f for f in figures if (f.of, f.set) == (of, words)]
                 if measured:
-                    cells = [grid.name(llm), grid.name(encoder), Name(readout), Name(mask)]
+                    cells: list[str] = [grid.name(llm), grid.name(encoder)]
+                    cells += [Name(readout), Name(mask)]
                     for weight in weights:
                         cells += _cells(table, top_k, columns | {"sae_weight": weight})
                     mean = over_seeds([f for f in measured if f.layer is None])
