@@ -182,7 +182,7 @@ def test_readouts_of_a_language_model(drawn: dict[str, Any]) -> None:
     ]
     assert [one.disk for one in nearest] == [1e5 + 400 * 36 * 4 * 8] * 2
     index = need(drawn, "index_text", "gemma2")
-    assert index.disk == 2 * 1000 * 2 * 128
+    assert index.disk == 2 * 1000 * 2 * 96
     plan = load_plan(drawn)
     indexed = next(node for node in plan.nodes.values() if node.stage == "index_text")
     shape = Shapes(Path(plan.results), plan.nodes.values()).llm(indexed)
