@@ -39,3 +39,8 @@ class TextIndexSettings(Settings):
     batch_documents: int = Field(64, gt=0, description="documents a forward pass")
     max_length: int = Field(512, gt=1, description="tokens a document; the rest is cut off")
     seed: int = Field(0, ge=0, description="seed of the order of documents")
+
+    def most_vectors(self, n_words: int | None) -> int:
+        """Return the most vectors that are kept of a text of `n_words` words (None: unknown)."""
+        tokens = self.tokens if n_words is None else min(self.tokens, n_words * self.per_word)
+        return tokens * len(self.layers or ())

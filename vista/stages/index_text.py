@@ -52,12 +52,11 @@ def run(job: StageJob[IndexTextOrder, Inputs]) -> None:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Disk: at most a number for each token that is read, layer and dimension. Time: one pass up to
-    the last layer."""
-    shape, settings = shapes.llm(node), node.settings["index"]
+    """Disk: the vectors in float16, at most. Time: one pass up to the last layer."""
+    shape, settings = shapes.llm(node), TextIndexSettings.model_validate(node.settings["index"])
     if shape is None:
         return UNKNOWN
-    device, layers = shapes.device(node.order["llm"]), settings["layers"]
-    flops = formulas.forward_flops(shape, settings["tokens"], 0, blocks=max(layers) + 1)
-    disk = 2.0 * settings["tokens"] * len(layers) * shape.d_model
+    device, blocks = shapes.device(node.order["llm"]), max(settings.layers or (0,)) + 1
+    flops = formulas.forward_flops(shape, settings.tokens, 0, blocks=blocks)
+    disk = 2.0 * settings.most_vectors(shape.vocabulary) * shape.d_model
     return Need(disk, device.memory(None), TORCH_START + device.seconds(flops))

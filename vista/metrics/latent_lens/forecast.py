@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vista.config.text_index import TextIndexSettings
 from vista.engine.forecast.need import Need
 from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.node import Node
@@ -9,10 +10,9 @@ from vista.metrics.logit_lens.forecast import readout_need
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """As the logit lens, with the vectors of the index in place of the head, at one layer more: at
-    most as many as text tokens are read, a layer."""
-    index = one(node, "index")
+    """As the logit lens, with the vectors of the index in place of the head, at one layer more."""
+    index, shape = one(node, "index"), shapes.llm(node)
     assert index is not None
-    settings = index.settings["index"]
-    vectors = float(settings["tokens"] * len(settings["layers"]))
+    settings = TextIndexSettings.model_validate(index.settings["index"])
+    vectors = settings.most_vectors(shape.vocabulary if shape else None)
     return readout_need(node, shapes, "latent_lens", entering=True, vectors=vectors)
