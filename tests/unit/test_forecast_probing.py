@@ -172,6 +172,26 @@ def test_of_a_checkpoint_pipeline_the_text_encoder_is_known_once_it_is_there(
 def test_readouts_of_a_language_model(drawn: dict[str, Any]) -> None:
     lens = need(drawn, "logit_lens", "dinov2-gemma2-w1-s0")
     assert lens.disk == 1e5 + 400 * 36 * 3 * 8
+    # The other readouts read one layer more: the stream that enters block 0.
+    drawn["probing"] |= {
+        "embedding_lens": {},
+        "latent_lens": {"index": {"tokens": 1000, "layers": [0, 1]}},
+    }
+    nearest = [
+        need(drawn, name, "dinov2-gemma2-w1-s0") for name in ("embedding_lens", "latent_lens")
+    ]
+    assert [one.disk for one in nearest] == [1e5 + 400 * 36 * 4 * 8] * 2
+    index = need(drawn, "index_text", "gemma2")
+    assert index.disk == 2 * 1000 * 2 * 96
+    plan = load_plan(drawn)
+    indexed = next(node for node in plan.nodes.values() if node.stage == "index_text")
+    shape = Shapes(Path(plan.results), plan.nodes.values()).llm(indexed)
+    assert shape is not None
+    # A product with each vector of the index, where the embedding has one with each token.
+    layers, searched = 400 * 36 * 4, 2000 / shape.vocabulary
+    difference = 2 * shape.vocabulary * shape.d_model * layers * (1 - searched) / 20e9
+    seconds = [one.seconds or 0.0 for one in nearest]
+    assert seconds[0] - seconds[1] == pytest.approx(difference)
     k = load_plan(drawn).config.llms["gemma2"].saes.train
     assert k is not None
     shared = need(drawn, "shared_latents", "dinov2-gemma2-w1-s0")

@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {*BASE, "lineage"},
     "encoders": {*BASE, "data"},
     "language": {*BASE, "data"},
-    "sae": {*BASE, "language", "data", "judges"},
+    "sae": {*BASE, "language", "data", "judges", "store"},
     "judges": {"config", "disk", "errors", "foreign"},
     "projector": {*BASE, "data", "language", "sae", "store"},
     "interventions": {*BASE, "data", "judges", "language", "projector", "sae", "store"},

@@ -171,7 +171,33 @@ def test_what_would_mislead_is_refused(
         parse_config(content)
 
 
-@pytest.mark.parametrize("experiment", ["shared_latents", "logit_lens"])
+def test_points_of_a_language_model_share_the_index_of_words(content: dict[str, Any]) -> None:
+    def planned(latent_lens: dict[str, Any]) -> dict[str, set[str]]:
+        content["probing"] = {"latent_lens": latent_lens, "embedding_lens": {}}
+        nodes = load_plan(content).nodes.values()
+        assert all("index" not in n.settings["latent_lens"] for n in nodes if "index" in n.inputs)
+        stages = ("index_text", "latent_lens", "embedding_lens")
+        return {stage: {n.path for n in nodes if n.stage == stage} for stage in stages}
+
+    plain = planned({})
+    assert len(plain["index_text"]) == len(content["llms"])
+    assert len(plain["latent_lens"]) > len(content["llms"])
+    # Words that are read are no matter of the index; a batch is no reason to read again.
+    words = planned({"ks": [1, 2]})
+    assert words["index_text"] == plain["index_text"]
+    assert not words["latent_lens"] & plain["latent_lens"]
+    assert planned({"batch_size": 2}) == plain
+    # What is indexed concerns the readout by it, and no other.
+    index = planned({"index": {"per_word": 5}})
+    assert not index["index_text"] & plain["index_text"]
+    assert not index["latent_lens"] & plain["latent_lens"]
+    assert index["embedding_lens"] == plain["embedding_lens"]
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    ["shared_latents", "logit_lens", "embedding_lens", "latent_lens", "labelled_latents"],
+)
 def test_a_language_model_is_needed(content: dict[str, Any], experiment: str) -> None:
     content |= {"llms": {}, "sweep": [{}], "probing": {experiment: {}}}
     with pytest.raises(UserError, match=f"probing.{experiment} reads language models"):

@@ -30,6 +30,7 @@ FURTHER = {
     "check_sae": {"cache"},
     "label_latents": {"cache"},
     "cache_text": {"llm", "text"},
+    "index_text": {"llm", "text"},
     "import_onnx": {"package", "files"},
     "records": {"files"},
     "text": {"files", "packages"},

@@ -32,6 +32,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "caption": ("batch_size",),
     "spliced_loss": ("batch_size",),
     "logit_lens": ("batch_size",),
+    "embedding_lens": ("batch_size",),
+    "latent_lens": ("batch_size",),
     "edit": ("batch_size",),
     "directions": ("batch_size",),
     "sae": ("device",),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from vista.language.model import LanguageModel
     from vista.projector.module import Projector
 
+# The stream that enters block 0, where layers count the blocks that were passed from 0.
+ENTERING = -1
+
 
 @dataclass(frozen=True)
 class VisualTokens:
@@ -77,3 +80,26 @@ def read_visual_tokens(
         return VisualTokens(reader, image_of, None, llm, replacement)
     module = load_projector(folder, d_vision=reader.shape[-1], d_model=llm.d_model)
     return VisualTokens(reader, image_of, module.to(llm.device), llm, replacement)
+
+
+def visual_streams(
+    llm: LanguageModel, visual_bpd: Tensor, layers: Sequence[int]
+) -> dict[int, Tensor]:
+    """Return the residual stream [b, p, d] of visual tokens after each block of `layers`.
+
+    Layer -1 is the stream that enters block 0: the visual tokens. No text follows them: the stream
+    at a token depends only on what precedes it.
+    """
+    import torch
+
+    b, n_visual, _ = visual_bpd.shape
+    streams = {layer: visual_bpd for layer in layers if layer == ENTERING}
+    blocks = [layer for layer in layers if layer != ENTERING]
+    if blocks:
+        start = len(llm.opening)
+        ids_bt = torch.tensor([llm.opening + [0] * n_visual] * b, device=llm.device)
+        taps = llm.forward(
+            ids_bt, visual=visual_bpd, visual_start=start, taps=blocks, stop_after=max(blocks)
+        ).taps
+        streams |= {layer: taps[layer][:, start:] for layer in blocks}
+    return streams

@@ -22,16 +22,17 @@ class Figure:
     Attributes:
         metric: Name of the figure, such as ``fvu`` or ``matching_rate``.
         of: What it is a figure of, where a metric measures several: a score, a probe, a judge, a
-            kind of dictionary, the truth that a map is compared with, a task.
+            kind of dictionary, the truth that a map is compared with, a task; a readout by words.
         set: The images or items that it is measured on, where they are not those of the run; a
-            group of the run's images (seen, held_out); or the patches that are edited.
+            group of the run's images (seen, held_out); the patches that are edited; or `unmasked`
+            where words or latents are ranked without the frequency mask.
         k: Number of latents, words or dimensions that it is measured at.
         encoder, llm, sae_weight, seed: The point of the sweep.
         control: What was changed on purpose at that point (docs/controls.md); None: nothing.
         method: Where an intervention's directions come from, or the vision SAE. Of a figure about
             two judges, which belongs to no such place: the second one.
-        layer: Block after which the residual stream was read, counted from 0; None where the
-            figure belongs to no single layer.
+        layer: Block after which the residual stream was read, counted from 0, and -1 for the
+            stream that enters block 0; None where the figure belongs to no single layer.
         token_kind: ``image``, ``text``, ``control``, or "" where no tokens are concerned.
         value: The figure, in the unit that the metric's result documents; None if undefined.
         ci_low: Lower end of its interval over images: of a rate that of `vista.metrics.rates`, of

@@ -13,6 +13,7 @@ from vista.report.controls_section import differences_section, floors_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
 from vista.report.groups_section import groups_section
+from vista.report.readouts_section import readouts_section
 from vista.report.sections import check_section, how_to_read, naming_section
 from vista.report.shown import Drawing, Measured, Shown
 from vista.report.vision_sae_section import vision_sae_section
@@ -25,7 +26,7 @@ SECTIONS = (
     *("intervention", "reconstruction", "spliced_loss", "check_sae", "judge_agreement"),
     "check_vision_sae",
     *("monosemanticity", "ood_detection", "ood_generalization", "ontology", "image_attributes"),
-    *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
+    *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens", "readouts"),
 )
 FIGURES = (
     *("matching_rate", "reconstruction", "spliced_loss", "localization", "intervention"),
@@ -59,6 +60,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
         ],
         "groups": lambda: [groups_section(measured.groups, settings.top_k)],
         "check_sae": lambda: [check_section(table)],
+        "readouts": lambda: [readouts_section(table, settings.top_k)],
         "check_vision_sae": lambda: [vision_sae_section(table)],
     }
     for stage, shown in shown_metrics(table.stages()).items():

@@ -16,6 +16,7 @@ MAKERS = {
     "train_encoder": "a stand-in vision encoder",
     "train_llm": "a stand-in language model",
     "cache_text": "the residual stream of text tokens, for all SAEs of a language model",
+    "index_text": "words of the text by their residual stream, to be searched by cosine",
     "train_sae": "an SAE on one block's residual stream, by sae_lens",
     "import_sae": "an SAE in the neutral form",
     "check_sae": "how well an SAE explains held-out text; fails below its bounds",

@@ -1,5 +1,5 @@
 # Models: real Hugging Face classes in small sizes, trained here, and files of other programs,
-# converted once.
+# converted once; and words of the text by their residual stream.
 
 
 use rule stage as train_encoder with:
@@ -18,6 +18,17 @@ use rule stage as train_llm with:
         stage="train_llm",
     message:
         "training the stand-in language model {wildcards.node}"
+
+
+use rule stage as index_text with:
+    input:
+        roles("llm", "text"),
+    pathvars:
+        stage="index_text",
+    resources:
+        gpu=GPUS,
+    message:
+        "indexing words of the text by the language model {wildcards.node}"
 
 
 use rule stage as import_gguf with:

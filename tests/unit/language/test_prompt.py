@@ -314,7 +314,7 @@ def test_every_stage_lets_the_model_write_its_prompts() -> None:
         "stages/latents.py",
         "stages/edit_captions.py",
         "metrics/caption/stage.py",
-        "metrics/logit_lens/stage.py",
+        "inputs/visual_tokens.py",
         "interventions/fitted.py",
         "interventions/generation.py",
     }

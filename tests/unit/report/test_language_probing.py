@@ -14,6 +14,7 @@ from vista.metrics.shared_latents.report import shared_latents_figure, shared_la
 from vista.report import style
 from vista.report.encoders_figure import encoders_figure
 from vista.report.encoders_section import encoders_section
+from vista.report.readouts_section import readouts_section
 from vista.report.table import LongTable
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -47,6 +48,7 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
                         for k in (1, 3)
                     ]
             more += figures_of(point | {"metric": "shared_latents"}, shared)
+            lens = [{**row, "of": "logit_lens"} for row in lens]
             more += figures_of(point | {"metric": "logit_lens"}, lens)
     for sae, score in (("topk", 0.4), ("relu", 0.3)):
         own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
@@ -94,6 +96,62 @@ def test_each_section_shows_its_figures_with_their_controls(probed: LongTable) -
     assert with_term["gain gain, latents"].startswith(f"{mean:.3f}")
     assert with_term["shuffled patches@3"] == "0.300"
     assert with_term["shuffled n patches"] == "77"
+
+
+def test_readouts_stand_beside_each_other_with_the_mask_and_without(make_row: MakeRow) -> None:
+    figures: list[Figure] = []
+    for weight in (0.0, 1.0):
+        for o, of in enumerate(("labelled_latents", "latent_lens")):
+            rows = []
+            for words in (None, "unmasked"):
+                # Layer 1 is best; the stream that enters block 0 is no part of the mean.
+                for layer, value in ((-1, 0.1), (0, 0.2), (1, 0.6), (None, 0.4)):
+                    value = value + 0.05 * o + 0.01 * weight + (0.2 if words else 0)
+                    columns = {"of": of, "set": words}
+                    rate = make_row("lens_matching_rate", value, layer, "image", chance=0.02, k=3)
+                    gain = make_row("lens_matching_gain", value - 0.02, layer, "image", k=3)
+                    rows += [{**row, **columns} for row in (rate, gain)]
+                    if layer is not None and words is None:
+                        named = make_row("lens_patches_named", value, layer, "image", k=3)
+                        rows.append({**named, **columns})
+            point = {"encoder": "clip", "llm": "llama", "sae_weight": weight, "seed": 0}
+            figures += figures_of(point | {"metric": of}, rows)
+    table = LongTable(figures)
+    (grid,) = readouts_section(table, 3).grids
+    assert grid.header[4:9] == tuple(
+        f"{head}, λ = 0" for head in ("match", "shuffled", "gain", "best layer", "patches")
+    )
+    assert [row[:9] for row in grid.rows] == [
+        [*("llama", "clip", "labelled latents"), *cells]
+        for cells in (
+            ("as set", "0.400", "0.020", "0.380", "0.600 (1)", "0.400"),
+            ("none", "0.600", "0.020", "0.580", "0.800 (1)", "0.400"),
+        )
+    ] + [
+        [*("llama", "clip", "latent lens"), *cells]
+        for cells in (
+            ("as set", "0.450", "0.020", "0.430", "0.650 (1)", "0.450"),
+            ("none", "0.650", "0.020", "0.630", "0.850 (1)", "0.450"),
+        )
+    ]
+    assert [row[9] for row in grid.rows] == ["0.410", "0.610", "0.460", "0.660"]
+    # One readout alone is compared with nothing.
+    alone = LongTable(table.select("lens_matching_rate", of="latent_lens"))
+    assert readouts_section(alone, 3).grids[0].rows == []
+
+
+def test_another_readout_is_not_taken_for_the_logit_lens(probed: LongTable) -> None:
+    from dataclasses import replace
+
+    others = [
+        replace(figure, value=0.123, stage="latent_lens", **columns)
+        for figure in probed.figures
+        if figure.of == "logit_lens"
+        for columns in ({"of": "latent_lens"}, {"set": "unmasked"})
+    ]
+    both = LongTable([*probed.figures, *others])
+    assert rows_of(logit_lens_section(both)) == rows_of(logit_lens_section(probed))
+    assert encoders_section(both) == encoders_section(probed)
 
 
 def test_all_metrics_stand_by_encoder_with_their_controls(probed: LongTable) -> None:

@@ -1,4 +1,4 @@
-"""shared_latents and logit_lens on a planted world: nine patches, one object on one of them.
+"""shared_latents and the readouts by words on a planted world: nine patches, an object on one.
 
 The language model is untrained: its embeddings outweigh what its blocks add, so that the head reads
 at a visual token the word whose embedding was planted there.
@@ -18,10 +18,16 @@ import pytest
 from tests.long_table import read_rows
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.report import ReportSettings
-from vista.data.records import Box, Object, Record, encode_mask, write_records
+from vista.config.text_index import TextIndexSettings
+from vista.data.records import Box, Object, Record, encode_mask, write_records, write_text
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job, roles
 from vista.errors import UserError
+from vista.language.words import vocabulary
+from vista.metrics.embedding_lens import EmbeddingLensSettings
+from vista.metrics.embedding_lens import stage as embedding_lens
+from vista.metrics.latent_lens import LatentLensSettings
+from vista.metrics.latent_lens import stage as latent_lens
 from vista.metrics.logit_lens import LogitLensSettings
 from vista.metrics.logit_lens import stage as logit_lens
 from vista.metrics.results import read_result
@@ -30,6 +36,7 @@ from vista.metrics.shared_latents import stage as shared_latents
 from vista.report.contents import all_notes
 from vista.report.shown import Measured, MetricPlace
 from vista.report.table import LongTable
+from vista.stages import index_text
 from vista.store.features import FeatureWriter
 from vista.store.latents import LatentWriter
 
@@ -161,6 +168,23 @@ def run(made: dict[str, Artifact], tmp_path: Path, stage: Any, own: Any, **more:
     return open_artifact(tmp_path / name / "n")
 
 
+def read_index(made: dict[str, Artifact], tmp_path: Path, **more: Any) -> Artifact:
+    """Index a text in which the grass stands in many places, the nouns at the same one."""
+    own = TextIndexSettings(layers=(0, 1), skip_first=0, **more)
+    documents = [CAPTION.format(name) for name in (*NOUNS, *NOUNS)]
+    with publishing(tmp_path, "text", "n", Provenance("text", {}, {}, "code", {})) as work:
+        assert work is not None
+        write_text(work / "text.parquet", {"train": documents, "heldout": []})
+    inputs = {"llm": made["llm"], "text": open_artifact(tmp_path / "text" / "n")}
+    llm = LanguageSettings(source=SOURCE).model_dump(mode="json")
+    llm["source"] = {"kind": "standin", "family": "llama"}
+    settings = {"llm": llm, "index": own.model_dump(mode="json")}
+    with publishing(tmp_path, "index_text", "n", Provenance("i", {}, {}, "code", {})) as work:
+        assert work is not None
+        index_text.run(Job("n", settings, inputs, work))
+    return open_artifact(tmp_path / "index_text" / "n")
+
+
 def test_shared_latents_fire_on_the_word_and_on_the_patch(
     made: dict[str, Artifact], tmp_path: Path
 ) -> None:
@@ -214,7 +238,8 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
     # The grass is the likeliest word of a patch everywhere, so it does not speak for an image.
     own = LogitLensSettings(ks=(1, 3), max_image_share=0.5, batch_size=5)
     artifact = run(made, tmp_path, logit_lens, own, layers=[0, 1])
-    value = {(row["metric"], row["k"], row["layer"]): row for row in read_rows(artifact)}
+    rows = [row for row in read_rows(artifact) if row["set"] is None]
+    value = {(row["metric"], row["k"], row["layer"]): row for row in rows}
     for layer in (0, 1):
         named = value["lens_patches_named", 1, layer]
         # The umbrella's patch shows grass.
@@ -236,12 +261,72 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
         assert row["words"] == expected
 
 
+@pytest.mark.parametrize("name", ["embedding_lens", "latent_lens"])
+def test_the_nearest_words_are_the_planted_ones(
+    made: dict[str, Artifact], tmp_path: Path, name: str
+) -> None:
+    """A visual token is 100 times the word's embedding: near by its direction, not by a distance or
+    a product. What attention adds in the blocks is small beside it."""
+    stages = {"embedding_lens": embedding_lens, "latent_lens": latent_lens}
+    kinds = {"embedding_lens": EmbeddingLensSettings, "latent_lens": LatentLensSettings}
+    index = read_index(made, tmp_path)
+    own = kinds[name](ks=(1, 3), max_image_share=0.5, batch_size=5)
+    artifact = run({**made, "index": index}, tmp_path, stages[name], own, layers=[0, 1])
+    rows = read_rows(artifact)
+    assert {row["of"] for row in rows} == {name}
+    value = {(row["metric"], row["k"], row["layer"]): row for row in rows if row["set"] is None}
+    for layer in (-1, 0, 1):
+        named = value["lens_patches_named", 1, layer]
+        assert (named["value"], named["n"]) == (pytest.approx(12 / 13), 13)
+        assert value["lens_matching_rate", 1, layer]["value"] == pytest.approx(12 / 13)
+    # With grass, which is nearest somewhere in all images, only rivals of equal cosine are left.
+    (all_words,) = [
+        row
+        for row in rows
+        if (row["metric"], row["set"], row["layer"]) == ("lens_eligible_words", "unmasked", 0)
+    ]
+    assert all_words["value"] == 1
+    items = pq.read_table(artifact.file("items.parquet")).to_pylist()
+    assert [row["layer"] for row in items] == [layer for layer in (-1, 0, 1) for _ in range(N + 1)]
+    for row in items:
+        image = int(row["image_id"][1:])
+        expected = ["grass"] * 9
+        if image < N:
+            expected[place(image)] = noun(image)
+            if name == "latent_lens":
+                assert row["contexts"][place(image)] == f"the {noun(image)}"
+                assert set(row["index_layers"]) <= {0, 1}
+        assert row["words"] == expected
+
+
+def test_a_readout_does_not_depend_on_its_batches(
+    made: dict[str, Artifact], tmp_path: Path
+) -> None:
+    index = read_index(made, tmp_path)
+    by_size = []
+    for size in (1, 13):
+        own = LatentLensSettings(ks=(1, 3), batch_size=size)
+        inputs = {**made, "index": index}
+        artifact = run(inputs, tmp_path / str(size), latent_lens, own, layers=[1])
+        by_size.append(read_rows(artifact))
+    assert by_size[0] == by_size[1]
+
+
+def test_more_words_than_there_are_vectors_are_refused(
+    made: dict[str, Artifact], tmp_path: Path
+) -> None:
+    index = read_index(made, tmp_path)
+    with pytest.raises(UserError, match=r"latent_lens\.ks: 30 words are read of a patch, but only"):
+        own = LatentLensSettings(ks=(30,))
+        run({**made, "index": index}, tmp_path, latent_lens, own, layers=[0])
+
+
 def test_words_differ_by_more_than_case_and_spaces() -> None:
     class Tokenizer:
         def batch_decode(self, ids: list[list[int]], skip_special_tokens: bool) -> list[str]:
             return [["", " cat", "Cat", "dog", " "][i] for (i,) in ids]
 
-    words, word_v = logit_lens.vocabulary(Tokenizer(), 5)
+    words, word_v = vocabulary(Tokenizer(), 5)
     assert words == ["", "cat", "dog"]
     assert word_v.tolist() == [0, 1, 1, 2, 0]
 
@@ -254,4 +339,4 @@ def test_a_word_is_as_likely_as_all_its_tokens() -> None:
     probability_bpv = torch.tensor([[[0.5, 0.15, 0.1, 0.2, 0.05], [0.0, 0.05, 0.05, 0.3, 0.6]]])
     found = logit_lens.likeliest(lambda x: x, probability_bpv.log(), words, word_v, 2)
     assert found.word_bpk.tolist() == [[[1, 2], [3, 2]]]
-    np.testing.assert_allclose(found.probability_bpk, [[[0.25, 0.2], [0.6, 0.3]]], rtol=1e-5)
+    np.testing.assert_allclose(found.strength_bpk, [[[0.25, 0.2], [0.6, 0.3]]], rtol=1e-5)

@@ -25,6 +25,9 @@ from vista.data.records import Box, Object, Record, encode_mask, write_records
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
+from vista.metrics.labelled_latents import LabelledLatentsSettings
+from vista.metrics.labelled_latents import stage as labelled_latents
+from vista.metrics.labelled_latents.measure import strongest_latents
 from vista.metrics.localization import LocalizationSettings
 from vista.metrics.localization import stage as localization
 from vista.metrics.matching_rate import MatchingSettings
@@ -212,6 +215,48 @@ def value_of(
     wanted = {"metric": metric, "layer": layer, "token_kind": kind, **columns}
     (row,) = [row for row in read_rows(artifact) if row | wanted == row]
     return row
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_labelled_latents_are_scored_as_a_readout_by_words(
+    made: dict[str, Any], weight: float
+) -> None:
+    order = LabelledLatentsSettings.model_validate({"mask": MASK, "ks": [1, 3]})
+    inputs = {name: made[name] for name in ("labels", "features", "records")}
+    settings = order.model_dump(mode="json")
+    latents = made[f"latents_{weight}"]
+    artifact = run(
+        made["root"], labelled_latents, f"ll{weight}", settings, latents=latents, **inputs
+    )
+    rows = read_rows(artifact)
+    assert {row["of"] for row in rows} == {"labelled_latents"}
+    # With the mask the figures of images are those of the matching rate, all of them.
+    same = ("value", "ci_low", "ci_high", "chance", "n")
+    for name in ("matching_rate", "matching_gain", "object_recall"):
+        for layer in (1, 2, None):
+            for k in (1, 3):
+                known = value_of(made[f"matching_rate_{weight}"], name, layer, k=k)
+                row = value_of(artifact, f"lens_{name}", layer, k=k, set=None)
+                assert [row[key] for key in same] == [known[key] for key in same]
+    # Without it grass is the strongest of each image and patch; the dense latent is still left out.
+    for name in ("lens_matching_rate", "lens_patches_named"):
+        words = None if name == "lens_patches_named" else "unmasked"
+        values = [value_of(artifact, name, 1, k=k, set=words)["value"] for k in (1, 3)]
+        found = {"lens_matching_rate": [0.5, 1.0], "lens_patches_named": [0.0, 1.0]}[name]
+        assert values == [0.0, found[int(weight)]]
+    assert value_of(artifact, "lens_patches_named", 1, k=3)["n"] == 6
+
+
+def test_the_strongest_latents_of_a_patch() -> None:
+    """Ineligible latents and slots beyond a token's latents are none of them."""
+    index = np.array([[[4, 2, 1, 0], [3, 3, 3, 3]]], np.uint16)
+    value = np.array([[[5.0, 7.0, 7.0, 9.0], [1.0, 1.0, 1.0, 1.0]]], np.float16)
+    eligible = np.array([True, True, True, False, True])
+    latents = strongest_latents(index, value, np.array([[3, 1]]), eligible, 5)
+    assert latents.tolist() == [[[1, 2, 4, -1, -1], [-1] * 5]]
+    assert strongest_latents(index, value, np.array([[4, 0]]), eligible, 2).tolist() == [
+        [[0, 1], [-1, -1]]
+    ]
 
 
 def test_reconstruction_of_planted_errors(made: dict[str, Any]) -> None:

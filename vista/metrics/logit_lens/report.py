@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,21 +12,28 @@ from vista.report.per_layer import layer_facets, of_layers, weight_series
 from vista.report.shown import Drawing, Measured, MetricPlace, Shown
 from vista.report.table import LongTable, distinct, groups, over_seeds
 
+# The figures with the frequency mask, as those of latents beside them.
+_LENS: Mapping[str, Any] = {"of": "logit_lens", "set": None}
+
 
 def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
     """Return what the head reads at patches and in images, beside the readout by SAE latents."""
     rows = []
     for (llm, layer, encoder, weight), figures in groups(
-        table.select("lens_matching_rate", k=top_k), "llm", "layer", "encoder", "sae_weight"
+        table.select("lens_matching_rate", k=top_k, **_LENS),
+        "llm",
+        "layer",
+        "encoder",
+        "sae_weight",
     ):
         point = {"encoder": encoder, "llm": llm, "sae_weight": weight, "layer": layer}
         rate = over_seeds(figures)
         cells = [grid.name(llm), grid.layer(layer), grid.name(encoder), grid.weight(weight)]
         cells += [spread(rate), *grid.interval_chance_n(rate)]
-        for gain in ("lens_matching_gain", "matching_gain"):
-            cells.append(spread(over_seeds(table.select(gain, k=top_k, **point))))
+        for gain, columns in (("lens_matching_gain", _LENS), ("matching_gain", {})):
+            cells.append(spread(over_seeds(table.select(gain, k=top_k, **columns, **point))))
         for k in (1, top_k):
-            patches = over_seeds(table.select("lens_patches_named", k=k, **point))
+            patches = over_seeds(table.select("lens_patches_named", k=k, **_LENS, **point))
             cells += [spread(patches), number(patches.chance if patches else None)]
         rows.append([*cells, str(patches.n if patches else 0)])
     return Section(
@@ -51,7 +58,7 @@ def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
 
 def logit_lens_figure(table: LongTable, top_k: int = 3) -> Any | None:
     """Draw the gain of the matching rate over its shuffled level, by latents and by the lens."""
-    lens = of_layers(table.select("lens_matching_gain", k=top_k))
+    lens = of_layers(table.select("lens_matching_gain", k=top_k, **_LENS))
     if not lens:
         return None
     measured = {(figure.encoder, figure.llm) for figure in lens}
@@ -81,9 +88,10 @@ def logit_lens_figure(table: LongTable, top_k: int = 3) -> Any | None:
     )
 
 
-def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:
-    return (
-        f"Logit lens: {result['n_one_token']} of {result['n_categories']} object names are "
+def one_token_note(readout: str) -> Callable[[MetricPlace, Mapping[str, Any]], str]:
+    """Return what says of how many names a readout by single tokens can read no word."""
+    return lambda place, result: (
+        f"{readout}: {result['n_one_token']} of {result['n_categories']} object names are "
         f"one token of {place.llm}; of the others no single word can be read."
     )
 
@@ -101,5 +109,5 @@ def _drawings(measured: Measured) -> list[Drawing]:
 SHOWN = Shown(
     sections=lambda measured: [logit_lens_section(measured.table, measured.settings.top_k)],
     drawings=_drawings,
-    note=_note,
+    note=one_token_note("Logit lens"),
 )

@@ -1,0 +1,37 @@
+"""Settings that the readouts of visual tokens as words share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from vista.config.data import Split
+from vista.config.judges import JudgeChoice
+from vista.config.metric import MetricSettings
+from vista.config.metrics import BootstrapSettings
+
+
+class ReadoutSettings(MetricSettings):
+    """On which images, by how many words and by which judge a readout is scored."""
+
+    split: Split = Field("test", description="images that are read")
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 3, 10), min_length=1, description="words a patch, and words an image"
+    )
+    max_image_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="words that are the likeliest of a patch in a larger share of the images are "
+        "left out of the figures of images; as the mask of metrics.matching_rate. The same figures "
+        "without this mask are reported beside them",
+    )
+    judge: JudgeChoice = Field("lexical", description="judge of words: see vista.judges")
+    mask_cover: float = Field(
+        0.35, gt=0, le=1, description="share of a patch that an object must cover"
+    )
+    batch_size: int = Field(64, ge=1, description="images a forward pass")
+    bootstrap: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="intervals over images"
+    )
