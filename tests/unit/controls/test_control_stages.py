@@ -116,7 +116,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }
 
 
-def run(made: dict[str, Any], stage: Any, name: str, settings: Any, *roles: str, **more: Any) -> Any:
+def run(
+    made: dict[str, Any], stage: Any, name: str, settings: Any, *roles: str, **more: Any
+) -> Any:
     inputs = {role: made[role] for role in ("llm", "records", "features", *roles)} | more
     job_settings = {"llm": LLM, **settings}
     return publish(

@@ -20,6 +20,7 @@ from vista.controls.kinds import (
     other_image,
     permuted_patches,
     random_projector,
+    snapped,
     true_words,
 )
 from vista.controls.sources import Sources, scaled
@@ -230,6 +231,21 @@ def test_true_words_are_embeddings_of_what_is_at_the_patch(
     words = [["truck", *["background"] * 3], ["cat", *["background"] * 3]]
     ids = torch.tensor([[WORDS.index(word) for word in row] for row in words])
     torch.testing.assert_close(read, llm.model.get_input_embeddings()(ids))
+
+
+def test_snapped_tokens_are_the_words_of_the_largest_cosine(
+    made: dict[str, Any], records: RecordTable, llm: LanguageModel, sources: Sources
+) -> None:
+    table = llm.model.get_input_embeddings().weight.detach().numpy()
+    projector = trained(seed=4)
+    control = snapped.make(replace(sources, trained=projector), snapped.Settings())
+    read = tokens_of(made, records, llm, "snapped", control)([3]).numpy()[0]
+    plain = projector(torch.from_numpy(sources.features.read(sources.image_of[[3]]))).numpy()[0]
+    cosine = (plain / np.linalg.norm(plain, axis=1, keepdims=True)) @ (
+        table / np.linalg.norm(table, axis=1, keepdims=True)
+    ).T
+    cosine[:, :4] = -2.0  # special tokens
+    np.testing.assert_allclose(read, table[cosine.argmax(axis=1)], rtol=1e-6)
 
 
 def test_a_damaged_control_is_refused(
