@@ -1,4 +1,4 @@
-"""The stages of controls on a random language model: latents in the scale of text, the best scale."""
+"""The stages of controls on a random language model: the scale of text, and the best scale."""
 
 from __future__ import annotations
 
