@@ -25,7 +25,8 @@ class LogitLensSettings(MetricSettings):
         gt=0,
         le=1,
         description="words that are the likeliest of a patch in a larger share of the images are "
-        "left out of the figures of images; as the mask of metrics.matching_rate",
+        "left out of the figures of images; as the mask of metrics.matching_rate. Figures without "
+        "this mask are reported, too",
     )
     judge: JudgeChoice = Field("lexical", description="judge of words: see vista.judges")
     mask_cover: float = Field(

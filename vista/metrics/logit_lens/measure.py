@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vista.config.metrics import MaskBounds
 from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import (
@@ -36,6 +37,7 @@ _OF_WORDS = {
     "matching_rate": "lens_matching_rate",
     "matching_gain": "lens_matching_gain",
     "matching_ratio": "lens_matching_ratio",
+    "matching_mask_difference": "lens_mask_difference",
     "object_recall": "lens_object_recall",
     "silent_images": "lens_silent_images",
     "eligible_latents": "lens_eligible_words",
@@ -90,7 +92,8 @@ class LogitLensResult(MetricResult):
     )
 
     def figures(self) -> list[Figure]:
-        """Return the figures of patches, then those of images."""
+        """Return the figures of patches, then those of images; those without the mask have
+        `unmasked` in the column `of`."""
         of_images = [
             replace(figure, metric=_OF_WORDS[figure.metric]) for figure in self.images.figures()
         ]
@@ -137,18 +140,23 @@ def logit_lens_figures(
     if not len(judged):
         raise ValueError("no image has an object that a word could name")
     draws = (seed, resamples, level)
-    parts, inputs = [], {}
+    bounds = MaskBounds(max_image_share, 1.0)
+    parts = []
+    masked: dict[int, LayerInput] = {}
+    unmasked: dict[int, LayerInput] = {}
     for layer, entry in sorted(layers.items()):
         if entry.word_bpk.shape[2] < max(ks):
             raise ValueError(f"layer {layer} has {entry.word_bpk.shape[2]} words a patch")
         named = _patches_named(entry.word_bpk, words, patches, categories, judge, ks, draws)
         parts.append(LayerPatches(layer=layer, named=named))
-        mask = _mask(entry.word_bpk[..., 0], len(words), max_image_share)
         word_bpk, probability_bpk = entry.word_bpk[judged], entry.probability_bpk[judged]
         used_bp = np.full(word_bpk.shape[:2], word_bpk.shape[2])
-        ranked = rank_latents(word_bpk, probability_bpk, used_bp, mask.eligible_s, max(ks))
-        inputs[layer] = LayerInput(ranked, words, mask)
-    scores = object_scores(inputs, [objects[b] for b in judged.tolist()], judge, ks)
+        for layers_of, share in ((masked, max_image_share), (unmasked, 1.0)):
+            mask = _mask(entry.word_bpk[..., 0], len(words), share)
+            ranked = rank_latents(word_bpk, probability_bpk, used_bp, mask.eligible_s, max(ks))
+            layers_of[layer] = LayerInput(ranked, words, mask)
+    objects_b = [objects[b] for b in judged.tolist()]
+    scores, free = (object_scores(inputs, objects_b, judge, ks) for inputs in (masked, unmasked))
     return LogitLensResult(
         n_words=len(words),
         n_categories=len(categories),
@@ -156,14 +164,16 @@ def logit_lens_figures(
         max_image_share=max_image_share,
         patches=parts,
         images=matching_rate(
-            inputs,
+            masked,
             scores,
             judge_name=judge_name,
             top_k=max(ks),
             ks=ks,
-            max_image_share=max_image_share,
-            max_label_density=1.0,
+            bounds=bounds,
+            mask_images="evaluated",
+            n_mask_images=len(objects),
             n_without_objects=len(objects) - len(judged),
+            without={"unmasked": free},
             seed=seed,
             resamples=resamples,
             level=level,
