@@ -180,7 +180,8 @@ def own_latents(
 
 @dataclass(frozen=True)
 class _LayerValues:
-    """Turns of the pointing game, with and without masks, and per-pair scores of the maps with the pairs' images."""
+    """Turns of the pointing game with masks and without, and per-pair scores of the maps with the
+    pairs' images."""
 
     plays: list[Play]
     unmasked: list[Play]
