@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,11 @@ def figures(max_image_share: float = 0.9) -> LogitLensResult:
     )
 
 
+def values(result: LogitLensResult, of: str | None = None) -> dict[tuple[str, int | None], Any]:
+    rows = [row for row in result.figures() if row.layer == 1 and row.of == of]
+    return {(row.metric, row.k): row.value for row in rows}
+
+
 def test_patches_name_their_object_with_the_words_of_rank_k() -> None:
     (part,) = figures().patches
     one, two = part.named[1], part.named[2]
@@ -46,12 +53,26 @@ def test_patches_name_their_object_with_the_words_of_rank_k() -> None:
 
 
 def test_images_are_ranked_by_probability_without_the_words_of_most_images() -> None:
-    rates = {(row.metric, row.k): row.value for row in figures().figures() if row.layer == 1}
+    rates = values(figures())
     # "grass", the likeliest of a patch in all images, is masked: what is left are "dog" and "cats"
     # (.2 against .1) in the first, "dog" and "the" in the others.
     assert rates["lens_matching_rate", 1] == pytest.approx(1 / 3)
     assert rates["lens_matching_rate", 2] == pytest.approx(2 / 3)
-    unmasked = {(row.metric, row.k): row.value for row in figures(1.0).figures() if row.layer == 1}
+    unmasked = values(figures(1.0))
     assert unmasked["lens_matching_rate", 2] == pytest.approx(1 / 3)
     assert unmasked["lens_eligible_words", None] == 1
     assert rates["lens_eligible_words", None] == pytest.approx(5 / 6)
+
+
+def test_the_lens_without_its_mask_stands_beside_that_with_it() -> None:
+    result, other = figures(), figures(1.0)
+    beside = values(result, "unmasked")
+    for metric in ("lens_matching_rate", "lens_matching_gain", "lens_object_recall"):
+        for k in (1, 2):
+            assert beside[metric, k] == values(other)[metric, k]
+    assert beside["lens_matching_rate", 2] == pytest.approx(1 / 3)
+    (gap,) = (
+        row for row in result.figures() if row.metric == "lens_mask_difference" and row.k == 2
+    )
+    assert (gap.of, gap.layer) == ("unmasked", None)
+    assert gap.value == pytest.approx(1 / 3 - 2 / 3)

@@ -39,9 +39,9 @@ def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
         f"Share of images in which one of the {top_k} strongest words names an object, with its "
         "shuffled level; the gain over that, and the gain of the latents' labels beside it; both "
         "without masks (the lens has a frequency mask only), as a masked readout does not compare "
-        "with an unmasked one. Then the share of the patches that an object covers whose likeliest word, or one of the "
-        f"{top_k} likeliest, names it; shuffled: against the patches of other images. No SAE is "
-        "read. Mean over seeds (smallest–largest).",
+        "with an unmasked one. Then the share of the patches that an object covers whose likeliest "
+        f"word, or one of the {top_k} likeliest, names it; shuffled: against the patches of other "
+        "images. No SAE is read. Mean over seeds (smallest–largest).",
         [
             Grid(
                 (

@@ -70,10 +70,11 @@ def matching_section(table: LongTable, settings: ReportSettings) -> Section:
         "Mean over layers, then without the masks, then what the term adds to the gain, then per "
         "layer; mean over seeds (smallest–largest). Without the masks: the same judge, images and "
         "k, paired; hidden: share of the activation at visual tokens that is of masked latents, "
-        "mean over layers. Factor: no figure where the gain at λ = 0 may be 0. Shuffled: the same labels judged against other images. Gain: "
-        "match - shuffled. Unanswered: share of images that a judge that is shown them left open; "
-        "they are left out. Eligible: share of latents that pass both masks and have a label. Noun latents masked: "
-        "share of the latents whose label is a noun of the data that the masks take out.",
+        "mean over layers. Factor: none where the gain at λ = 0 may be 0. Shuffled: the same "
+        "labels judged against other images. Gain: match - shuffled. Unanswered: share of images "
+        "that a judge that is shown them left open; they are left out. Eligible: share of latents "
+        "that pass both masks and have a label. Noun latents masked: share of the latents whose "
+        "label is a noun of the data that the masks take out.",
         [
             Grid(("encoder", "LLM", "λ", *head), over_layers),
             masks_grid(table, k),
@@ -162,8 +163,9 @@ def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:
         f"{100 * result['max_image_share']:g} % of the images ({result['n_mask_images']} "
         f"{_MASK_IMAGES[result['mask_images']]}) or on more than "
         f"{100 * result['max_label_density']:g} % of the text tokens are masked "
-        f"(published: 5 % of the measured images and 0.5 %), among them {masked} of the {nouns} latents, all layers "
-        f"together, whose label is a noun of the data; latents without a label are skipped; judge `{result['judge']}`, "
+        f"(published: 5 % of the measured images and 0.5 %), among them {masked} of the {nouns} "
+        "latents, all layers together, whose label is a noun of the data; latents without a label "
+        f"are skipped; judge `{result['judge']}`, "
         f"{result['n_images']} images, labels judged against {judged}."
     )
 
