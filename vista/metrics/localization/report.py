@@ -50,7 +50,7 @@ def localization_section(table: LongTable, least_n: int) -> Section:
         "All layers pooled; mean over seeds (smallest–largest). Pointing game: matched latents "
         "whose label is the class word, chance is the covered share of the patches; salient: the "
         "token with the largest norm of the residual stream in the place of the latent's, and the "
-        "game minus that. Second table: the game with the latents that rank first under both "
+        "game minus that. Last table: the game with the latents that rank first under both "
         "masks, and without masks. Maps: every "
         "class present that has a latent of its own; chance of AUROC is .5. In brackets: figures "
         f"over fewer than {least_n} things, which stand in no order of encoders.",
@@ -64,6 +64,7 @@ def localization_section(table: LongTable, least_n: int) -> Section:
                 ),
                 rows,
             ),
+            _encoder_order(table, least_n),
             Grid(
                 (
                     *("encoder", "LLM", "λ", "pointing", "chance", "salient", "n"),
@@ -71,7 +72,6 @@ def localization_section(table: LongTable, least_n: int) -> Section:
                 ),
                 unmasked,
             ),
-            _encoder_order(table, least_n),
         ],
     )
 
