@@ -81,7 +81,7 @@ def test_the_curve_shows_a_point_a_bound_and_the_shuffled_level(make_row: MakeRo
 @pytest.mark.parametrize(
     ("gain", "width", "cells"),
     [
-        (0.1, 0.04, ["3.00", "3.0", "yes", ""]),
+        (0.08, 0.04, ["3.75", "3.0", "yes", ""]),
         # The factor of 494 that a gain of next to nothing once gave.
         (3e-4, 2e-3, ["–", "3.0", "–", "the gain at λ = 0 may be 0"]),
         (-0.1, 0.04, ["–", "3.0", "–", "the gain at λ = 0 may be 0"]),
