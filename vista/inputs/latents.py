@@ -146,7 +146,8 @@ def salient_tokens(latents: LatentReader, layer: int) -> NDArray[np.int64]:
     """Return each image's visual token with the largest norm of the residual stream [b]: the first
     one of several."""
     norm2_bt = latents.column(layer, "image", "norm2")
-    return np.where(latents.valid("image"), norm2_bt, -np.inf).argmax(axis=1)
+    norm2_bt = np.where(latents.valid("image"), norm2_bt, -np.inf)
+    return np.asarray(norm2_bt.argmax(axis=1), dtype=np.int64)
 
 
 def read_geometry(features: Artifact) -> dict[str, Any]:

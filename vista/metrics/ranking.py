@@ -156,7 +156,7 @@ def rank_under_masks(
     """Return the ranking of `rank_latents` under each of several masks; images are sorted once."""
     used_btk = firing(index_btk, value_btk, nnz_bt, eligible_ms.shape[1])
     n_images, n_masks = len(index_btk), len(eligible_ms)
-    any_s = eligible_ms.any(axis=0)
+    any_s = np.asarray(eligible_ms.any(axis=0))
     latent_mbn = np.full((n_masks, n_images, n_top), -1, dtype=np.int64)
     token_mbn = np.full((n_masks, n_images, n_top), -1, dtype=np.int64)
     value_mbn = np.zeros((n_masks, n_images, n_top))
@@ -166,14 +166,19 @@ def rank_under_masks(
         keep = any_s[latent]
         token, slot, latent = token[keep], slot[keep], latent[keep]
         value = value_btk[b, token, slot].astype(np.float64)
-        order = np.lexsort((token, latent, -value))
-        _, first = np.unique(latent[order], return_index=True)
-        distinct = order[np.sort(first)]
+        # Not a sort of all pairs: without masks an image can have a million.
+        strongest_s = np.zeros(len(any_s))
+        np.maximum.at(strongest_s, latent, value)
+        is_strongest = value == strongest_s[latent]
+        token_s = np.full(len(any_s), index_btk.shape[1])
+        np.minimum.at(token_s, latent[is_strongest], token[is_strongest])
+        fires = np.flatnonzero(strongest_s)
+        distinct = fires[np.argsort(-strongest_s[fires], kind="stable")]
         for m in range(n_masks):
-            best = distinct[eligible_ms[m, latent[distinct]]][:n_top]
-            latent_mbn[m, b, : len(best)] = latent[best]
-            token_mbn[m, b, : len(best)] = token[best]
-            value_mbn[m, b, : len(best)] = value[best]
+            best = distinct[eligible_ms[m, distinct]][:n_top]
+            latent_mbn[m, b, : len(best)] = best
+            token_mbn[m, b, : len(best)] = token_s[best]
+            value_mbn[m, b, : len(best)] = strongest_s[best]
     return [Ranked(*arrays) for arrays in zip(latent_mbn, token_mbn, value_mbn, strict=True)]
 
 
@@ -184,15 +189,13 @@ def activation_sums(
     chosen_ms: BoolArray,
 ) -> FloatArray:
     """Return the summed activation of the chosen latents over each image's tokens, [b, m]."""
-    used_btk = firing(index_btk, value_btk, nnz_bt, chosen_ms.shape[1])
-    image_n = np.nonzero(used_btk)[0]
-    latent_n = index_btk[used_btk].astype(np.int64)
-    value_n = value_btk[used_btk].astype(np.float64)
-    sums = [
-        np.bincount(image_n, value_n * chosen_s[latent_n], minlength=len(index_btk))
-        for chosen_s in chosen_ms
-    ]
-    return np.stack(sums, axis=1)
+    n_latents = chosen_ms.shape[1]
+    used_btk = firing(index_btk, value_btk, nnz_bt, n_latents)
+    sums_bm = np.zeros((len(index_btk), len(chosen_ms)))
+    for b, used_tk in enumerate(used_btk):
+        value_n = value_btk[b][used_tk].astype(np.float64)
+        sums_bm[b] = chosen_ms @ np.bincount(index_btk[b][used_tk], value_n, minlength=n_latents)
+    return sums_bm
 
 
 def join_ranked(parts: list[Ranked]) -> Ranked:

@@ -249,16 +249,14 @@ def localization(
     playing = [(target, target.playing(min_patches, max_patches)) for target in targets]
     in_limits = [(target, playing_p) for target, playing_p in playing if playing_p.any()]
     draws = (seed, resamples, level)
-    values = {
-        layer: _LayerValues(
-            *(
-                pointing_plays(layer, ranked, maps.labels, maps.salient_b, in_limits, judge)
-                for ranked in (maps.ranked, maps.unmasked)
-            ),
-            {truth: _scores(maps, targets, truth, permutations, seed) for truth in _TRUTHS},
+    values: dict[int, _LayerValues] = {}
+    for layer, maps in sorted(layers.items()):
+        plays, unmasked = (
+            pointing_plays(layer, ranked, maps.labels, maps.salient_b, in_limits, judge)
+            for ranked in (maps.ranked, maps.unmasked)
         )
-        for layer, maps in sorted(layers.items())
-    }
+        scores = {truth: _scores(maps, targets, truth, permutations, seed) for truth in _TRUTHS}
+        values[layer] = _LayerValues(plays, unmasked, scores)
     pooled = _pool(list(values.values()))
     named = set().union(*(maps.own_latent for maps in layers.values()))
     result = LocalizationResult(

@@ -87,10 +87,11 @@ class MatchingAtBound(ResultPart):
 
     def figures(self) -> list[Figure]:
         """Return the figures; `of` is the bound as text."""
-        of, places = f"{self.max_image_share:g}", {**self.layers, None: self.over_layers}
+        of = f"{self.max_image_share:g}"
+        places: list[tuple[int | None, TopK]] = [*self.layers.items(), (None, self.over_layers)]
         return [
             figure.figure(metric, layer, "image", of=of, k=top.k)
-            for layer, top in places.items()
+            for layer, top in places
             for metric, figure in (
                 ("matching_by_mask", top.matching),
                 ("matching_gain_by_mask", top.gain),
