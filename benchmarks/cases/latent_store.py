@@ -17,7 +17,7 @@ from benchmarks.machine import bandwidth
 from benchmarks.profiles import python_shares
 from benchmarks.usual import dense_latents
 from benchmarks.usual.dense_latents import Found
-from vista.config.metrics import LatentMaskSettings
+from vista.config.metrics import MaskBounds
 from vista.inputs.latents import rank_layer
 from vista.sae.label_table import LatentLabels
 from vista.store.by_latent import TOP_IMAGES
@@ -103,9 +103,9 @@ def ranked(store: Path) -> list[list[Found]]:
     reader = LatentReader(store)
     d_sae = reader.layers[LAYER]
     zeros, nothing = np.zeros(d_sae, np.float32), ((),) * d_sae
-    labels = LatentLabels(LAYER, "drawn", 0, (None,) * d_sae, zeros, zeros, nothing)
-    everything = LatentMaskSettings(max_image_share=1, max_label_density=1)
-    found, _ = rank_layer(reader, LAYER, labels, everything, N_TOP)
+    labels = LatentLabels(LAYER, "drawn", 0, ("label",) * d_sae, zeros, zeros, nothing)
+    everything = MaskBounds(1, 1)
+    found = rank_layer(reader, LAYER, labels, [everything], N_TOP).ranked[everything]
     rows = zip(found.latent_bn, found.token_bn, found.value_bn, strict=True)
     return [_found(*(column[row[0] >= 0] for column in row)) for row in rows]
 

@@ -24,7 +24,7 @@ def names(stage: str, *patterns: str) -> list[str]:
 
 def test_names_and_patterns_mean_artifacts() -> None:
     assert names("latents", "dinov2-gemma2-w1-s0") == ["dinov2-gemma2-w1-s0"]
-    assert names("latents", "dinov2-*") == ["dinov2-gemma2-w0-s0", "dinov2-gemma2-w1-s0"]
+    assert names("latents", "dinov2-*-s0") == ["dinov2-gemma2-w0-s0", "dinov2-gemma2-w1-s0"]
     assert names("features", "*", "dinov2") == ["dinov2", "siglip"]
 
 

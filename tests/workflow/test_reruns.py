@@ -27,7 +27,8 @@ SAE = ("train_sae", "import_sae", "check_sae", "label_latents", "naming")
 
 
 def once(*stages: str, n: int = 1) -> dict[str, int]:
-    return dict.fromkeys(stages, n)
+    # Latents of the measured images, and of those that the frequency mask is estimated on.
+    return {stage: 2 * n if stage == "latents" else n for stage in stages}
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,8 @@ def test_a_new_sae_weight_runs_its_projector_latents_and_metrics_only(
     per_weight = len(plan.config.points()) // 2
     stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
     expected = {**dict.fromkeys((*stages, "spliced_loss", "caption"), per_weight), "report": 1}
+    # Of the measured images, and of those that the frequency mask is estimated on.
+    expected["latents"] = 2 * per_weight
     assert jobs(snakemake(run, "--dry-run", config=config)) == expected
 
 
@@ -260,11 +262,11 @@ def test_interventions_add_their_own_stages_to_what_is_there(run: Path, tmp_path
     config = tmp_path / "edited.yaml"
     config.write_text(yaml.safe_dump({**content, "name": "edited"}))
     done = jobs(snakemake(run, config=config))
+    # Latents of the selection split are there: the frequency mask is estimated on its images.
     assert done == {
         "train_vision_sae": 1,
         "check_vision_sae": 1,
         "label_vision_latents": 1,
-        "latents": 1,  # of the selection split
         "directions": 2,
         "edit_captions": 8,
         "intervention": 4,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 from pydantic import Field
 
 from vista.config.base import Settings
@@ -16,8 +18,30 @@ class BootstrapSettings(Settings):
     seed: int = Field(0, ge=0, description="Seed of the draws.")
 
 
+# Images that the frequency mask's shares are estimated on.
+MaskImages = Literal["validation", "evaluated"]
+# Figures beside those under both masks: without one of them, without both.
+Without = Literal["no_frequency_mask", "no_density_mask", "unmasked"]
+WITHOUT: tuple[Without, ...] = ("no_frequency_mask", "no_density_mask", "unmasked")
+
+
+class MaskBounds(NamedTuple):
+    """Bounds of the two masks of latents; 1 switches a mask off."""
+
+    image_share: float
+    label_density: float
+
+    def without(self, name: Without) -> MaskBounds:
+        """Return the bounds without one mask or both."""
+        return MaskBounds(
+            self.image_share if name == "no_density_mask" else 1.0,
+            self.label_density if name == "no_frequency_mask" else 1.0,
+        )
+
+
 class LatentMaskSettings(Settings):
-    """Which latents may represent an image (VISTA paper, matching rate)."""
+    """Which latents may represent an image (VISTA paper, matching rate). Latents without a label
+    never do, whatever the bounds, nor do those whose label density is unknown."""
 
     max_image_share: float = Field(
         0.05, gt=0, le=1, description="Latents active in a larger share of the images are masked."
@@ -25,6 +49,18 @@ class LatentMaskSettings(Settings):
     max_label_density: float = Field(
         0.005, gt=0, le=1, description="Latents active on a larger share of text tokens are masked."
     )
+    images: MaskImages = Field(
+        "validation",
+        description="Images that `max_image_share` is a share of. validation: the validation "
+        "split of the run's data, whose latents are encoded for it. evaluated: the measured "
+        "images themselves, as published; so too with `paper_faithful`, and where the data has no "
+        "validation images or they are the measured ones.",
+    )
+
+    @property
+    def bounds(self) -> MaskBounds:
+        """The bounds of both masks."""
+        return MaskBounds(self.max_image_share, self.max_label_density)
 
 
 def refuse_twice(*named: tuple[str, ...]) -> None:

@@ -34,30 +34,26 @@ class ControlPoint:
 
 
 class ControlBuilder:
-    """Makes the nodes of the controls of a run; `projectors` and `latents` are those of its
-    points."""
+    """Makes the nodes of the controls of a run; `projectors` are those of its points."""
 
-    def __init__(
-        self, builder: Builder, projectors: Mapping[Point, Node], latents: Mapping[Point, Node]
-    ) -> None:
-        self.builder, self.projectors, self.latents = builder, projectors, latents
+    def __init__(self, builder: Builder, projectors: Mapping[Point, Node]) -> None:
+        self.builder, self.projectors = builder, projectors
 
     def points(self) -> Iterator[ControlPoint]:
         """Yield all controls of the run, in the order of the sweep."""
         builder = self.builder
         for point, (settings, base) in builder.config.controls().items():
             training: tuple[Node, ...] = ()
-            unscaled = None
             if settings.trains:
                 training = tuple(builder.projector(point, None))
                 tokens = training[-1]
             elif settings.reach == "latents":
-                tokens, unscaled = self.projectors[base], self.latents[base]
+                tokens = self.projectors[base]
             elif settings.reads_saes:
                 tokens = self._chosen_scale(point, settings, self.projectors[base])
             else:
                 tokens = self._tokens(point, settings, base)
-            latents = builder.latents(point, tokens, unscaled=unscaled)
+            latents = builder.latents(point, tokens)
             yield ControlPoint(point, tokens, latents, settings.reach, training)
 
     def _tokens(self, point: Point, settings: ControlSettings, base: Point) -> Node:

@@ -39,7 +39,7 @@ class Graph:
             for point, stages in self.projectors.items()
         }
         projectors = {point: stages[-1] for point, stages in self.projectors.items()}
-        self.controls = list(ControlBuilder(self.builder, projectors, self.latents).points())
+        self.controls = list(ControlBuilder(self.builder, projectors).points())
         self.places = Places(self.builder, projectors, self.latents, self.controls)
 
     def root(self) -> Node:

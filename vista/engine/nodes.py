@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vista.config.composed import ComposedData
+from vista.config.controls import control_settings
 from vista.config.data import (
     AnyData,
     FileData,
@@ -361,15 +362,9 @@ class Builder:
         modules, files = (SAE_TERM,) if layers else (), self.template_files(point.llm)
         return Node("train_projector", name, settings, gated, modules, files)
 
-    def latents(
-        self,
-        point: Point,
-        projector: Node,
-        split: Split | None = None,
-        unscaled: Node | None = None,
-    ) -> Node:
-        """Return the latents of one point, of the judged images or of another split; with those of
-        the unscaled stream, the SAEs read visual tokens in the scale of text."""
+    def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
+        """Return the latents of one point, of the judged images or of another split. Those of a
+        control that changes only what the SAEs read are scaled by the latents of its point."""
         settings, inputs = self.read(point.llm)
         latents = self.config.latents
         judged = self.config.judged_split(latents.split)
@@ -381,9 +376,9 @@ class Builder:
         }
         layers = self.config.llms[point.llm].saes.layers
         gated = self.gated(point.llm, layers)
-        if unscaled is not None:
+        if point.control and control_settings(point.control).reach == "latents":
             settings["text_scale"] = True
-            inputs["unscaled"] = unscaled
+            inputs["unscaled"] = self.latents(point._replace(control=None), projector, split)
         name = f"{point_name(point)}-{split}" if split else point_name(point)
         files = self.template_files(point.llm)
         return Node("latents", name, settings, {**inputs, **gated}, files=files)

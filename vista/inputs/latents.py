@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.config.metrics import LatentMaskSettings
+from vista.config.metrics import MaskBounds
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, decode_mask, read_records
 from vista.engine.artifacts import Artifact
 from vista.errors import UserError
-from vista.metrics.ranking import LatentMask, Ranked, join_ranked, mask_latents, rank_latents
+from vista.metrics.ranking import (
+    LatentMask,
+    Ranked,
+    activation_sums,
+    join_ranked,
+    mask_latents,
+    rank_under_masks,
+)
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.store.latents import Entries, LatentReader
 
@@ -72,26 +80,74 @@ def read_layer_labels(
     return {layer: labels[layer] for layer in sorted(store.layers)}
 
 
+@dataclass(frozen=True)
+class RankedLayer:
+    """The strongest latents of every image of a store, on one layer.
+
+    Attributes:
+        ranked: Rankings by the bounds of the masks.
+        masks: The masks by their bounds.
+        fires_s: Which latents fire at a visual token of an image of the store.
+        activation_bm: Summed activation of each image's visual tokens: of all latents, then of
+            those that the mask of the first bounds hides as too frequent, as too dense, as either,
+            then of those without a label.
+    """
+
+    ranked: dict[MaskBounds, Ranked]
+    masks: dict[MaskBounds, LatentMask]
+    fires_s: BoolArray
+    activation_bm: NDArray[np.float64]
+
+
 def rank_layer(
     latents: LatentReader,
     layer: int,
     labels: LatentLabels,
-    settings: LatentMaskSettings,
+    bounds: Sequence[MaskBounds],
     n_top: int,
-) -> tuple[Ranked, LatentMask]:
-    """Mask the latents of one layer and rank the rest in every image of the store."""
-    mask = mask_latents(
-        latents.image_frequency(layer),
-        labels.density_s,
-        settings.max_image_share,
-        settings.max_label_density,
-    )
-    parts = []
+    mask_images: LatentReader | None = None,
+) -> RankedLayer:
+    """Mask the latents of one layer and rank the rest in every image of the store.
+
+    Args:
+        latents: Latents of the images.
+        layer: Layer of the store.
+        labels: Labels of its latents; a latent without one is not ranked.
+        bounds: Bounds of the masks, a ranking for each; one or more.
+        n_top: Latents of an image that are ranked.
+        mask_images: Latents of the images that the frequency mask's shares are estimated on; None:
+            the store's own.
+    """
+    share_s = (mask_images or latents).image_frequency(layer)
+    masks = {
+        pair: mask_latents(share_s, labels.density_s, *pair, labels.label_s)
+        for pair in dict.fromkeys(bounds)
+    }
+    eligible_ms = np.stack([mask.eligible_s for mask in masks.values()])
+    first = masks[bounds[0]]
+    hidden = (first.frequent_s, first.dense_s, first.masked_s, first.unlabelled_s)
+    counted_ms = np.stack([np.ones_like(first.dense_s), *hidden])
+    parts: list[list[Ranked]] = []
+    sums = [np.zeros((0, len(counted_ms)))]
     for images in latents.slices():
         tokens = latents.tokens(layer, "image", images)
-        nnz_bt = np.where(tokens.valid, tokens.nnz, 0)
-        parts.append(rank_latents(tokens.index, tokens.value, nnz_bt, mask.eligible_s, n_top))
-    return join_ranked(parts), mask
+        slots = (tokens.index, tokens.value, np.where(tokens.valid, tokens.nnz, 0))
+        parts.append(rank_under_masks(*slots, eligible_ms, n_top))
+        sums.append(activation_sums(*slots, counted_ms))
+    return RankedLayer(
+        {pair: join_ranked([part[m] for part in parts]) for m, pair in enumerate(masks)},
+        masks,
+        latents.image_frequency(layer) > 0,
+        np.concatenate(sums),
+    )
+
+
+def salient_tokens(latents: LatentReader, layer: int) -> NDArray[np.int64]:
+    """Return each image's visual token with the largest norm of the residual stream [b]: the first
+    one of several."""
+    norm2_bt = latents.column(layer, "image", "norm2")
+    norm2_bt = np.where(latents.valid("image"), norm2_bt, -np.inf)
+    return np.asarray(norm2_bt.argmax(axis=1), dtype=np.int64)
 
 
 def read_geometry(features: Artifact) -> dict[str, Any]:
@@ -134,6 +190,16 @@ def class_patches(
         mask_hw = class_mask(record, category)
         mask_p = None if mask_hw is None else geometry.mask_to_patches(mask_hw) >= mask_cover
         yield category, box_p, mask_p
+
+
+def class_boxes(record: Record, geometry: ImageGeometry, category: str) -> BoolArray:
+    """Return the patches that each box of a class touches [boxes, p], crowd regions apart."""
+    boxes = [
+        geometry.box_to_patches(item.box)
+        for item in record.objects
+        if item.category == category and not item.crowd
+    ]
+    return np.array(boxes, dtype=bool).reshape(len(boxes), geometry.n_patches)
 
 
 def class_mask(record: Record, category: str) -> BoolArray | None:

@@ -22,7 +22,8 @@ class Figure:
     Attributes:
         metric: Name of the figure, such as ``fvu`` or ``matching_rate``.
         of: What it is a figure of, where a metric measures several: a score, a probe, a judge, a
-            kind of dictionary, the truth that a map is compared with, a task; a readout by words.
+            kind of dictionary, the truth that a map is compared with, a task; the masks that a
+            figure is without (unmasked), or the bound of a mask as text.
         set: The images or items that it is measured on, where they are not those of the run; a
             group of the run's images (seen, held_out); the patches that are edited; or `unmasked`
             where words or latents are ranked without the frequency mask.

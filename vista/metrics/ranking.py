@@ -1,14 +1,15 @@
 """The strongest latents of an image: the two masks and the ranking of the matching rate.
 
-By the VISTA paper (arXiv 2605.24946): leave out latents that fire in too many images, sort the
-(token, latent) pairs of an image by activation, keep the first few distinct latents whose label is
-not too dense in text.
+By the VISTA paper (arXiv 2605.24946) and its authors' program: leave out latents that fire in too
+many images, sort the (token, latent) pairs of an image by activation, keep the first few distinct
+latents that have a label and whose label is not too dense in text.
 
-Suffixes: b images, t tokens, k slots of a token, s latents, n ranked latents of an image.
+Suffixes: b images, t tokens, k slots of a token, s latents, n ranked latents of an image, m masks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +50,27 @@ def firing(
 
 @dataclass(frozen=True)
 class LatentMask:
-    """Which latents of one SAE may be ranked, and how many each mask takes out."""
+    """Which latents of one SAE may not be ranked, and why; one can be several of these.
 
-    eligible_s: BoolArray
-    too_frequent: int
-    too_dense: int
+    Attributes:
+        frequent_s: Latents that the frequency mask hides.
+        dense_s: Latents that the density mask hides.
+        unlabelled_s: Latents without a label.
+    """
+
+    frequent_s: BoolArray
+    dense_s: BoolArray
+    unlabelled_s: BoolArray
 
     @property
-    def n_eligible(self) -> int:
-        """Latents that pass both masks."""
-        return int(self.eligible_s.sum())
+    def masked_s(self) -> BoolArray:
+        """Latents that a mask hides."""
+        return self.frequent_s | self.dense_s
+
+    @property
+    def eligible_s(self) -> BoolArray:
+        """Latents that may be ranked: they pass both masks and have a label."""
+        return ~(self.masked_s | self.unlabelled_s)
 
 
 def mask_latents(
@@ -66,6 +78,7 @@ def mask_latents(
     density_s: NDArray[Any],
     max_image_share: float,
     max_label_density: float,
+    labels: Sequence[str | None] | None = None,
 ) -> LatentMask:
     """Apply both masks.
 
@@ -75,17 +88,25 @@ def mask_latents(
             latent that never fired on text has no reliable label.
         max_image_share: Latents active in a larger share of the images are masked (published .05).
         max_label_density: Latents with a larger density are masked (published .005).
+        labels: Label of each latent, None or blank where it has none; None: all have one.
 
     Raises:
-        ValueError: The densities are those of a dictionary of another size.
+        ValueError: The densities or labels are those of a dictionary of another size.
     """
     if image_share_s.shape != density_s.shape:
         raise ValueError(
             f"{len(density_s)} densities for a dictionary of {len(image_share_s)} latents"
         )
-    frequent_s = np.asarray(image_share_s, dtype=np.float64) > max_image_share + _TOLERANCE
-    dense_s = ~(np.asarray(density_s, dtype=np.float64) <= max_label_density + _TOLERANCE)
-    return LatentMask(~frequent_s & ~dense_s, int(frequent_s.sum()), int(dense_s.sum()))
+    if labels is not None and len(labels) != len(density_s):
+        raise ValueError(f"{len(labels)} labels for a dictionary of {len(density_s)} latents")
+    unlabelled_s = np.zeros(len(density_s), dtype=bool)
+    if labels is not None:
+        unlabelled_s = np.array([not (label and label.strip()) for label in labels], dtype=bool)
+    return LatentMask(
+        np.asarray(image_share_s, dtype=np.float64) > max_image_share + _TOLERANCE,
+        ~(np.asarray(density_s, dtype=np.float64) <= max_label_density + _TOLERANCE),
+        unlabelled_s,
+    )
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,10 @@ class Ranked:
     def __len__(self) -> int:
         return len(self.latent_bn)
 
+    def of(self, rows: IntArray) -> Ranked:
+        """Return the rankings of some images."""
+        return Ranked(self.latent_bn[rows], self.token_bn[rows], self.value_bn[rows])
+
 
 def rank_latents(
     index_btk: NDArray[Any],
@@ -118,24 +143,59 @@ def rank_latents(
     Equal activations are ranked by the number of the latent, then by that of the token, so that
     the order does not depend on how slots were filled.
     """
-    used_btk = firing(index_btk, value_btk, nnz_bt, len(eligible_s))
-    n_images = len(index_btk)
-    latent_bn = np.full((n_images, n_top), -1, dtype=np.int64)
-    token_bn = np.full((n_images, n_top), -1, dtype=np.int64)
-    value_bn = np.zeros((n_images, n_top))
+    return rank_under_masks(index_btk, value_btk, nnz_bt, eligible_s[None], n_top)[0]
+
+
+def rank_under_masks(
+    index_btk: NDArray[Any],
+    value_btk: NDArray[Any],
+    nnz_bt: NDArray[Any],
+    eligible_ms: BoolArray,
+    n_top: int,
+) -> list[Ranked]:
+    """Return the ranking of `rank_latents` under each of several masks; images are sorted once."""
+    used_btk = firing(index_btk, value_btk, nnz_bt, eligible_ms.shape[1])
+    n_images, n_masks = len(index_btk), len(eligible_ms)
+    any_s = np.asarray(eligible_ms.any(axis=0))
+    latent_mbn = np.full((n_masks, n_images, n_top), -1, dtype=np.int64)
+    token_mbn = np.full((n_masks, n_images, n_top), -1, dtype=np.int64)
+    value_mbn = np.zeros((n_masks, n_images, n_top))
     for b in range(n_images):
         token, slot = np.nonzero(used_btk[b])
         latent = index_btk[b, token, slot].astype(np.int64)
-        keep = eligible_s[latent]
+        keep = any_s[latent]
         token, slot, latent = token[keep], slot[keep], latent[keep]
         value = value_btk[b, token, slot].astype(np.float64)
-        order = np.lexsort((token, latent, -value))
-        _, first = np.unique(latent[order], return_index=True)
-        best = order[np.sort(first)[:n_top]]
-        latent_bn[b, : len(best)] = latent[best]
-        token_bn[b, : len(best)] = token[best]
-        value_bn[b, : len(best)] = value[best]
-    return Ranked(latent_bn, token_bn, value_bn)
+        # Not a sort of all pairs: without masks an image can have a million.
+        strongest_s = np.zeros(len(any_s))
+        np.maximum.at(strongest_s, latent, value)
+        is_strongest = value == strongest_s[latent]
+        token_s = np.full(len(any_s), index_btk.shape[1])
+        np.minimum.at(token_s, latent[is_strongest], token[is_strongest])
+        fires = np.flatnonzero(strongest_s)
+        distinct = fires[np.argsort(-strongest_s[fires], kind="stable")]
+        for m in range(n_masks):
+            best = distinct[eligible_ms[m, distinct]][:n_top]
+            latent_mbn[m, b, : len(best)] = best
+            token_mbn[m, b, : len(best)] = token_s[best]
+            value_mbn[m, b, : len(best)] = strongest_s[best]
+    return [Ranked(*arrays) for arrays in zip(latent_mbn, token_mbn, value_mbn, strict=True)]
+
+
+def activation_sums(
+    index_btk: NDArray[Any],
+    value_btk: NDArray[Any],
+    nnz_bt: NDArray[Any],
+    chosen_ms: BoolArray,
+) -> FloatArray:
+    """Return the summed activation of the chosen latents over each image's tokens, [b, m]."""
+    n_latents = chosen_ms.shape[1]
+    used_btk = firing(index_btk, value_btk, nnz_bt, n_latents)
+    sums_bm = np.zeros((len(index_btk), len(chosen_ms)))
+    for b, used_tk in enumerate(used_btk):
+        value_n = value_btk[b][used_tk].astype(np.float64)
+        sums_bm[b] = chosen_ms @ np.bincount(index_btk[b][used_tk], value_n, minlength=n_latents)
+    return sums_bm
 
 
 def join_ranked(parts: list[Ranked]) -> Ranked:

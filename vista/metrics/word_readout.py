@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from vista.config.metrics import MaskBounds
 from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.measure import (
     JudgeFunction,
@@ -201,8 +202,9 @@ def word_readout_figures(
                 judge_name=judge_name,
                 top_k=max(ks),
                 ks=ks,
-                max_image_share=share,
-                max_label_density=max_label_density,
+                bounds=MaskBounds(share, max_label_density),
+                mask_images="evaluated",
+                n_mask_images=len(objects),
                 n_without_objects=len(objects) - len(judged),
                 seed=seed,
                 resamples=resamples,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vista.metrics.figure import Figure
-from vista.report.table import LongTable
+from vista.report.table import LongTable, OverSeeds
 
 BASELINE = 0.0
 
@@ -176,3 +176,14 @@ def _by_layer(
 def _one(figures: list[Figure]) -> float | None:
     """Return the value of a figure; None if there is none."""
     return figures[0].value if len(figures) == 1 else None
+
+
+def gain_factor(with_term: OverSeeds, without: OverSeeds) -> float | None:
+    """Return a gain over chance with the term as a multiple of that without.
+
+    None unless the interval of the gain without the term is above 0: a multiple of what may be
+    nothing says nothing. Of several seeds the lowest end counts.
+    """
+    if without.low is None or without.low <= 0:
+        return None
+    return with_term.mean / without.mean

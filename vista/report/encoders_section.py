@@ -130,9 +130,9 @@ def _through_models(top_k: int) -> list[Line]:
         Line("caption names the object (shuffled images)", _columns("caption_names_object")),
         Line(
             f"matching rate@{top_k} (shuffled images)",
-            _columns("matching_rate", k=top_k, layer=None),
+            _columns("matching_rate", of=None, k=top_k, layer=None),
         ),
-        Line("pointing game (covered share)", _columns("pointing_game", layer=None)),
+        Line("pointing game (covered share)", _columns("pointing_game", of=None, layer=None)),
         Line(
             "FVU of visual tokens (of text)",
             _columns("fvu", token_kind="image"),

@@ -27,8 +27,8 @@ def groups_section(table: LongTable, top_k: int) -> Section:
                 spread(named),
                 *grid.interval_chance_n(named),
                 *_with_level(of_group.select("caption_cross_entropy")),
-                *_with_level(of_group.select("matching_rate", k=top_k, layer=None)),
-                *_with_level(of_group.select("pointing_game", layer=None)),
+                *_with_level(of_group.select("matching_rate", of=None, k=top_k, layer=None)),
+                *_with_level(of_group.select("pointing_game", of=None, layer=None)),
             ]
         )
     return Section(

@@ -128,8 +128,8 @@ def glance_section(table: LongTable, settings: ReportSettings) -> Section:
             for layer in distinct(figures, "layer")
         ]
         means = [fvu.mean for fvu in of_layers if fvu is not None]
-        match = over_seeds(table.select("matching_rate", k=top_k, layer=None, **point))
-        game = over_seeds(table.select("pointing_game", layer=None, **point))
+        match = over_seeds(table.select("matching_rate", of=None, k=top_k, layer=None, **point))
+        game = over_seeds(table.select("pointing_game", of=None, layer=None, **point))
         entropy = over_seeds(table.select("caption_cross_entropy", **point))
         named = over_seeds(table.select("caption_names_object", **point))
         rows.append(

@@ -166,6 +166,7 @@ def matching(
             table.density_s,
             settings.mask.max_image_share,
             settings.mask.max_label_density,
+            table.label_s,
         )
         ranked = rank_latents(index_bpk, value_bpk, nnz_bp, mask.eligible_s, k)
         entries[layer] = LayerInput(ranked, table.label_s, mask)

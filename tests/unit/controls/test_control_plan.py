@@ -58,7 +58,7 @@ def test_each_control_stands_at_its_points() -> None:
     assert set(of_stage(made, "choose_scale")) == {f"{pair}-best_scale" for pair in pairs}
     latents = of_stage(made, "latents")
     scaled = latents[f"{point}-w1-s0-text_scale"]
-    assert scaled.inputs["unscaled"] is latents[f"{point}-w1-s0"]
+    assert scaled.inputs["unscaled"].path == latents[f"{point}-w1-s0"].path  # type: ignore[union-attr]
     assert scaled.inputs["projector"] is latents[f"{point}-w1-s0"].inputs["projector"]
     matched = of_stage(made, "control_tokens")[f"{point}-w1-s0-norm_matched"]
     projectors = of_stage(made, "train_projector")

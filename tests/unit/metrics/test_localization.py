@@ -13,11 +13,10 @@ from vista.judges import load_judge
 from vista.metrics.localization.measure import (
     LayerMaps,
     LocalizationResult,
-    Target,
     localization,
     own_latents,
-    scaled_limits,
 )
+from vista.metrics.localization.pointing import Target, scaled_limits
 from vista.metrics.patch_scores import map_scores
 from vista.metrics.ranking import Ranked
 
@@ -35,19 +34,28 @@ def maps(
     players: list[list[tuple[int, int]]],
     activation: dict[tuple[int, int], NDArray[np.float64]] | None = None,
     own: dict[str, int] | None = None,
+    unmasked: list[list[tuple[int, int]]] | None = None,
+    salient: list[int] | None = None,
 ) -> LayerMaps:
-    """Build a layer from (latent, strongest token) pairs an image and planted maps."""
+    """Build a layer from (latent, strongest token) pairs an image, with and without masks, the
+    tokens with the largest norm, and planted maps."""
+    given = activation or {}
+    return LayerMaps(
+        ranking(players),
+        LABELS,
+        own or {},
+        lambda b, s: given.get((b, s), np.zeros(N_PATCHES)),
+        ranking(players if unmasked is None else unmasked),
+        np.array([0] * len(players) if salient is None else salient),
+    )
+
+
+def ranking(players: list[list[tuple[int, int]]]) -> Ranked:
     latent, token = np.full((len(players), 3), -1), np.full((len(players), 3), -1)
     for b, row in enumerate(players):
         for n, (s, t) in enumerate(row):
             latent[b, n], token[b, n] = s, t
-    given = activation or {}
-    return LayerMaps(
-        Ranked(latent, token, np.zeros(latent.shape)),
-        LABELS,
-        own or {},
-        lambda b, s: given.get((b, s), np.zeros(N_PATCHES)),
-    )
+    return Ranked(latent, token, np.zeros(latent.shape))
 
 
 def measure(
@@ -59,6 +67,8 @@ def measure(
         "n_patches": N_PATCHES,
         "min_patches": 1,
         "max_patches": 8,
+        "mask_images": "evaluated",
+        "n_mask_images": 4,
         "permutations": 20,
         "seed": 0,
         "resamples": 200,
@@ -98,7 +108,7 @@ def test_only_the_class_word_plays() -> None:
     assert measure({0: maps([[(1, 0)], [], [], []])}, puppies).layers[0].pointing.n == 1
 
 
-def test_size_limits_are_inclusive_and_on_the_union() -> None:
+def test_size_limits_are_inclusive() -> None:
     targets = [
         Target(0, "cat", patches(0), None),
         Target(1, "cat", patches(0, 1), None),
@@ -108,6 +118,48 @@ def test_size_limits_are_inclusive_and_on_the_union() -> None:
     result = measure({0: maps([[(0, 0)]] * 4)}, targets, min_patches=2, max_patches=5)
     assert result.layers[0].pointing.n == 2
     assert (result.n_targets, result.n_targets_in_limits) == (4, 2)
+
+
+def test_size_limits_are_on_each_box_and_not_on_their_union() -> None:
+    small, fits, other = patches(0), patches(3, 4), patches(6, 7)
+    targets = [
+        # The union of two boxes is too large, each fits: the class plays with both.
+        Target(0, "cat", fits | other, None, np.stack([fits, other])),
+        # One box is too small: the class plays with the other alone, and misses it.
+        Target(1, "cat", small | fits, None, np.stack([small, fits])),
+        # No box fits, though the union does.
+        Target(2, "cat", small | patches(8), None, np.stack([small, patches(8)])),
+    ]
+    layer = maps([[(0, 7)], [(0, 0)], [(0, 8)], []])
+    result = measure({0: layer}, targets, min_patches=2, max_patches=3)
+    assert (result.n_targets, result.n_targets_in_limits) == (3, 2)
+    game = result.layers[0].pointing
+    assert (game.value, game.n) == (0.5, 2)
+    assert game.chance == pytest.approx((4 / 9 + 2 / 9) / 2)
+
+
+def test_the_most_salient_token_plays_the_same_turns() -> None:
+    targets = [Target(b, "cat", patches(0, 1), None) for b in range(4)]
+    # Latents hit in three of four turns, the most salient token in two: in image 1 it alone.
+    players = [[(0, 1)], [(0, 5)], [(0, 0)], [(0, 0)]]
+    layer = maps(players, salient=[0, 1, 8, 7])
+    result = measure({0: layer, 1: layer}, targets)
+    for part in (*result.layers, result.over_layers):
+        assert (part.pointing.value, part.pointing_salient.value) == (0.75, 0.5)
+        assert part.pointing_salient_gain.value == pytest.approx(0.25)
+        assert part.pointing_salient.chance == part.pointing.chance == pytest.approx(2 / 9)
+        assert part.pointing_salient.n == part.pointing.n
+    rows = {row.metric: row for row in result.over_layers.figures() if row.of is None}
+    assert (rows["pointing_salient"].value, rows["pointing_salient"].n) == (0.5, 8)
+    assert rows["pointing_salient_gain"].ci_low is not None
+
+
+def test_the_game_without_masks_stands_beside_that_with_both() -> None:
+    targets = [Target(0, "cat", patches(0), None), Target(1, "cat", patches(0), None)]
+    layer = maps([[(0, 0)], [], [], []], unmasked=[[(0, 0)], [(0, 4)], [], []])
+    result = measure({0: layer}, targets)
+    rows = {row.of: (row.value, row.n) for row in result.figures() if row.metric == "pointing_game"}
+    assert rows == {None: (1.0, 1), "unmasked": (0.5, 2)}
 
 
 def test_published_limits_on_other_grids() -> None:
@@ -258,6 +310,7 @@ def test_groups_pool_the_layers_over_their_own_images() -> None:
     # One map is right, the other points at the opposite corner: 7 other patches, two before it.
     assert b.maps[0].auroc.value == pytest.approx((1.0 + 5 / 14) / 2)
     assert (a.maps[0].auroc.n, b.maps[0].auroc.n) == (2, 4)
-    rows = [(row.metric, row.layer, row.set) for row in result.figures() if row.set]
-    assert rows.count(("pointing_game", None, "a")) == 1
+    rows = [(row.metric, row.of, row.layer, row.set) for row in result.figures() if row.set]
+    assert rows.count(("pointing_game", None, None, "a")) == 1
+    assert rows.count(("pointing_game", "unmasked", None, "a")) == 1
     assert len(rows) == 2 * len(whole.over_layers.figures())

@@ -9,16 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vista.config.metrics import MaskBounds
 from vista.judges import NO, UNANSWERED, YES
 from vista.metrics.matching_rate.images import image_scores
-from vista.metrics.matching_rate.measure import (
-    LayerInput,
-    MatchingResult,
-    Scores,
-    TopK,
-    VerdictArray,
-    matching_rate,
-)
+from vista.metrics.matching_rate.measure import LayerInput, MatchingResult, matching_rate
+from vista.metrics.matching_rate.scores import Scores, TopK, VerdictArray
 from vista.metrics.ranking import LatentMask, Ranked
 from vista.metrics.shuffled import other_images
 
@@ -55,7 +50,7 @@ def layer(latents: list[list[int]], labels: list[Label], width: int = 3) -> Laye
     for b, row in enumerate(latents):
         latent[b, : len(row)] = row
     ranked = Ranked(latent, np.where(latent < 0, -1, 0), (latent >= 0).astype(float))
-    return LayerInput(ranked, labels, LatentMask(np.ones(len(labels), bool), 0, 0))
+    return LayerInput(ranked, labels, LatentMask(*np.zeros((3, len(labels)), bool)))
 
 
 def measure(
@@ -65,8 +60,9 @@ def measure(
     settings: dict[str, Any] = {
         "judge_name": "api:some",
         "top_k": 2,
-        "max_image_share": 0.05,
-        "max_label_density": 0.005,
+        "bounds": MaskBounds(0.05, 0.005),
+        "mask_images": "evaluated",
+        "n_mask_images": 4,
         "n_without_objects": 0,
         "seed": 0,
         "resamples": 200,

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vista.config.metrics import MaskBounds
 from vista.judges import load_judge
 from vista.metrics.matching_rate.measure import (
     LayerInput,
     MatchingResult,
-    Scores,
-    TopK,
     matching_rate,
     object_scores,
 )
+from vista.metrics.matching_rate.scores import Scores, TopK
 from vista.metrics.object_names import noun_latents
 from vista.metrics.ranking import LatentMask, Ranked
 
@@ -31,7 +31,7 @@ def layer(
         latent[b, : len(row)] = row
     ranked = Ranked(latent, np.where(latent < 0, -1, 0), (latent >= 0).astype(float))
     names = LABELS if labels is None else labels
-    return LayerInput(ranked, names, LatentMask(np.ones(len(names), bool), 0, 0))
+    return LayerInput(ranked, names, LatentMask(*np.zeros((3, len(names)), bool)))
 
 
 def measure(
@@ -43,8 +43,9 @@ def measure(
     settings: dict[str, Any] = {
         "judge_name": "lexical",
         "top_k": 3,
-        "max_image_share": 0.05,
-        "max_label_density": 0.005,
+        "bounds": MaskBounds(0.05, 0.005),
+        "mask_images": "evaluated",
+        "n_mask_images": 4,
         "n_without_objects": 0,
         "seed": 0,
         "resamples": 200,
@@ -62,8 +63,10 @@ def test_latents_of_nouns_that_the_masks_hide_are_counted() -> None:
     labels = ["Cat", "dogs", "category", "hot dog", None, "tree"]
     nouns = ["cat", "dog", "hot dog"]
     assert noun_latents(labels, nouns).tolist() == [True, True, False, True, False, False]
-    eligible = np.array([True, False, False, False, True, True])
-    entry = LayerInput(layer([[0]], labels).ranked, labels, LatentMask(eligible, 1, 2))
+    masked = np.array([False, True, True, True, False, False])
+    unlabelled = np.array([label is None for label in labels])
+    mask = LatentMask(masked, np.zeros(6, bool), unlabelled)
+    entry = LayerInput(layer([[0]], labels).ranked, labels, mask)
     scores = object_scores({0: entry}, [["cat"]], load_judge("lexical").judge, (1,))
     result = matching_rate(
         {0: entry},
@@ -71,8 +74,9 @@ def test_latents_of_nouns_that_the_masks_hide_are_counted() -> None:
         judge_name="lexical",
         top_k=1,
         ks=(1,),
-        max_image_share=0.05,
-        max_label_density=0.005,
+        bounds=MaskBounds(0.05, 0.005),
+        mask_images="evaluated",
+        n_mask_images=1,
         n_without_objects=0,
         nouns=nouns,
         seed=0,

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vista.metrics.ranking import join_ranked, mask_latents, rank_latents
+from vista.config.metrics import WITHOUT, MaskBounds
+from vista.metrics.ranking import (
+    activation_sums,
+    join_ranked,
+    mask_latents,
+    rank_latents,
+    rank_under_masks,
+)
 
 Sparse = tuple[NDArray[np.uint16], NDArray[np.float16], NDArray[np.uint16]]
 
@@ -60,7 +67,63 @@ def test_both_limits_are_inclusive_and_unknown_density_is_out() -> None:
     density = np.array([0.005, 0.001, 0.0051, 0.0, np.nan], dtype=np.float32)
     mask = mask_latents(share, density, 0.05, 0.005)
     assert mask.eligible_s.tolist() == [True, False, False, True, False]
-    assert (mask.too_frequent, mask.too_dense, mask.n_eligible) == (1, 2, 2)
+    assert mask.frequent_s.tolist() == [False, True, False, False, False]
+    assert mask.dense_s.tolist() == [False, False, True, False, True]
+
+
+def test_a_latent_without_a_label_is_not_ranked() -> None:
+    labels = ["cat", None, "", "  ", "dog"]
+    mask = mask_latents(np.zeros(5), np.zeros(5), 0.05, 0.005, labels)
+    assert mask.eligible_s.tolist() == [True, False, False, False, True]
+    assert not mask.masked_s.any()
+    latents = sparse([[{1: 9.0, 0: 2.0}, {3: 8.0, 4: 1.0}]])
+    assert rank_latents(*latents, mask.eligible_s, 2).latent_bn.tolist() == [[0, 4]]
+    with pytest.raises(ValueError, match="2 labels for a dictionary of 5"):
+        mask_latents(np.zeros(5), np.zeros(5), 0.05, 0.005, ["cat", "dog"])
+
+
+def test_no_mask_lets_every_latent_through_whose_density_is_known() -> None:
+    bounds = MaskBounds(0.05, 0.005)
+    share, density = np.array([0.9, 0.01, 0.9, 0.0]), np.array([0.0, 0.9, 0.9, np.nan])
+    eligible = {
+        name: mask_latents(share, density, *bounds.without(name)).eligible_s.tolist()
+        for name in WITHOUT
+    }
+    assert eligible == {
+        "no_frequency_mask": [True, False, False, False],
+        "no_density_mask": [False, True, False, False],
+        "unmasked": [True, True, True, False],
+    }
+
+
+def test_several_masks_rank_as_each_alone() -> None:
+    rng = np.random.default_rng(3)
+    images = [
+        [{int(s): float(rng.integers(1, 5)) for s in rng.integers(0, 20, 3)} for _ in range(5)]
+        for _ in range(9)
+    ]
+    latents = sparse(images)
+    eligible = rng.random((4, 20)) < np.array([0.2, 0.5, 1.0, 0.0])[:, None]
+    together = rank_under_masks(*latents, eligible, 4)
+    for ranked, alone in zip(together, eligible, strict=True):
+        for b, image in enumerate(images):
+            # By hand: every eligible latent with its strongest, first token.
+            best: dict[int, tuple[float, int]] = {}
+            for t, token in enumerate(image):
+                for s, value in token.items():
+                    if alone[s] and value > best.get(s, (0.0, 0))[0]:
+                        best[s] = (value, t)
+            order = sorted(best, key=lambda s: (-best[s][0], s))[:4]
+            assert ranked.latent_bn[b].tolist() == order + [-1] * (4 - len(order))
+            assert ranked.token_bn[b, : len(order)].tolist() == [best[s][1] for s in order]
+
+
+def test_activation_is_summed_over_the_chosen_latents_without_padding() -> None:
+    index, value, nnz = sparse([[{0: 1.0, 2: 3.0}, {2: 0.5}], [{1: 4.0}, {}]])
+    value[1, 1, 2] = 9.0  # left over in a slot beyond nnz
+    chosen = np.array([[True, True, True], [False, False, True], [False, True, False]])
+    sums = activation_sums(index, value, nnz, chosen)
+    assert sums.tolist() == [[4.5, 3.5, 0.0], [4.0, 0.0, 4.0]]
 
 
 def test_density_of_another_dictionary_is_refused() -> None:

@@ -187,7 +187,7 @@ def run(tmp_path: Path) -> Run:
 
 def rate(artifact: Artifact, layer: int) -> dict[str, Any]:
     """The matching rate of the three strongest latents on a layer."""
-    wanted = {"metric": "matching_rate", "k": 3, "layer": layer}
+    wanted = {"metric": "matching_rate", "of": None, "k": 3, "layer": layer}
     (row,) = [row for row in read_rows(artifact) if row | wanted == row]
     return row
 

@@ -42,7 +42,7 @@ from vista.store.latents import LatentWriter
 
 NAMES = ["cat", "dog", "umbrella"]
 LABELS = ["cat", "dog", "umbrella", "grass", None, "cat"]
-GRASS, DENSE = 3, 5
+GRASS, UNLABELLED, DENSE = 3, 4, 5
 PLACES = [0, 4, 8, 2, 6, 5]
 LAYERS = {1: 6, 2: 6}
 
@@ -95,7 +95,8 @@ def write_world(work: Path) -> None:
         Image.fromarray(pixels).save(work / "images" / f"image_{i}.png")
 
 
-def write_latents(work: Path, weight: float) -> None:
+def write_latents(work: Path, weight: float, grass: bool = True) -> None:
+    """Write the planted latents; without `grass` no token has the frequent one."""
     ids = [f"image_{i}" for i in range(len(PLACES))]
     kinds = {"image": 9, "text": 2, "control": 2}
     writer = LatentWriter(work / "latents.zarr", ids, (3, 3), LAYERS, kinds, k=3)
@@ -109,7 +110,7 @@ def write_latents(work: Path, weight: float) -> None:
                 for i, place in enumerate(PLACES):
                     # A dense latent named "cat" and a frequent one shout everywhere.
                     index[i, :, 0], value[i, :, 0] = DENSE, 9.0
-                    index[i, :, 1], value[i, :, 1] = GRASS, 8.0
+                    index[i, :, 1], value[i, :, 1] = GRASS if grass else UNLABELLED, 8.0
                     nnz[i] = 2
                     if weight or i % 2:
                         at = place if weight else (place + 1) % 9
@@ -212,7 +213,7 @@ def void(_: object) -> None:
 def value_of(
     artifact: Artifact, metric: str, layer: int | None, kind: str = "image", **columns: Any
 ) -> Any:
-    wanted = {"metric": metric, "layer": layer, "token_kind": kind, **columns}
+    wanted = {"metric": metric, "of": None, "layer": layer, "token_kind": kind, **columns}
     (row,) = [row for row in read_rows(artifact) if row | wanted == row]
     return row
 
@@ -282,8 +283,10 @@ def test_matching_of_planted_latents(made: dict[str, Any]) -> None:
     assert value_of(made["matching_rate_0.0"], "matching_rate", 2, k=3)["value"] == 0.5
     assert value_of(made["matching_rate_0.0"], "silent_images", 1)["value"] == 0.5
     result = read_result(made["matching_rate_1.0"])
-    # "grass" is in every image, the dense "cat" on too much text (and in every image).
-    assert result["layers"][0]["n_eligible"] == 4
+    # "grass" is in every image, the dense "cat" on too much text (and in every image); one latent
+    # has no label.
+    assert result["layers"][0]["n_eligible"] == 3
+    assert result["layers"][0]["n_unlabelled"] == 1
     # cat, dog, umbrella and a second cat, which is too dense.
     masked = value_of(made["matching_rate_1.0"], "masked_noun_latents", 1)
     assert (masked["value"], masked["n"]) == (0.25, 4)
@@ -311,6 +314,67 @@ def test_localization_of_planted_latents(made: dict[str, Any]) -> None:
     plays = pq.read_table(made["localization_1.0"].file("items.parquet")).to_pylist()
     assert len(plays) == 12
     assert all(play["hit"] for play in plays)
+
+
+def test_planted_latents_without_masks(made: dict[str, Any]) -> None:
+    """The dense "cat" fires everywhere, then grass, then the object's own latent."""
+    measured = made["matching_rate_1.0"]
+    rates = {
+        of: value_of(measured, "matching_rate", 1, k=1, of=of)["value"]
+        for of in (None, "no_frequency_mask", "no_density_mask", "unmasked")
+    }
+    # Each mask alone hides the dense latent, which is frequent, too; unmasked it says "cat".
+    assert rates == {
+        None: 1.0,
+        "no_frequency_mask": 0.0,
+        "no_density_mask": 1.0,
+        "unmasked": pytest.approx(1 / 3),
+    }
+    curve = {
+        row["of"]: row["value"]
+        for row in read_rows(measured)
+        if row["metric"] == "matching_by_mask" and row["layer"] == 1
+    }
+    # The object's own latent fires in a third of the images; k is 3.
+    assert curve == {"0.02": 0, "0.05": 0, "0.1": 0, "0.3": 0, "1": 1}
+    # Grass and the dense one hide two of five latents, and nearly all of the activation.
+    either = value_of(measured, "masked_latents", 1)
+    assert (either["value"], either["n"]) == (0.4, 5)
+    assert value_of(measured, "masked_latents", 1, of="density")["value"] == 0.2
+    own = sum(2.0 + i for i in range(6))
+    hidden = value_of(measured, "masked_activation", 1)
+    assert hidden["value"] == pytest.approx(6 * 9 * 17 / (6 * 9 * 17 + own))
+    # The unmasked top latents are the dense cat at the first token, grass, the own one.
+    game = value_of(made["localization_1.0"], "pointing_game", 1, of="unmasked")
+    assert game["n"] == 6 + 2  # two images with a cat have the dense latent, too
+    assert game["value"] == pytest.approx((6 + 1) / 8)  # image 0 has its cat at the first token
+
+
+def test_the_frequency_mask_is_estimated_on_the_images_that_are_given(
+    made: dict[str, Any],
+) -> None:
+    root = made["root"]
+    other = publish(root, "latents", "others", lambda w: write_latents(w, 1.0, grass=False))
+    inputs = {"latents": made["latents_1.0"], "mask_latents": other}
+    inputs |= {"labels": made["labels"], "records": made["records"]}
+    order = MatchingSettings.model_validate({"mask": MASK}).model_dump(mode="json")
+    matched = run(root, matching_rate, "others", order, **inputs)
+    result = read_result(matched)
+    assert (result["mask_images"], result["n_mask_images"]) == ("validation", 6)
+    # Grass is in no image that the mask sees: it is ranked first in all that are measured.
+    assert value_of(matched, "matching_rate", 1, k=1)["value"] == 0.0
+    assert value_of(matched, "matching_rate", 1, k=3)["value"] == 1.0
+    shares = {
+        by: value_of(matched, "masked_latents", 1, of=by)["value"]
+        for by in ("frequency", "density", None)
+    }
+    assert shares == {"frequency": 0.2, "density": 0.2, None: 0.2}
+    own = read_result(made["matching_rate_1.0"])
+    assert (own["mask_images"], own["n_mask_images"]) == ("evaluated", 6)
+    order = LocalizationSettings.model_validate({"mask": MASK}).model_dump(mode="json")
+    located = run(root, localization, "others", order, features=made["features"], **inputs)
+    assert read_result(located)["mask_images"] == "validation"
+    assert value_of(located, "pointing_game", 1)["n"] == 6
 
 
 def report_settings(**changed: Any) -> dict[str, Any]:
@@ -352,6 +416,7 @@ def test_report_has_every_file_and_the_exact_columns(report_artifact: Artifact) 
     names = set(report_artifact.checksums)
     pictures = (
         "matching_rate",
+        "matching_masks",
         "reconstruction_fvu",
         "reconstruction_l0",
         "localization",

@@ -29,6 +29,7 @@ class Inputs:
     """Latents with the labels of their layers, the features' geometry, and records."""
 
     latents: Artifact
+    mask_latents: Artifact | None = None
     labels: list[Artifact]
     features: Artifact
     records: Artifact
@@ -47,12 +48,12 @@ def run(job: StageJob[LabelledLatentsSettings, Inputs]) -> None:
     if not any(record.objects for record in records):
         raise UserError("probing.labelled_latents: no image of the latents' split has an object")
     ks, mask = sorted(set(settings.ks)), settings.mask
-    no_mask = mask.model_copy(update={"max_image_share": 1.0})
+    bounds = (mask.bounds, mask.bounds._replace(image_share=1.0))
+    mask_images = read_latents(inputs.mask_latents) if inputs.mask_latents else latents
     layers = {}
     for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
-        masked, unmasked = (
-            rank_layer(latents, layer, labels, chosen, max(ks)) for chosen in (mask, no_mask)
-        )
+        top = rank_layer(latents, layer, labels, bounds, max(ks), mask_images)
+        masked, unmasked = ((top.ranked[pair], top.masks[pair]) for pair in bounds)
         parts = []
         for images in latents.slices():
             tokens = latents.tokens(layer, "image", images)

@@ -25,13 +25,15 @@ class LocalizationSettings(MetricSettings):
         5,
         ge=0,
         le=256,
-        description="Least patches that boxes must touch, of 256; scaled to the grid.",
+        description="Least patches that a box must touch to play, of 256; scaled to the grid. As "
+        "published, the limits are on each box: a class plays with the union of its boxes that "
+        "keep them.",
     )
     max_patches: int = Field(
         200,
         ge=1,
         le=256,
-        description="Most patches that boxes may touch, of 256; scaled to the grid.",
+        description="Most patches that a box may touch, likewise.",
     )
     mask_cover: float = Field(
         0.5, gt=0, le=1, description="Share of a patch that a mask must cover to count as object."
@@ -49,7 +51,7 @@ METRIC = Metric(
     makes="do named latents fire on their object",
     settings=LocalizationSettings,
     per="point",
-    reads=("latents", "labels", "records", "features", "judge", "files"),
+    reads=("latents", "mask_latents", "labels", "records", "features", "judge", "files"),
     position=60,
     groups=True,
     message="measuring localization of",

@@ -3,9 +3,10 @@
 Two measurements. The pointing game of the VISTA paper (arXiv 2605.24946) is about latents that
 matched: does the token where such a latent fires most touch its class's boxes? Activation maps are
 scored for every (image, class in it) for which the class has a latent of its own, whether or not
-the latent fires there: how well does its activation separate the object's patches?
+the latent fires there: how well does its activation separate the object's patches? The pointing
+game is in `vista.metrics.localization.pointing`.
 
-Suffixes: b images, n ranked latents, p patches, i (image, class) pairs, r permutations, s latents.
+Suffixes: b images, p patches, i (image, class) pairs, r permutations, s latents.
 """
 
 from __future__ import annotations
@@ -18,35 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.config.metrics import MaskImages
+from vista.metrics.bootstrap import bootstrap_ratio
 from vista.metrics.figure import Figure
 from vista.metrics.groups import group_rows
-from vista.metrics.matching_rate.measure import JudgeFunction, label_verdicts
+from vista.metrics.localization.pointing import (
+    Play,
+    PointingGame,
+    Target,
+    pointing_game,
+    pointing_plays,
+)
+from vista.metrics.matching_rate.measure import JudgeFunction
 from vista.metrics.patch_scores import MapScores, map_scores
 from vista.metrics.ranking import Ranked
-from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 Truth = Literal["box", "mask"]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where one class is in one image.
-
-    Attributes:
-        image: Position of the image among those measured.
-        category: Name of the class.
-        box_p: Patches that touch the union of the class's boxes.
-        mask_p: Patches that its masks cover enough of, or None if it has no mask.
-    """
-
-    image: int
-    category: str
-    box_p: BoolArray
-    mask_p: BoolArray | None
 
 
 @dataclass(frozen=True)
@@ -58,12 +49,16 @@ class LayerMaps:
         labels: Label of every latent, None where it has none.
         own_latent: Class -> its own latent, for classes that have one (see `own_latents`).
         activation: (image, latent) -> activation on every patch, [p], zeros where it is silent.
+        unmasked: As `ranked`, without frequency and density mask.
+        salient_b: Token of each image with the largest norm of the residual stream.
     """
 
     ranked: Ranked
     labels: Sequence[str | None]
     own_latent: dict[str, int]
     activation: Callable[[int, int], NDArray[Any]]
+    unmasked: Ranked
+    salient_b: NDArray[np.int64]
 
 
 class MapFigures(ResultPart):
@@ -103,7 +98,7 @@ class MapFigures(ResultPart):
         ]
 
 
-class LayerLocalization(ResultPart):
+class LayerLocalization(PointingGame):
     """Localization on one layer, or pooled over all layers."""
 
     layer: int | None = Field(description="Block after which the stream was read; null: all.")
@@ -112,20 +107,17 @@ class LayerLocalization(ResultPart):
         "word the one whose label dominates its contexts most; at a tie the label of fewest words, "
         "then the lowest number. It does not depend on the images."
     )
-    pointing: Estimate = Field(
-        description="Pointing game: share of matched latents (label is the class word, class in "
-        "the image, boxes within the size limits) whose strongest token touches the boxes; n "
-        "counts (image, latent, class). Chance: mean share of the patches that the boxes cover."
+    unmasked: PointingGame = Field(
+        description="The pointing game with the latents that rank first without frequency and "
+        "density mask."
     )
-    pointing_gain: Estimate = Field(description="Pointing game minus its chance level, paired.")
-    n_pointing_images: int = Field(description="Images with at least one such latent.")
     maps: list[MapFigures] = Field(description="Figures against boxes, then against masks.")
 
     def figures(self, group: str | None = None) -> list[Figure]:
         """Return the figures of this layer, of one group of the images or (None) all."""
         return [
-            self.pointing.figure("pointing_game", self.layer, "image", set=group),
-            self.pointing_gain.figure("pointing_gain", self.layer, "image", set=group),
+            *self.game_figures(self.layer, group, None),
+            *self.unmasked.game_figures(self.layer, group, "unmasked"),
             *(row for figures in self.maps for row in figures.figures(self.layer, group)),
         ]
 
@@ -136,10 +128,15 @@ class LocalizationResult(MetricResult):
     judge: str = Field(description="Judge that decides which label is the class word.")
     n_images: int = Field(description="Images measured.")
     n_patches: int = Field(description="Patches of an image.")
-    min_patches: int = Field(description="Least patches of a class's boxes in the pointing game.")
-    max_patches: int = Field(description="Most patches of a class's boxes in the pointing game.")
+    min_patches: int = Field(description="Least patches of a box in the pointing game.")
+    max_patches: int = Field(description="Most patches of a box in the pointing game.")
+    mask_images: MaskImages = Field(
+        description="Images that the frequency mask's shares were estimated on: the validation "
+        "split, or the measured images themselves (as published, or for want of others)."
+    )
+    n_mask_images: int = Field(description="Number of those images.")
     n_targets: int = Field(description="(image, class present) pairs in all.")
-    n_targets_in_limits: int = Field(description="Those whose boxes lie within the size limits.")
+    n_targets_in_limits: int = Field(description="Those with a box within the size limits.")
     layers: list[LayerLocalization] = Field(description="One entry a layer, ascending.")
     over_layers: LayerLocalization = Field(description="Pairs of all layers pooled.")
     groups: dict[str, LayerLocalization] = Field(
@@ -181,33 +178,13 @@ def own_latents(
     return chosen
 
 
-def scaled_limits(min_patches: int, max_patches: int, n_patches: int) -> tuple[int, int]:
-    """Scale size limits of 256 patches to a grid of `n_patches`, rounded inwards.
-
-    The lower one is at least 1: 5..200 of 256 are 1..28 of 36.
-    """
-    low = -(-min_patches * n_patches // 256)
-    return max(1, low), max(1, max_patches * n_patches // 256)
-
-
-@dataclass(frozen=True)
-class Play:
-    """One turn of the pointing game: a matched latent that is named after a class in the image."""
-
-    image: int
-    layer: int
-    category: str
-    latent: int
-    token: int
-    hit: bool
-    covered: float
-
-
 @dataclass(frozen=True)
 class _LayerValues:
-    """Turns of the pointing game, and per-pair scores of the maps with the pairs' images."""
+    """Turns of the pointing game with masks and without, and per-pair scores of the maps with the
+    pairs' images."""
 
     plays: list[Play]
+    unmasked: list[Play]
     scores: dict[Truth, tuple[NDArray[np.int64], MapScores]]
 
     def of(self, rows: NDArray[np.int64]) -> _LayerValues:
@@ -216,6 +193,7 @@ class _LayerValues:
         kept = {truth: np.isin(images, rows) for truth, (images, _) in self.scores.items()}
         return _LayerValues(
             [play for play in self.plays if play.image in chosen],
+            [play for play in self.unmasked if play.image in chosen],
             {
                 truth: (images[kept[truth]], scores.of(kept[truth]))
                 for truth, (images, scores) in self.scores.items()
@@ -233,6 +211,8 @@ def localization(
     n_patches: int,
     min_patches: int,
     max_patches: int,
+    mask_images: MaskImages,
+    n_mask_images: int,
     permutations: int,
     seed: int,
     resamples: int,
@@ -248,8 +228,10 @@ def localization(
         judge_name: Its name, for the record.
         n_images: Number of images measured.
         n_patches: Patches of an image.
-        min_patches: Least patches of the union of a class's boxes to play, on this grid.
+        min_patches: Least patches of a box to play, on this grid.
         max_patches: Most patches, on this grid.
+        mask_images: Images that the frequency mask was estimated on, for the record.
+        n_mask_images: Their number, for the record.
         permutations: Permutations for the chance levels of average precision and IoU.
         seed: Seed of the bootstrap and the permutations.
         resamples: Number of resamples.
@@ -264,15 +246,17 @@ def localization(
             raise ValueError(f"{target.category} in image {target.image} does not fit")
     if len({(t.image, t.category) for t in targets}) != len(targets):
         raise ValueError("a class comes twice for one image: join its boxes first")
-    in_limits = [t for t in targets if min_patches <= int(t.box_p.sum()) <= max_patches]
+    playing = [(target, target.playing(min_patches, max_patches)) for target in targets]
+    in_limits = [(target, playing_p) for target, playing_p in playing if playing_p.any()]
     draws = (seed, resamples, level)
-    values = {
-        layer: _LayerValues(
-            _pointing(layer, maps, in_limits, judge),
-            {truth: _scores(maps, targets, truth, permutations, seed) for truth in _TRUTHS},
+    values: dict[int, _LayerValues] = {}
+    for layer, maps in sorted(layers.items()):
+        plays, unmasked = (
+            pointing_plays(layer, ranked, maps.labels, maps.salient_b, in_limits, judge)
+            for ranked in (maps.ranked, maps.unmasked)
         )
-        for layer, maps in sorted(layers.items())
-    }
+        scores = {truth: _scores(maps, targets, truth, permutations, seed) for truth in _TRUTHS}
+        values[layer] = _LayerValues(plays, unmasked, scores)
     pooled = _pool(list(values.values()))
     named = set().union(*(maps.own_latent for maps in layers.values()))
     result = LocalizationResult(
@@ -281,6 +265,8 @@ def localization(
         n_patches=n_patches,
         min_patches=min_patches,
         max_patches=max_patches,
+        mask_images=mask_images,
+        n_mask_images=n_mask_images,
         n_targets=len(targets),
         n_targets_in_limits=len(in_limits),
         layers=[
@@ -297,31 +283,6 @@ def localization(
 
 
 _TRUTHS: tuple[Truth, Truth] = ("box", "mask")
-
-
-def _pointing(
-    layer: int, maps: LayerMaps, targets: Sequence[Target], judge: JudgeFunction
-) -> list[Play]:
-    categories = sorted({target.category for target in targets})
-    column = {name: c for c, name in enumerate(categories)}
-    verdict_bnc = label_verdicts(maps.ranked, maps.labels, categories, judge)
-    plays = []
-    for target in targets:
-        b = target.image
-        for n in np.flatnonzero(verdict_bnc[b, :, column[target.category]]):
-            token = int(maps.ranked.token_bn[b, n])
-            plays.append(
-                Play(
-                    image=b,
-                    layer=layer,
-                    category=target.category,
-                    latent=int(maps.ranked.latent_bn[b, n]),
-                    token=token,
-                    hit=bool(target.box_p[token]),
-                    covered=float(target.box_p.mean()),
-                )
-            )
-    return plays
 
 
 def _scores(
@@ -347,6 +308,7 @@ def _pool(parts: list[_LayerValues]) -> _LayerValues:
     none = np.zeros(0, dtype=np.int64)
     return _LayerValues(
         [play for part in parts for play in part.plays],
+        [play for part in parts for play in part.unmasked],
         {
             truth: (
                 np.concatenate([none, *(part.scores[truth][0] for part in parts)]),
@@ -364,28 +326,11 @@ def _summarise(
     n_images: int,
     draws: tuple[int, int, float],
 ) -> LayerLocalization:
-    image = np.array([play.image for play in values.plays], dtype=np.int64)
-    n = len(image)
-    columns_bc = np.stack(
-        [
-            np.bincount(image, weights=weights, minlength=n_images)
-            for weights in (
-                [float(play.hit) for play in values.plays],
-                [play.covered for play in values.plays],
-                np.ones(n),
-            )
-        ],
-        axis=1,
-    )
-    hits, covered, pairs = columns = columns_bc[columns_bc[:, 2] > 0].T
-    gain = bootstrap(columns.T, lambda m: (m[:, 0] - m[:, 1]) / m[:, 2], *draws)
-    chance = float(covered.sum() / n) if n else None
     return LayerLocalization(
+        **dict(pointing_game(values.plays, n_images, draws)),
         layer=layer,
         n_named_classes=n_named,
-        pointing=estimate(rate_interval(hits, pairs, draws[2]), n, chance),
-        pointing_gain=estimate(gain, n),
-        n_pointing_images=len(pairs),
+        unmasked=pointing_game(values.unmasked, n_images, draws),
         maps=[_figures(truth, *values.scores[truth], n_images, draws) for truth in _TRUTHS],
     )
 

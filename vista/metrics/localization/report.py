@@ -16,9 +16,9 @@ from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seed
 
 def localization_section(table: LongTable, least_n: int) -> Section:
     """Return pointing game and maps, pooled over layers."""
-    rows = []
+    rows, unmasked = [], []
     for (encoder, llm, weight), figures in groups(
-        table.select("pointing_game", layer=None), "encoder", "llm", "sae_weight"
+        table.select("pointing_game", of=None, layer=None), "encoder", "llm", "sae_weight"
     ):
         point = {"encoder": encoder, "llm": llm, "sae_weight": weight, "layer": None}
         game = over_seeds(figures)
@@ -26,8 +26,10 @@ def localization_section(table: LongTable, least_n: int) -> Section:
             grid.name(encoder),
             grid.name(llm),
             grid.weight(weight),
-            grid.few(spread(game), game.n if game else 0, least_n),
+            _few(game, least_n),
             *grid.interval_chance_n(game),
+            _few(over_seeds(table.select("pointing_salient", of=None, **point)), least_n),
+            *_with_interval(over_seeds(table.select("pointing_salient_gain", of=None, **point))),
         ]
         aurocs = {of: over_seeds(table.select("auroc", of=of, **point)) for of in ("box", "mask")}
         cells += [_few(summary, least_n) for summary in aurocs.values()]
@@ -36,22 +38,40 @@ def localization_section(table: LongTable, least_n: int) -> Section:
             cells += [_few(summary, least_n), number(summary.chance if summary else None)]
         maps = aurocs["box"]
         rows.append([*cells, str(maps.n if maps else 0)])
+        unmasked.append(
+            [
+                *cells[:3],
+                *_pointing(table, point, None, least_n),
+                *_pointing(table, point, "unmasked", least_n),
+            ]
+        )
     return Section(
         "Localization: named latents fire on their object",
         "All layers pooled; mean over seeds (smallest–largest). Pointing game: matched latents "
-        "whose label is the class word, chance is the covered share of the patches. Maps: every "
+        "whose label is the class word, chance is the covered share of the patches; salient: the "
+        "token with the largest norm of the residual stream in the place of the latent's, and the "
+        "game minus that. Last table: the game with the latents that rank first under both "
+        "masks, and without masks. Maps: every "
         "class present that has a latent of its own; chance of AUROC is .5. In brackets: figures "
         f"over fewer than {least_n} things, which stand in no order of encoders.",
         [
             Grid(
                 (
                     *("encoder", "LLM", "λ", "pointing", "95 %", "chance", "n"),
+                    *("salient", "over salient", "95 %"),
                     *("AUROC box", "AUROC mask", "AP mask", "chance"),
                     *("IoU active", "chance", "IoU best", "chance", "n maps"),
                 ),
                 rows,
             ),
             _encoder_order(table, least_n),
+            Grid(
+                (
+                    *("encoder", "LLM", "λ", "pointing", "chance", "salient", "n"),
+                    *("unmasked", "chance", "salient", "n"),
+                ),
+                unmasked,
+            ),
         ],
     )
 
@@ -60,12 +80,33 @@ def _few(summary: OverSeeds | None, least_n: int) -> str:
     return grid.few(spread(summary), summary.n if summary else 0, least_n)
 
 
+def _with_interval(summary: OverSeeds | None) -> list[str]:
+    """Return two cells: a figure over seeds, and its interval."""
+    if summary is None:
+        return ["–", "–"]
+    return [spread(summary), grid.interval(summary.low, summary.high)]
+
+
+def _pointing(
+    table: LongTable, point: Mapping[str, Any], of: str | None, least_n: int
+) -> list[str]:
+    """Return four cells: the game, its chance, that of the token with the largest norm, n."""
+    game = over_seeds(table.select("pointing_game", of=of, **point))
+    salient = over_seeds(table.select("pointing_salient", of=of, **point))
+    return [
+        _few(game, least_n),
+        number(game.chance if game else None),
+        _few(salient, least_n),
+        str(game.n if game else 0),
+    ]
+
+
 def _encoder_order(table: LongTable, least_n: int) -> Grid:
     """Return the encoders in the order of their pointing game over chance; the paper has a
     self-supervised one ahead. Encoders with fewer than `least_n` pairs stand in no order."""
     rows = []
     for (llm, weight), figures in groups(
-        table.select("pointing_gain", layer=None), "llm", "sae_weight"
+        table.select("pointing_gain", of=None, layer=None), "llm", "sae_weight"
     ):
         gains = [
             (summary.mean, encoder, summary.n)
@@ -102,7 +143,7 @@ def localization_per_encoder(table: LongTable, least_n: int = 0) -> Any | None:
         "auroc": f"AUROC\nper patch, {truths}",
         "average_precision": f"average precision\nper patch, {truths}",
     }
-    pointing = table.select("pointing_game", layer=None)
+    pointing = table.select("pointing_game", of=None, layer=None)
     figures = [
         *pointing,
         *table.select("auroc", of=truth, layer=None),
@@ -139,9 +180,10 @@ def localization_per_encoder(table: LongTable, least_n: int = 0) -> Any | None:
 
 def _note(place: MetricPlace, result: Mapping[str, Any]) -> str:
     return (
-        f"Pointing game: boxes of a class touch {result['min_patches']} to "
-        f"{result['max_patches']} of {result['n_patches']} patches (published: 5 to 200 of "
-        f"256), {result['n_targets_in_limits']} of {result['n_targets']} class instances."
+        f"Pointing game: each box touches {result['min_patches']} to {result['max_patches']} of "
+        f"{result['n_patches']} patches (published: 5 to 200 of 256); "
+        f"{result['n_targets_in_limits']} of {result['n_targets']} pairs of image and class have "
+        "such a box."
     )
 
 

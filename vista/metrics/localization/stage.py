@@ -15,30 +15,30 @@ from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
 from vista.inputs.latents import (
     LatentMaps,
+    class_boxes,
     class_patches,
     rank_layer,
     read_geometry,
     read_image_records,
     read_latents,
     read_layer_labels,
+    salient_tokens,
 )
 from vista.metrics.localization import LocalizationSettings
-from vista.metrics.localization.measure import (
-    LayerMaps,
-    Play,
-    Target,
-    localization,
-    own_latents,
-    scaled_limits,
-)
+from vista.metrics.localization.measure import LayerMaps, localization, own_latents
+from vista.metrics.localization.pointing import Play, Target, scaled_limits
 from vista.metrics.results import write_result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Latents with the labels of their layers, records, and the features' geometry."""
+    """Latents with the labels of their layers, records, and the features' geometry.
+
+    The frequency mask is estimated on `mask_latents`, or without these on `latents`.
+    """
 
     latents: Artifact
+    mask_latents: Artifact | None = None
     labels: list[Artifact]
     records: Artifact
     features: Artifact
@@ -56,11 +56,21 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
     geometry = read_geometry(inputs.features)
     targets = _targets(records, geometry, latents.grid, settings.mask_cover)
     categories = sorted({target.category for target in targets})
+    mask_images = read_latents(inputs.mask_latents) if inputs.mask_latents else latents
+    masked = settings.mask.bounds
+    unmasked = masked.without("unmasked")
     layers: dict[int, LayerMaps] = {}
     for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
-        ranked, _ = rank_layer(latents, layer, labels, settings.mask, settings.top_k)
+        top = rank_layer(latents, layer, labels, [masked, unmasked], settings.top_k, mask_images)
         latent_of = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
-        layers[layer] = LayerMaps(ranked, labels.label_s, latent_of, LatentMaps(latents, layer))
+        layers[layer] = LayerMaps(
+            ranked=top.ranked[masked],
+            labels=labels.label_s,
+            own_latent=latent_of,
+            activation=LatentMaps(latents, layer),
+            unmasked=top.ranked[unmasked],
+            salient_b=salient_tokens(latents, layer),
+        )
     min_patches, max_patches = scaled_limits(settings.min_patches, settings.max_patches, n_patches)
     result, plays = localization(
         layers,
@@ -71,6 +81,8 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
         n_patches=n_patches,
         min_patches=min_patches,
         max_patches=max_patches,
+        mask_images="validation" if inputs.mask_latents else "evaluated",
+        n_mask_images=len(mask_images.image_ids),
         permutations=settings.permutations,
         seed=settings.bootstrap.seed,
         resamples=settings.bootstrap.resamples,
@@ -96,7 +108,8 @@ def _targets(
         for category, box_p, mask_p in class_patches(record, geometry, mask_cover):
             # A crop may cut the whole object off; the encoded image does not show it then.
             if box_p.any():
-                targets.append(Target(image, category, box_p, mask_p))
+                boxes_xp = class_boxes(record, geometry, category)
+                targets.append(Target(image, category, box_p, mask_p, boxes_xp))
     return targets
 
 
@@ -109,6 +122,8 @@ def _items(records: list[Record], plays: list[Play]) -> pa.Table:
         "latent": ([play.latent for play in plays], pa.int32()),
         "token": ([play.token for play in plays], pa.int32()),
         "hit": ([play.hit for play in plays], pa.bool_()),
+        "salient": ([play.salient for play in plays], pa.int32()),
+        "salient_hit": ([play.salient_hit for play in plays], pa.bool_()),
         "covered": ([play.covered for play in plays], pa.float64()),
     }
     return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})

@@ -30,8 +30,12 @@ def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
         rate = over_seeds(figures)
         cells = [grid.name(llm), grid.layer(layer), grid.name(encoder), grid.weight(weight)]
         cells += [spread(rate), *grid.interval_chance_n(rate)]
-        for gain, columns in (("lens_matching_gain", _LENS), ("matching_gain", {})):
-            cells.append(spread(over_seeds(table.select(gain, k=top_k, **columns, **point))))
+        for mask in (None, "unmasked"):
+            for gain, columns in (
+                ("lens_matching_gain", {**_LENS, "set": mask}),
+                ("matching_gain", {"of": mask}),
+            ):
+                cells.append(spread(over_seeds(table.select(gain, k=top_k, **columns, **point))))
         for k in (1, top_k):
             patches = over_seeds(table.select("lens_patches_named", k=k, **_LENS, **point))
             cells += [spread(patches), number(patches.chance if patches else None)]
@@ -39,15 +43,23 @@ def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
     return Section(
         "Logit lens: words that the model's own head reads at visual tokens",
         f"Share of images in which one of the {top_k} strongest words names an object, with its "
-        "shuffled level; the gain over that, and the gain of the latents' labels beside it. Then "
-        "the share of the patches that an object covers whose likeliest word, or one of the "
-        f"{top_k} likeliest, names it; shuffled: against the patches of other images. No SAE is "
-        "read. Mean over seeds (smallest–largest).",
+        "shuffled level; the gain over that, and the gain of the latents' labels beside it; both "
+        "without masks (the lens has a frequency mask only), as a masked readout does not compare "
+        "with an unmasked one. Then the share of the patches that an object covers whose likeliest "
+        f"word, or one of the {top_k} likeliest, names it; shuffled: against the patches of other "
+        "images. No SAE is read. Mean over seeds (smallest–largest).",
         [
             Grid(
                 (
                     *("LLM", "layer", "encoder", "λ", "match", "95 %", "shuffled", "n"),
-                    *("gain", "gain, latents", "patches@1", "shuffled"),
+                    *(
+                        "gain",
+                        "gain, latents",
+                        "unmasked",
+                        "unmasked, latents",
+                        "patches@1",
+                        "shuffled",
+                    ),
                     *(f"patches@{top_k}", "shuffled", "n patches"),
                 ),
                 rows,
@@ -64,7 +76,7 @@ def logit_lens_figure(table: LongTable, top_k: int = 3) -> Any | None:
     measured = {(figure.encoder, figure.llm) for figure in lens}
     latents = [
         figure
-        for figure in of_layers(table.select("matching_gain", k=top_k))
+        for figure in of_layers(table.select("matching_gain", of=None, k=top_k))
         if (figure.encoder, figure.llm) in measured
     ]
     weights = distinct(lens, "sae_weight")

@@ -19,13 +19,8 @@ from numpy.typing import NDArray
 
 from vista.judges import NO, UNANSWERED, YES
 from vista.metrics.groups import group_rows
-from vista.metrics.matching_rate.measure import (
-    LayerInput,
-    LayerScores,
-    Scores,
-    VerdictArray,
-    require_fit,
-)
+from vista.metrics.matching_rate.measure import LayerInput, require_fit
+from vista.metrics.matching_rate.scores import LayerScores, Scores, VerdictArray
 from vista.metrics.shuffled import Level, other_images
 
 # (images, labels shown with each, padded with None to one width) -> YES, NO or UNANSWERED,

@@ -10,27 +10,31 @@ Suffixes: b images, n ranked latents of an image, c object categories, s latents
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap
+from vista.config.metrics import MaskBounds, MaskImages, Without
 from vista.metrics.figure import Figure
 from vista.metrics.groups import group_rows
+from vista.metrics.matching_rate.masks import (
+    HiddenLatents,
+    MatchingAtBound,
+    MatchingWithout,
+    matching_curve,
+    matching_without,
+)
+from vista.metrics.matching_rate.scores import Evidence, LayerScores, Scores, TopK, summarise
 from vista.metrics.object_names import noun_latents, presence
 from vista.metrics.ranking import LatentMask, Ranked
 from vista.metrics.rates import rate_interval
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
-from vista.metrics.shuffled import Level, shuffled_level
+from vista.metrics.shuffled import shuffled_level
 
 BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
-VerdictArray = NDArray[np.int8]
-Evidence = Literal["objects", "image"]
 # (texts, object names) -> [texts, objects], as vista.judges.Judge.judge.
 JudgeFunction = Callable[[Sequence[str | None], Sequence[str]], BoolArray]
 
@@ -50,76 +54,24 @@ class LayerInput:
     mask: LatentMask
 
 
-class TopK(ResultPart):
-    """Figures over the k strongest distinct latents of each image."""
-
-    k: int = Field(description="Latents of an image that are judged.")
-    matching: Estimate = Field(
-        description="Share of images in which a label names an object or, for evidence `image`, "
-        "something that the judge sees; chance is the shuffled-image level: the labels judged "
-        "against all other images' objects, or shown with one other image."
-    )
-    gain: Estimate = Field(description="Matching rate minus its shuffled-image level, paired.")
-    ratio: Estimate = Field(
-        description="Matching rate / shuffled-image level, paired; null if that level is 0."
-    )
-    recall: Estimate | None = Field(
-        description="Share of an image's object categories that the labels name, mean over "
-        "images; chance as for matching. Null for evidence `image`: it knows no list of objects."
-    )
-    n_unanswered: int = Field(
-        description="Images left out (on an average over layers: images and layers) because the "
-        "judge that is shown them left a label open and accepted none. Had they counted as no "
-        "match, the rate would be lower."
-    )
-    n_unanswered_shuffled: int = Field(
-        description="The same for the shuffled-image level, which leaves them out too."
-    )
-
-    def figures(self, layer: int | None, n_judged: int, group: str | None = None) -> list[Figure]:
-        """Return the figures at this k.
-
-        Args:
-            layer: The layer that they are measured on; None: averaged over layers.
-            n_judged: Images (averaged: images and layers) that were put to the judge.
-            group: The group of images that they are measured on; None: all.
-        """
-        figures = [
-            ("matching_rate", self.matching),
-            ("matching_gain", self.gain),
-            ("matching_ratio", self.ratio),
-        ]
-        if self.recall is not None:
-            figures.append(("object_recall", self.recall))
-        elif n_judged:
-            # Chance: the share left open where the labels were shown with another image.
-            unanswered = Estimate(
-                value=self.n_unanswered / n_judged,
-                ci_low=None,
-                ci_high=None,
-                chance=self.n_unanswered_shuffled / n_judged,
-                n=n_judged,
-            )
-            figures.append(("matching_unanswered", unanswered))
-        return [
-            figure.figure(metric, layer, "image", k=self.k, set=group) for metric, figure in figures
-        ]
-
-
 class LayerMatching(ResultPart):
     """Matching on one layer, with the number of latents that each mask takes out."""
 
     layer: int = Field(description="Residual stream after this block, counted from 0.")
     n_latents: int = Field(description="Latents in the dictionary.")
     n_too_frequent: int = Field(description="Latents masked: active in too many images.")
-    n_too_dense: int = Field(description="Latents masked: active on too much text, or unlabelled.")
-    n_eligible: int = Field(description="Latents that pass both masks.")
+    n_too_dense: int = Field(
+        description="Latents masked: active on too much text, or on an unknown share of it."
+    )
+    n_unlabelled: int = Field(description="Latents without a label: they are skipped.")
+    n_eligible: int = Field(description="Latents that pass both masks and have a label.")
     n_noun_latents: int = Field(description="Latents whose label is a noun of the data.")
     n_noun_latents_masked: int = Field(description="Those of them that a mask takes out.")
     silent_images: Estimate = Field(
         description="Share of images in which no eligible latent fires; they cannot match."
     )
     top: list[TopK] = Field(description="One entry a k, ascending.")
+    hidden: list[HiddenLatents] = Field(description="What the masks hide, one entry a mask.")
 
     def figures(self) -> list[Figure]:
         """Return the figures of this layer."""
@@ -131,6 +83,7 @@ class LayerMatching(ResultPart):
             self.silent_images.figure("silent_images", self.layer, "image"),
             eligible.figure("eligible_latents", self.layer, "image"),
             *(share.figure("masked_noun_latents", self.layer, "image") for share in masked),
+            *(row for part in self.hidden for row in part.figures(self.layer)),
         ]
 
 
@@ -153,6 +106,11 @@ class MatchingResult(MetricResult):
     )
     max_image_share: float = Field(description="Frequency mask that was used (published .05).")
     max_label_density: float = Field(description="Density mask that was used (published .005).")
+    mask_images: MaskImages = Field(
+        description="Images that the frequency mask's shares were estimated on: the validation "
+        "split, or the measured images themselves (as published, or for want of others)."
+    )
+    n_mask_images: int = Field(description="Number of those images.")
     top_k: int = Field(description="The k of the headline figure (published 3).")
     n_images: int = Field(description="Images judged; for evidence `objects` those with one.")
     n_without_objects: int = Field(
@@ -163,6 +121,10 @@ class MatchingResult(MetricResult):
     )
     layers: list[LayerMatching] = Field(description="One entry a layer, ascending.")
     over_layers: list[TopK] = Field(description="The same figures averaged over the layers.")
+    without: list[MatchingWithout] = Field(description="The same figures without masks.")
+    curve: list[MatchingAtBound] = Field(
+        description="The headline figure by the bound of the frequency mask, ascending."
+    )
     groups: dict[str, GroupMatching] = Field(
         default_factory=dict,
         exclude_if=lambda groups: not groups,
@@ -171,7 +133,8 @@ class MatchingResult(MetricResult):
 
     def figures(self) -> list[Figure]:
         """Return the figures of each layer, then those averaged over layers (layer None), then
-        those of groups of images (column `set`)."""
+        those without masks (column `of`) and by the bound of one (`of`, too), then those of groups
+        of images (column `set`)."""
         n_layers = len(self.layers)
         return [
             *(row for layer in self.layers for row in layer.figures()),
@@ -180,6 +143,8 @@ class MatchingResult(MetricResult):
                 for top in self.over_layers
                 for row in top.figures(None, self.n_images * n_layers)
             ),
+            *(row for part in self.without for row in part.figures(self.n_images)),
+            *(row for part in self.curve for row in part.figures()),
             *(
                 row
                 for name, part in self.groups.items()
@@ -187,44 +152,6 @@ class MatchingResult(MetricResult):
                 for row in top.figures(None, part.n_images * n_layers, name)
             ),
         ]
-
-
-@dataclass(frozen=True)
-class LayerScores:
-    """Verdicts of a judge on the ranked latents of one layer.
-
-    Attributes:
-        named_bn: Whether the n-th label names something in the image: YES, NO or UNANSWERED of
-            `vista.judges`.
-        matching: k -> whether one of the first k labels does, 1 or 0; NaN where unknown.
-        recall: k -> share of the image's categories that they name; empty without categories.
-    """
-
-    named_bn: VerdictArray
-    matching: dict[int, Level]
-    recall: dict[int, Level]
-
-    def of(self, rows: NDArray[np.int64]) -> LayerScores:
-        """Return the scores of some images, whose levels are drawn already."""
-        return LayerScores(
-            self.named_bn[rows],
-            {k: level.of(rows) for k, level in self.matching.items()},
-            {k: level.of(rows) for k, level in self.recall.items()},
-        )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Verdicts of a judge by layer, and the evidence that labels were judged against.
-
-    `groups` has the layers' scores of each group of the images, if there are any.
-    """
-
-    evidence: Evidence
-    n_images: int
-    n_categories: int | None
-    layers: dict[int, LayerScores]
-    groups: dict[str, dict[int, LayerScores]] = field(default_factory=dict)
 
 
 def label_verdicts(
@@ -256,7 +183,7 @@ def require_fit(
             raise ValueError(
                 f"layer {layer}: the ranking does not fit {n_images} images and k {max(ks)}"
             )
-        if len(entry.labels) != len(entry.mask.eligible_s):
+        if len(entry.labels) != len(entry.mask.dense_s):
             raise ValueError(f"layer {layer}: labels of another dictionary")
     return sorted(layers.items())
 
@@ -309,10 +236,14 @@ def matching_rate(
     judge_name: str,
     top_k: int,
     ks: Sequence[int],
-    max_image_share: float,
-    max_label_density: float,
+    bounds: MaskBounds,
+    mask_images: MaskImages,
+    n_mask_images: int,
     n_without_objects: int,
     nouns: Sequence[str] = (),
+    hidden: Mapping[int, Sequence[HiddenLatents]] | None = None,
+    without: Mapping[Without, Scores] | None = None,
+    curve: Mapping[float, Scores] | None = None,
     seed: int,
     resamples: int,
     level: float,
@@ -325,10 +256,14 @@ def matching_rate(
         judge_name: Its name, for the record.
         top_k: The k of the headline figure.
         ks: Values of k to report, all of them in the scores.
-        max_image_share: Mask that the rankings used, for the record.
-        max_label_density: Mask that the rankings used, for the record.
+        bounds: Bounds of the masks that the rankings used, for the record.
+        mask_images: Images that the frequency mask was estimated on, for the record.
+        n_mask_images: Their number, for the record.
         n_without_objects: Images that were left out, for the record.
         nouns: Names of the data's objects, to count how many of their latents the masks take out.
+        hidden: What the masks hide, by layer.
+        without: Verdicts on rankings without masks, of the same images and layers.
+        curve: The same under other bounds of the frequency mask.
         seed: Seed of the bootstrap.
         resamples: Number of resamples.
         level: Coverage of the intervals.
@@ -342,79 +277,39 @@ def matching_rate(
             LayerMatching(
                 layer=layer,
                 n_latents=len(entry.labels),
-                n_too_frequent=entry.mask.too_frequent,
-                n_too_dense=entry.mask.too_dense,
-                n_eligible=entry.mask.n_eligible,
+                n_too_frequent=int(entry.mask.frequent_s.sum()),
+                n_too_dense=int(entry.mask.dense_s.sum()),
+                n_unlabelled=int(entry.mask.unlabelled_s.sum()),
+                n_eligible=int(entry.mask.eligible_s.sum()),
                 n_noun_latents=int(noun_s.sum()),
-                n_noun_latents_masked=int((noun_s & ~entry.mask.eligible_s).sum()),
+                n_noun_latents_masked=int((noun_s & entry.mask.masked_s).sum()),
                 silent_images=estimate(rate_interval(silent_b, np.ones(n), level), n),
-                top=[_summarise(k, [scores.layers[layer]], draws) for k in ks],
+                top=[summarise(k, [scores.layers[layer]], draws) for k in ks],
+                hidden=list((hidden or {}).get(layer, ())),
             )
         )
     all_layers = [scores.layers[part.layer] for part in parts]
     return MatchingResult(
         judge=judge_name,
         evidence=scores.evidence,
-        max_image_share=max_image_share,
-        max_label_density=max_label_density,
+        max_image_share=bounds.image_share,
+        max_label_density=bounds.label_density,
+        mask_images=mask_images,
+        n_mask_images=n_mask_images,
         top_k=top_k,
         n_images=n,
         n_without_objects=n_without_objects,
         n_categories=scores.n_categories,
         layers=parts,
-        over_layers=[_summarise(k, all_layers, draws) for k in ks if all_layers],
+        over_layers=[summarise(k, all_layers, draws) for k in ks if all_layers],
+        without=matching_without(scores, without or {}, ks, draws),
+        curve=matching_curve(curve or {}, top_k, draws),
         groups={
             name: GroupMatching(
                 n_images=len(next(iter(of_group.values())).named_bn),
-                over_layers=[_summarise(k, list(of_group.values()), draws) for k in ks],
+                over_layers=[summarise(k, list(of_group.values()), draws) for k in ks],
             )
             for name, of_group in scores.groups.items()
             if of_group
         },
     )
-
-
-def _summarise(k: int, layers: Sequence[LayerScores], draws: tuple[int, int, float]) -> TopK:
-    matching = [scores.matching[k] for scores in layers]
-    recall = [scores.recall[k] for scores in layers if scores.recall]
-    # Sum over layers and number of layers with an answer, with the image's own labels (columns 0
-    # and 1) and with those of other images (2 and 3).
-    pair_b4 = np.concatenate(
-        [
-            _answered([level.own_b for level in matching]),
-            _answered([level.shuffled_b for level in matching]),
-        ],
-        axis=1,
-    )
-    figure = _mean(matching, draws[2])
-    gain = bootstrap(pair_b4, lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3], *draws)
-    # The projected level of a resample can dip below 0 where hardly anything matches.
-    ratio = bootstrap(
-        pair_b4, lambda m: m[:, 0] / m[:, 1] / np.maximum(m[:, 2] / m[:, 3], 0.0), *draws
-    )
-    return TopK(
-        k=k,
-        matching=figure,
-        gain=estimate(gain, figure.n),
-        ratio=estimate(ratio, figure.n),
-        recall=_mean(recall, draws[2]) if recall else None,
-        n_unanswered=sum(int(np.isnan(level.own_b).sum()) for level in matching),
-        n_unanswered_shuffled=sum(int(np.isnan(level.shuffled_b).sum()) for level in matching),
-    )
-
-
-def _mean(levels: Sequence[Level], coverage: float) -> Estimate:
-    """Return the mean over images and layers with an answer, with its shuffled level."""
-    own_b2 = _answered([level.own_b for level in levels])
-    total, known = _answered([level.shuffled_b for level in levels]).sum(axis=0)
-    return estimate(
-        rate_interval(own_b2[:, 0], own_b2[:, 1], coverage),
-        int((own_b2[:, 1] > 0).sum()),
-        total / known if known else None,
-    )
-
-
-def _answered(layers: Sequence[FloatArray]) -> FloatArray:
-    """Return each image's sum over layers and the number of layers behind it, [b, 2]."""
-    values_lb = np.stack(layers)
-    return np.stack([np.nansum(values_lb, axis=0), (~np.isnan(values_lb)).sum(axis=0)], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
+from vista.config.metrics import MaskBounds
 from vista.data.images import ImageSource, UnusableImage
 from vista.data.records import Record
 from vista.engine.artifacts import Artifact
@@ -26,14 +27,9 @@ from vista.inputs.latents import (
 from vista.judges import NO, UNANSWERED, YES, Judge, LookingJudge, Shown
 from vista.metrics.matching_rate import MatchingSettings
 from vista.metrics.matching_rate.images import LookFunction, image_scores
-from vista.metrics.matching_rate.measure import (
-    LayerInput,
-    Scores,
-    VerdictArray,
-    matching_rate,
-    object_scores,
-)
-from vista.metrics.ranking import Ranked
+from vista.metrics.matching_rate.masks import HiddenLatents, hidden_latents
+from vista.metrics.matching_rate.measure import LayerInput, matching_rate, object_scores
+from vista.metrics.matching_rate.scores import Scores, VerdictArray
 from vista.metrics.results import write_result
 
 _VERDICTS = {YES: True, NO: False, UNANSWERED: None}
@@ -41,9 +37,13 @@ _VERDICTS = {YES: True, NO: False, UNANSWERED: None}
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Latents with the labels of their layers, records, and, with `evidence: image`, images."""
+    """Latents with the labels of their layers, records, and, with `evidence: image`, images.
+
+    The frequency mask is estimated on `mask_latents`, or without these on `latents`.
+    """
 
     latents: Artifact
+    mask_latents: Artifact | None = None
     labels: list[Artifact]
     records: Artifact
     world: Artifact | None = None
@@ -62,38 +62,75 @@ def run(job: StageJob[MatchingSettings, Inputs]) -> None:
     # Images without objects count for the frequency mask, but only a judge that is shown them can
     # tell what they show.
     judged = np.flatnonzero([by_image or bool(record.objects) for record in records])
-    layers: dict[int, LayerInput] = {}
+    mask_images = read_latents(inputs.mask_latents) if inputs.mask_latents else latents
+    without, curve = settings.without_bounds, settings.curve_bounds
+    bounds = [settings.mask.bounds, *without.values(), *curve.values()]
+    bootstrap = settings.bootstrap
+    draws = (bootstrap.seed, bootstrap.resamples, bootstrap.level)
+    by_bounds: dict[MaskBounds, dict[int, LayerInput]] = {pair: {} for pair in bounds}
+    hidden: dict[int, list[HiddenLatents]] = {}
     for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
-        ranked, mask = rank_layer(latents, layer, labels, settings.mask, max(settings.ks))
-        chosen = Ranked(ranked.latent_bn[judged], ranked.token_bn[judged], ranked.value_bn[judged])
-        layers[layer] = LayerInput(chosen, labels.label_s, mask)
+        top = rank_layer(latents, layer, labels, bounds, max(settings.ks), mask_images)
+        for pair, layers in by_bounds.items():
+            ranked = top.ranked[pair].of(judged)
+            layers[layer] = LayerInput(ranked, labels.label_s, top.masks[pair])
+        masks = top.masks[settings.mask.bounds]
+        hidden[layer] = hidden_latents(masks, top.fires_s, top.activation_bm, draws)
     groups = [records[i].group for i in judged]
     if by_image:
         images = image_files(inputs.records, inputs.world, inputs.fetched)
         look = _look(images, judge, records)
-        scores = image_scores(
-            layers, len(records), look, settings.ks, settings.shuffle_seed, groups
+        score = partial(
+            image_scores,
+            n_images=len(records),
+            look=look,
+            ks=settings.ks,
+            seed=settings.shuffle_seed,
+            groups=groups,
         )
     else:
         objects = [records[i].categories for i in judged]
-        scores = object_scores(layers, objects, judge.judge, settings.ks, groups)
+        score = partial(
+            object_scores, objects=objects, judge=judge.judge, ks=settings.ks, groups=groups
+        )
+    scores = _scores(by_bounds, score)
+    masked = settings.mask.bounds
     result = matching_rate(
-        layers,
-        scores,
+        by_bounds[masked],
+        scores[masked],
         judge_name=judge.name,
         top_k=settings.top_k,
         ks=settings.ks,
-        max_image_share=settings.mask.max_image_share,
-        max_label_density=settings.mask.max_label_density,
+        bounds=masked,
+        mask_images="validation" if inputs.mask_latents else "evaluated",
+        n_mask_images=len(mask_images.image_ids),
         n_without_objects=len(records) - len(judged),
         nouns=sorted({name for record in records for name in record.categories}),
-        seed=settings.bootstrap.seed,
-        resamples=settings.bootstrap.resamples,
-        level=settings.bootstrap.level,
+        hidden=hidden,
+        without={name: scores[pair] for name, pair in without.items()},
+        curve={share: scores[pair] for share, pair in curve.items()},
+        seed=bootstrap.seed,
+        resamples=bootstrap.resamples,
+        level=bootstrap.level,
     )
     image_ids = [records[i].image_id for i in judged]
-    write_result(job.work, result, _items_table(image_ids, layers, scores))
+    write_result(job.work, result, _items_table(image_ids, by_bounds[masked], scores[masked]))
     write_tally(job.work, judge)
+
+
+def _scores(
+    by_bounds: Mapping[MaskBounds, dict[int, LayerInput]],
+    score: Callable[[dict[int, LayerInput]], Scores],
+) -> dict[MaskBounds, Scores]:
+    """Return the judge's verdicts under all bounds; equal rankings are put to it once."""
+    by_ranking: dict[bytes, Scores] = {}
+    scores = {}
+    for bounds, layers in by_bounds.items():
+        ranking = b"".join(entry.ranked.latent_bn.tobytes() for entry in layers.values())
+        if ranking not in by_ranking:
+            by_ranking[ranking] = score(layers)
+        scores[bounds] = by_ranking[ranking]
+    return scores
 
 
 def _look(images: ImageSource, judge: Judge, records: list[Record]) -> LookFunction:
