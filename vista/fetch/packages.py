@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from vista.config.packages import AptPackage, PipPackage
+from vista.config.packages import AptPackage, PipPackage, unaccepted_terms
 from vista.config.published import package_bytes
 from vista.errors import UserError
 from vista.fetch.archives import unpack
@@ -41,10 +41,12 @@ _SHOWN, _MOST_READ = 200, 2_000_000
 def fetch_package(package: Published, received: Path) -> Path:
     """Download a package's file into the folder `received`, unless it is there; return its path.
 
-    Raises UserError where the client is missing, the registry does not have the package or cannot
-    be reached, the disk is too small, or the file differs from its checksum. A file that differs
-    is kept until the next try.
+    Raises UserError where its terms are not accepted, the client is missing, the registry does not
+    have the package or cannot be reached, the disk is too small, or the file differs from its
+    checksum. A file that differs is kept until the next try.
     """
+    if refusal := unaccepted_terms(package.model_dump()):
+        raise UserError(refusal)
     received.mkdir(parents=True, exist_ok=True)
     there = _files(received)
     if len(there) == 1 and digest(there[0], "sha256") == package.sha256:

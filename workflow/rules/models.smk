@@ -1,5 +1,5 @@
 # Models: real Hugging Face classes in small sizes, trained here, and files of other programs,
-# converted once.
+# joined where they come in parts, and converted once.
 
 
 use rule stage as train_encoder with:
@@ -18,6 +18,15 @@ use rule stage as train_llm with:
         stage="train_llm",
     message:
         "training the stand-in language model {wildcards.node}"
+
+
+use rule stage as join_package with:
+    input:
+        roles("parts"),
+    pathvars:
+        stage="join_package",
+    message:
+        "joining the parts of {wildcards.node}"
 
 
 use rule stage as import_gguf with:
