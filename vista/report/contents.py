@@ -50,7 +50,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
     parts: dict[str, Callable[[], Sequence[Section]]] = {
         "naming": lambda: [naming_section(table, settings.aims)],
         "comparison": lambda: [comparison_section(table, settings)],
-        "groups": lambda: [groups_section(measured.groups, settings.top_k)],
+        "groups": lambda: [groups_section(measured.groups, settings.top_k, settings.least_n)],
         "check_sae": lambda: [check_section(table)],
         "check_vision_sae": lambda: [vision_sae_section(table)],
     }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from vista.metrics.figure import Figure
 from vista.report import grid
-from vista.report.grid import Grid, Name, Section, number, spread
+from vista.report.grid import Grid, Name, Section, number
 from vista.report.table import LongTable, groups, over_seeds
 
 
-def groups_section(table: LongTable, top_k: int) -> Section:
+def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
     """Return captions, matching rate and pointing game of each group of images.
 
     Args:
         table: The figures of groups alone.
         top_k: Number of latents of the matching rate.
+        least_n: Figures over fewer things are marked.
     """
     rows = []
     points = groups(table.figures, "set", "encoder", "llm", "sae_weight")
@@ -24,11 +25,11 @@ def groups_section(table: LongTable, top_k: int) -> Section:
             [
                 Name(group),
                 *(grid.name(encoder), grid.name(llm), grid.weight(weight)),
-                spread(named),
+                grid.few_over_seeds(named, least_n),
                 *grid.interval_chance_n(named),
-                *_with_level(of_group.select("caption_cross_entropy")),
-                *_with_level(of_group.select("matching_rate", k=top_k, layer=None)),
-                *_with_level(of_group.select("pointing_game", layer=None)),
+                *_with_level(of_group.select("caption_cross_entropy"), least_n),
+                *_with_level(of_group.select("matching_rate", k=top_k, layer=None), least_n),
+                *_with_level(of_group.select("pointing_game", layer=None), least_n),
             ]
         )
     return Section(
@@ -50,6 +51,9 @@ def groups_section(table: LongTable, top_k: int) -> Section:
     )
 
 
-def _with_level(figures: list[Figure]) -> list[str]:
+def _with_level(figures: list[Figure], least_n: int) -> list[str]:
     summary = over_seeds(figures)
-    return [spread(summary), number(summary.chance if summary else None)]
+    return [
+        grid.few_over_seeds(summary, least_n),
+        number(summary.chance if summary else None),
+    ]

@@ -8,10 +8,10 @@ from typing import Any
 from vista.report import grid, style
 from vista.report.escape import mathtext
 from vista.report.facets import Series, XAxis, facets
-from vista.report.grid import Grid, Name, Section, number, spread
+from vista.report.grid import Grid, Name, Section, number
 from vista.report.notes import bar_note, span
 from vista.report.shown import Drawing, Measured, MetricPlace, Shown
-from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
+from vista.report.table import LongTable, distinct, groups, over_seeds
 
 
 def localization_section(table: LongTable, least_n: int) -> Section:
@@ -26,14 +26,17 @@ def localization_section(table: LongTable, least_n: int) -> Section:
             grid.name(encoder),
             grid.name(llm),
             grid.weight(weight),
-            grid.few(spread(game), game.n if game else 0, least_n),
+            grid.few_over_seeds(game, least_n),
             *grid.interval_chance_n(game),
         ]
         aurocs = {of: over_seeds(table.select("auroc", of=of, **point)) for of in ("box", "mask")}
-        cells += [_few(summary, least_n) for summary in aurocs.values()]
+        cells += [grid.few_over_seeds(summary, least_n) for summary in aurocs.values()]
         for metric in ("average_precision", "iou_active", "iou_best"):
             summary = over_seeds(table.select(metric, of="mask", **point))
-            cells += [_few(summary, least_n), number(summary.chance if summary else None)]
+            cells += [
+                grid.few_over_seeds(summary, least_n),
+                number(summary.chance if summary else None),
+            ]
         maps = aurocs["box"]
         rows.append([*cells, str(maps.n if maps else 0)])
     return Section(
@@ -54,10 +57,6 @@ def localization_section(table: LongTable, least_n: int) -> Section:
             _encoder_order(table, least_n),
         ],
     )
-
-
-def _few(summary: OverSeeds | None, least_n: int) -> str:
-    return grid.few(spread(summary), summary.n if summary else 0, least_n)
 
 
 def _encoder_order(table: LongTable, least_n: int) -> Grid:
