@@ -37,7 +37,8 @@ def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
         "Parts of the judged images, such as scenes of photographs that training scenes show "
         "(seen) and of others (held_out). Mean over seeds (smallest–largest). Levels are over the "
         "images of the group, that of the cross-entropy over all. Scenes of one photograph are not "
-        "independent, so the intervals are too narrow where scenes are more than photographs.",
+        "independent, so the intervals are too narrow where scenes are more than photographs. In "
+        f"brackets: over fewer than {least_n} things.",
         [
             Grid(
                 (
