@@ -165,7 +165,7 @@ def test_a_run_without_most_metrics_still_has_a_summary(make_row: MakeRow) -> No
 
 def test_scores_of_labels_stand_beside_the_classes_that_they_name(table: LongTable) -> None:
     (named, *_) = naming_section(table, Aims()).grids
-    assert tuple(named.columns)[-3:] == ("label AUROC", "95 %", "n scored")
+    assert tuple(named.header)[-3:] == ("label AUROC", "95 %", "n scored")
     assert {tuple(row[-3:]) for row in named.rows} == {("0.987", "[0.947, 1.027]", "61")}
 
 
