@@ -264,13 +264,15 @@ def _show(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from vista.engine.forecast.overview import forecast, listing, render
     from vista.engine.plan import load_plan
-    from vista.engine.prompts import prompts
+    from vista.engine.prompts import prompts, refusals
 
     plan = load_plan(arguments.config)
     if arguments.prompts:
         print(prompts(plan))
+    elif arguments.list:
+        print(listing(plan))
     else:
-        print(listing(plan) if arguments.list else render(forecast(plan, stages())))
+        print(render(forecast(plan, stages(), refused=refusals(plan))))
     return 0
 
 

@@ -63,6 +63,16 @@ def stage_seconds(plan: Plan) -> dict[str, float]:
     return {row.stage: row.seconds.known for row in forecast(plan, stages()).stages}
 
 
+def test_tokens_that_labels_are_scored_on_take_as_long_as_those_they_come_from(
+    tmp_path: Path,
+) -> None:
+    def seconds(**labels: Any) -> float:
+        plan = plan_of("smoke", tmp_path, label_latents={"tokens": 1_000_000, **labels})
+        return forecast_seconds(plan, nodes_of(plan, "label_latents")[0]) - TORCH_START
+
+    assert seconds(score_tokens=500_000) == pytest.approx(1.5 * seconds())
+
+
 # Wall seconds on two cores: README.md (9 min 6 s), the header of config/digits.yaml (6 minutes),
 # docs/probing.md (25 min 4 s), tests/unit/measured_smoke.json.
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_gguf
 import yaml
 
 from vista.cli import main
@@ -73,3 +74,41 @@ def test_a_prompt_that_cannot_be_written_is_an_error(
         tokenizer.save_pretrained(folder / "model")
     assert main(["plan", str(path), "--prompts"]) == 2
     assert "no chat template that could write a system message" in capsys.readouterr().err
+
+
+# As SmolLM2's: BOS opens every turn.
+TURNS = (
+    "{% for m in messages %}{{ bos_token }}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant {% endif %}"
+)
+
+
+def test_a_plan_warns_of_a_prompt_that_a_pretrained_model_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    tokenizer = build_tokenizer([WORDS])
+    tokenizer.chat_template = TURNS
+    tokenizer.save_pretrained(folder)
+    tiny_gguf.llama(len(tokenizer)).save_pretrained(folder)
+    content = yaml.safe_load(DEFAULT.read_text())
+    model = content["llms"]["gemma2"]["model"]
+    model["source"] = {"kind": "checkpoint", "path": str(folder)}
+
+    def told() -> list[str]:
+        path, _ = written(content, tmp_path)
+        assert main(["plan", str(path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [line for line in lines if line.startswith("Missing: ")]
+
+    (line,) = told()
+    assert f"prompts of the language model {folder} are refused: placement: after_bos" in line
+    for remedy in ({"template": "none"}, {"placement": "in_question"}):
+        model |= remedy
+        assert told() == ["Missing: nothing."]
+        for key in remedy:
+            del model[key]
+    # What the folder lacks is told once.
+    (folder / "model.safetensors").unlink()
+    (line,) = told()
+    assert "refused" not in line and str(folder) in line

@@ -3,6 +3,8 @@
 A package is fetched by the registry's own client and unpacked; it is never installed, and none of
 its code runs. Where the client is missing, or the files are there already, `folder` names them.
 
+A file that is published in parts, each in a package of its own, is one entry of kind `joined`.
+
 A source that reads a file out of a package has the fields `package` and `file` of `PackageFile`.
 """
 
@@ -37,7 +39,23 @@ class _Package(Settings):
         return self
 
 
-class _Published(_Package):
+class _WithTerms(Settings):
+    """Settings of what may be fetched by those alone who accept its terms of use."""
+
+    terms: str | None = later(
+        None,
+        min_length=1,
+        description="Where the terms of use are that whoever fetches this must accept; null: "
+        "there are none.",
+    )
+    accept_terms: bool = later(
+        False,
+        description="true: whoever runs this config has read `terms` and accepts them. Without "
+        "it, what has terms is not fetched.",
+    )
+
+
+class _Published(_Package, _WithTerms):
     """Settings that packages of a registry share."""
 
     version: str = Field(pattern=_VERSION, description="Version of the package.")
@@ -92,7 +110,40 @@ class FolderPackage(_Package):
         return tuple(sorted(str(Path(self.path) / start) for start in outer))
 
 
-AnyPackage = PipPackage | AptPackage | FolderPackage
+OnePackage = PipPackage | AptPackage | FolderPackage
+_Part = Annotated[OnePackage, Field(discriminator="kind")]
+
+
+class JoinedPackage(_WithTerms):
+    """A file that is published in parts, each in a package of its own, joined in their order.
+
+    A package index bounds the size of a package, so a large file comes in several.
+    """
+
+    kind: Literal["joined"]
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the whole file, by which a source finds it in this entry.",
+    )
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the whole file, in hex.")
+    parts: tuple[_Part, ...] = Field(
+        min_length=2,
+        description="Packages of the parts, in the order of the parts. `files` of each names the "
+        "part, its only file. What this entry says of terms holds for them.",
+    )
+
+    def accepted_parts(self) -> tuple[OnePackage, ...]:
+        """Return the parts, those of a registry with this entry's terms where they have none."""
+        said = {"terms": self.terms, "accept_terms": self.accept_terms}
+        return tuple(
+            part.model_copy(update=said)
+            if isinstance(part, _Published) and part.terms is None
+            else part
+            for part in self.parts
+        )
+
+
+AnyPackage = OnePackage | JoinedPackage
 PackageSettings = Annotated[AnyPackage, Field(discriminator="kind")]
 
 
@@ -109,6 +160,19 @@ class PackageFile(Settings):
         if self.package is not None:
             refuse_outside(self.file, "path in the package")
         return self
+
+
+def unaccepted_terms(package: Mapping[str, Any]) -> str | None:
+    """Return one sentence where the terms of a package are not accepted, by its settings as they
+    are dumped; None where they are, or where there are none."""
+    terms = package.get("terms")
+    if terms is None or package.get("accept_terms"):
+        return None
+    return (
+        f"{package['package']} {package['version']} has terms of use ({terms}) that whoever "
+        "fetches it must accept: read them, and set `accept_terms: true` beside `terms` in "
+        "`packages`"
+    )
 
 
 def refuse_outside(path: str, what: str) -> None:
@@ -131,7 +195,7 @@ def refuse_unknown_packages(config: BaseModel, packages: Mapping[str, Any]) -> N
 
 def _named(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield the key and the value of each `package` of a source."""
-    if isinstance(value, _Package):
+    if isinstance(value, _Package | JoinedPackage):
         return
     if isinstance(value, BaseModel):
         # In the order of the fields; a class's own, since an instance has none that are unset.

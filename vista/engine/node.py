@@ -38,8 +38,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "directions": ("batch_size",),
     "sae": ("device",),
     "pipeline": ("device", "batch_size"),
-    # Where the files come from; what they are, a checksum says.
-    "package": ("bytes", "python", "platform", "path", "state"),
+    # Where the files come from, and on which terms; what they are, a checksum says.
+    "package": ("bytes", "python", "platform", "path", "state", "terms", "accept_terms"),
 }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from vista.config.packages import AnyPackage, FolderPackage
-from vista.engine.node import Inputs, Node, dump
+from vista.config.packages import AnyPackage, FolderPackage, JoinedPackage
+from vista.engine.node import Inputs, Node, dump, pick
 from vista.engine.user_files import state_of
 
 
@@ -51,7 +52,14 @@ class Packages:
 
 
 def package_node(name: str, package: AnyPackage) -> Node:
-    """Return the node that fetches, or links to, the files of an entry of `packages`."""
+    """Return the node that fetches, links to or joins the files of an entry of `packages`."""
+    if isinstance(package, JoinedPackage):
+        parts = enumerate(package.accepted_parts())
+        nodes = tuple(package_node(f"{name}.parts.{number}", part) for number, part in parts)
+        order = pick(package, "kind", "file", "sha256")
+        return Node(
+            "join_package", PurePosixPath(package.file).stem, {"package": order}, {"parts": nodes}
+        )
     if not isinstance(package, FolderPackage):
         return Node("fetch_package", package.package, {"package": dump(package)})
     # Two folders of one config are two artifacts also where the rest of their settings is equal.

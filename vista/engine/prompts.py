@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vista.config.language import LanguageSettings
-from vista.engine.forecast.shapes import Shapes, one
+from vista.engine.forecast.folders import LANGUAGE, problems
+from vista.engine.forecast.shapes import Shapes, many, one
 from vista.engine.node import Node
 from vista.engine.plan import Plan
+from vista.errors import UserError
 
 if TYPE_CHECKING:
     from vista.language.prompt import QuestionAnswer
@@ -30,12 +32,46 @@ def prompts(plan: Plan) -> str:
     Raises UserError where a prompt cannot be written as the config says.
     """
     shapes = Shapes(Path(plan.results), plan.nodes.values())
+    return "\n\n".join(_prompt(node, shapes) for node in _shown_images(shapes))
+
+
+def refusals(plan: Plan) -> list[str]:
+    """Return a sentence for each pretrained language model that is there and whose prompts cannot
+    be written as the config says, such as visual tokens within the header of a turn.
+
+    Stand-ins are passed over: their tokenizers are this package's own. Loads tokenizers, no models,
+    and nothing where no pretrained model is there.
+    """
+    shapes = Shapes(Path(plan.results), plan.nodes.values())
+    refused = []
+    for node in _shown_images(shapes):
+        pretrained, folder = node.order["llm"]["source"]["kind"] != "standin", _folder(node, shapes)
+        # What else a folder lacks, `missing` tells.
+        if pretrained and folder and folder.is_dir() and not list(problems(LANGUAGE, folder)):
+            try:
+                _prompt(node, shapes)
+            except UserError as error:
+                refused.append(f"prompts of the language model {folder} are refused: {error}.")
+    return refused
+
+
+def _shown_images(shapes: Shapes) -> list[Node]:
+    """One node of each language model that is shown images, by its settings."""
     first: dict[tuple[str, Node | None], Node] = {}
     for node in shapes.nodes:
         if node.stage == "latents":
             # The settings of a model that two entries share may differ in their prompts.
             first.setdefault((str(node.order["llm"]), one(node, "llm")), node)
-    return "\n\n".join(_prompt(node, shapes) for node in first.values())
+    return list(first.values())
+
+
+def _folder(node: Node, shapes: Shapes) -> Path | None:
+    """The folder of a node's language model; None where it is not made yet."""
+    made = one(node, "llm")
+    if made is None:
+        source = LanguageSettings.model_validate(node.order["llm"]).source
+        return Path(str(getattr(source, "path", "")))
+    return shapes.results / made.path / "model" if shapes.done(made) else None
 
 
 def _prompt(node: Node, shapes: Shapes) -> str:
@@ -45,12 +81,9 @@ def _prompt(node: Node, shapes: Shapes) -> str:
     from vista.language.prompt import build_batch, sample_text
     from vista.language.template import choose_template
 
-    settings, made = LanguageSettings.model_validate(node.order["llm"]), one(node, "llm")
-    if made is None:
-        folder = Path(str(getattr(settings.source, "path", "")))
-    elif shapes.done(made):
-        folder = shapes.results / made.path / "model"
-    else:
+    settings, folder = LanguageSettings.model_validate(node.order["llm"]), _folder(node, shapes)
+    if folder is None:
+        (made,) = many(node, "llm")
         return f"{made.path}: its prompt can be shown once it is there."
     with loading(f"{folder}: its tokenizer could not be read", "a save_pretrained folder"):
         tokenizer = load_part(AutoTokenizer, folder)

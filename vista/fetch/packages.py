@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from vista.config.packages import AptPackage, PipPackage
+from vista.config.packages import AptPackage, PipPackage, unaccepted_terms
 from vista.config.published import package_bytes
 from vista.errors import UserError
 from vista.fetch.archives import unpack
@@ -41,10 +41,12 @@ _SHOWN, _MOST_READ = 200, 2_000_000
 def fetch_package(package: Published, received: Path) -> Path:
     """Download a package's file into the folder `received`, unless it is there; return its path.
 
-    Raises UserError where the client is missing, the registry does not have the package or cannot
-    be reached, the disk is too small, or the file differs from its checksum. A file that differs
-    is kept until the next try.
+    Raises UserError where its terms are not accepted, the client is missing, the registry does not
+    have the package or cannot be reached, the disk is too small, or the file differs from its
+    checksum. A file that differs is kept until the next try.
     """
+    if refusal := unaccepted_terms(package.model_dump()):
+        raise UserError(refusal)
     received.mkdir(parents=True, exist_ok=True)
     there = _files(received)
     if len(there) == 1 and digest(there[0], "sha256") == package.sha256:
@@ -126,7 +128,7 @@ def licence_of(folder: Path) -> str:
     """Return the licence that the files of a folder state, in one line.
 
     It is what a wheel's METADATA has, or the short names in Debian's copyright file, or else the
-    first line of the file.
+    first line of the file. A METADATA whose licence is written as such a file gives its names, too.
     """
     metadata = folder / "METADATA"
     if metadata.is_file():
@@ -136,7 +138,7 @@ def licence_of(folder: Path) -> str:
             *(str(fields.get(key, "")) for key in ("License-Expression", "License")),
             *(value.rpartition(" :: ")[2] for value in trove if value.startswith("License ::")),
         ]
-        if line := next(filter(None, map(_first_line, stated)), ""):
+        if line := next(filter(None, map(_metadata_licence, stated)), ""):
             return line
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         text = _text(path)
@@ -145,6 +147,13 @@ def licence_of(folder: Path) -> str:
         if path.name != "METADATA" and (line := _first_line(text)):
             return line
     return "not stated"
+
+
+def _metadata_licence(text: str) -> str:
+    """Return one statement of METADATA in a line; scikit-image's is a whole copyright file, whose
+    first line says `Files: *`."""
+    lines = "\n".join(line.strip() for line in text.splitlines())
+    return _first_line(", ".join(dict.fromkeys(_DEP5.findall(lines))) or text)
 
 
 def _states_licence(package: Published, name: str) -> bool:

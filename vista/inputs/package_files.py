@@ -23,7 +23,8 @@ def package_file(package: Artifact | None, file: str, key: str) -> Path:
     """Return the path of a file after checking its SHA-256.
 
     Args:
-        package: The artifact of stage fetch_package that holds the file; None: it is the user's.
+        package: The artifact of stage fetch_package or join_package that holds the file; None: it
+            is the user's.
         file: The file's path in the package, or else the user's own.
         key: The setting that names the file, for messages.
 
@@ -43,6 +44,21 @@ def package_file(package: Artifact | None, file: str, key: str) -> Path:
     if not path.is_file() or digest_file(path) != contents[file]["sha256"]:
         raise UserError(f"{key}: {path} has changed since the run began; run snakemake again")
     return path
+
+
+def only_file(package: Artifact, key: str) -> Path:
+    """Return the path of the only file of a package after checking its SHA-256.
+
+    Raises UserError where it has none or several, or where the file differs from its checksum.
+    """
+    contents = package_contents(package)
+    if len(contents) != 1:
+        raise UserError(
+            f"{key}: {_name(package)} has {len(contents)} files where one is needed "
+            f"({', '.join(sorted(contents)[:_SHOWN])}); let its `files` name one"
+        )
+    (file,) = contents
+    return package_file(package, file, key)
 
 
 def package_folder(package: Artifact, folder: str, key: str) -> Path:
@@ -97,6 +113,8 @@ def _linked(package: Artifact) -> Path:
 
 def _name(package: Artifact) -> str:
     settings = package.settings["package"]
+    if settings["kind"] == "joined":
+        return f"package of the joined file {settings['file']}"
     if settings["kind"] == "folder":
         return f"package {settings['name']!r} (a folder)"
     return f"package {settings['package']} {settings['version']}"

@@ -58,7 +58,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
             differences_section(measured),
             floors_section(measured, settings.top_k),
         ],
-        "groups": lambda: [groups_section(measured.groups, settings.top_k)],
+        "groups": lambda: [groups_section(measured.groups, settings.top_k, settings.least_n)],
         "check_sae": lambda: [check_section(table)],
         "readouts": lambda: [readouts_section(table, settings.top_k)],
         "check_vision_sae": lambda: [vision_sae_section(table)],

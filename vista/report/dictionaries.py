@@ -10,7 +10,7 @@ from vista.metrics.figure import Figure
 from vista.report import grid, style
 from vista.report.escape import mathtext
 from vista.report.facets import Series, XAxis, facets
-from vista.report.grid import Name, spread
+from vista.report.grid import Name
 from vista.report.table import LongTable, groups, over_seeds
 from vista.report.vision_sae_section import block, expansion
 
@@ -37,8 +37,13 @@ class Quantity(NamedTuple):
         return table.select(self.metric, of=dictionary, set=self.set, **columns)
 
 
-def dictionary_rows(table: LongTable, quantities: Sequence[Quantity]) -> list[list[str]]:
-    """Return a row for each encoder, SAE and dictionary: value, interval, chance, n by quantity."""
+def dictionary_rows(
+    table: LongTable, quantities: Sequence[Quantity], least_n: int = 0
+) -> list[list[str]]:
+    """Return a row for each encoder, SAE and dictionary: value, interval, chance, n by quantity.
+
+    Values over fewer than `least_n` things are marked.
+    """
     rows: list[list[str]] = []
     for (encoder, sae, layer), _ in groups(
         quantities[0].figures(table, "sae"), "encoder", "method", "layer"
@@ -51,7 +56,10 @@ def dictionary_rows(table: LongTable, quantities: Sequence[Quantity]) -> list[li
             ]
             cells: list[str] = [grid.name(encoder), block(layer), grid.name(sae), size, Name(name)]
             for summary in map(over_seeds, by_quantity):
-                cells += [spread(summary), *grid.interval_chance_n(summary)]
+                cells += [
+                    grid.few_over_seeds(summary, least_n),
+                    *grid.interval_chance_n(summary),
+                ]
             if any(by_quantity):
                 rows.append(cells)
     return rows

@@ -119,6 +119,11 @@ def few(text: str, n: int, least_n: int) -> str:
     return text if n >= least_n or text == "–" else f"({text}, n = {n})"
 
 
+def few_over_seeds(summary: OverSeeds | None, least_n: int) -> str:
+    """Return the mean over seeds as `spread` does; marked as `few` does by the smallest n."""
+    return few(spread(summary), summary.n if summary else 0, least_n)
+
+
 def interval(low: float | None, high: float | None, n: int | None = None) -> str:
     """Return an interval; ∞ is its upper end where it has none.
 

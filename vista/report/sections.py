@@ -29,6 +29,7 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
             str(f.n),
             number(aims.named_classes, 2),
             reached(f.value, aims.named_classes),
+            *_label_score(table, f.llm, f.layer),
         ]
         for f in table.select("named_classes")
     ]
@@ -67,9 +68,17 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
         "Does the run name its objects?",
         "Whether dictionaries, captions and encoders are good enough to judge the method by: the "
         "share of classes that have a latent of their own, the share of captions at λ = 0 that "
-        "name the object of a one-object image, and the patch accuracy of a linear probe.",
+        "name the object of a one-object image, and the patch accuracy of a linear probe. Label "
+        "AUROC: of those latents as classifiers of their labels, on text that neither dictionaries "
+        "nor labels come from (chance .5); the mean over those whose word is there.",
         [
-            Grid(("LLM", "layer", "classes named", "95 %", "n", "aim", "reached"), named),
+            Grid(
+                (
+                    *("LLM", "layer", "classes named", "95 %", "n", "aim", "reached"),
+                    *("label AUROC", "95 %", "n scored"),
+                ),
+                named,
+            ),
             Grid(
                 (
                     "encoder",
@@ -88,6 +97,15 @@ def naming_section(table: LongTable, aims: Aims) -> Section:
             ),
         ],
     )
+
+
+def _label_score(table: LongTable, llm: str | None, layer: int | None) -> list[str]:
+    """Return the cells of the mean AUROC of the named classes' labels: value, interval, n."""
+    scores = table.select("label_auroc", of="named_classes", llm=llm, layer=layer)
+    if not scores:
+        return ["–", "–", "–"]
+    (score,) = scores
+    return [number(score.value), interval(score.ci_low, score.ci_high), str(score.n)]
 
 
 def check_section(table: LongTable) -> Section:

@@ -58,7 +58,7 @@ def headline(table: LongTable, settings: ReportSettings, of_groups: LongTable | 
         naming_section(table, settings.aims),
         comparison_headline(table, settings),
         glance_section(table, settings),
-        groups_section(of_groups or LongTable(()), settings.top_k),
+        groups_section(of_groups or LongTable(()), settings.top_k, settings.least_n),
     ]
     # The warning stands last, where a terminal's reader looks.
     sections.append(collapse_section(collapses(table, settings.collapse)))

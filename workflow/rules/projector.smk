@@ -46,7 +46,17 @@ use rule stage as control_tokens with:
 
 use rule stage as choose_scale with:
     input:
-        roles("features", "records", "projector", "llm", "saes", "checks", "labels", "judge", "files"),
+        roles(
+            "features",
+            "records",
+            "projector",
+            "llm",
+            "saes",
+            "checks",
+            "labels",
+            "judge",
+            "files",
+        ),
     pathvars:
         stage="choose_scale",
     resources:
@@ -57,7 +67,16 @@ use rule stage as choose_scale with:
 
 use rule stage as latents with:
     input:
-        roles("features", "records", "projector", "llm", "saes", "checks", "unscaled", "files"),
+        roles(
+            "features",
+            "records",
+            "projector",
+            "llm",
+            "saes",
+            "checks",
+            "unscaled",
+            "files",
+        ),
     pathvars:
         stage="latents",
     resources:

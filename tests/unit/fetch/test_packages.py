@@ -277,11 +277,25 @@ def test_a_debian_package_that_is_not_safe_or_not_whole_is_refused(
     assert "damaged" not in str(error.value) or str(error.value).endswith("do something else")
 
 
+_AS_DEBIAN = """License: Files: *
+         Copyright: 2009 a team
+         License: BSD-3-Clause
+
+         Files: a/b.py
+                a/c.py
+         License: MIT
+
+         File: d.py
+         License: BSD-3-Clause
+""".replace("\n\n", "\n         \n")
+
+
 @pytest.mark.parametrize(
     ("files", "licence"),
     [
         ({"METADATA": "Name: a\nLicense-Expression: MIT\nLicense: other\n"}, "MIT"),
         ({"METADATA": "Name: a\nLicense:   Apache   2.0\n  text\n"}, "Apache 2.0"),
+        ({"METADATA": f"Name: a\n{_AS_DEBIAN}Version: 1\n"}, "BSD-3-Clause, MIT"),
         ({"METADATA": "Name: a\nClassifier: License :: OSI Approved :: MIT License\n"}, "MIT Lic"),
         ({"METADATA": "Name: a\n\nLicense: body\n", "licenses/COPYING": "\n  BSD \n"}, "BSD"),
         ({"copyright": "no fields\nat all"}, "no fields"),

@@ -101,7 +101,11 @@ def made_up_figures() -> list[Figure]:
     for llm, layers in LLMS.items():
         point = nothing | {"llm": llm}
         named = [row("named_classes", 0.95 - 0.03 * layer, layer, n=64) for layer in layers]
-        found += figures_of(point | {"metric": "naming"}, named)
+        scores = [
+            row("label_auroc", 0.987, layer, of="named_classes", chance=0.5, n=61)
+            for layer in layers
+        ]
+        found += figures_of(point | {"metric": "naming"}, [*named, *scores])
         checks = [
             row(metric, value, layer, "text", n=20000)
             for layer in layers

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.long_table import figures_of
 from vista.config.report import ReportSettings
 from vista.metrics.figure import Figure
 from vista.metrics.localization.report import localization_section
+from vista.metrics.monosemanticity.report import monosemanticity_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import few, interval, with_interval
+from vista.report.groups_section import groups_section
 from vista.report.summary import headline
 from vista.report.table import LongTable
+
+SAE: dict[str, Any] = {"encoder": "e", "method": "s", "layer": 2}
 
 
 def games(n_of: dict[str, int], value: dict[str, float]) -> LongTable:
@@ -45,6 +51,34 @@ def test_the_table_of_encoders_marks_them_too() -> None:
     table = games({"lucky": 1, "good": 40}, {"lucky": 1.0, "good": 0.8})
     (row,) = encoders_section(table, 3, least_n=10).grids[0].rows
     assert list(row[3:]) == ["0.800 (–)", "(1.000 (–), n = 1)"]
+
+
+def test_figures_of_groups_are_marked() -> None:
+    point = {"metric": "caption", "encoder": "e", "llm": "m", "sae_weight": 0.0, "seed": 0}
+    rows: list[dict[str, Any]] = [
+        {"metric": metric, "set": group, "value": value, "n": n, **columns}
+        for group, n in (("held_out", 9), ("seen", 10))
+        for metric, value, columns in (
+            ("caption_names_object", 0.5, {}),
+            ("matching_rate", 0.25, {"k": 3, "token_kind": "image"}),
+            ("pointing_game", 1.0, {"token_kind": "image"}),
+        )
+    ]
+    of_groups = LongTable(figures_of(point, rows))
+    held_out, seen = groups_section(of_groups, 3, least_n=10).grids[0].rows
+    marked = [cell for cell in held_out if "n = 9" in cell]
+    assert marked == ["(0.500, n = 9)", "(0.250, n = 9)", "(1.000, n = 9)"]
+    assert not any("n = " in cell for cell in seen)
+    assert "(1.000, n = 9)" in headline(LongTable(()), ReportSettings(), of_groups)
+
+
+def test_figures_of_dictionaries_are_marked() -> None:
+    figures = [
+        Figure("monosemanticity", of=of, value=0.5, n=n, stage="monosemanticity", **SAE)
+        for of, n in (("sae", 9), ("random", 40))
+    ]
+    marked, bare = monosemanticity_section(LongTable(figures), least_n=10).grids[0].rows
+    assert (marked[5], bare[5]) == ("(0.500, n = 9)", "0.500")
 
 
 def test_what_was_not_measured_is_not_marked() -> None:

@@ -14,6 +14,7 @@ from vista.metrics.figure import Figure
 from vista.metrics.matching_rate.report import matching_section
 from vista.report.compare import pairs
 from vista.report.grid import Grid, Name, interval, number, reached
+from vista.report.sections import naming_section
 from vista.report.shown import Measured
 from vista.report.summary import headline, summary_markdown
 from vista.report.table import LongTable
@@ -152,13 +153,20 @@ def test_a_run_without_most_metrics_still_has_a_summary(make_row: MakeRow) -> No
     table = LongTable(figures_of(point, [make_row("named_classes", 0.5, 0, n=64)]))
     text = summary_markdown(Measured(table, ReportSettings()), name="x", figures=[], notes=[])
     assert "| gemma | 0 | 0.500" in text
-    assert "| no |" in text
+    # Labels were not scored.
+    assert "| no | – | – | – |" in text
     assert "Captions" not in text
     assert headline(table, ReportSettings())
     empty = LongTable([])
     assert "summary.csv" in summary_markdown(
         Measured(empty, ReportSettings()), name="x", figures=[], notes=[]
     )
+
+
+def test_scores_of_labels_stand_beside_the_classes_that_they_name(table: LongTable) -> None:
+    (named, *_) = naming_section(table, Aims()).grids
+    assert tuple(named.header)[-3:] == ("label AUROC", "95 %", "n scored")
+    assert {tuple(row[-3:]) for row in named.rows} == {("0.987", "[0.947, 1.027]", "61")}
 
 
 def test_no_aim_no_verdict(table: LongTable) -> None:

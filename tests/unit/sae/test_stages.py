@@ -64,13 +64,17 @@ def sae(tmp_path: Path, text: Artifact, llm: Any, monkeypatch: pytest.MonkeyPatc
     return run(tmp_path, import_sae, settings, train_sae=trained)
 
 
-def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifact) -> None:
+@pytest.mark.parametrize("score_tokens", [0, 400])
+def test_from_text_to_named_classes(
+    score_tokens: int, tmp_path: Path, text: Artifact, sae: Artifact
+) -> None:
     bounds = {"llm": LLM, "check": CheckSaeSettings().model_dump()}
     check = run(tmp_path, check_sae, bounds, sae=sae, text=text)
     figures = json.loads(check.file("result.json").read_text())
     assert figures["sae"] == "llama-l0"
     assert 0 < figures["fvu"] < 0.2
-    settings = {"llm": LLM, "labels": LabelSettings(min_share=0.3).model_dump()}
+    how = LabelSettings(min_share=0.3, score_tokens=score_tokens)
+    settings = {"llm": LLM, "labels": how.model_dump()}
     labels = run(tmp_path, label_latents, settings, sae=sae, text=text)
 
     things = [Object(f"noun{i}", Box(0.0, 0.0, 8.0, 8.0)) for i in range(8)]
@@ -85,7 +89,10 @@ def test_from_text_to_named_classes(tmp_path: Path, text: Artifact, sae: Artifac
     assert layer["share"]["n"] == 9
     assert layer["share"]["value"] == len(layer["latents"]) / 9 > 0
     rows = pq.read_table(named.file("rows.parquet")).to_pylist()
-    assert [(row["metric"], row["layer"]) for row in rows] == [("named_classes", 0)]
+    assert (rows[0]["metric"], rows[0]["layer"]) == ("named_classes", 0)
+    scores = [row["value"] for row in rows[1:] if row["metric"] == "label_auroc"]
+    assert len(scores) == len(rows) - 1 == (score_tokens > 0)
+    assert all(score > 0.9 for score in scores)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vista.config.packages import unaccepted_terms
 from vista.config.published import is_gated
 from vista.engine.forecast.folders import LANGUAGE, MODEL, PIPELINE, SAE, VISION, problems
 from vista.engine.forecast.shapes import Shapes
@@ -42,7 +43,7 @@ def missing(shapes: Shapes) -> list[str]:
         *(line for what, folder in folders for line in _folder(what, Path(folder))),
         *(line for node in todo for line in (*_repository(node), *_downloads(node))),
         *(line for node in todo for line in _model_file(node, shapes)),
-        *(line for node in todo for line in _clients(node)),
+        *(line for node in todo for line in (*_terms(node), *_clients(node))),
     ]
     return list(dict.fromkeys(lines))
 
@@ -159,6 +160,11 @@ def _downloads(node: Node) -> Iterator[str]:
             f"downloads without a checksum ({', '.join(loose)}): set their `sha256`, which the "
             "first fetch prints, so that the run stays the same when the files change."
         )
+
+
+def _terms(node: Node) -> Iterator[str]:
+    if node.stage == "fetch_package" and (line := unaccepted_terms(node.order["package"])):
+        yield f"{line}."
 
 
 def _clients(node: Node) -> Iterator[str]:

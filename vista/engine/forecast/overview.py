@@ -62,9 +62,11 @@ class Forecast:
     wall: float
 
 
-def forecast(plan: Plan, order: Iterable[str], cores: int | None = None) -> Forecast:
+def forecast(
+    plan: Plan, order: Iterable[str], cores: int | None = None, refused: Sequence[str] = ()
+) -> Forecast:
     """Return the forecast of a plan, its stages in the `order` of the pipeline, on a machine of so
-    many `cores`, those of this one by default.
+    many `cores`, those of this one by default. `refused` joins what is missing.
 
     Reads what is finished (manifests, checksums, sizes of models and tables, benchmark files of
     jobs), loads nothing else.
@@ -87,7 +89,7 @@ def forecast(plan: Plan, order: Iterable[str], cores: int | None = None) -> Fore
         _largest(stage.memory for stage in stages),
         _sum(stage.seconds for stage in stages),
     )
-    lines, free = missing(shapes), free_bytes(results)
+    lines, free = [*missing(shapes), *refused], free_bytes(results)
     if total.disk.known > free:
         lines.append(
             f"{size(total.disk.known - free)} of disk: {size(free)} are free where {plan.results} "

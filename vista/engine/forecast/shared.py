@@ -64,16 +64,18 @@ def text_sae_bytes(imported: Node | None, item: int | None, shapes: Shapes) -> f
 
 
 def on_text(node: Node, shapes: Shapes, key: str, disk: float | None, decoded: bool) -> Need:
-    """One pass over the tokens of the settings at `key` up to the SAE's layer, in batches of
-    documents, unless their stream is cached; and the SAE on them."""
+    """One pass over the tokens of the settings at `key`, those that labels are scored on included,
+    up to the SAE's layer, in batches of documents, unless their stream is cached; and the SAE on
+    them."""
     shape, saes, settings = shapes.llm(node), shapes.saes(node, "sae"), node.order[key]
     if shape is None or saes is None:
         return Need(disk, None, None)
     device, text = shapes.llm_device(node), settings["text"]
-    flops = formulas.forward_flops(shape, settings["tokens"], 0, blocks=saes.layers[0] + 1)
+    tokens = settings["tokens"] + settings.get("score_tokens", 0)
+    flops = formulas.forward_flops(shape, tokens, 0, blocks=saes.layers[0] + 1)
     if one(node, "cache") is not None:
         flops = 0.0
-    sae_flops = formulas.sae_flops(shape.d_model, saes, settings["tokens"], decoded)
+    sae_flops = formulas.sae_flops(shape.d_model, saes, tokens, decoded)
     batch, length = text["batch_documents"], text["max_length"]
     memory = formulas.reading_memory(shape, device, saes, batch, length, batch * length)
     seconds = TORCH_START + device.seconds(flops, sae_flops)

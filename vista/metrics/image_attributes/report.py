@@ -6,7 +6,7 @@ from typing import Any
 
 from vista.report import grid
 from vista.report.dictionaries import HEAD, Quantity, dictionary_facets, dictionary_rows
-from vista.report.grid import Grid, Section, spread
+from vista.report.grid import Grid, Section
 from vista.report.shown import Drawing, Measured, Shown
 from vista.report.table import LongTable, groups, over_seeds
 
@@ -14,7 +14,7 @@ CORRECT, PRECISION = Quantity("discovery_correct"), Quantity("discovery_precisio
 RECALL = Quantity("discovery_recall", "all")
 
 
-def image_attributes_section(table: LongTable) -> Section:
+def image_attributes_section(table: LongTable, least_n: int = 0) -> Section:
     """Return discovery of each vision SAE and its controls, and which attributes the SAEs find."""
     head = [
         cell
@@ -25,7 +25,11 @@ def image_attributes_section(table: LongTable) -> Section:
     for names, figures in groups(table.select(RECALL.metric, of="sae"), "encoder", "method", "set"):
         summary = over_seeds(figures)
         by_attribute.append(
-            [*map(grid.name, names), spread(summary), *grid.interval_chance_n(summary)]
+            [
+                *map(grid.name, names),
+                grid.few_over_seeds(summary, least_n),
+                *grid.interval_chance_n(summary),
+            ]
         )
     return Section(
         "Attributes found in images",
@@ -36,7 +40,7 @@ def image_attributes_section(table: LongTable) -> Section:
         "latents that separate. n counts proposals, or values. Permuted: the same with the "
         "captions of all images permuted. Random latents: as many of the SAE's.",
         [
-            Grid((*HEAD, *head), dictionary_rows(table, [CORRECT, PRECISION, RECALL])),
+            Grid((*HEAD, *head), dictionary_rows(table, [CORRECT, PRECISION, RECALL], least_n)),
             Grid(
                 ("encoder", "SAE", "attribute", "values found", "95 %", "permuted", "n"),
                 by_attribute,
@@ -68,6 +72,6 @@ def _drawings(measured: Measured) -> list[Drawing]:
 
 
 SHOWN = Shown(
-    sections=lambda measured: [image_attributes_section(measured.table)],
+    sections=lambda measured: [image_attributes_section(measured.table, measured.settings.least_n)],
     drawings=_drawings,
 )

@@ -26,16 +26,21 @@ def localization_section(table: LongTable, least_n: int) -> Section:
             grid.name(encoder),
             grid.name(llm),
             grid.weight(weight),
-            _few(game, least_n),
+            grid.few_over_seeds(game, least_n),
             *grid.interval_chance_n(game),
-            _few(over_seeds(table.select("pointing_salient", of=None, **point)), least_n),
+            grid.few_over_seeds(
+                over_seeds(table.select("pointing_salient", of=None, **point)), least_n
+            ),
             *_with_interval(over_seeds(table.select("pointing_salient_gain", of=None, **point))),
         ]
         aurocs = {of: over_seeds(table.select("auroc", of=of, **point)) for of in ("box", "mask")}
-        cells += [_few(summary, least_n) for summary in aurocs.values()]
+        cells += [grid.few_over_seeds(summary, least_n) for summary in aurocs.values()]
         for metric in ("average_precision", "iou_active", "iou_best"):
             summary = over_seeds(table.select(metric, of="mask", **point))
-            cells += [_few(summary, least_n), number(summary.chance if summary else None)]
+            cells += [
+                grid.few_over_seeds(summary, least_n),
+                number(summary.chance if summary else None),
+            ]
         maps = aurocs["box"]
         rows.append([*cells, str(maps.n if maps else 0)])
         unmasked.append(
@@ -76,10 +81,6 @@ def localization_section(table: LongTable, least_n: int) -> Section:
     )
 
 
-def _few(summary: OverSeeds | None, least_n: int) -> str:
-    return grid.few(spread(summary), summary.n if summary else 0, least_n)
-
-
 def _with_interval(summary: OverSeeds | None) -> list[str]:
     """Return two cells: a figure over seeds, and its interval."""
     if summary is None:
@@ -94,9 +95,9 @@ def _pointing(
     game = over_seeds(table.select("pointing_game", of=of, **point))
     salient = over_seeds(table.select("pointing_salient", of=of, **point))
     return [
-        _few(game, least_n),
+        grid.few_over_seeds(game, least_n),
         number(game.chance if game else None),
-        _few(salient, least_n),
+        grid.few_over_seeds(salient, least_n),
         str(game.n if game else 0),
     ]
 

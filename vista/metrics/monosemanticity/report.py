@@ -12,7 +12,7 @@ from vista.report.table import LongTable
 SCORE = Quantity("monosemanticity")
 
 
-def monosemanticity_section(table: LongTable) -> Section:
+def monosemanticity_section(table: LongTable, least_n: int = 0) -> Section:
     """Return the mean score of each vision SAE and its controls."""
     head = ("score", "95 %", "chance", "n latents")
     return Section(
@@ -23,7 +23,7 @@ def monosemanticity_section(table: LongTable) -> Section:
         "features' channels. Random dictionary: of the SAE's size and sparsity. The fewer images a "
         "latent fires on, the higher it scores; matched: the random latents weighted so that they "
         "fire on as many images as the SAE's.",
-        [Grid((*HEAD, *head), dictionary_rows(table, [SCORE]))],
+        [Grid((*HEAD, *head), dictionary_rows(table, [SCORE], least_n))],
     )
 
 
@@ -50,7 +50,7 @@ def _drawings(measured: Measured) -> list[Drawing]:
 
 
 SHOWN = Shown(
-    sections=lambda measured: [monosemanticity_section(measured.table)],
+    sections=lambda measured: [monosemanticity_section(measured.table, measured.settings.least_n)],
     drawings=_drawings,
     pictures=("top_images.png", "Top images of the most monosemantic latents"),
 )

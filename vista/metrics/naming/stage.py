@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vista.data.records import read_records
@@ -9,7 +10,7 @@ from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.metrics.naming import NamingSettings
-from vista.metrics.naming.measure import naming
+from vista.metrics.naming.measure import Label, naming
 from vista.metrics.results import write_result
 from vista.sae.label_table import FILE, read_labels
 
@@ -34,13 +35,17 @@ def run(job: StageJob[NamingSettings, Inputs]) -> None:
     if not classes:
         raise UserError(f"{path} has no objects, so no classes to name; set metrics.naming to null")
     labels = read_labels(job.inputs.labels.file(FILE))
-    latents = list(zip(labels.label_s, labels.share_s.tolist(), strict=True))
+    scores = [math.nan] * len(labels.label_s) if labels.auroc_s is None else labels.auroc_s.tolist()
+    latents = list(map(Label, labels.label_s, labels.share_s.tolist(), scores))
+    bootstrap = settings.bootstrap
     write_result(
         job.work,
         naming(
             sorted(classes),
             {labels.layer: latents},
             settings.min_share,
-            settings.bootstrap.level,
+            bootstrap.seed,
+            bootstrap.resamples,
+            bootstrap.level,
         ),
     )

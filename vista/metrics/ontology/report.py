@@ -14,7 +14,7 @@ COVERAGE, CLASSES = Quantity("ontological_coverage"), Quantity("class_coverage")
 HEIGHT, NAMED = Quantity("synset_height"), Quantity("named_latents")
 
 
-def ontology_section(table: LongTable) -> Section:
+def ontology_section(table: LongTable, least_n: int = 0) -> Section:
     """Return coverage, height and share of named latents, SAEs beside their controls."""
     tables = {
         (COVERAGE, CLASSES): (
@@ -38,7 +38,7 @@ def ontology_section(table: LongTable) -> Section:
         "latents, and neurons are fewer: compare it with the permuted level, and with the random "
         "dictionary, which has the SAE's size and sparsity.",
         [
-            Grid((*HEAD, *head), dictionary_rows(table, quantities))
+            Grid((*HEAD, *head), dictionary_rows(table, quantities, least_n))
             for quantities, head in tables.items()
         ],
     )
@@ -77,7 +77,7 @@ def _drawings(measured: Measured) -> list[Drawing]:
 
 
 SHOWN = Shown(
-    sections=lambda measured: [ontology_section(measured.table)],
+    sections=lambda measured: [ontology_section(measured.table, measured.settings.least_n)],
     drawings=_drawings,
     note=_note,
 )
