@@ -24,7 +24,7 @@ CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 _JUDGE = {"judge", "files"}
 FURTHER = {
     "fetch_package": {"files"},
-    "compose_scenes": {"packages", "files"},
+    "compose_scenes": {"package_*", "files"},
     "join_package": {"parts"},
     "import_gguf": {"package", "files"},
     "train_sae": {"cache"},
@@ -64,7 +64,8 @@ def roles() -> dict[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for path in CONFIGS:
         for node in load_plan(path).nodes.values():
-            found[node.stage] |= {*node.inputs, *(["files"] if node.files else [])}
+            inputs = {re.sub("^package_.+", "package_*", role) for role in node.inputs}
+            found[node.stage] |= {*inputs, *(["files"] if node.files else [])}
     return found
 
 
