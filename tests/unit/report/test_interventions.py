@@ -173,7 +173,8 @@ def test_comparison_by_hand() -> None:
         made = {}
         for seed, values in by_seed.items():
             base = intervention(method, seed=seed, n=4)
-            scores = {(f"i{i}", "cat", None): score for i, score in enumerate(values)}
+            # Each pattern of four images comes ten times: differences of few have no interval.
+            scores = {(f"i{i}", "cat", None): score for i, score in enumerate(values * 10)}
             fields = {**base.__dict__, "scores": {"object": scores, "outside": scores}}
             made[seed] = Intervention(**fields)
         return sides(list(made.values()))[0]
@@ -195,7 +196,7 @@ def test_comparison_by_hand() -> None:
     found = compare(halves, nothing)
     assert found is not None
     assert (found.difference.mean, found.difference.low, found.difference.high) == (1.0, 1.0, 1.0)
-    assert found.difference.n == 4
+    assert found.difference.n == 40
     assert compare(ours, side("vision_topk", {7: [1, 1, 1, 1]})) is None
 
 
