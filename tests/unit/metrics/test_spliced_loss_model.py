@@ -350,7 +350,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         writer.close()
 
     def write_projector(work: Path) -> None:
-        projector, generator = make_projector("linear", WIDTH, D, 0), torch.Generator().manual_seed(5)
+        projector = make_projector("linear", WIDTH, D, 0)
+        generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             projector.layers[0].weight.copy_(20 * torch.randn(D, WIDTH, generator=generator))
         save_projector(work, projector)
