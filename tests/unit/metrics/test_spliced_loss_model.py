@@ -350,7 +350,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         writer.close()
 
     def write_projector(work: Path) -> None:
-        projector = make_projector("linear", WIDTH, D, 0)
+        projector: Any = make_projector("linear", WIDTH, D, 0)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             projector.layers[0].weight.copy_(20 * torch.randn(D, WIDTH, generator=generator))

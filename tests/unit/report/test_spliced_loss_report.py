@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,15 @@ def test_the_figure_has_the_weights_and_the_control(spliced: LongTable, table: L
     heights = [list(line.get_ydata()) for line in figure.axes[0].lines]
     for expected in ([0.6, 0.8], [0.9, 1.1, 0.2], [0.95] * 3):
         assert pytest.approx(expected) in heights
+    pyplot.close(figure)
+    # Where no visual token is worth anything, as in the smoke config, the control stands alone.
+    without = LongTable(
+        replace(f, value=None) if f.metric.startswith("spliced") and f.token_kind == "image" else f
+        for f in spliced.figures
+    )
+    figure = spliced_loss_figure(without)
+    assert figure is not None
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[0.95] * 3]
     pyplot.close(figure)
 
 
