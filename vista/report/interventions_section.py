@@ -24,9 +24,7 @@ def intervention_section(
     """Scores of all methods for both tasks, the rates behind them, and paired differences."""
     methods = [one for one in interventions if one.control is None]
     grids = [
-        made
-        for task in EDIT_TASKS
-        for made in (_scores(table, task, methods), _rates(table, task))
+        made for task in EDIT_TASKS for made in (_scores(table, task, methods), _rates(table, task))
     ]
     grids.append(control_grid(table, interventions))
     grids.append(_comparisons(methods, aims))
