@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vista.config.edits import EditControl
 from vista.interventions.directions import unit_rows
-from vista.interventions.edits import Concept, RowEdit
 from vista.interventions.selection import image_rng
+
+if TYPE_CHECKING:
+    from vista.interventions.edits import Concept, RowEdit
 
 
 def controlled(edit: RowEdit, control: EditControl, stand_in: Concept | None) -> RowEdit:
