@@ -225,7 +225,7 @@ def load_encoder(
         if other or load_family(family_of(model_type)).inputs is not parts.inputs:
             raise UserError(
                 f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
-                f"set family: {family_of(model_type)}"
+                + (parts.instead or f"set family: {family_of(model_type)}")
             )
         if random_weights is None:
             model, missing = load_model(

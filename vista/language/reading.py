@@ -38,11 +38,11 @@ class Reading:
     cache: Any | None = None
     logits_bv: Tensor | None = None
 
-    def on(self, ids_bt: Tensor) -> Reading:
-        """Read some more tokens of each sequence."""
+    def on(self, ids_bt: Tensor, **inputs: Tensor) -> Reading:
+        """Read some more tokens of each sequence; the model gets `inputs` too."""
         if ids_bt.shape[1] == 0:
             return self
-        output = self._run(ids_bt, logits_to_keep=1)
+        output = self._run(ids_bt, logits_to_keep=1, **inputs)
         read_bt = torch.cat([self.ids_bt, ids_bt], dim=1)
         return Reading(self.model, read_bt, output.past_key_values, output.logits[:, -1])
 

@@ -1,0 +1,103 @@
+"""How a vision-language model reads an image as its own class does: the text around the visual
+tokens, and what the model is called with beside them.
+
+| model_type | around the visual tokens                       | beside the ids                   |
+|------------|------------------------------------------------|----------------------------------|
+| gemma3     | two line breaks and `<start_of_image>` before, | token types: visual tokens       |
+|            | `<end_of_image>` and two line breaks after     | attend to later ones, too        |
+| llava      | what the chat template writes                  | nothing                          |
+| llava_next | what the chat template writes                  | nothing                          |
+
+The text follows from the tokenizer, the rest from the model's type. Other types are refused:
+Qwen2.5-VL counts positions in three dimensions, Qwen3-VL adds further features of the image to the
+stream after its first blocks.
+
+Shape suffixes: b sample, t token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vista.errors import UserError
+from vista.foreign.text import read_json_object
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The text of an image in a prompt.
+
+    Attributes:
+        written: what the chat template writes for an image.
+        token: the token that stands in the place of each visual token.
+        before, after: what the model's processor writes around these, in the place of `written`.
+    """
+
+    written: str
+    token: str
+    before: str = ""
+    after: str = ""
+
+
+FORMATS = (
+    ImageFormat(
+        "<start_of_image>",
+        "<image_soft_token>",
+        before="\n\n<start_of_image>",
+        after="<end_of_image>\n\n",
+    ),
+    ImageFormat("<image>", "<image>"),
+)
+
+
+def image_format(tokenizer: Any) -> ImageFormat:
+    """The text of an image for the models that a tokenizer belongs to.
+
+    Raises UserError where the tokenizer has no token of an image.
+    """
+    for known in FORMATS:
+        token_id = tokenizer.convert_tokens_to_ids(known.token)
+        if token_id is not None and token_id != tokenizer.unk_token_id:
+            return known
+    raise UserError(
+        "placement: image needs a tokenizer with a token for images "
+        f"({' or '.join(known.token for known in FORMATS)}); name the checkpoint of a "
+        "vision-language model, or another placement"
+    )
+
+
+def _no_inputs(ids_bt: Tensor, start: int, n_visual: int) -> dict[str, Tensor]:
+    return {}
+
+
+def _token_types(ids_bt: Tensor, start: int, n_visual: int) -> dict[str, Tensor]:
+    types_bt = torch.zeros_like(ids_bt)
+    types_bt[:, start : start + n_visual] = 1
+    return {"token_type_ids": types_bt}
+
+
+ImageInputs = Callable[[Tensor, int, int], dict[str, Tensor]]
+
+# By model_type: what the model is called with beside ids [b, t] whose visual tokens stand at
+# start .. start + n_visual - 1.
+IMAGE_INPUTS: dict[str, ImageInputs] = {
+    "gemma3": _token_types,
+    "llava": _no_inputs,
+    "llava_next": _no_inputs,
+}
+
+
+def refuse_other_class(folder: Path) -> None:
+    """Raise UserError where a checkpoint is of no class whose images are read as it does."""
+    model_type = read_json_object(folder / "config.json").get("model_type")
+    if model_type not in IMAGE_INPUTS:
+        raise UserError(
+            f"{folder}: a {model_type} model cannot be read as a vision-language model; expected "
+            f"one of {', '.join(IMAGE_INPUTS)}"
+        )
