@@ -40,6 +40,19 @@ LLAVA_CHAT = (
     "{% for part in m.content if part.type == 'text' %}{{ part.text }} {% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+QWEN_SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+# Opens with a system turn of its own; no BOS.
+QWEN_CHAT = (
+    "{% for m in messages %}{% if loop.first and m.role != 'system' %}"
+    "<|im_start|>system\ndescribe .<|im_end|>\n{% endif %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 CLIP_STEPS = {
     "image_processor_type": "CLIPImageProcessor",
     "do_resize": True,
@@ -61,6 +74,16 @@ SIGLIP_STEPS = {
     "resample": 2,
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
+}
+QWEN_STEPS = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "min_pixels": 256,
+    "max_pixels": 4096,
+    "patch_size": 4,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": CLIP_STEPS["image_mean"],
+    "image_std": CLIP_STEPS["image_std"],
 }
 SIZE = 32
 TEXT = {
@@ -102,7 +125,7 @@ def _bpe(
     tokenizer.train_from_iterator(
         lines,
         trainers.BpeTrainer(
-            vocab_size=420, special_tokens=[*special, *fallback], show_progress=False
+            vocab_size=900, special_tokens=[*special, *fallback], show_progress=False
         ),
     )
     # Bytes are ordinary tokens; only the trainer needs to hear of them.
@@ -117,7 +140,7 @@ def _gemma_tokenizer(lines: Sequence[str]) -> Any:
     from tokenizers import normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    pieces = pre_tokenizers.Split(" ", "merged_with_previous")
+    pieces = pre_tokenizers.Split("▁", "merged_with_previous")
     tokenizer = _bpe(lines, GEMMA_SPECIAL, pieces, normalizers.Replace(" ", "▁"))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -138,7 +161,7 @@ def _llava_tokenizer(lines: Sequence[str]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     # As Llama's: a blank is put before the first piece of a text, and of it alone.
-    blanks = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    blanks = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer = _bpe(lines, LLAVA_SPECIAL, blanks)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
@@ -150,6 +173,60 @@ def _llava_tokenizer(lines: Sequence[str]) -> Any:
         pad_token="<pad>",
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
+    )
+
+
+def _qwen_tokenizer(lines: Sequence[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        lines,
+        trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=list(QWEN_SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+    )
+
+
+def _qwen_config(sizes: dict[str, Any], tokenizer: Any) -> Any:
+    from transformers import Qwen2_5_VLConfig
+
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "intermediate_size": 16,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        # Windows of 2 x 2 visual tokens, and one block that sees all.
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+        "out_hidden_size": sizes["hidden_size"],
+        "initializer_range": 0.3,
+    }
+    rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 2, 2]}
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+        for name, token in (
+            *(("image", "image_pad"), ("video", "video_pad")),
+            *(("vision_start", "vision_start"), ("vision_end", "vision_end")),
+        )
+    }
+    return Qwen2_5_VLConfig(
+        text_config={**sizes, "rope_parameters": rope}, vision_config=vision, **ids
     )
 
 
@@ -173,7 +250,7 @@ def save_vlm(
 
     folder.mkdir(parents=True, exist_ok=True)
     gemma = kind == "gemma3"
-    tokenizer = _gemma_tokenizer(lines) if gemma else _llava_tokenizer(lines)
+    tokenizer = TOKENIZERS.get(kind, _llava_tokenizer)(lines)
     sizes = {**TEXT, "vocab_size": len(tokenizer), **(text or {})}
     special = {
         name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -191,6 +268,8 @@ def save_vlm(
             boi_token_id=tokenizer.convert_tokens_to_ids("<start_of_image>"),
             eoi_token_id=tokenizer.convert_tokens_to_ids("<end_of_image>"),
         )
+    elif kind == "qwen2_5_vl":
+        config = _qwen_config({**sizes, **special}, tokenizer)
     else:
         class_config = getattr(transformers, {"llava": "LlavaConfig"}.get(kind, "LlavaNextConfig"))
         more = {} if kind == "llava" else {"image_grid_pinpoints": [[32, 64], [64, 32], [64, 64]]}
@@ -205,6 +284,7 @@ def save_vlm(
         "gemma3": "Gemma3ForConditionalGeneration",
         "llava": "LlavaForConditionalGeneration",
         "llava_next": "LlavaNextForConditionalGeneration",
+        "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     }
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -219,6 +299,9 @@ def save_vlm(
     if gemma:
         (folder / "chat_template.jinja").write_text(GEMMA_CHAT)
         steps = {**SIGLIP_STEPS, "size": {"height": size, "width": size}}
+    elif kind == "qwen2_5_vl":
+        (folder / "chat_template.jinja").write_text(QWEN_CHAT)
+        steps = QWEN_STEPS
     else:
         # Older repositories keep the processor's template here.
         (folder / "chat_template.json").write_text(json.dumps({"chat_template": LLAVA_CHAT}))
@@ -227,4 +310,5 @@ def save_vlm(
     (folder / "preprocessor_config.json").write_text(json.dumps(steps))
 
 
-KINDS = ("llava", "gemma3", "llava_next")
+TOKENIZERS = {"gemma3": _gemma_tokenizer, "qwen2_5_vl": _qwen_tokenizer}
+KINDS = ("llava", "gemma3", "llava_next", "qwen2_5_vl")

@@ -90,6 +90,13 @@ class CheckpointEncoder(Checkpoint):
         "model tells. Checked against the tokens that come out.",
     )
     random_weights: int | None = later(None, ge=0, description=_RANDOM)
+    size: int | None = later(
+        None,
+        ge=1,
+        le=10_000,
+        description="Side of the square input, px; null: that of the checkpoint's image "
+        "processor. A model that takes images of any size needs it: Qwen2.5-VL a multiple of 28.",
+    )
 
 
 class OnnxEncoder(PackageFile):

@@ -31,6 +31,13 @@ class VlmSettings(Settings):
         description="how an image becomes square. Gemma 3's own processor stretches it instead; "
         "square images are the same in all three ways",
     )
+    size: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="side of the square that images are resized to, px; null: that of its image "
+        "processor. Qwen2.5-VL takes any multiple of 28 and needs one",
+    )
     batch_size: int = Field(16, ge=1, description="images a pass of its vision tower")
 
     @model_validator(mode="after")
@@ -58,6 +65,7 @@ class VlmSettings(Settings):
                 path=source.path,
                 repo=source.repo,
                 revision=source.revision,
+                size=self.size,
             ),
             fit=self.fit,
             device=model.device if model.device_map is None else "auto",

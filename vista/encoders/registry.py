@@ -78,6 +78,7 @@ class EncoderFamily:
         inputs: what the tower is called with, from pixels [b, 3, size, size] and the patch's side.
         tower: the vision model inside what the Auto class loads.
         blocks: the tower's transformer blocks, in order.
+        any_size: those of `model_types` that take images of any size.
         instead: what to do with a checkpoint of another family; empty: to name its family.
     """
 
@@ -88,6 +89,7 @@ class EncoderFamily:
     inputs: Callable[[Tensor, int], Mapping[str, Tensor]] = plain_inputs
     tower: Callable[[Any], Any] = vision_tower
     blocks: Callable[[Any], Any] = only_blocks
+    any_size: tuple[str, ...] = ()
     instead: str = ""
 
 

@@ -14,9 +14,9 @@ from vista.foreign.pretrained import load_model, load_part, loading
 from vista.foreign.values import integer
 from vista.language.vlm import IMAGE_INPUTS
 
-# What multimodal checkpoints (Gemma 3 from 4B on, LLaVA) carry beside the text decoder. Visual
-# tokens are made before they come here, so these would only fill memory.
-VISION_PARTS = ("vision_tower", "multi_modal_projector")
+# What multimodal checkpoints (Gemma 3 from 4B on, LLaVA; Qwen2.5-VL the last) carry beside the text
+# decoder. Visual tokens are made before they come here, so these would only fill memory.
+VISION_PARTS = ("vision_tower", "multi_modal_projector", "visual")
 
 
 def load_checkpoint(

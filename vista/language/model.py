@@ -34,7 +34,7 @@ from vista.language.checkpoint import eos_ids, load_checkpoint
 from vista.language.prompt import Batch, QuestionAnswer, build_batch, opening_ids, prompt_ids
 from vista.language.reading import Reading, narrow_head, one_length, removed
 from vista.language.template import choose_template
-from vista.language.vlm import IMAGE_INPUTS, refuse_other_class
+from vista.language.vlm import IMAGE_INPUTS, position_shift, refuse_other_class
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -320,6 +320,9 @@ class LanguageModel:
         Raises:
             ValueError: a layer out of range, or visual tokens that do not fit.
         """
+        n_visual = 0 if visual is None else visual.shape[1]
+        model_type = self.model.config.model_type
+        shift = position_shift(model_type, n_visual) if self.placement == "image" else None
         handles, extra = [], dict[str, Tensor]()
         self._check_layers(set(edits or {}), None)
         if visual is not None:
@@ -329,7 +332,7 @@ class LanguageModel:
         for layer, edit in (edits or {}).items():
             handles.append(self._watch(layer, edit, False, {}, False))
         with removed(handles):
-            return Reading(self.model, ids_bt[:, :0]).on(ids_bt, **extra)
+            return Reading(self.model, ids_bt[:, :0], shift=shift).on(ids_bt, **extra)
 
     def answers(self, reading: Reading, max_new_tokens: int) -> list[str]:
         """The greedy answer to each prompt that was read."""
@@ -342,7 +345,8 @@ class LanguageModel:
         """What the model's own class is called with where an image stands."""
         if self.placement != "image":
             return {}
-        return IMAGE_INPUTS[self.model.config.model_type](ids_bt, start, visual_bpd.shape[1])
+        config = self.model.config
+        return IMAGE_INPUTS[config.model_type](config, ids_bt, start, visual_bpd.shape[1])
 
     def _run(self, **inputs: Any) -> Any:
         """The model's own forward; None if a hook left it early."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tests.tiny_vlms import GEMMA_CHAT, KINDS, LLAVA_CHAT, SIZE, save_vlm
 from vista.data.records import Turn
-from vista.encoders.contract import load_encoder
+from vista.encoders.contract import VisionEncoder, load_encoder
 from vista.errors import UserError
 from vista.language.model import LanguageModel
 
@@ -40,6 +40,27 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return folder
 
 
+class QwenProcessor:
+    """What Qwen2_5_VLProcessor does with one image; the class itself needs a video processor."""
+
+    def __init__(self, images: Any, tokenizer: Any) -> None:
+        self.images, self.tokenizer = images, tokenizer
+
+    def apply_chat_template(self, messages: Any, add_generation_prompt: bool) -> str:
+        text = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tokenize=False
+        )
+        return str(text)
+
+    def __call__(self, images: Pixels, text: str, **_: Any) -> dict[str, Any]:
+        made = dict(self.images(images=images, return_tensors="pt"))
+        n = int(made["image_grid_thw"].prod()) // self.images.merge_size**2
+        token = self.tokenizer.image_token
+        made |= self.tokenizer(text.replace(token, n * token), return_tensors="pt")
+        made["mm_token_type_ids"] = (made["input_ids"] == self.tokenizer.image_token_id).int()
+        return made
+
+
 class ByHand:
     """A model of transformers' own class with its own processor."""
 
@@ -54,6 +75,9 @@ class ByHand:
             self.processor: Any = transformers.Gemma3Processor(
                 images, tokenizer, chat_template=GEMMA_CHAT, image_seq_length=4
             )
+        elif kind == "qwen2_5_vl":
+            images = transformers.Qwen2VLImageProcessorPil.from_pretrained(folder)
+            self.processor = QwenProcessor(images, tokenizer)
         else:
             images = transformers.CLIPImageProcessorPil.from_pretrained(folder)
             # Of LLaVA-NeXT the whole image alone, which is what this processor prepares.
@@ -70,7 +94,7 @@ class ByHand:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         messages = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
-        # Gemma's template writes BOS, LLaVA's leaves it to the tokenizer.
+        # Gemma's template writes BOS, LLaVA's leaves it to the tokenizer, Qwen has none.
         special = self.kind != "gemma3"
         made = self.processor(
             images=image, text=text, return_tensors="pt", add_special_tokens=special
@@ -116,7 +140,11 @@ def images() -> Pixels:
 def pair(request: pytest.FixtureRequest, folder_of: Callable[[str], Path]) -> Any:
     folder = folder_of(request.param)
     ours = LanguageModel.load(folder, placement="image")
-    return ByHand(request.param, folder), load_encoder(folder, "vlm"), ours
+    return ByHand(request.param, folder), encoder_of(folder, request.param), ours
+
+
+def encoder_of(folder: Path, kind: str) -> VisionEncoder:
+    return load_encoder(folder, "vlm", size=SIZE if kind == "qwen2_5_vl" else None)
 
 
 @torch.no_grad()
@@ -198,15 +226,23 @@ def test_reading_on_gives_what_one_pass_gives(pair: Any, images: Pixels) -> None
     question = QUESTIONS[0]
     ids = torch.tensor(llm.prompts([question, question], visual.shape[1]))
     image = llm.read(ids[:, : len(llm.opening) + visual.shape[1]], visual)
+    # Another image that is read, or text alone, does not change where this one goes on.
+    llm.read(ids)
     read = image.on(ids[:, image.ids_bt.shape[1] :])
     whole = llm.forward(ids, visual=visual, visual_start=len(llm.opening)).logits
     assert whole is not None
     torch.testing.assert_close(read.logits_bv, whole[:, -1], **CLOSE)
+    text = llm.forward(ids).logits
+    assert text is not None
+    half = ids.shape[1] // 2
+    alone = llm.read(ids[:, :half]).on(ids[:, half:])
+    torch.testing.assert_close(alone.logits_bv, text[:, -1], **CLOSE)
 
 
 def test_features_lie_on_the_grid_of_the_class(folder_of: Callable[[str], Path]) -> None:
-    for kind, side, patch in (("llava", 4, 8), ("llava_next", 4, 8), ("gemma3", 2, 16)):
-        encoder = load_encoder(folder_of(kind), "vlm")
+    for kind in KINDS:
+        side, patch = (2, 16) if kind == "gemma3" else (4, 8)
+        encoder = encoder_of(folder_of(kind), kind)
         assert (encoder.grid, encoder.patch, encoder.size) == ((side, side), patch, SIZE)
         # A change within one cell moves the token of that cell the most.
         image = np.full((1, SIZE, SIZE, 3), 120, dtype=np.uint8)
@@ -235,6 +271,11 @@ def test_what_cannot_be_read_is_refused(folder_of: Callable[[str], Path], tmp_pa
     text_alone.write_text("{% for m in messages %}{{ m.content[-1].text }} {% endfor %}")
     with pytest.raises(UserError, match="it does not write the image once, as <image>"):
         _ = LanguageModel.load(bare, placement="image", template=str(text_alone)).opening
+    with pytest.raises(UserError, match="a qwen2_5_vl model takes images of any size; set `size`"):
+        load_encoder(folder_of("qwen2_5_vl"), "vlm")
+    odd = load_encoder(folder_of("qwen2_5_vl"), "vlm", size=SIZE + 4)
+    with pytest.raises(UserError, match="the qwen2_5_vl model refuses images of 36 px"):
+        odd.encode(np.zeros((1, SIZE + 4, SIZE + 4, 3), dtype=np.uint8))
     whole = shutil.copytree(folder_of("llava"), tmp_path / "whole")
     (whole / "config.json").write_text(
         json.dumps({**config, "vision_feature_select_strategy": "full"})

@@ -6,6 +6,7 @@ them.
 | gemma3     | SigLIP, 896 px, 64 x 64 patches | mean of 4 x 4 patches, RMS norm, linear | 16 x 16 |
 | llava      | CLIP L, 336 px, layer -2        | two linear layers, a GELU between them  | 24 x 24 |
 | llava_next | CLIP L, 336 px, layer -2        | as llava                                | 24 x 24 |
+| qwen2_5_vl | a ViT of any size, patch 14     | 2 x 2 patches, norm, two linear layers  | by size |
 
 Of LLaVA-NeXT the tokens are those of the whole image alone, the first tile of its class. The
 further tiles, whose number follows from the image's size, and the tokens that end their rows are
@@ -39,10 +40,11 @@ class VisualTokens(nn.Module):
         model.language_model = None
         self.model = model
         vision = model.config.vision_config
-        size = square(vision.image_size, "vision_config.image_size")
         patch = square(vision.patch_size, "vision_config.patch_size")
+        patch *= getattr(vision, "spatial_merge_size", 1)
+        size = getattr(vision, "image_size", None)
         if pooled := getattr(model.config, "mm_tokens_per_image", None):
-            patch = size // max(1, math.isqrt(pooled))
+            patch = square(size, "vision_config.image_size") // max(1, math.isqrt(pooled))
         self.config = SimpleNamespace(
             model_type=model.config.model_type,
             hidden_size=model.config.get_text_config().hidden_size,
@@ -55,6 +57,8 @@ class VisualTokens(nn.Module):
         """Return the visual tokens [b, p, d] of pixels [b, 3, size, size]."""
         if self.config.model_type == "llava_next":
             return self._whole_image(pixel_values)
+        if self.config.model_type == "qwen2_5_vl":
+            return self._merged(pixel_values)
         tokens = self.model.get_image_features(pixel_values, return_dict=True).pooler_output
         return tokens if isinstance(tokens, Tensor) else torch.stack(list(tokens))
 
@@ -69,6 +73,31 @@ class VisualTokens(nn.Module):
         tokens: Tensor = self.model.multi_modal_projector(patches)
         return tokens
 
+    def _merged(self, pixel_values: Tensor) -> Tensor:
+        vision = self.model.config.vision_config
+        cut, grid_b3 = cut_patches(
+            pixel_values, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+        )
+        tokens = self.model.get_image_features(cut, grid_b3, return_dict=True).pooler_output
+        return torch.stack(list(tokens))
+
+
+def cut_patches(pixels_bchw: Tensor, patch: int, merge: int, frames: int) -> tuple[Tensor, Tensor]:
+    """Qwen2.5-VL's inputs: the patches of all images [b * p, 3 * frames * patch * patch], and the
+    frames, rows and columns of each image's patches [b, 3].
+
+    Squares of merge x merge patches, which become one token, come one after another, row by row.
+    A still image is shown as `frames` equal ones.
+    """
+    b, channels, height, width = pixels_bchw.shape
+    rows, columns = height // patch, width // patch
+    cut = pixels_bchw.reshape(
+        b, channels, rows // merge, merge, patch, columns // merge, merge, patch
+    ).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    repeated = cut.unsqueeze(6).expand(*cut.shape[:6], frames, patch, patch)
+    grid_b3 = torch.tensor([[1, rows, columns]] * b, device=pixels_bchw.device)
+    return repeated.reshape(b * rows * columns, -1), grid_b3
+
 
 def _tower(model: Any) -> Any:
     return model if isinstance(model, VisualTokens) else VisualTokens(model)
@@ -78,7 +107,7 @@ def _inputs(pixels_bchw: Tensor, patch: int) -> Any:
     return plain_inputs(pixels_bchw, patch)
 
 
-_TYPES = ("gemma3", "llava", "llava_next")
+_TYPES = ("gemma3", "llava", "llava_next", "qwen2_5_vl")
 
 FAMILY = EncoderFamily(
     model_types=_TYPES,
@@ -89,5 +118,6 @@ FAMILY = EncoderFamily(
     inputs=_inputs,
     tower=_tower,
     blocks=lambda tower: [tower],
+    any_size=("qwen2_5_vl",),
     instead=f"expected one of {', '.join(_TYPES)}; train a projector for other models",
 )
