@@ -15,7 +15,7 @@ from vista.config.registry import PACKAGE, known_name, names_in
 StandinFamily = Literal["dinov2", "clip", "siglip"]
 _FAMILIES = PACKAGE / "encoders" / "families"
 # Families without a class token; settings that ask for one are refused when they are read.
-_CLASSLESS = ("siglip", "siglip2", "ijepa")
+_CLASSLESS = ("siglip", "siglip2", "ijepa", "vlm")
 _Share = Annotated[float, Field(gt=0, le=1)]
 Colours = tuple[_Share, _Share, _Share]
 
@@ -80,7 +80,8 @@ class CheckpointEncoder(Checkpoint):
 
     family: Annotated[str, AfterValidator(_known_family)] = Field(
         description='Family that the checkpoint belongs to; "vit": any other vision transformer '
-        "that AutoModel loads and whose config tells the patch size."
+        'that AutoModel loads and whose config tells the patch size; "vlm": the vision tower and '
+        "the projector of a vision-language model, whose visual tokens are the features."
     )
     prefix_tokens: int | None = Field(
         None,
@@ -89,6 +90,13 @@ class CheckpointEncoder(Checkpoint):
         "model tells. Checked against the tokens that come out.",
     )
     random_weights: int | None = later(None, ge=0, description=_RANDOM)
+    size: int | None = later(
+        None,
+        ge=1,
+        le=10_000,
+        description="Side of the square input, px; null: that of the checkpoint's image "
+        "processor. A model that takes images of any size needs it: Qwen2.5-VL a multiple of 28.",
+    )
 
 
 class OnnxEncoder(PackageFile):
@@ -141,7 +149,7 @@ class EncoderSettings(Settings):
     tokens: Literal["patches", "class"] = Field(
         "patches",
         description="Features of an image: its patch tokens, or its class token as the one patch "
-        "of a grid of 1 x 1 (not SigLIP and I-JEPA, which have none).",
+        "of a grid of 1 x 1 (not SigLIP, I-JEPA and vlm, which have none).",
     )
     pool: int | None = later(
         None,

@@ -11,7 +11,7 @@ from vista.config.checkpoint import Checkpoint
 from vista.config.packages import PackageFile
 
 # Where the visual tokens stand in a prompt; see `vista.language.prompt`.
-Placement = Literal["after_bos", "in_question"]
+Placement = Literal["after_bos", "in_question", "image"]
 
 
 class StandinLlm(Settings):
@@ -87,8 +87,9 @@ class LanguageSettings(Settings):
     )
     placement: Placement = Field(
         "after_bos",
-        description="Where the visual tokens stand: right after BOS (as published), or inside the "
-        "first user turn, right before the question (as LLaVA does).",
+        description="Where the visual tokens stand: right after BOS (as published); inside the "
+        "first user turn, right before the question (as LLaVA does); or where the chat template of "
+        "a vision-language model puts an image, with what its processor writes around it.",
     )
     template: str = later(
         "tokenizer",

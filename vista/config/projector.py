@@ -149,6 +149,12 @@ class PretrainedProjector(Settings):
     )
 
 
+class OwnProjector(Settings):
+    """The projector of a vision-language model, which is part of how its features are made."""
+
+    kind: Literal["identity"] = "identity"
+
+
 class LatentsSettings(Settings):
     """How visual tokens are read through the SAEs."""
 

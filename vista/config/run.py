@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,7 +27,12 @@ from vista.config.metric import ChosenMetrics, Metric, with_metrics
 from vista.config.packages import PackageSettings, refuse_unknown_packages
 from vista.config.probing import ProbingSettings
 from vista.config.probing_checks import refuse_unfit_probing
-from vista.config.projector import LatentsSettings, PretrainedProjector, ProjectorSettings
+from vista.config.projector import (
+    LatentsSettings,
+    OwnProjector,
+    PretrainedProjector,
+    ProjectorSettings,
+)
 from vista.config.report import ReportSettings
 from vista.config.sae import (
     CacheTextSettings,
@@ -43,6 +48,7 @@ from vista.config.suggest import SuggestSettings
 from vista.config.sweep import Block, Point
 from vista.config.text import DrawnText, TextSettings, text_parts
 from vista.config.vision_sae import VisionSaeEntry
+from vista.config.vlms import VlmSettings, with_own
 
 # Names become folder names and columns of the table.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
@@ -123,6 +129,12 @@ class LlmEntry(Settings):
     saes: SaeSettings = Field(description="its text SAEs")
 
 
+class VlmEntry(VlmSettings):
+    """One vision-language model of the sweep with the text SAEs of its language model."""
+
+    saes: SaeSettings = Field(description="text SAEs of its language model")
+
+
 class RunMetrics(ChosenMetrics):
     """The metrics of the run; one that is null is not computed."""
 
@@ -151,9 +163,16 @@ class RunConfig(Settings):
         None, description="what stand-in models learn from; null: `data`, if that is drawn"
     )
     text: TextSettings = Field(DrawnText(), description="the language corpus")
-    encoders: dict[Name, EncoderSettings] = Field(min_length=1, description="by name")
+    encoders: dict[Name, EncoderSettings] = Field(
+        default_factory=dict, min_length=1, description="by name; none: only `vlms` are looked at"
+    )
     llms: dict[Name, LlmEntry] = Field(
         default_factory=dict, description="by name; none: only vision models are looked at"
+    )
+    vlms: dict[Name, VlmEntry] = later(
+        {},
+        description="vision-language models as they were published, by name: each is a point "
+        "beside those of `sweep`, with its own vision tower and projector and without training",
     )
     sweep: tuple[Block, ...] = Field((Block(),), min_length=1, description="what is combined")
     projector: ProjectorSettings = Field(ProjectorSettings(), description="training of projectors")
@@ -193,10 +212,30 @@ class RunConfig(Settings):
         return results
 
     @model_validator(mode="after")
+    def _vlms_are_entries(self) -> Self:
+        if not (self.encoders or self.vlms):
+            raise ValueError("give `encoders` or `vlms` at least one entry")
+        encoders = {name: entry.encoder for name, entry in self.vlms.items()}
+        llms = {
+            name: LlmEntry(model=entry.language, saes=entry.saes)
+            for name, entry in self.vlms.items()
+        }
+        # The settings are frozen, and these are complete only now.
+        object.__setattr__(self, "encoders", with_own(self.encoders, encoders, "encoders"))
+        object.__setattr__(self, "llms", with_own(self.llms, llms, "llms"))
+        return self
+
+    def combined(self, kind: Literal["encoders", "llms"]) -> list[str]:
+        """Return the names that the sweep combines: all but those of `vlms`."""
+        return [name for name in getattr(self, kind) if name not in self.vlms]
+
+    @model_validator(mode="after")
     def _names_known(self) -> Self:
         refuse_unfit_parts(self.encoders)
         refuse_large_pools(self.encoders)
-        for kind, entries in (("encoders", self.encoders), ("llms", self.llms)):
+        kinds: tuple[Literal["encoders", "llms"], ...] = ("encoders", "llms")
+        for kind in kinds:
+            entries = dict.fromkeys(self.combined(kind))
             for block in self.sweep:
                 for name in getattr(block, kind) or ():
                     refuse_unknown("sweep names", name, kind, entries)
@@ -204,8 +243,8 @@ class RunConfig(Settings):
             if stage.data is not None:
                 what = "projector.stages names data"
                 refuse_unknown(what, stage.data, "training", self.training)
-        for name, entry in self.llms.items():
-            wanted = self.projector.layers
+        for name in self.combined("llms"):
+            entry, wanted = self.llms[name], self.projector.layers
             missing = sorted(set(wanted or ()) - set(entry.saes.layers))
             if missing:
                 raise ValueError(
@@ -311,7 +350,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _one_projector_a_point(self) -> Self:
-        sources: dict[Point, PretrainedProjector | None] = {}
+        sources: dict[Point, PretrainedProjector | OwnProjector | None] = {}
         for point, projector in self._sweep():
             if sources.setdefault(point, projector) != projector:
                 raise ValueError(
@@ -349,10 +388,11 @@ class RunConfig(Settings):
             *(n for n, entry in self.llms.items() if entry.model.source.kind == "standin"),
         ]
 
-    def points(self) -> dict[Point, PretrainedProjector | None]:
-        """Return the points of the sweep in the order of the blocks, each with the source of its
-        projector; None if the run trains it."""
-        return dict(self._sweep())
+    def points(self) -> dict[Point, PretrainedProjector | OwnProjector | None]:
+        """Return the points of the sweep in the order of the blocks, then those of `vlms`, each
+        with the source of its projector; None if the run trains it."""
+        own = {Point(name, name, 0.0, 0): OwnProjector() for name in self.vlms}
+        return {**dict(self._sweep()), **own}
 
     def controls(self) -> dict[Point, tuple[ControlSettings, Point]]:
         """Return the controls of the sweep by the point that their figures stand at, each with its
@@ -374,8 +414,8 @@ class RunConfig(Settings):
 
     def _sweep(self) -> Iterator[tuple[Point, PretrainedProjector | None]]:
         for block in self.sweep:
-            for encoder in block.encoders or self.encoders:
-                for llm in block.llms or self.llms:
+            for encoder in block.encoders or self.combined("encoders"):
+                for llm in block.llms or self.combined("llms"):
                     for weight in block.sae_weights:
                         for seed in block.seeds:
                             yield Point(encoder, llm, float(weight), seed), block.projector

@@ -184,6 +184,7 @@ def load_encoder(
     tokens: Literal["patches", "class"] = "patches",
     pool: int | None = None,
     random_weights: int | None = None,
+    size: int | None = None,
 ) -> VisionEncoder:
     """Load a vision encoder from a `save_pretrained` folder.
 
@@ -200,6 +201,7 @@ def load_encoder(
         pool: side of the grid that patches are averaged to; None: they are not.
         random_weights: seed of weights as the model's class initialises them, in place of those in
             the folder, which are not read.
+        size: side of the square input, px; None: that of the folder's image processor.
 
     Raises:
         UserError: the folder is missing, is of another family, or lacks weights or valid settings
@@ -213,6 +215,9 @@ def load_encoder(
     parts = load_family(family)
     place = find_device(device)
     preprocessor = read_preprocessor(folder)
+    if size is not None:
+        square_input = {"height": size, "width": size}
+        preprocessor |= {"do_resize": True, "do_center_crop": False, "size": square_input}
     with loading(
         f"vision encoder {folder}: could not be loaded",
         "a save_pretrained folder with safetensors weights",
@@ -225,7 +230,12 @@ def load_encoder(
         if other or load_family(family_of(model_type)).inputs is not parts.inputs:
             raise UserError(
                 f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
-                f"set family: {family_of(model_type)}"
+                + (parts.instead or f"set family: {family_of(model_type)}")
+            )
+        if size is None and model_type in parts.any_size:
+            raise UserError(
+                f"vision encoder {folder}: a {model_type} model takes images of any size; set "
+                "`size`, the side of the square that images are resized to, px"
             )
         if random_weights is None:
             model, missing = load_model(

@@ -9,10 +9,12 @@
 | siglip  | siglip, siglip_*   | none     | post_layernorm | google/siglip2-base-patch16-224    |
 | siglip2 | siglip2, siglip2_* | none     | post_layernorm | google/siglip2-base-patch16-naflex |
 | vit     | any other          | learnt   | probed         | google/vit-base-patch16-224        |
+| vlm     | llava, gemma3, ... | none     | none           | google/gemma-3-4b-it               |
 
 The final norm is the one that `last_hidden_state` has on patch tokens; r are the register tokens
 that the config counts; `*` stands for the rest of a name. SigLIP 2 of a fixed
-resolution is `siglip`; `siglip2` is its NaFlex variant.
+resolution is `siglip`; `siglip2` is its NaFlex variant. `vlm` gives the visual tokens that a
+vision-language model makes: its vision tower and its projector together.
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ class EncoderFamily:
         inputs: what the tower is called with, from pixels [b, 3, size, size] and the patch's side.
         tower: the vision model inside what the Auto class loads.
         blocks: the tower's transformer blocks, in order.
+        any_size: those of `model_types` that take images of any size.
+        instead: what to do with a checkpoint of another family; empty: to name its family.
     """
 
     model_types: tuple[str, ...]
@@ -85,6 +89,8 @@ class EncoderFamily:
     inputs: Callable[[Tensor, int], Mapping[str, Tensor]] = plain_inputs
     tower: Callable[[Any], Any] = vision_tower
     blocks: Callable[[Any], Any] = only_blocks
+    any_size: tuple[str, ...] = ()
+    instead: str = ""
 
 
 def load_family(name: str) -> EncoderFamily:

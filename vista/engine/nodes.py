@@ -29,6 +29,7 @@ from vista.config.encoders import (
 from vista.config.language import CheckpointLlm, GgufLlm
 from vista.config.projector import (
     SAE_TERM,
+    OwnProjector,
     PretrainedProjector,
     SaeTermSettings,
     TrainingStage,
@@ -277,7 +278,9 @@ class Builder:
             "checks": tuple(self.checks[llm, layer] for layer in layers),
         }
 
-    def projector(self, point: Point, pretrained: PretrainedProjector | None) -> list[Node]:
+    def projector(
+        self, point: Point, pretrained: PretrainedProjector | OwnProjector | None
+    ) -> list[Node]:
         """Return the training stages of one point's projector; the last is the one that is used.
 
         Without the SAE term they depend on no SAE, unless they measure its error. A stage is named
@@ -287,7 +290,7 @@ class Builder:
             settings, inputs = self.read_text(point.llm)
             settings["projector"] = dump(pretrained)
             inputs["features"] = self.features[point.encoder]
-            files = (pretrained.pretrained,)
+            files = (pretrained.pretrained,) if isinstance(pretrained, PretrainedProjector) else ()
             return [Node("import_projector", point_name(point), settings, inputs, files=files)]
         stages: list[Node] = []
         weight = 0.0

@@ -87,7 +87,7 @@ def _prompt(node: Node, shapes: Shapes) -> str:
         return f"{made.path}: its prompt can be shown once it is there."
     with loading(f"{folder}: its tokenizer could not be read", "a save_pretrained folder"):
         tokenizer = load_part(AutoTokenizer, folder)
-    choose_template(tokenizer, settings.template)
+    choose_template(tokenizer, settings.template, folder)
     shape = shapes.features(node)
     turns = _turns(one(node, "records"), shapes)
     batch = build_batch(

@@ -43,6 +43,7 @@ def load_vision_encoder(settings: EncoderSettings, model: Artifact | None) -> Vi
         settings.tokens,
         settings.pool,
         None if isinstance(source, StandinEncoder) else source.random_weights,
+        source.size if isinstance(source, CheckpointEncoder) else None,
     )
 
 

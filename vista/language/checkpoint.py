@@ -12,10 +12,11 @@ from vista.device import find_device
 from vista.errors import UserError
 from vista.foreign.pretrained import load_model, load_part, loading
 from vista.foreign.values import integer
+from vista.language.vlm import IMAGE_INPUTS
 
-# What multimodal checkpoints (Gemma 3 from 4B on) carry beside the text decoder. Visual tokens come
-# from our own projector here, so these would only fill memory.
-VISION_PARTS = ("vision_tower", "multi_modal_projector")
+# What multimodal checkpoints (Gemma 3 from 4B on, LLaVA; Qwen2.5-VL the last) carry beside the text
+# decoder. Visual tokens are made before they come here, so these would only fill memory.
+VISION_PARTS = ("vision_tower", "multi_modal_projector", "visual")
 
 
 def load_checkpoint(
@@ -35,7 +36,12 @@ def load_checkpoint(
             another shape; it holds no known causal language model; a package for quantised weights
             is missing; or a device is not there or has too little memory.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoTokenizer,
+    )
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -55,11 +61,11 @@ def load_checkpoint(
     ):
         tokenizer = load_part(AutoTokenizer, folder)
         tokenizer(["a text"])  # invalid settings fail here, not in the middle of a job
+        multimodal = load_part(AutoConfig, folder).model_type in IMAGE_INPUTS
+        auto_class = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
         # The attention implementation is left to the model: Gemma 2 picks the eager one, since
         # the fused one cannot cap the attention logits.
-        model, missing = load_model(
-            AutoModelForCausalLM, folder, dtype=getattr(torch, dtype), **spread
-        )
+        model, missing = load_model(auto_class, folder, dtype=getattr(torch, dtype), **spread)
     missing = [name for name in missing if not set(VISION_PARTS) & set(name.split("."))]
     if missing:
         raise UserError(

@@ -34,6 +34,7 @@ from vista.language.checkpoint import eos_ids, load_checkpoint
 from vista.language.prompt import Batch, QuestionAnswer, build_batch, opening_ids, prompt_ids
 from vista.language.reading import Reading, narrow_head, one_length, removed
 from vista.language.template import choose_template
+from vista.language.vlm import IMAGE_INPUTS, position_shift, refuse_other_class
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -147,6 +148,8 @@ class LanguageModel:
                 causal language model; the template cannot be read; or a device is not there or has
                 too little memory.
         """
+        if placement == "image":
+            refuse_other_class(folder)
         model, tokenizer = load_checkpoint(
             folder,
             device=device,
@@ -154,7 +157,7 @@ class LanguageModel:
             device_map=device_map,
             max_memory=max_memory,
         )
-        choose_template(tokenizer, template)
+        choose_template(tokenizer, template, folder)
         return cls(model, tokenizer, placement, system)
 
     @cached_property
@@ -246,8 +249,11 @@ class LanguageModel:
             handles.append(self._watch(layer, edits.get(layer), layer in wanted, kept, stop))
         if logits_at is not None:
             handles.append(narrow_head(self.model, logits_at))
+        extra = {} if visual is None else self._image_inputs(input_ids, visual, visual_start)
         with removed(handles):
-            output = self._run(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            output = self._run(
+                input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **extra
+            )
         logits = None if output is None else cast(Tensor, output.logits)
         if logits is not None and logits_at is not None:
             # Not logits[0]: its backward pass writes the gradient into zeros of the same size.
@@ -314,15 +320,19 @@ class LanguageModel:
         Raises:
             ValueError: a layer out of range, or visual tokens that do not fit.
         """
-        handles = []
+        n_visual = 0 if visual is None else visual.shape[1]
+        model_type = self.model.config.model_type
+        shift = position_shift(model_type, n_visual) if self.placement == "image" else None
+        handles, extra = [], dict[str, Tensor]()
         self._check_layers(set(edits or {}), None)
         if visual is not None:
             self._check_visual(ids_bt, visual, len(self.opening))
             handles.append(self._write_visual(visual, len(self.opening)))
+            extra = self._image_inputs(ids_bt, visual, len(self.opening))
         for layer, edit in (edits or {}).items():
             handles.append(self._watch(layer, edit, False, {}, False))
         with removed(handles):
-            return Reading(self.model, ids_bt[:, :0]).on(ids_bt)
+            return Reading(self.model, ids_bt[:, :0], shift=shift).on(ids_bt, **extra)
 
     def answers(self, reading: Reading, max_new_tokens: int) -> list[str]:
         """The greedy answer to each prompt that was read."""
@@ -335,6 +345,13 @@ class LanguageModel:
     def decode(self, answers: Sequence[list[int]]) -> list[str]:
         """The text of each answer, without special tokens."""
         return [cast(str, self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
+
+    def _image_inputs(self, ids_bt: Tensor, visual_bpd: Tensor, start: int) -> dict[str, Tensor]:
+        """What the model's own class is called with where an image stands."""
+        if self.placement != "image":
+            return {}
+        config = self.model.config
+        return IMAGE_INPUTS[config.model_type](config, ids_bt, start, visual_bpd.shape[1])
 
     def _run(self, **inputs: Any) -> Any:
         """The model's own forward; None if a hook left it early."""

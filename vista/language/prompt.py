@@ -9,6 +9,8 @@ so the visual tokens of all samples stand at the same positions:
 * `in_question` (LLaVA's habit): BOS and all that the chat template writes before the first
   question: the system prompt, if it has one, and the start of the user's turn. Without a chat
   template this is the same as `after_bos`.
+* `image` (vision-language models as they were published): where the chat template puts an image,
+  with what the model's processor writes around it; see `vista.language.vlm`.
 
 Where BOS also opens turns (SmolLM2: `<|im_start|>`), `after_bos` would stand within the header of
 the first turn and is refused.
@@ -29,6 +31,7 @@ from torch import Tensor
 from vista.config.language import Placement
 from vista.errors import UserError
 from vista.language.template import MARK, check_answer, check_question, render
+from vista.language.vlm import ImageFormat, image_format
 
 IGNORED = -100  # torch's own default for labels that carry no loss
 
@@ -123,16 +126,19 @@ def build_batch(
             into turns, or does not write every message as it was given; or visual tokens would
             stand within the header of a turn.
     """
-    opening, formatted = _opening(tokenizer, placement, system)
+    image = _image(tokenizer, placement)
+    opening, formatted = _opening(tokenizer, placement, system, image)
     head = opening + [_filler(tokenizer)] * n_visual
     if len(head) >= max_length:
         raise UserError(
             f"max_length={max_length}: {n_visual} visual tokens leave no room for text; "
             f"expected more than {len(head)}"
         )
-    segments = [_segments(tokenizer, turns, formatted, system) for turns in turns_per_sample]
+    segments = [_segments(tokenizer, turns, formatted, system, image) for turns in turns_per_sample]
     # One call for all pieces: a call a piece would cost more than a step of a small model.
-    encoded = iter(_tokens(tokenizer, [text for pieces in segments for text, _ in pieces]))
+    encoded = iter(
+        _encoded(tokenizer, [[text for text, _ in pieces] for pieces in segments], image)
+    )
     ids_rows, label_rows = [], []
     for pieces in segments:
         ids, labels = list(head), [IGNORED] * len(head)
@@ -177,10 +183,11 @@ def prompt_ids(
     system: str | None = None,
 ) -> list[int]:
     """Ids up to where the model's answer to `question` begins, as in `build_batch`."""
-    opening, formatted = _opening(tokenizer, placement, system)
-    prompt = _without(formatted, render(tokenizer, [question], system))
+    image = _image(tokenizer, placement)
+    opening, formatted = _opening(tokenizer, placement, system, image)
+    prompt = _without(formatted, render(tokenizer, [question], system, image))
     check_question(prompt, question)
-    return opening + [_filler(tokenizer)] * n_visual + _tokens(tokenizer, [prompt])[0]
+    return opening + [_filler(tokenizer)] * n_visual + _encoded(tokenizer, [[prompt]], image)[0]
 
 
 def opening_ids(
@@ -190,15 +197,23 @@ def opening_ids(
 
     Raises:
         UserError: in_question, and the chat template has no one place for the first question;
-            after_bos, and BOS opens every turn.
+            after_bos, and BOS opens every turn; image, and the tokenizer has no token for images,
+            or the chat template does not write one.
     """
-    return _opening(tokenizer, placement, system)[0]
+    return _opening(tokenizer, placement, system, _image(tokenizer, placement))[0]
 
 
-def _opening(tokenizer: Any, placement: Placement, system: str | None) -> tuple[list[int], str]:
-    """The ids before the image, and the formatted text that they stand for (with any BOS)."""
+def _image(tokenizer: Any, placement: Placement) -> ImageFormat | None:
+    return image_format(tokenizer) if placement == "image" else None
+
+
+def _opening(
+    tokenizer: Any, placement: Placement, system: str | None, image: ImageFormat | None
+) -> tuple[list[int], str]:
+    """The ids before the image, and the formatted text that they stand for (with any BOS, and with
+    the token of the image where it has one)."""
     bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-    rendered = render(tokenizer, [MARK], system)
+    rendered = render(tokenizer, [MARK], system, image)
     written = tokenizer.bos_token or ""
     # White space that a template writes before BOS would stand between two of them.
     blank = rendered[: len(rendered) - len(rendered.lstrip())]
@@ -211,6 +226,11 @@ def _opening(tokenizer: Any, placement: Placement, system: str | None) -> tuple[
                 "in_question, or template: none"
             )
         return bos, formatted
+    if image is not None:
+        before, token, _ = rendered.partition(image.token)
+        # Beside a special token some tokenizers treat blanks in their own way.
+        (ids,) = _tokens(tokenizer, [before[len(formatted) :] + token])
+        return bos + ids[:-1], before + token
     before, *rest = rendered.split(MARK)
     if len(rest) != 1:
         raise UserError(
@@ -234,8 +254,27 @@ def _tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return cast(list[list[int]], tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
+def _encoded(
+    tokenizer: Any, samples: Sequence[Sequence[str]], image: ImageFormat | None
+) -> list[list[int]]:
+    """The ids of each piece of some samples, in order; what follows an image is tokenized as it is
+    beside the image's token."""
+    if image is None:
+        return _tokens(tokenizer, [piece for pieces in samples for piece in pieces])
+    led = [
+        piece if i else image.token + piece for pieces in samples for i, piece in enumerate(pieces)
+    ]
+    first = [i == 0 for pieces in samples for i in range(len(pieces))]
+    ids = _tokens(tokenizer, led)
+    return [row[1:] if leads else row for row, leads in zip(ids, first, strict=True)]
+
+
 def _segments(
-    tokenizer: Any, turns: Sequence[QuestionAnswer], opening: str, system: str | None
+    tokenizer: Any,
+    turns: Sequence[QuestionAnswer],
+    opening: str,
+    system: str | None,
+    image: ImageFormat | None,
 ) -> list[tuple[str, bool]]:
     """Pieces of the formatted conversation: (question, False), (answer, True), ...
 
@@ -248,13 +287,13 @@ def _segments(
     dialogue: list[str] = []
     for turn in turns:
         dialogue.append(turn.question)
-        prompt = render(tokenizer, dialogue, system)
+        prompt = render(tokenizer, dialogue, system, image)
         if prompt.startswith(done):
             question = between + prompt[len(done) :]
         else:
-            question = _after_answer(tokenizer, dialogue, system)
+            question = _after_answer(tokenizer, dialogue, system, image)
         dialogue.append(turn.answer)
-        answered = render(tokenizer, dialogue, system)
+        answered = render(tokenizer, dialogue, system, image)
         answer = _without(prompt, answered)
         # Line breaks that a template puts after its end-of-turn token are not part of an answer.
         between = answer[len(answer.rstrip()) :]
@@ -267,7 +306,9 @@ def _segments(
     return segments
 
 
-def _after_answer(tokenizer: Any, dialogue: Sequence[str], system: str | None) -> str:
+def _after_answer(
+    tokenizer: Any, dialogue: Sequence[str], system: str | None, image: ImageFormat | None
+) -> str:
     """What follows the end of the last answer in a `dialogue` (..., answer, question).
 
     For templates that drop something before an answer once it lies in the past, as Qwen 3 does
@@ -275,8 +316,8 @@ def _after_answer(tokenizer: Any, dialogue: Sequence[str], system: str | None) -
     """
     *before, answer, question = dialogue
     marked = [*before, answer.rstrip() + MARK]
-    ended = render(tokenizer, marked, system).rpartition(MARK)
-    prompt = render(tokenizer, [*marked, question], system).partition(MARK)
+    ended = render(tokenizer, marked, system, image).rpartition(MARK)
+    prompt = render(tokenizer, [*marked, question], system, image).partition(MARK)
     if not (ended[1] and prompt[1]):
         raise UserError(_REWRITES)
     return _without(ended[2].rstrip(), prompt[2])

@@ -31,20 +31,23 @@ class Reading:
         ids_bt: the ids read so far, placeholders of visual tokens included.
         cache: its `past_key_values`; None before the first token.
         logits_bv: logits of the next token; None before the first token.
+        shift: what is added to a token's place to give its position; None: the model counts.
     """
 
     model: Any
     ids_bt: Tensor
     cache: Any | None = None
     logits_bv: Tensor | None = None
+    shift: int | None = None
 
-    def on(self, ids_bt: Tensor) -> Reading:
-        """Read some more tokens of each sequence."""
+    def on(self, ids_bt: Tensor, **inputs: Tensor) -> Reading:
+        """Read some more tokens of each sequence; the model gets `inputs` too."""
         if ids_bt.shape[1] == 0:
             return self
-        output = self._run(ids_bt, logits_to_keep=1)
+        output = self._run(ids_bt, logits_to_keep=1, **inputs)
         read_bt = torch.cat([self.ids_bt, ids_bt], dim=1)
-        return Reading(self.model, read_bt, output.past_key_values, output.logits[:, -1])
+        logits_bv = output.logits[:, -1]
+        return Reading(self.model, read_bt, output.past_key_values, logits_bv, self.shift)
 
     def begins(self, batch: Batch) -> bool:
         """Whether the samples of a batch begin with what was read, as far as they go."""
@@ -93,7 +96,10 @@ class Reading:
         for step in range(max_new_tokens):
             if step:
                 output = self.model(
-                    input_ids=next_b[:, None], past_key_values=cache, use_cache=True
+                    input_ids=next_b[:, None],
+                    past_key_values=cache,
+                    use_cache=True,
+                    **self._positions(next_b[:, None], self.ids_bt.shape[1] + step - 1),
                 )
                 cache, next_b = output.past_key_values, output.logits[:, -1].argmax(-1)
             tokens = next_b.tolist()
@@ -112,7 +118,17 @@ class Reading:
 
     def _run(self, ids_bt: Tensor, **options: Any) -> Any:
         cache = None if self.cache is None else _twin(self.cache)
-        return self.model(input_ids=ids_bt, past_key_values=cache, use_cache=True, **options)
+        positions = self._positions(ids_bt, self.ids_bt.shape[1])
+        return self.model(
+            input_ids=ids_bt, past_key_values=cache, use_cache=True, **positions, **options
+        )
+
+    def _positions(self, ids_bt: Tensor, start: int) -> dict[str, Tensor]:
+        """The positions of tokens from place `start` on, where the model is told them."""
+        if self.shift is None or start == 0:
+            return {}
+        places_t = torch.arange(start, start + ids_bt.shape[1], device=ids_bt.device)
+        return {"position_ids": (places_t + self.shift).expand(ids_bt.shape)}
 
 
 def one_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from vista.errors import UserError, reason_of
 from vista.foreign.chat import VARIABLES, chat_template, template_error
-from vista.foreign.text import read_text
+from vista.foreign.text import read_json_object, read_text
+from vista.language.vlm import ImageFormat
 
 # Stands for a message where only the template's own text around it is wanted.
 MARK = "<<message-stands-here>>"
@@ -24,12 +25,17 @@ _LARGEST = 1 << 20  # bytes of a file that is a template; those of published mod
 _Special = tuple[tuple[str, str], ...]
 
 
-def choose_template(tokenizer: Any, template: str) -> None:
-    """Let a tokenizer format conversations by `template`: "tokenizer" (its own), "none", or a file.
+def choose_template(tokenizer: Any, template: str, folder: Path | None = None) -> None:
+    """Let a tokenizer format conversations by `template`: "tokenizer" (its own, else that of the
+    processor in `folder`), "none", or a file.
 
     Raises UserError where the file cannot be read or is larger than any template.
     """
     if template == "tokenizer":
+        # Where older checkpoints of vision-language models keep theirs.
+        beside = folder / "chat_template.json" if folder else None
+        if tokenizer.chat_template is None and beside and beside.is_file():
+            tokenizer.chat_template = read_json_object(beside).get("chat_template")
         return
     if template == "none":
         tokenizer.chat_template = None
@@ -50,24 +56,42 @@ def choose_template(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = read_text(path)
 
 
-def render(tokenizer: Any, dialogue: Sequence[str], system: str | None = None) -> str:
+def render(
+    tokenizer: Any,
+    dialogue: Sequence[str],
+    system: str | None = None,
+    image: ImageFormat | None = None,
+) -> str:
     """A dialogue (question, answer, question, ...) as text, up to where the next answer begins.
 
     Without a chat template every question ends with a line break and every answer with EOS; a
-    question without text writes nothing. `system` is the system message, None for no message.
+    question without text writes nothing. `system` is the system message, None for no message. With
+    `image` the first question comes with an image, whose visual tokens are one token in the text.
 
-    Raises UserError where the tokenizer's chat template fails, or does not write a question or the
-    system message; or, without a template, where the tokenizer has no EOS.
+    Raises UserError where the tokenizer's chat template fails, or does not write a question, the
+    image or the system message; or, without a template, where the tokenizer has no EOS.
     """
     template = chat_template(getattr(tokenizer, "chat_template", None))
     if template is None:
+        if image is not None:
+            raise UserError(
+                "placement: image needs a chat template that writes images; name the model's own "
+                "as `template`"
+            )
         return _plain(tokenizer, dialogue, system)
     special = tuple(tokenizer.special_tokens_map.items())
-    parts = _wants_parts(template, special)
-    if system is None:
-        return _written(template, special, dialogue, parts)
-    text = _written(template, special, dialogue, parts, system)
-    if system.strip() not in text:
+    if image is not None:
+        text = _written(template, special, dialogue, True, system, True)
+        if text.count(image.written) != 1:
+            raise UserError(
+                f"chat template: it does not write the image once, as {image.written}; name the "
+                "model's own as `template`"
+            )
+        text = text.replace(image.written, image.before + image.token + image.after)
+    else:
+        parts = _wants_parts(template, special)
+        text = _written(template, special, dialogue, parts, system)
+    if system is not None and system.strip() not in text:
         raise UserError(
             f"chat template: it does not write the system message {_short(system)}; remove `system`"
             " of the language model, or give it another template"
@@ -153,15 +177,18 @@ def _written(
     dialogue: Sequence[str],
     parts: bool,
     system: str | None = None,
+    image: bool = False,
 ) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     turns = [("assistant" if i % 2 else "user", part) for i, part in enumerate(dialogue)]
     opening = [] if system is None else [("system", system)]
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": role, "content": [{"type": "text", "text": part}] if parts else part}
         for role, part in opening + turns
     ]
+    if image:
+        messages[len(opening)]["content"].insert(0, {"type": "image"})
     variables: dict[str, Any] = {**dict(special), **_VARIABLES}
     try:
         rendered: Any = render_jinja_template(

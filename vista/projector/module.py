@@ -19,14 +19,15 @@ from vista.errors import UserError, reason_of
 WEIGHTS = "projector.safetensors"
 CONFIG = "projector.json"
 # kind -> number of linear layers, with a GELU between two
-KINDS = {"linear": 1, "mlp": 2}
+KINDS = {"identity": 0, "linear": 1, "mlp": 2}
 
 
 class Projector(nn.Module):
     """From patch features to the residual stream entering block 0: [b, p, v] -> [b, p, d].
 
     `linear` is one linear layer with bias (VISTA paper); `mlp` has a second one, from d_model to
-    d_model, after a GELU (LLaVA 1.5, arXiv 2310.03744).
+    d_model, after a GELU (LLaVA 1.5, arXiv 2310.03744). `identity` gives its input: that of a
+    vision-language model, whose features are visual tokens already.
     """
 
     def __init__(self, kind: str, d_vision: int, d_model: int) -> None:
@@ -41,10 +42,9 @@ class Projector(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def forward(self, features_bpv: Tensor) -> Tensor:
-        first, *others = self.layers
-        out: Tensor = first(features_bpv)
-        for layer in others:
-            out = layer(nn.functional.gelu(out))
+        out = features_bpv
+        for number, layer in enumerate(self.layers):
+            out = layer(nn.functional.gelu(out) if number else out)
         return out
 
 
