@@ -216,7 +216,9 @@ def unlike(n: int) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize(
-    ("tries_of", "correlation"), [(equal, 0.3), (equal, 0.0), (unlike, 0.3)], ids=str
+    ("tries_of", "correlation"),
+    [(equal, 0.3), (equal, 0.0), (unlike, 0.3)],
+    ids=("equal-0.3", "equal-0", "unlike-0.3"),
 )
 def test_coverage_with_several_tries_an_image(
     tries_of: Callable[[int], NDArray[np.int64]], correlation: float
