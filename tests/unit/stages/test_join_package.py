@@ -40,7 +40,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def entry(whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """An entry of three parts of different sizes, and a client that has their packages."""
-    packages, parts = {}, []
+    packages: dict[str, Path] = {}
+    parts: list[dict[str, Any]] = []
     cuts = [0, 1000, len(whole) // 2, len(whole)]
     for number, (start, end) in enumerate(itertools.pairwise(cuts)):
         name = f"tiny{number}"
