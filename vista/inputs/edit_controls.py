@@ -32,7 +32,7 @@ def with_wrong_concepts(
     verdicts = judge.judge([reference(item.record) for item in items], names)
     controlled = []
     for item, named_c in zip(items, verdicts, strict=True):
-        edited = {item.source, item.target} - {None}
+        edited = {item.source} if item.target is None else {item.source, item.target}
         present = {*edited, *item.record.categories}
         present |= {name for name, is_named in zip(names, named_c, strict=True) if is_named}
         taken = set().union(*(latents.get(name, set()) for name in edited))

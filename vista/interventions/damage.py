@@ -119,4 +119,4 @@ def answer_logits(reading: Reading, answers: Sequence[Sequence[int]]) -> list[Te
     # Only text follows what was read, so the batch has no visual token to place.
     batch = Batch(input_ids, attention_mask, labels, labels != IGNORED, start, 0)
     logits_nv = reading.answer_logits(batch.to(before_bt.device))
-    return list(logits_nv.split([len(ids) for ids in answers]))
+    return list(torch.split(logits_nv, [len(ids) for ids in answers]))
