@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.tiny_vlms import TEXT, save_vlm
 from vista.config.projector import OwnProjector
 from vista.config.reading import parse_config
 from vista.config.sweep import Point
+from vista.engine.forecast.model_shapes import vision_shape
 from vista.engine.node import Node
 from vista.engine.plan import load_plan
 from vista.errors import UserError
@@ -77,6 +79,15 @@ def test_a_run_of_vlms_alone_has_their_points_alone() -> None:
     for key in ("encoders", "llms", "sweep", "vision_saes", "interventions", "probing"):
         content.pop(key, None)
     assert list(parse_config(content).points()) == [OWN]
+
+
+def test_the_forecast_counts_visual_tokens_of_the_language_models_width(tmp_path: Path) -> None:
+    for kind, tokens in (("gemma3", 4), ("llava", 16)):
+        save_vlm(kind, tmp_path / kind)
+        shape = vision_shape(tmp_path / kind)
+        assert shape is not None
+        assert (shape.d_vision, shape.patches) == (TEXT["hidden_size"], tokens)
+        assert 16 <= shape.patches + shape.prefix <= 17
 
 
 def refused(content: dict[str, Any]) -> str:

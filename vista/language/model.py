@@ -157,7 +157,7 @@ class LanguageModel:
             device_map=device_map,
             max_memory=max_memory,
         )
-        choose_template(tokenizer, template, folder)
+        choose_template(tokenizer, template, Path(folder))
         return cls(model, tokenizer, placement, system)
 
     @cached_property

@@ -132,7 +132,8 @@ def vit_parameters(d: int, blocks: int, d_mlp: int | None) -> float:
 
 
 def vision_shape(folder: Path) -> VisionShape | None:
-    """Return the sizes of a checkpoint's folder; None where its config.json lacks one."""
+    """Return the sizes of a checkpoint's folder; None where its config.json lacks one. Of a
+    vision-language model those of its tower, whose features are as wide as its language model."""
     config = read_config(folder / "config.json")
     vision = _mapping(config.get("vision_config")) or config
     keys = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
@@ -147,7 +148,15 @@ def vision_shape(folder: Path) -> VisionShape | None:
     kind = str(config.get("model_type"))
     registers = first_size(vision, "num_register_tokens") or 0
     prefix = 0 if kind.startswith(("siglip", "ijepa")) else 1 + registers
-    return VisionShape(parameters, parameters + beside, d, blocks, (size // patch) ** 2, prefix)
+    patches = (size // patch) ** 2
+    if config.keys() & {"image_token_index", "image_token_id"}:
+        d = first_size(text, "hidden_size")
+        if d is None:
+            return None
+        visual = first_size(config, "mm_tokens_per_image") or patches
+        # The tower sees all patches, and the store holds what they are averaged to.
+        patches, prefix = visual, prefix + patches - visual
+    return VisionShape(parameters, parameters + beside, d, blocks, patches, prefix)
 
 
 def _input_size(folder: Path) -> int | None:
