@@ -111,4 +111,4 @@ def test_what_has_no_effect_or_two_meanings_is_refused() -> None:
     assert "a vision-language model is a checkpoint" in refused(content)
     content = config()
     del content["encoders"], content["vlms"]
-    assert "give `encoders` or `vlms` at least one entry" in refused(content)
+    assert "key encoders is missing, and so is vlms" in refused(content)

@@ -214,7 +214,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _vlms_are_entries(self) -> Self:
         if not (self.encoders or self.vlms):
-            raise ValueError("give `encoders` or `vlms` at least one entry")
+            raise ValueError("key encoders is missing, and so is vlms: give one of them an entry")
         encoders = {name: entry.encoder for name, entry in self.vlms.items()}
         llms = {
             name: LlmEntry(model=entry.language, saes=entry.saes)
