@@ -33,6 +33,8 @@ FURTHER = {
     "cache_text": {"llm", "text"},
     "index_text": {"llm", "text"},
     "import_onnx": {"package", "files"},
+    "control_tokens": {"files"},
+    "choose_scale": {"judge", "files"},
     "records": {"files"},
     "text": {"files", "packages"},
     "prompt_features": {"files"},

@@ -45,7 +45,7 @@ from vista.config.sae import (
     refuse_few_tokens,
 )
 from vista.config.suggest import SuggestSettings
-from vista.config.sweep import Block, Point
+from vista.config.sweep import Block, Point, controls_of_sweep
 from vista.config.text import DrawnText, TextSettings, text_parts
 from vista.config.vision_sae import VisionSaeEntry
 from vista.config.vlms import VlmSettings, with_own
@@ -297,11 +297,6 @@ class RunConfig(Settings):
         ]
         if self.llms:
             reads += [("latents", None, self.judged_split(self.latents.split))]
-        reads += [
-            (f"controls.{point.control}", None, settings.split)
-            for point, (settings, _) in self.controls().items()
-            if isinstance(settings, FittedControl)
-        ]
         if self.suggest:
             reads += [("suggest", self.projector.stages[0].data, self.suggest.split)]
         for metric, settings in self.metrics.chosen():
@@ -310,6 +305,11 @@ class RunConfig(Settings):
         if self.interventions:
             read = splits_read(self.interventions, self.vision_saes)
             reads += [(key, None, split) for key, split in read]
+        reads += [
+            (f"controls.{point.control}", None, settings.split)
+            for point, (settings, _) in self.controls().items()
+            if isinstance(settings, FittedControl)
+        ]
         for key, name, split in reads:
             data = self.training[name] if name else self.data
             if isinstance(data, FileData) and not data.holds(split):
@@ -395,22 +395,8 @@ class RunConfig(Settings):
         return {**dict(self._sweep()), **own}
 
     def controls(self) -> dict[Point, tuple[ControlSettings, Point]]:
-        """Return the controls of the sweep by the point that their figures stand at, each with its
-        settings and the point whose projector it reads.
-
-        Raises ValueError where two blocks give different settings for one.
-        """
-        controls: dict[Point, tuple[ControlSettings, Point]] = {}
-        for block in self.sweep:
-            for encoder in block.encoders or self.encoders:
-                for llm in block.llms or self.llms:
-                    for point, settings, base in block.controls_of(encoder, llm):
-                        if controls.setdefault(point, (settings, base)) != (settings, base):
-                            raise ValueError(
-                                f"sweep gives two different controls {point.control!r} for "
-                                f"{point.encoder}, {point.llm}, weight {point.sae_weight:g}"
-                            )
-        return controls
+        """Return the controls of the sweep, as `controls_of_sweep`."""
+        return controls_of_sweep(self.sweep, self.combined("encoders"), self.combined("llms"))
 
     def _sweep(self) -> Iterator[tuple[Point, PretrainedProjector | None]]:
         for block in self.sweep:

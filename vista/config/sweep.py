@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -78,3 +79,24 @@ class Point(NamedTuple):
     sae_weight: float
     seed: int
     control: str | None = None
+
+
+def controls_of_sweep(
+    blocks: Iterable[Block], encoders: Sequence[str], llms: Sequence[str]
+) -> dict[Point, tuple[ControlSettings, Point]]:
+    """Return the controls of a sweep by the point that their figures stand at, each with its
+    settings and the point whose projector it reads.
+
+    `encoders` and `llms` are combined by blocks that name none. Raises ValueError where two blocks
+    give different settings for one control.
+    """
+    controls: dict[Point, tuple[ControlSettings, Point]] = {}
+    for block in blocks:
+        pairs = itertools.product(block.encoders or encoders, block.llms or llms)
+        for point, settings, base in itertools.chain(*itertools.starmap(block.controls_of, pairs)):
+            if controls.setdefault(point, (settings, base)) != (settings, base):
+                raise ValueError(
+                    f"sweep gives two different controls {point.control!r} for {point.encoder}, "
+                    f"{point.llm}, weight {point.sae_weight:g}"
+                )
+    return controls

@@ -483,6 +483,6 @@ def test_damage_is_the_mean_over_the_tokens_of_all_images() -> None:
     # The last image has no direction: it was not edited, and its tokens count. The third has none.
     assert (edit.damage.value, edit.damage.n) == (pytest.approx(4 / 9), 3)
     assert edit.damage.chance == 0.0
-    assert edit.damage.ci_low is not None and edit.damage.ci_low < 4 / 9
+    assert edit.damage.ci_low is None  # three images are too few
     (row,) = [row for row in edit.figures("removal") if row.metric == "edit_damage"]
     assert (row.of, row.set, row.value) == ("removal", "object", edit.damage.value)

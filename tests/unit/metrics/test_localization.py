@@ -151,7 +151,7 @@ def test_the_most_salient_token_plays_the_same_turns() -> None:
         assert part.pointing_salient.n == part.pointing.n
     rows = {row.metric: row for row in result.over_layers.figures() if row.of is None}
     assert (rows["pointing_salient"].value, rows["pointing_salient"].n) == (0.5, 8)
-    assert rows["pointing_salient_gain"].ci_low is not None
+    assert rows["pointing_salient_gain"].ci_low is None  # four images are too few
 
 
 def test_the_game_without_masks_stands_beside_that_with_both() -> None:

@@ -145,6 +145,6 @@ def test_rows_name_layer_and_kind() -> None:
         (name, 2, "text")
         for name in (
             *("mse", "fvu", "l0", "active_share"),
-            *("fired_share", "variance", "image_variance"),
+            *("fired_share", "variance", "stream_rms", "image_variance"),
         )
     ]

@@ -16,13 +16,14 @@ SEED, RESAMPLES = 3, 200
 DRAWS: dict[str, Any] = {"seed": SEED, "resamples": RESAMPLES, "level": 0.9}
 
 
-def figures(layers: dict[int, dict[str, list[float]]], **more: Any) -> KindLoss:
+def figures(layers: dict[int, dict[str, list[float]]], times: int = 1, **more: Any) -> KindLoss:
+    """The figures of the four images, each `times` times, of losses of four images or of all."""
     columns = {
-        layer: {name: np.array(loss) for name, loss in part.items()}
+        layer: {name: np.resize(loss, 4 * times) for name, loss in part.items()}
         for layer, part in layers.items()
     }
     options: dict[str, Any] = {"min_ablation_cost": 0.01, **DRAWS, **more}
-    losses = KindLosses(np.array(TOKENS), np.array(CLEAN), columns)
+    losses = KindLosses(np.tile(TOKENS, times), np.tile(CLEAN, times), columns)
     return kind_figures(losses, "image", **options)
 
 
@@ -59,8 +60,10 @@ def test_shares_and_cross_entropies_by_hand() -> None:
 
 
 def test_intervals_draw_all_sums_of_an_image_together() -> None:
-    found = figures({0: HALF})
+    # Each image ten times: figures of few images have no interval.
+    found = figures({0: HALF}, times=10)
     columns = np.array([[5.0, 6.0, 4.0], [6.0, 8.0, 6.0], [2.0, 4.0, 4.0]]).T
+    columns = np.tile(columns, (10, 1))
     spliced, mean, clean = resample_means(columns, SEED, RESAMPLES).T
     drawn = (mean - spliced) / (mean - clean)
     low, high = np.quantile(drawn, [0.05, 0.95], method="nearest")
@@ -69,7 +72,8 @@ def test_intervals_draw_all_sums_of_an_image_together() -> None:
     assert low < 0.5 < high
     # A reconstruction that costs each image the same share has no other share in any resample.
     tenth = [c + 0.1 * (m - c) for c, m in zip(CLEAN, HALF["mean"], strict=True)]
-    even = figures({0: layer(tenth, HALF["mean"], HALF["zero"])}).layers[0].recovered["mean"].share
+    part = figures({0: layer(tenth, HALF["mean"], HALF["zero"])}, times=10).layers[0]
+    even = part.recovered["mean"].share
     assert [even.ci_low, even.value, even.ci_high] == pytest.approx([0.9] * 3)
 
 
@@ -102,12 +106,12 @@ def test_an_ablation_that_helps_gives_no_share() -> None:
 
 
 def test_a_share_is_unbounded_where_resamples_cost_nothing() -> None:
-    """One image of three bears all of the cost: without it, in 8 of 27 resamples, nothing is
-    divided by, or less than nothing."""
-    mean = [2.0, 4.0, 9.0, 24.0]
+    """One image of twelve bears all of the cost: without it, in a third of the resamples, nothing
+    is divided by, or less than nothing."""
+    mean = [*CLEAN * 3, 2.0, 4.0, 9.0, 24.0]
     worse = [2.5, 4.5, 9.0, 4.0]
-    share = figures({0: layer(worse, mean, mean)}).layers[0].recovered["mean"].share
-    assert share.value == pytest.approx(19 / 20)
+    share = figures({0: layer(worse, mean, mean)}, times=4).layers[0].recovered["mean"].share
+    assert share.value == pytest.approx(16 / 20)
     # (ablated - spliced) is negative there: the share has no lower end.
     assert share.ci_low is None
     assert share.ci_high is not None

@@ -30,7 +30,8 @@ def planned(plan: Plan) -> list[Node]:
 
 def test_it_waits_for_saes_that_pass_their_check(content: dict[str, Any]) -> None:
     nodes = planned(load_plan(content))
-    assert len(nodes) == 8
+    # Of the points, and of the controls that change visual tokens.
+    assert len(nodes) == 8 + 9
     for node in nodes:
         saes, checks = node.inputs["saes"], node.inputs["checks"]
         assert isinstance(saes, tuple)

@@ -49,7 +49,13 @@ def measured(
 
 def point(weight: float, figures: Sequence[Figure], cross_entropy: float) -> list[Figure]:
     figures = [replace(figure, stage="reconstruction") for figure in figures]
-    loss = Figure("caption_cross_entropy", value=cross_entropy, n=IMAGES, stage="caption")
+    loss = Figure(
+        "caption_cross_entropy",
+        value=cross_entropy,
+        chance=2 * cross_entropy,
+        n=IMAGES,
+        stage="caption",
+    )
     columns = {"encoder": "e", "llm": "m", "sae_weight": weight, "seed": 0}
     return [replace(figure, **columns) for figure in [*figures, loss]]  # type: ignore[arg-type]
 

@@ -165,7 +165,7 @@ def test_methods_share_names_of_figures_and_differ_in_their_column(
     )
     assert [f.method for f in found] == ["latent", "mean_difference", "random", "vision_topk"]
     header = table.csv().splitlines()[0].split(",")
-    assert header.index("method") == header.index("seed") + 1
+    assert header.index("method") == header.index("control") + 1
 
 
 def test_comparison_by_hand() -> None:

@@ -39,7 +39,7 @@ def run_of(row: MakeRow, fvu: tuple[float, float], entropy: tuple[float, float])
             row("image_variance", 1.5, 0, "image"),
         ]
         figures += figures_of(point | {"metric": "reconstruction"}, rows)
-        caption = [row("caption_cross_entropy", loss, None, "text")]
+        caption = [row("caption_cross_entropy", loss, None, "text", chance=loss + 1.0)]
         figures += figures_of(point | {"metric": "caption"}, caption)
     return LongTable(figures)
 

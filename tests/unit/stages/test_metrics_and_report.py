@@ -236,7 +236,7 @@ def test_labelled_latents_are_scored_as_a_readout_by_words(
     for name in ("matching_rate", "matching_gain", "object_recall"):
         for layer in (1, 2, None):
             for k in (1, 3):
-                known = value_of(made[f"matching_rate_{weight}"], name, layer, k=k)
+                known = value_of(made[f"matching_rate_{weight}"], name, layer, k=k, of=None)
                 row = value_of(artifact, f"lens_{name}", layer, k=k, set=None)
                 assert [row[key] for key in same] == [known[key] for key in same]
     # Without it grass is the strongest of each image and patch; the dense latent is still left out.

@@ -19,7 +19,7 @@ def interventions(measured: Measured) -> list[Intervention]:
     item."""
     return [
         Intervention(
-            **place.model_dump(exclude={"metric"}),
+            **place.model_dump(exclude={"metric", "control"}),
             result=InterventionResult.model_validate(read_result(artifact)),
             scores=chosen_scores(artifact),
             best_scores=chosen_scores(artifact, "best"),
