@@ -225,7 +225,7 @@ def test_a_missing_key_and_a_missing_file_are_named(
     content: dict[str, Any], tmp_path: Path
 ) -> None:
     del content["encoders"]
-    with pytest.raises(UserError, match="give `encoders` or `vlms` at least one entry"):
+    with pytest.raises(UserError, match="key encoders is missing, and so is vlms"):
         parse_config(content)
     with pytest.raises(UserError, match=r"none\.yaml does not exist"):
         load_config(tmp_path / "none.yaml")

@@ -19,7 +19,10 @@ DRAWS: dict[str, Any] = {"seed": SEED, "resamples": RESAMPLES, "level": 0.9}
 def figures(layers: dict[int, dict[str, list[float]]], times: int = 1, **more: Any) -> KindLoss:
     """The figures of the four images, each `times` times, of losses of four images or of all."""
     columns = {
-        layer: {name: np.resize(loss, 4 * times) for name, loss in part.items()}
+        layer: {
+            name: np.resize(loss, 4 * times) if len(loss) == 4 else np.array(loss)
+            for name, loss in part.items()
+        }
         for layer, part in layers.items()
     }
     options: dict[str, Any] = {"min_ablation_cost": 0.01, **DRAWS, **more}

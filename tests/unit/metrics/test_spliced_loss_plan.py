@@ -60,6 +60,7 @@ def test_a_split_without_images_is_refused_before_anything_runs(content: dict[st
     with pytest.raises(UserError, match=r"metrics\.spliced_loss reads split 'validation', but"):
         load_plan(content)
     content["metrics"]["spliced_loss"] = {"mean_split": "train"}
+    content["sweep"] = [{"sae_weights": [0]}]
     load_plan(content)
 
 

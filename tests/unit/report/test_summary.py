@@ -177,6 +177,7 @@ def test_no_aim_no_verdict(table: LongTable) -> None:
         error_ratio=None,
         cross_entropy_increase=None,
         l0_ratio=None,
+        content_ratio=None,
         matching_ratio=None,
     )
     text = summary_markdown(

@@ -283,7 +283,7 @@ def test_report_with_interventions(records: tuple[Path, Artifact], removed: Arti
     table = pq.read_table(made.file("summary.parquet"))
     assert set(table.column("method").to_pylist()) == {"latent"}
     assert (
-        "edit_ms,removal,object,,clip,gemma,1.0,0,latent,," in made.file("summary.csv").read_text()
+        "edit_ms,removal,object,,clip,gemma,1.0,0,,latent,," in made.file("summary.csv").read_text()
     )
 
 
@@ -349,6 +349,6 @@ def test_report_with_a_control(
     # The scores of methods hold no control, and comparisons of methods neither.
     assert text.count("random\\_source") == 1
     assert text.count("4 test items of 4 images") == 1
-    assert "edit_ms,removal,random_source,,clip,gemma,1.0,0,latent,," in (
+    assert "edit_ms,removal,random_source,,clip,gemma,1.0,0,,latent,," in (
         made.file("summary.csv").read_text()
     )
