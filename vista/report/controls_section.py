@@ -95,13 +95,15 @@ def floors_section(measured: Measured, top_k: int) -> Section:
         "permuted_patches: floors. A low FVU or MSE says nothing where a floor has a lower one: "
         "read it with the cross-entropy of captions beside that of another image, and with the "
         "share of the tokens' variance that lies between images. Size: root mean square of the "
-        "stream at visual tokens / at text. docs/controls.md tells what each control is.",
+        "stream at visual tokens / at text. Largest norm: the pointing game of the token with the "
+        "largest norm in the place of the latent's strongest. docs/controls.md tells what each control is.",
         [
             Grid(
                 (
-                    *("encoder", "LLM", "control", "λ", f"match@{top_k}", "shuffled", "pointing"),
-                    *("chance", "AUROC", "FVU", "MSE", "L0", "size / text", "between images"),
-                    *("caption CE", "other image", "loss recovered"),
+                    *("encoder", "LLM", "control", "λ", f"match@{top_k}", "shuffled"),
+                    *("without masks", "pointing", "chance", "largest norm", "AUROC", "FVU"),
+                    *("MSE", "L0", "size / text", "between images", "caption CE"),
+                    *("other image", "loss recovered"),
                 ),
                 rows,
             )
@@ -113,7 +115,10 @@ _MARKS = frozenset({"matching_rate", "fvu", "caption_cross_entropy", "pointing_g
 
 
 def _cells(table: LongTable, point: dict[str, object], top_k: int) -> list[str]:
-    matching = over_seeds(table.select("matching_rate", k=top_k, layer=None, of=None, **point))
+    matching, unmasked = (
+        over_seeds(table.select("matching_rate", k=top_k, layer=None, of=of, **point))
+        for of in (None, "unmasked")
+    )
     pointing = over_seeds(table.select("pointing_game", layer=None, of=None, **point))
     entropy = over_seeds(table.select("caption_cross_entropy", set=None, **point))
     auroc = over_seeds(table.select("auroc", layer=None, of="mask", **point))
@@ -126,8 +131,10 @@ def _cells(table: LongTable, point: dict[str, object], top_k: int) -> list[str]:
     return [
         spread(matching),
         number(matching.chance if matching else None),
+        spread(unmasked),
         spread(pointing),
         number(pointing.chance if pointing else None),
+        spread(over_seeds(table.select("pointing_salient", layer=None, of=None, **point))),
         spread(auroc),
         *(number(mean(metric, "image")) for metric in ("fvu", "mse", "l0")),
         number(size / text if size is not None and text else None),
