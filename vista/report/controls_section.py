@@ -96,7 +96,8 @@ def floors_section(measured: Measured, top_k: int) -> Section:
         "read it with the cross-entropy of captions beside that of another image, and with the "
         "share of the tokens' variance that lies between images. Size: root mean square of the "
         "stream at visual tokens / at text. Largest norm: the pointing game of the token with the "
-        "largest norm in the place of the latent's strongest. docs/controls.md tells what each control is.",
+        "largest norm in the place of the latent's strongest. docs/controls.md tells what each "
+        "control is.",
         [
             Grid(
                 (
