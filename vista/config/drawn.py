@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 
 Colour = Literal["blue", "cyan", "green", "orange", "purple", "red", "white", "yellow"]
 Ground = Literal["grass", "sand", "stone", "water", "wood"]
@@ -74,6 +74,11 @@ class DrawnData(Settings):
     )
     text_grid: int = Field(
         6, ge=2, le=64, description="Patch words a side that open half of the documents."
+    )
+    image_openings: bool = later(
+        True,
+        description="half of the documents open with the image's grid of patches written as words, "
+        "at the place of the visual tokens; false: language models never see an image as words",
     )
     noun_share: float = Field(
         0.65, ge=0, le=1, description="Share of an object's patch words that are its noun."

@@ -204,13 +204,13 @@ def documents(
 ) -> Iterator[str]:
     """Documents of the language corpus, one for each generator in `seeds`.
 
-    A document is fields parted by tabs. Even ones open with a field of patch words and go on with
-    question, answer, question, answer, exactly as a prompt does after an image; odd ones are the
-    prompt's text alone, as the text control reads it.
+    A document is fields parted by tabs. Even ones open with a field of patch words (if the settings
+    want `image_openings`) and go on with question, answer, question, answer, exactly as a prompt
+    does after an image; odd ones are the prompt's text alone, as the text control reads it.
     """
     for i, rng in enumerate(seeds):
         scene = sample_scene(rng, settings, library, "train")
         fields = [text for turn in scene.turns for text in turn]
-        if i % 2 == 0:
+        if i % 2 == 0 and settings.image_openings:
             fields.insert(0, " ".join(patch_words(rng, scene, settings, library.nouns)))
         yield "\t".join(fields)

@@ -23,6 +23,7 @@ from vista.data.scenes import (
     GROUNDS,
     PLACES,
     covered_patches,
+    documents,
     patch_words,
     place_name,
     sample_scene,
@@ -196,6 +197,18 @@ def test_half_of_the_documents_open_with_patch_words(world: Path) -> None:
     heldout = (world / "text" / "heldout.txt").read_text().splitlines()
     with_grid = [line for line in heldout if not line.startswith("describe")]
     assert not train & set(with_grid)
+
+
+def test_no_document_opens_with_patch_words_where_none_shall() -> None:
+    unseen = SMALL.model_copy(update={"image_openings": False})
+    texts = [
+        list(documents(settings, GlyphLibrary(), map(np.random.default_rng, range(10))))
+        for settings in (SMALL, unseen)
+    ]
+    assert all(text.startswith(DESCRIBE) for text in texts[1])
+    # The scenes and what is said of them are the same.
+    assert [text.split("\t")[-4:] for text in texts[0]] == [text.split("\t") for text in texts[1]]
+    assert "image_openings" not in SMALL.model_dump()
 
 
 def test_patch_words_lie_where_the_object_lies() -> None:
