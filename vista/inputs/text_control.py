@@ -19,7 +19,7 @@ def control_text(record: Record) -> str:
     return record.turns[0].answer if record.turns else ""
 
 
-def scored_control(llm: LanguageModel, records: Sequence[Record], max_length: int) -> Batch:
+def control_batch(llm: LanguageModel, records: Sequence[Record], max_length: int) -> Batch:
     """Return the text control of some images, with labels.
 
     The text stands bare, as the visual tokens do, after what opens every prompt and without the

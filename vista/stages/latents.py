@@ -5,7 +5,7 @@ Legend of shape suffixes: b image, p patch token, t token, d LLM width, n valid 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vista.config.base import Settings
 from vista.config.language import LanguageSettings
 from vista.config.projector import LatentsSettings
-from vista.data.records import Record, RecordTable, read_records
+from vista.data.records import RecordTable, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.forecast import formulas
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
@@ -26,6 +26,7 @@ from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
 from vista.inputs.latents import read_latents
+from vista.inputs.text_control import control_batch
 from vista.progress import progress
 from vista.store.latents import LatentReader, LatentWriter
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vista.language.model import LanguageModel
-    from vista.language.prompt import Batch
     from vista.sae.neutral import SparseAutoencoder
 
 
@@ -257,32 +257,6 @@ def _token_counts(
         ):
             longest[kind] = max(longest[kind], int(batch.text_mask.sum(1).max()))
     return longest
-
-
-def control_batch(llm: LanguageModel, records: Sequence[Record], max_length: int) -> Batch:
-    """Return the text control: the reference answer in the place of the image.
-
-    The answer is the image's first caption, else its first turn's answer; it stands there bare,
-    as the visual tokens do, after what opens every prompt and without the rest of the template.
-    """
-    import torch
-
-    from vista.language.prompt import IGNORED, Batch
-
-    texts = [
-        record.captions[0] if record.captions else record.turns[0].answer if record.turns else ""
-        for record in records
-    ]
-    encoded = llm.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    rows = [(llm.opening + list(ids))[:max_length] for ids in encoded]
-    length_b = torch.tensor([len(row) for row in rows])
-    mask_bt = torch.arange(int(length_b.max())) < length_b[:, None]
-    ids_bt = torch.zeros(mask_bt.shape, dtype=torch.int64)
-    ids_bt[mask_bt] = torch.tensor([token for row in rows for token in row])
-    text_bt = mask_bt.clone()
-    text_bt[:, : len(llm.opening)] = False
-    labels_bt = torch.full_like(ids_bt, IGNORED)
-    return Batch(ids_bt, mask_bt.long(), labels_bt, text_bt, len(llm.opening), 0)
 
 
 def need(node: Node, shapes: Shapes) -> Need:

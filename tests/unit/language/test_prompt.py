@@ -16,10 +16,10 @@ from transformers import AutoTokenizer
 
 from vista.data.records import Record, Turn
 from vista.errors import UserError
+from vista.inputs.text_control import control_batch
 from vista.language.loss import sample_cross_entropy, token_cross_entropy
 from vista.language.model import LanguageModel
 from vista.language.prompt import IGNORED, build_batch, prompt_ids, sample_text
-from vista.stages.latents import control_batch
 
 # As Gemma writes turns: BOS in the template, an end of turn with a line break after it.
 GEMMA = (

@@ -21,7 +21,7 @@ from vista.data.records import Record, Turn, read_records, write_records
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.errors import UserError
-from vista.inputs.text_control import scored_control
+from vista.inputs.text_control import control_batch
 from vista.inputs.visual_tokens import read_visual_tokens
 from vista.language.model import LanguageModel
 from vista.language.prompt import IGNORED
@@ -94,7 +94,7 @@ def records(split: str = "test") -> list[Record]:
 
 
 def as_text(llm: LanguageModel) -> Samples:
-    return of_text(llm, scored_control(llm, records(), 64))
+    return of_text(llm, control_batch(llm, records(), 64))
 
 
 def losses(llm: LanguageModel, samples: Samples, kind: str) -> Losses:
@@ -289,7 +289,7 @@ def test_samples_of_a_batch_do_not_change_each_other(llm: LanguageModel) -> None
             if kind == "image":
                 one = of_images(llm, llm.batch([turns[:1]], N_VISUAL, 64), visual_tokens()[[i]])
             else:
-                one = of_text(llm, scored_control(llm, [records()[i]], 64))
+                one = of_text(llm, control_batch(llm, [records()[i]], 64))
             alone = losses(llm, one, "random")
             for layer in range(BLOCKS):
                 for name, loss_b in alone.layers[layer].items():
@@ -317,7 +317,7 @@ def test_the_mean_is_over_the_masked_tokens_of_all_batches(llm: LanguageModel) -
 
 
 def test_the_text_control_scores_no_first_token(llm: LanguageModel) -> None:
-    batch = scored_control(llm, [*records(), Record("caption", "test", "", 8, 8, ("a cat",))], 64)
+    batch = control_batch(llm, [*records(), Record("caption", "test", "", 8, 8, ("a cat",))], 64)
     assert batch.visual_start == 1
     assert batch.attention_mask.sum(1).tolist() == [7, 10, 3, 3]
     assert batch.text_mask.sum(1).tolist() == [6, 9, 2, 2]

@@ -19,7 +19,7 @@ from vista.data.records import RecordTable, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.text_control import control_text, scored_control
+from vista.inputs.text_control import control_batch, control_text
 from vista.inputs.visual_tokens import VisualTokens, read_visual_tokens
 from vista.metrics.results import write_result
 from vista.metrics.spliced_loss import SplicedLossSettings
@@ -133,7 +133,7 @@ def readers(visual: VisualTokens, records: RecordTable, max_length: int) -> dict
         return of_images(llm, llm.batch(turns, visual_bpd.shape[1], max_length), visual_bpd)
 
     def control(rows: Rows) -> Samples:
-        return of_text(llm, scored_control(llm, records.select(rows), max_length))
+        return of_text(llm, control_batch(llm, records.select(rows), max_length))
 
     return {"image": image, "control": control}
 
