@@ -158,12 +158,14 @@ class _Both(Setup):
         """Write latents.zarr."""
         import torch
 
+        from vista.inputs.visual_tokens import VisualTokens
         from vista.stages.latents import write_latents
 
+        visual = VisualTokens(self.reader, np.arange(self.images), self.projector, self.llm)
         with torch.no_grad():
             write_latents(
-                folder / "latents.zarr", self.llm, self.saes, self.projector, self.records,
-                np.arange(self.images), self.reader.read, self.reader.grid, self.settings,
+                folder / "latents.zarr", self.llm, self.saes, self.records,
+                np.arange(self.images), visual.of, self.reader.grid, self.settings,
             )  # fmt: skip
 
     def usual(self, folder: Path) -> None:
@@ -178,7 +180,7 @@ class _Both(Setup):
     @cached_property
     def prompts(self) -> list[tuple[Any, Any]]:
         """Ids [1, t] of each image's conversation and control text."""
-        from vista.stages.latents import control_batch
+        from vista.inputs.text_control import control_batch
 
         llm, longest = self.llm, self.settings.max_length
         return [

@@ -118,7 +118,8 @@ def test_the_time_of_a_run_is_bounded_by_cores_and_by_the_longest_chain(
         )
     # Drawing, then one model, its SAE, labels, latents, a metric and the report.
     chain = 5 * TORCH_START + 4 * START
-    assert max(chain, figures.total.seconds.known / slots) <= figures.wall
+    # Sums of the same times in another order.
+    assert max(chain, figures.total.seconds.known / slots) <= figures.wall * (1 + 1e-9)
 
 
 def test_jobs_on_a_gpu_run_one_after_the_other(tmp_path: Path) -> None:
