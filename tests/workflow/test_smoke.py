@@ -23,8 +23,8 @@ from vista.engine.code import SILENT, source_digests, stage_code
 from vista.engine.plan import Plan, load_plan
 
 COLUMNS = [
-    *("metric", "of", "set", "k", "encoder", "llm", "sae_weight", "seed", "method", "layer"),
-    "token_kind",
+    *("metric", "of", "set", "k", "encoder", "llm", "sae_weight", "seed", "control", "method"),
+    *("layer", "token_kind"),
     *("value", "ci_low", "ci_high", "chance", "n"),
 ]
 
@@ -92,7 +92,8 @@ def test_the_table_has_its_columns_and_a_row_a_figure(run: Path, plan: Plan) -> 
     keys = [tuple(row[name] for name in key) for row in rows]
     assert len(set(keys)) == len(keys)
     points = {(r["encoder"], r["llm"], r["sae_weight"], r["seed"]) for r in rows if r["encoder"]}
-    assert {tuple(point) for point in plan.config.points()} <= points
+    assert {point[:4] for point in plan.config.points()} <= points
+    assert {row["control"] for row in rows} == {None, "norm_matched", "text_scale"}
     assert all(row["n"] > 0 for row in rows if row["value"] is not None)
 
 
@@ -124,18 +125,17 @@ def test_touched_files_and_reordered_keys_run_nothing(run: Path, tmp_path: Path)
 def test_a_new_sae_weight_runs_its_projector_latents_and_metrics_only(
     run: Path, tmp_path: Path, plan: Plan
 ) -> None:
-    config = changed(tmp_path, "sae_weights: [0, 1]", "sae_weights: [0, 1, 3]")
+    config = changed(tmp_path, "- {sae_weights: [0, 1]", "- {sae_weights: [0, 1, 3]")
     per_weight = len(plan.config.points()) // 2
     stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
     expected = {**dict.fromkeys((*stages, "spliced_loss", "caption"), per_weight), "report": 1}
-    # Of the measured images, and of those that the frequency mask is estimated on.
-    expected["latents"] = 2 * per_weight
     assert jobs(snakemake(run, "--dry-run", config=config)) == expected
 
 
 def test_a_metrics_setting_runs_that_metric_only(run: Path, tmp_path: Path, plan: Plan) -> None:
     config = changed(tmp_path, "top_k: 3", "top_k: 2")
-    expected = {"matching_rate": len(plan.config.points()), "report": 1}
+    measured = len(plan.config.points()) + len(plan.config.controls())
+    expected = {"matching_rate": measured, "report": 1}
     assert jobs(snakemake(run, "--dry-run", config=config)) == expected
 
 
@@ -228,6 +228,7 @@ def test_the_workflow_runs_on_a_users_own_coco_files(run: Path, tmp_path: Path) 
     content["sweep"] = [{"sae_weights": [1], "seeds": [0]}]
     content["projector"] = {"stages": [{"steps": 4, "batch_size": 2}]}
     del content["metrics"]["probe"]
+    content["metrics"]["spliced_loss"] = {"mean_split": "train"}
     config = tmp_path / "by_hand.yaml"
     config.write_text(yaml.safe_dump(content))
     done = jobs(snakemake(run, config=config))
@@ -262,8 +263,8 @@ def test_interventions_add_their_own_stages_to_what_is_there(run: Path, tmp_path
     config = tmp_path / "edited.yaml"
     config.write_text(yaml.safe_dump({**content, "name": "edited"}))
     done = jobs(snakemake(run, config=config))
-    # Latents of the selection split are there: the frequency mask is estimated on its images.
     assert done == {
+        "latents": 1,
         "train_vision_sae": 1,
         "check_vision_sae": 1,
         "label_vision_latents": 1,
