@@ -27,14 +27,15 @@ SAE = ("train_sae", "import_sae", "check_sae", "label_latents", "naming")
 
 
 def once(*stages: str, n: int = 1) -> dict[str, int]:
-    # Latents of the measured images, and of those that the frequency mask is estimated on.
-    return {stage: 2 * n if stage == "latents" else n for stage in stages}
+    return dict.fromkeys(stages, n)
 
 
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
-    """The smoke config with room to add: a block without SAEs, and metrics that are not asked."""
+    """The smoke config with room to add: a block without SAEs, and metrics that are not asked; it
+    has no controls."""
     found: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
+    found["sweep"] = found["sweep"][:1]
     found["llms"]["gemma2"]["model"]["source"]["n_blocks"] = 3
     asked = ("probe", "naming", "reconstruction", "matching_rate", "localization")
     found["metrics"] = {name: found["metrics"][name] for name in asked}
