@@ -48,14 +48,31 @@ def test_scenes_read_their_packages_and_the_users_files() -> None:
     builder = Builder(parse_config(content()))
     node = builder.data.images["world"]
     assert (node.stage, node.name) == ("compose_scenes", "composed-nouns")
-    assert node.inputs == {
-        "package_photographs": builder.package("photographs"),
-        "package_stamps": builder.package("stamps"),
-    }
+    assert node.inputs == {"packages": (builder.package("stamps"), builder.package("photographs"))}
+    assert node.settings["cutouts"]["package"] == "0"
+    assert [ground["package"] for ground in node.settings["grounds"]] == ["1", None, None]
     assert node.files == ("nouns.json", "own.png")
     records = builder.data.records
     assert (records.inputs, records.files) == ({"world": node}, ())
     assert records.settings == {"kind": "composed", "question": "Describe the image."}
+
+
+def test_what_packages_are_called_is_no_part_of_the_scenes_id() -> None:
+    named = content()
+    packages, data = named["packages"], named["data"]
+    renamed = {
+        **named,
+        "packages": {"a": packages["photographs"], "b": packages["stamps"]},
+        "data": {
+            **data,
+            "cutouts": {**data["cutouts"], "package": "b"},
+            "grounds": [{**data["grounds"][0], "package": "a"}, *data["grounds"][1:]],
+        },
+    }
+    assert Builder(parse_config(renamed)).data.images["world"].id == scenes().id
+    swapped = {"b": packages["photographs"], "a": packages["stamps"]}
+    other = Builder(parse_config({**renamed, "packages": swapped})).data.images["world"]
+    assert other.id != scenes().id
 
 
 def test_another_question_composes_no_scene() -> None:

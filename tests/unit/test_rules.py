@@ -24,7 +24,7 @@ CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 _JUDGE = {"judge", "files"}
 FURTHER = {
     "fetch_package": {"files"},
-    "compose_scenes": {"package_*", "files"},
+    "compose_scenes": {"packages", "files"},
     "join_package": {"parts"},
     "import_gguf": {"package", "files"},
     "train_sae": {"cache"},
@@ -66,8 +66,7 @@ def roles() -> dict[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for path in CONFIGS:
         for node in load_plan(path).nodes.values():
-            inputs = {re.sub("^package_.+", "package_*", role) for role in node.inputs}
-            found[node.stage] |= {*inputs, *(["files"] if node.files else [])}
+            found[node.stage] |= {*node.inputs, *(["files"] if node.files else [])}
     return found
 
 

@@ -115,13 +115,10 @@ class Builder:
     def _composed(self, data: ComposedData) -> Node:
         """Return the node of the scenes, which reads the packages and the user's files."""
         name = _name_of_file("composed", data.cutouts.map)
-        order = dump(data)
+        order, packages = self.packages.numbered(dump(data))
         # The records' own: the scenes stay when it changes.
         del order["question"]
-        named = [data.cutouts.package, *(ground.package for ground in data.grounds)]
-        packages = {package for package in named if package is not None}
-        inputs = {f"package_{package}": self.package(package) for package in sorted(packages)}
-        return Node("compose_scenes", name, order, inputs, files=tuple(annotation_files(data)))
+        return Node("compose_scenes", name, order, packages, files=tuple(annotation_files(data)))
 
     @cached_property
     def text(self) -> Node:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vista.config.composed import ComposedData, GroundSource
@@ -12,18 +12,18 @@ from vista.data.cutouts import list_grounds
 from vista.engine.artifacts import Artifact
 from vista.engine.forecast.need import START, Need
 from vista.engine.forecast.shapes import Shapes
-from vista.engine.job import StageJob, roles_beginning, stage
+from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
-from vista.inputs.package_files import package_file, package_folder
+from vista.inputs.package_files import package_file, package_folder, package_of
 
 _PIXEL = 3e-7  # s to compose a pixel of a scene and pack it: 22 s for 1,500 of 224 x 224 measured
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The packages that photographs lie in, by name."""
+    """The packages that photographs lie in; the settings number them."""
 
-    packages: Mapping[str, Artifact] = roles_beginning("package_")
+    packages: list[Artifact] = field(default_factory=list)
 
 
 @stage(ComposedData, Inputs)
@@ -39,20 +39,18 @@ def run(job: StageJob[ComposedData, Inputs]) -> None:
     compose_scenes(settings, folder, grounds, job.work)
 
 
-def _place(source: GroundSource, packages: Mapping[str, Artifact], key: str) -> Path | None:
+def _place(source: GroundSource, packages: Sequence[Artifact], key: str) -> Path | None:
     """The file or folder of a ground; None of a colour."""
     if source.folder is not None:
         return _folder(source.folder, source.package, packages, f"{key}.folder")
     if source.file is None:
         return None
-    package = None if source.package is None else packages[f"package_{source.package}"]
-    return package_file(package, source.file, f"{key}.file")
+    return package_file(package_of(packages, source.package), source.file, f"{key}.file")
 
 
-def _folder(folder: str, package: str | None, packages: Mapping[str, Artifact], key: str) -> Path:
-    if package is None:
-        return Path(folder)
-    return package_folder(packages[f"package_{package}"], folder, key)
+def _folder(folder: str, package: str | None, packages: Sequence[Artifact], key: str) -> Path:
+    held = package_of(packages, package)
+    return Path(folder) if held is None else package_folder(held, folder, key)
 
 
 def need(node: Node, _shapes: Shapes) -> Need:

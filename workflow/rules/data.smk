@@ -10,7 +10,7 @@ use rule stage as draw_world with:
 
 use rule stage as compose_scenes with:
     input:
-        roles("package_*", "files"),
+        roles("packages", "files"),
     pathvars:
         stage="compose_scenes",
     message:

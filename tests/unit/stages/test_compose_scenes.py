@@ -28,7 +28,9 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
-def make(root: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact) -> Artifact:
+def make(
+    root: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact | list[Artifact]
+) -> Artifact:
     name = stage.__name__.rsplit(".", 1)[-1]
     place = root / name / str(len(list(root.glob(f"{name}/*"))))
     with publishing(root, name, place.name, Provenance(name, settings, {}, "code", {})) as work:
@@ -38,7 +40,7 @@ def make(root: Path, stage: Any, settings: dict[str, Any], **inputs: Artifact) -
 
 
 def in_package(files: Path, ground: dict[str, Any], folder: str = "cutouts") -> dict[str, Any]:
-    cutouts = {"map": str(files / "map.json"), "package": "stamps", "folder": folder}
+    cutouts = {"map": str(files / "map.json"), "package": "0", "folder": folder}
     return composed(files, cutouts=cutouts, grounds=[ground]).model_dump(mode="json")
 
 
@@ -52,8 +54,8 @@ def test_photographs_in_a_package_give_the_scenes_that_the_users_own_do(
     made = make(
         tmp_path,
         compose_scenes,
-        in_package(files, {**path, "package": "stamps"}),
-        package_stamps=package,
+        in_package(files, {**path, "package": "0"}),
+        packages=[package],
     )
     own = {key: str(files / name) for key, name in path.items()}
     same = make(tmp_path, compose_scenes, composed(files, grounds=[own]).model_dump(mode="json"))
@@ -72,12 +74,12 @@ def test_photographs_in_a_package_give_the_scenes_that_the_users_own_do(
 def test_what_a_package_does_not_have_is_refused(tmp_path: Path, files: Path) -> None:
     order = {"kind": "folder", "name": "stamps", "path": str(files), "files": [], "state": ""}
     package = make(tmp_path, fetch_package, {"package": order})
-    ground = {"file": "sand.png", "package": "stamps"}
+    ground = {"file": "sand.png", "package": "0"}
     with pytest.raises(UserError, match=r"grounds\.0\.file: package 'stamps'.* no file 'sand"):
-        make(tmp_path, compose_scenes, in_package(files, ground), package_stamps=package)
-    ground = {"file": "stone.png", "package": "stamps"}
+        make(tmp_path, compose_scenes, in_package(files, ground), packages=[package])
+    ground = {"file": "stone.png", "package": "0"}
     with pytest.raises(UserError, match=r"cutouts\.folder: package 'stamps'.* no folder 'cuts'"):
-        make(tmp_path, compose_scenes, in_package(files, ground, "cuts"), package_stamps=package)
+        make(tmp_path, compose_scenes, in_package(files, ground, "cuts"), packages=[package])
     with pytest.raises(UserError, match=r"grounds\.0\.file: .*sand\.png is not a file"):
         missing = composed(files, grounds=[{"file": str(files / "sand.png")}])
         make(tmp_path, compose_scenes, missing.model_dump(mode="json"))
