@@ -6,13 +6,15 @@ Legend of shape suffixes: b image, p patch token, d LLM width, n token.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.config.control_base import FittedControl
 from vista.data.records import RecordTable
 from vista.errors import UserError
 from vista.store.features import FeatureReader
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vista.language.model import LanguageModel
+    from vista.projector.control_tokens import ControlTokens
     from vista.projector.module import Projector
 
 IntArray = NDArray[np.int64]
@@ -38,7 +41,7 @@ class Sources:
         features: Store of features.
         image_of: Row of the store for each record.
         records: Records of the data.
-        llm: The language model, which the projectors lie beside.
+        load_llm: Loads the language model, which few controls read.
         placing: How images lie on the patch grid.
         splits: Splits that are evaluated.
         seed: Seed of the point.
@@ -49,10 +52,15 @@ class Sources:
     features: FeatureReader
     image_of: IntArray
     records: RecordTable
-    llm: LanguageModel
+    load_llm: Callable[[], LanguageModel]
     placing: Mapping[str, Any]
     splits: tuple[str, ...]
     seed: int
+
+    @cached_property
+    def llm(self) -> LanguageModel:
+        """The language model, loaded when it is first asked for."""
+        return self.load_llm()
 
     @property
     def projector(self) -> Projector:
@@ -92,7 +100,7 @@ class Sources:
             part = rows[start : start + _BATCH]
             features = self.features.read(self.image_of[part]).astype(np.float32)
             with torch.no_grad():
-                yield part, module(torch.from_numpy(features).to(self.llm.device))
+                yield part, module(torch.from_numpy(features))
 
     def rms_norm(self, rows: IntArray, projector: Projector) -> float:
         """Return the root of the mean squared norm of the visual tokens of some rows."""
@@ -109,6 +117,20 @@ class Sources:
         ]
         mean_d = sum(total for total, _ in sums) / sum(count for _, count in sums)
         return mean_d.float()  # type: ignore[union-attr]
+
+
+def in_norm_of(
+    sources: Sources, projector: Projector, reference: Projector, settings: FittedControl
+) -> ControlTokens:
+    """Return `projector`, scaled so that its visual tokens have the root mean square norm of those
+    of `reference`; its facts are both norms and the factor."""
+    from vista.projector.control_tokens import ControlTokens
+
+    rows = sources.rows(settings.split, settings.images)
+    norm, reference_norm = (sources.rms_norm(rows, part) for part in (projector, reference))
+    factor = reference_norm / norm if norm > 0 else 1.0
+    facts = {"norm": norm, "reference_norm": reference_norm, "factor": factor}
+    return ControlTokens(scaled(projector, factor), facts)
 
 
 def scaled(projector: Projector, factor: float) -> Projector:

@@ -23,14 +23,12 @@ class ControlPoint:
         tokens: What stages read in the role of the projector.
         latents: The latents of its visual tokens.
         reach: What is measured of it.
-        training: The stages of training of its own projector, if it has one.
     """
 
     point: Point
     tokens: Node
     latents: Node
     reach: Reach
-    training: tuple[Node, ...] = ()
 
 
 class ControlBuilder:
@@ -43,10 +41,8 @@ class ControlBuilder:
         """Yield all controls of the run, in the order of the sweep."""
         builder = self.builder
         for point, (settings, base) in builder.config.controls().items():
-            training: tuple[Node, ...] = ()
             if settings.trains:
-                training = tuple(builder.projector(point, None))
-                tokens = training[-1]
+                tokens = builder.projector(point, None)[-1]
             elif settings.reach == "latents":
                 tokens = self.projectors[base]
             elif settings.reads_saes:
@@ -54,7 +50,7 @@ class ControlBuilder:
             else:
                 tokens = self._tokens(point, settings, base)
             latents = builder.latents(point, tokens)
-            yield ControlPoint(point, tokens, latents, settings.reach, training)
+            yield ControlPoint(point, tokens, latents, settings.reach)
 
     def _tokens(self, point: Point, settings: ControlSettings, base: Point) -> Node:
         """Return the visual tokens that a control makes from projectors, images or words."""

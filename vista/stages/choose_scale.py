@@ -184,25 +184,16 @@ def _latents(
     tokens: Sequence[Tensor],
     settings: LatentsSettings,
 ) -> dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """Return index, value and number of the latents of visual tokens by layer. No text follows
-    them: the stream at a token depends only on what precedes it."""
-    import torch
+    """Return index, value and number of the latents of visual tokens by layer."""
+    from vista.inputs.visual_tokens import visual_streams
 
     slots = min(settings.max_active, max(sae.config.d_sae for sae in saes.values()))
     parts: dict[int, list[list[NDArray[Any]]]] = {layer: [] for layer in saes}
-    start = len(llm.opening)
     for visual_bpd in tokens:
         b, n_visual, _ = visual_bpd.shape
-        ids_bt = torch.tensor([llm.opening + [0] * n_visual] * b, device=llm.device)
-        taps = llm.forward(
-            ids_bt,
-            visual=visual_bpd,
-            visual_start=start,
-            taps=tuple(saes),
-            stop_after=max(saes),
-        ).taps
+        streams = visual_streams(llm, visual_bpd, list(saes))
         for layer, sae in saes.items():
-            x_nd = taps[layer][:, start:].flatten(0, 1).float()
+            x_nd = streams[layer].flatten(0, 1).float()
             codes = sae.encode_sparse(x_nd, slots, "latents.max_active")
             parts[layer].append(
                 [column.cpu().numpy().reshape(b, n_visual, *column.shape[1:]) for column in codes]

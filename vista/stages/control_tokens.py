@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vista.config.base import Settings
@@ -56,7 +57,7 @@ def run(job: StageJob[ControlTokensOrder, Inputs]) -> None:
     import torch
 
     from vista.controls.sources import Sources
-    from vista.inputs.models import load_llm
+    from vista.inputs.models import llm_width, load_llm
     from vista.projector.control_tokens import save_control
     from vista.projector.module import load_projector
 
@@ -64,14 +65,13 @@ def run(job: StageJob[ControlTokensOrder, Inputs]) -> None:
     order, inputs = job.settings, job.inputs
     records = read_records(inputs.records.file("records.parquet"))
     reader = FeatureReader(inputs.features.store("features.zarr"))
-    llm = load_llm(order.llm, inputs.llm)
+    d_model = llm_width(order.llm, inputs.llm)
     projectors = []
     for artifact in (inputs.projector, inputs.reference):
         module = None
         if artifact is not None:
             artifact.verify()
-            module = load_projector(artifact.path, d_vision=reader.shape[-1], d_model=llm.d_model)
-            module = module.to(llm.device)
+            module = load_projector(artifact.path, d_vision=reader.shape[-1], d_model=d_model)
         projectors.append(module)
     sources = Sources(
         trained=projectors[0],
@@ -79,7 +79,7 @@ def run(job: StageJob[ControlTokensOrder, Inputs]) -> None:
         features=reader,
         image_of=records.feature_rows()[1],
         records=records,
-        llm=llm,
+        load_llm=partial(load_llm, order.llm, inputs.llm),
         placing=read_geometry(inputs.features),
         splits=order.splits,
         seed=order.seed,

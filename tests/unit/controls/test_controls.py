@@ -113,7 +113,7 @@ def sources(made: dict[str, Any], records: RecordTable, llm: LanguageModel) -> S
         features=FeatureReader(made["features"].store("features.zarr")),
         image_of=records.feature_rows()[1],
         records=records,
-        llm=llm,
+        load_llm=lambda: llm,
         placing=PLACING,
         splits=("test", "validation"),
         seed=0,

@@ -21,13 +21,6 @@ class Settings(FittedControl):
 
 def make(sources: Sources, settings: Settings) -> ControlTokens:
     """Return the scaled baseline; its facts are both norms and the factor."""
-    from vista.controls.sources import scaled
-    from vista.projector.control_tokens import ControlTokens
+    from vista.controls.sources import in_norm_of
 
-    rows = sources.rows(settings.split, settings.images)
-    own, reference = (
-        sources.rms_norm(rows, projector) for projector in (sources.projector, sources.reference)
-    )
-    factor = reference / own if own > 0 else 1.0
-    facts = {"norm": own, "reference_norm": reference, "factor": factor}
-    return ControlTokens(scaled(sources.projector, factor), facts)
+    return in_norm_of(sources, sources.projector, sources.reference, settings)
