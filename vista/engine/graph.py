@@ -77,6 +77,8 @@ class Graph:
             settings["suggestions"] = [
                 {"encoder": encoder, "llm": llm} for encoder, llm in suggested
             ]
+        if dictionaries := self._dictionaries():
+            settings["dictionaries"] = dictionaries
         stages = {node.stage for _, node in measured}
         metrics = [metric for name, metric in declared_metrics().items() if name in stages]
         modules = tuple(metric.module("report") for metric in metrics)
@@ -89,6 +91,14 @@ class Graph:
         trained = [point for point, source in self.config.points().items() if source is None]
         pairs = dict.fromkeys((point.encoder, point.llm) for point in trained)
         return {pair: self.builder.suggestion(*pair) for pair in pairs}
+
+    def _dictionaries(self) -> list[list[str]]:
+        """Return the language models of the sweep that are read by several SAEs: the names of the
+        entries of each."""
+        models: dict[str, list[str]] = {}
+        for name in dict.fromkeys(point.llm for point in self.latents):
+            models.setdefault(self.builder.with_same_model(name), []).append(name)
+        return [names for names in models.values() if len(names) > 1]
 
     def _metrics(self) -> Iterator[Measured]:
         kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")

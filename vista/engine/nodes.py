@@ -183,7 +183,14 @@ class Builder:
         cropped = {"encoder": {**node.settings["encoder"], "fit": "crop"}}
         return replace(node, name=f"{name}-crop", settings=cropped)
 
+    def with_same_model(self, name: str) -> str:
+        """Return the first entry of `llms` with the model of entry `name`: what reads a language
+        model without its SAEs is one artifact for all dictionaries of that model."""
+        llms = self.config.llms
+        return next(other for other in llms if llms[other].model == llms[name].model)
+
     def _llm(self, name: str) -> Node | None:
+        name = self.with_same_model(name)
         source = self.config.llms[name].model.source
         if isinstance(source, GgufLlm):
             return self._imported("import_gguf", name, source)
@@ -226,7 +233,8 @@ class Builder:
             return {}
         settings, inputs = self.read_text(name)
         settings |= {"cache": dump(saes.cache_text), "layers": sorted(saes.layers)}
-        return {"cache": Node("cache_text", name, settings, {**inputs, "text": self.text})}
+        artifact = self.with_same_model(name)
+        return {"cache": Node("cache_text", artifact, settings, {**inputs, "text": self.text})}
 
     def _saes(self, name: str) -> dict[int, Node]:
         return {layer: self._sae(name, layer) for layer in self.config.llms[name].saes.layers}
@@ -281,7 +289,8 @@ class Builder:
         """Return the training stages of one point's projector; the last is the one that is used.
 
         Without the SAE term they depend on no SAE, unless they measure its error. A stage is named
-        by the largest weight so far, so points share their stages without the term.
+        by the largest weight so far, so points share their stages without the term, as entries of
+        `llms` do that read one model by several SAEs.
         """
         if pretrained is not None:
             settings, inputs = self.read_text(point.llm)
@@ -296,8 +305,11 @@ class Builder:
             weight = max(weight, point.sae_weight * stage.sae_factor)
             # Without a term there is nothing that a control could put in its place.
             control = point.control if weight > 0 else None
-            reached = point_name(point._replace(sae_weight=weight, control=control))
-            name = point_name(point) if last else f"{reached}-stage{number}"
+            measured = any(done.measure_every for done in self.config.projector.stages[:number])
+            llm = point.llm if weight > 0 or measured else self.with_same_model(point.llm)
+            reached = point._replace(sae_weight=weight, control=control, llm=llm)
+            named = point._replace(llm=llm) if last else reached
+            name = point_name(named) if last else f"{point_name(reached)}-stage{number}"
             stages.append(self._train(point, stage, name, stages[-1] if stages else None))
         return stages
 

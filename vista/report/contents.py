@@ -10,6 +10,7 @@ from vista.metrics.results import read_result
 from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_section
 from vista.report.controls_section import differences_section, floors_section
+from vista.report.dictionary_conclusions import conclusions_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
 from vista.report.groups_section import groups_section
@@ -57,6 +58,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
         "controls": lambda: [
             differences_section(measured),
             floors_section(measured, settings.top_k),
+            conclusions_section(measured),
         ],
         "groups": lambda: [groups_section(measured.groups, settings.top_k, settings.least_n)],
         "check_sae": lambda: [check_section(table)],
@@ -77,6 +79,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
 
 def all_drawings(measured: Measured) -> list[Drawing]:
     """Return the figures of metrics in their order, then those that compare encoders."""
+    from vista.report.dictionary_conclusions import conclusions_figure
     from vista.report.encoders_figure import encoders_figure
 
     table, settings = measured.table, measured.settings
@@ -85,6 +88,11 @@ def all_drawings(measured: Measured) -> list[Drawing]:
     }
     return [
         *(drawing for part in _ordered(drawings, FIGURES) for drawing in part),
+        Drawing(
+            "dictionary_conclusions",
+            "Gain of the SAE term in matching rate by dictionary",
+            lambda: conclusions_figure(measured),
+        ),
         Drawing(
             "encoders",
             "Every metric by encoder, with its control",

@@ -61,6 +61,8 @@ class ReportOrder(Settings):
         latents: of the inputs `latents`.
         labels: of the inputs `labels`.
         features: of the inputs `features`.
+        dictionaries: Names of the entries of `llms` that read one model by several SAEs, for each
+            such model.
     """
 
     name: str
@@ -72,6 +74,7 @@ class ReportOrder(Settings):
     latents: tuple[PointPlace, ...] = ()
     labels: tuple[LlmPlace, ...] = ()
     features: tuple[EncoderPlace, ...] = ()
+    dictionaries: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
         ]
     of_controls += differences(metrics)
     tables = LongTable(figures), LongTable(of_groups), LongTable(of_controls)
-    return Measured(tables[0], order.report, metrics, *tables[1:])
+    return Measured(tables[0], order.report, metrics, *tables[1:], dictionaries=order.dictionaries)
 
 
 def suggestion_notes(order: ReportOrder, inputs: Inputs) -> list[str]:

@@ -39,6 +39,8 @@ class Measured:
         groups: The figures of groups of images, named in the column `set`.
         controls: The figures of controls, named in the column `control`, and what compares points
             with them.
+        dictionaries: Names of the entries of `llms` that read one model by several SAEs, for each
+            such model.
     """
 
     table: LongTable
@@ -46,6 +48,7 @@ class Measured:
     metrics: Sequence[tuple[MetricPlace, Artifact]] = ()
     groups: LongTable = field(default_factory=lambda: LongTable(()))
     controls: LongTable = field(default_factory=lambda: LongTable(()))
+    dictionaries: Sequence[Sequence[str]] = ()
 
     @property
     def whole(self) -> LongTable:
