@@ -131,7 +131,9 @@ def test_a_new_weight_adds_its_projectors_latents_and_metrics(content: dict[str,
     stages = ("train_projector", "latents", "reconstruction", "matching_rate", "localization")
     # Latents of the measured images, and of those that the frequency mask is estimated on.
     further = ("latents", "spliced_loss", "caption", "report")
-    assert new(content, after) == Counter([*stages, *further])
+    # The same point with its SAEs' input in the scale of text.
+    control = ("latents", "latents", "reconstruction", "matching_rate", "localization")
+    assert new(content, after) == Counter([*stages, *further, *control])
 
 
 def test_without_the_term_a_projector_depends_on_no_sae(content: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ class ControlSettings(Settings):
         reads_saes: It is made by a stage of its own, which reads the SAEs and their labels.
         trains: It trains projectors of its own, with the weights that its settings name.
         reach: What is measured of it.
+        by_default: It is measured unless the config says `null`.
     """
 
     needs_baseline: ClassVar[bool] = False
@@ -31,6 +32,7 @@ class ControlSettings(Settings):
     reads_saes: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     reach: ClassVar[Reach] = "tokens"
+    by_default: ClassVar[bool] = False
 
 
 class FittedControl(ControlSettings):

@@ -42,7 +42,8 @@ class ChosenControls(Settings):
 def _field(name: str) -> Any:
     kind = control_settings(name)
     lines = (kind.__doc__ or name).split("\n\n")[0].split("\n")
-    return kind | None, Field(None, description=" ".join(line.strip() for line in lines))
+    default = kind() if kind.by_default else None
+    return kind | None, Field(default, description=" ".join(line.strip() for line in lines))
 
 
 if TYPE_CHECKING:

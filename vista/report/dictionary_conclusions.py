@@ -164,7 +164,7 @@ def conclusions_figure(measured: Measured) -> Any | None:
                 series.setdefault(name, {})[names[0], (encoder, weight), what] = [figure]
     shown = {x for figures in series.values() for _, _, x in figures}
     names_of_x = {what: what.split(", ")[1] for what in GAINS.values() if what in shown}
-    figure = facets(
+    drawn = facets(
         [
             Series(name, figures, {**style.further_style(place), "linestyle": "none"})
             for place, (name, figures) in enumerate(series.items())
@@ -177,6 +177,6 @@ def conclusions_figure(measured: Measured) -> Any | None:
         "images.",
         size=(3.6, 2.4),
     )
-    for axis in figure.axes if figure is not None else ():
+    for axis in drawn.axes if drawn is not None else ():
         axis.axhline(0, color=style.CHANCE_COLOUR, linewidth=0.8)
-    return figure
+    return drawn

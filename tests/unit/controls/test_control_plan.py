@@ -109,3 +109,11 @@ def test_two_blocks_must_agree_on_a_control() -> None:
     ]
     with pytest.raises(ValidationError, match="two different controls 'other_image'"):
         RunConfig.model_validate(config)
+
+
+def test_the_scale_of_text_stands_beside_every_point_unless_it_is_null() -> None:
+    for controls, n in (({}, 4), ({"text_scale": None}, 0)):
+        latents = of_stage(plan(controls), "latents")
+        scaled = [name for name, node in latents.items() if node.settings.get("text_scale")]
+        # The mask's latents of validation images stand apart.
+        assert len([name for name in scaled if name.endswith("-text_scale")]) == n
