@@ -33,6 +33,7 @@ from vista.engine.job import Job
 from vista.engine.locks import WORK
 from vista.engine.stages import is_stage, stages
 from vista.errors import UserError
+from vista.explore.command import add_show
 from vista.stages import SPLIT
 
 USER_ERROR = 2
@@ -69,9 +70,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    show = commands.add_parser("show", help="print an artifact, a store or a table")
-    show.add_argument("paths", type=Path, nargs="+", help="an artifact's folder, or a file in it")
-    show.set_defaults(call=_show)
+    add_show(commands)
 
     plan = commands.add_parser(
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"
@@ -252,13 +251,6 @@ def _open(results: Path, paths: str | list[str]) -> Artifact | list[Artifact]:
     if isinstance(paths, list):
         return [open_artifact(results / path, path.split("/")[0]) for path in paths]
     return open_artifact(results / paths, paths.split("/")[0])
-
-
-def _show(arguments: argparse.Namespace) -> int:
-    from vista.store.show import describe
-
-    print("\n\n".join(describe(path) for path in arguments.paths))
-    return 0
 
 
 def _plan(arguments: argparse.Namespace) -> int:

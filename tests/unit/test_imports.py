@@ -59,8 +59,9 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "job", "locks"),
         *("environment", "forecast", "gc", "gpus", "make", "plan", "prompts", "report"),
-        *("stages", "store"),
+        *("explore", "stages", "store"),
     },
+    "explore": {*BASE, "data", "inputs", "lineage", "report", "sae", "store"},
     "fetch": BASE,
     "data": BASE,
     "store": {*BASE, "lineage"},

@@ -172,11 +172,14 @@ class _HeatMaps:
         return best
 
     def _extent(self, record: Record) -> tuple[float, float, float, float]:
-        """Return left, right, bottom, top of the patch grid in px; pixel centres at integers."""
-        geometry = ImageGeometry(record.width, record.height, **self.geometry)
-        left, top, _, _ = geometry.patch_to_box(0)
-        x, y, width, height = geometry.patch_to_box(geometry.n_patches - 1)
-        return (left - 0.5, x + width - 0.5, y + height - 0.5, top - 0.5)
+        return grid_extent(ImageGeometry(record.width, record.height, **self.geometry))
+
+
+def grid_extent(geometry: ImageGeometry) -> tuple[float, float, float, float]:
+    """Return left, right, bottom, top of the patch grid in px; pixel centres at integers."""
+    left, top, _, _ = geometry.patch_to_box(0)
+    x, y, width, height = geometry.patch_to_box(geometry.n_patches - 1)
+    return (left - 0.5, x + width - 0.5, y + height - 0.5, top - 0.5)
 
 
 def _boxes(record: Record, category: str) -> list[tuple[float, float, float, float]]:
@@ -270,22 +273,42 @@ def heat_map_figure(
     return figure
 
 
-def _heat(axis: Any, row: HeatMapRow, activation: NDArray[np.float64]) -> None:
+def draw_heat(
+    axis: Any,
+    image: NDArray[np.uint8],
+    extent: tuple[float, float, float, float],
+    activation: NDArray[np.float64],
+    label: str,
+) -> None:
+    """Draw a latent's activation on an image, in its own scale from 0 to the maximum, which stands
+    below with the label.
+
+    Args:
+        axis: The matplotlib panel.
+        image: RGB pixels [h, w, 3].
+        extent: Left, right, bottom, top of the patch grid in image px.
+        activation: Activation on each patch [rows, columns].
+        label: Text below the image, which the maximum follows.
+    """
     import matplotlib
 
-    grey = row.image.mean(axis=2) * 0.7 + 30
+    grey = image.mean(axis=2) * 0.7 + 30
     peak = float(activation.max())
     share = activation / peak if peak > 0 else np.zeros_like(activation)
     colours = matplotlib.colormaps[_COLOUR_MAP](share)
     colours[..., 3] = np.where(share > 0, _FAINTEST + (_STRONGEST - _FAINTEST) * share, 0.0)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.imshow(colours, extent=row.extent, interpolation="nearest")
-    height, width = row.image.shape[:2]
+    axis.imshow(colours, extent=extent, interpolation="nearest")
+    height, width = image.shape[:2]
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    _outline(axis, row, _OUTLINE, 1.2)
     says = f"max {peak:.2g}" if peak > 0 else "silent"
-    label = f"“{mathtext(row.label, 24)}”\nlatent {row.latent}, {says}"
-    axis.set_xlabel(label, fontsize=7, labelpad=2)
+    axis.set_xlabel(f"{label}, {says}", fontsize=7, labelpad=2)
+
+
+def _heat(axis: Any, row: HeatMapRow, activation: NDArray[np.float64]) -> None:
+    label = f"“{mathtext(row.label, 24)}”\nlatent {row.latent}"
+    draw_heat(axis, row.image, row.extent, activation, label)
+    _outline(axis, row, _OUTLINE, 1.2)
 
 
 def _outline(axis: Any, row: HeatMapRow, colour: str, width: float) -> None:

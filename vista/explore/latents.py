@@ -1,0 +1,218 @@
+"""One artifact of latents with what gives it meaning: labels, records, images.
+
+Shape legend: t token, k slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vista.data.geometry import ImageGeometry
+from vista.data.images import ImageSource
+from vista.data.record import Record
+from vista.data.records import read_records
+from vista.engine.artifacts import MANIFEST, Artifact, open_artifact
+from vista.engine.lineage import parents_of, read_manifest
+from vista.errors import UserError
+from vista.foreign.text import one_line
+from vista.inputs.image_files import image_files
+from vista.inputs.latents import LatentMaps, read_geometry, read_latents
+from vista.sae.label_table import FILE, LatentLabels, read_labels
+
+LABELS = ("label_latents", "import_labels")
+_RECORDS = "records.parquet"
+
+
+class Active(NamedTuple):
+    """A latent that fires at an image.
+
+    Attributes:
+        latent: Its number.
+        value: Its activation there.
+        token: The visual token of that activation.
+    """
+
+    latent: int
+    value: float
+    token: int
+
+
+class LatentView:
+    """What an artifact of latents says of its images, with labels where the results have them.
+
+    Raises UserError if the artifact, or one that it is made from, is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.artifact = open_artifact(folder, "latents")
+        self.store = read_latents(self.artifact)
+        self._results = folder.absolute().parents[1]
+        self._places = {image_id: place for place, image_id in enumerate(self.store.image_ids)}
+
+    def place(self, image_id: str) -> int:
+        """Return the place of an image in the store.
+
+        Raises:
+            UserError: The store has no such image.
+        """
+        if image_id not in self._places:
+            some = ", ".join(self.store.image_ids[:5])
+            raise UserError(
+                f"{self.artifact.path} has no image {one_line(image_id)}; it has "
+                f"{len(self._places)}: {some}, ..."
+            )
+        return self._places[image_id]
+
+    def token(self, row: int, column: int) -> int:
+        """Return the visual token of a patch; rows and columns count from 0.
+
+        Raises:
+            UserError: The patch lies outside of the grid.
+        """
+        rows, columns = self.store.grid
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise UserError(
+                f"there is no patch {row},{column}: the grid has rows 0..{rows - 1} and columns "
+                f"0..{columns - 1}"
+            )
+        return row * columns + column
+
+    def patch(self, token: int) -> tuple[int, int]:
+        """Return the row and the column of a visual token's patch."""
+        row, column = divmod(int(token), self.store.grid[1])
+        return row, column
+
+    def layers(self, layer: int | None) -> list[int]:
+        """Return all layers, or the one that is asked for.
+
+        Raises:
+            UserError: The store has no such layer.
+        """
+        if layer is None:
+            return sorted(self.store.layers)
+        if layer not in self.store.layers:
+            raise UserError(
+                f"{self.artifact.path} has no layer {layer}; it has {sorted(self.store.layers)}"
+            )
+        return [layer]
+
+    def known(self, layer: int, latent: int) -> None:
+        """Refuse a latent that a layer's SAE does not have. Raises UserError."""
+        if not 0 <= latent < (size := self.store.layers[layer]):
+            raise UserError(f"layer {layer} has no latent {latent}: it has 0..{size - 1}")
+
+    def active(self, layer: int, place: int, token: int | None = None) -> list[Active]:
+        """Return the latents that fire at a visual token, or at any of an image with the largest
+        of their activations; strongest first."""
+        tokens = self.store.tokens(layer, "image", slice(place, place + 1))
+        index_tk, value_tk = tokens.index[0], tokens.value[0]
+        used_tk = np.arange(index_tk.shape[1]) < tokens.nnz[0][:, None]
+        used_tk &= tokens.valid[0][:, None]
+        if token is not None:
+            used_tk &= (np.arange(len(index_tk)) == token)[:, None]
+        token_n, slot_n = np.nonzero(used_tk)
+        value_n = value_tk[token_n, slot_n].astype(np.float64)
+        strongest: dict[int, Active] = {}
+        # Stable: of equal activations the first token's counts.
+        for n in np.argsort(-value_n, kind="stable").tolist():
+            latent = int(index_tk[token_n[n], slot_n[n]])
+            strongest.setdefault(latent, Active(latent, float(value_n[n]), int(token_n[n])))
+        return list(strongest.values())
+
+    def reconstruction(self, layer: int, place: int, token: int | None) -> tuple[float, float]:
+        """Return L0 and the SAE's error / the squared norm of the stream, at a visual token or as
+        means over an image's valid ones."""
+        tokens = self.store.tokens(layer, "image", slice(place, place + 1))
+        keep_t = tokens.valid[0] if token is None else np.arange(len(tokens.valid[0])) == token
+        error, norm2 = (float(a[0][keep_t].sum()) for a in (tokens.error, tokens.norm2))
+        return float(tokens.nnz[0][keep_t].mean()), error / norm2 if norm2 else 0.0
+
+    def heat_map(self, layer: int, place: int, latent: int) -> NDArray[np.float64]:
+        """Return the activation of a latent on each patch of an image [rows, columns]."""
+        if layer not in self._maps:
+            self._maps[layer] = LatentMaps(self.store, layer)
+        return self._maps[layer](place, latent).reshape(self.store.grid)
+
+    @cached_property
+    def _maps(self) -> dict[int, LatentMaps]:
+        return {}
+
+    @cached_property
+    def labels(self) -> dict[int, LatentLabels]:
+        """The labels of each layer whose SAE is labelled in these results."""
+        return {table.layer: table for table in map(read_labels, self._label_files())}
+
+    def _label_files(self) -> Iterator[Path]:
+        """Yield the labels of the SAEs that the latents were read with, each SAE's once."""
+        saes = dict.fromkeys(self.artifact.inputs.get("saes", []))
+        for stage in LABELS:
+            for manifest in sorted((self._results / stage).glob(f"*/{MANIFEST}")):
+                content = read_manifest(manifest.parent) or {}
+                inputs = content.get("inputs")
+                sae = inputs.get("sae") if isinstance(inputs, dict) else None
+                if isinstance(sae, str) and sae in saes:
+                    del saes[sae]
+                    yield open_artifact(manifest.parent, stage).file(FILE)
+
+    def label(self, layer: int, latent: int) -> str | None:
+        """Return the label of a latent; None if it has none."""
+        table = self.labels.get(layer)
+        return None if table is None else table.label_s[latent]
+
+    def _parent(self, role: str, of: Artifact | None = None) -> Artifact | None:
+        """Return an input of the latents, or of another artifact; None if it is not there."""
+        paths = parents_of((of or self.artifact).manifest).get(role, [])
+        if not paths or not (self._results / paths[0] / MANIFEST).is_file():
+            return None
+        return open_artifact(self._results / paths[0], paths[0].partition("/")[0])
+
+    @cached_property
+    def _records(self) -> Artifact | None:
+        return self._parent("records")
+
+    @cached_property
+    def _table(self) -> Any:
+        return None if self._records is None else read_records(self._records.file(_RECORDS))
+
+    def record(self, place: int) -> Record | None:
+        """Return the record of an image; None if the results do not have it."""
+        if self._table is None:
+            return None
+        (row,) = self._table.rows_by_id([self.store.image_ids[place]])
+        record: Record = self._table[int(row)]
+        return record
+
+    @cached_property
+    def images(self) -> ImageSource:
+        """The image files.
+
+        Raises:
+            UserError: The results do not have the records, or the images are gone.
+        """
+        if self._records is None:
+            raise UserError(
+                f"{self.artifact.path}: its records are not in these results, so its images cannot "
+                "be found"
+            )
+        world, fetched = (self._parent(role, self._records) for role in ("world", "fetched"))
+        return image_files(self._records, world, fetched)
+
+    def geometry(self, record: Record) -> ImageGeometry:
+        """Return how an image lies on the patch grid.
+
+        Raises:
+            UserError: The results do not have the features.
+        """
+        features = self._parent("features")
+        if features is None:
+            raise UserError(
+                f"{self.artifact.path}: its features are not in these results, so nothing says "
+                "how patches lie on an image"
+            )
+        return ImageGeometry(record.width, record.height, **read_geometry(features))
