@@ -31,7 +31,8 @@ class Figure:
         encoder, llm, sae_weight, seed: The point of the sweep.
         control: What was changed on purpose at that point (docs/controls.md); None: nothing.
         method: Where an intervention's directions come from, or the vision SAE. Of a figure about
-            two judges, which belongs to no such place: the second one.
+            two judges, which belongs to no such place, and of a difference between two encoders:
+            the second one.
         layer: Block after which the residual stream was read, counted from 0, and -1 for the
             stream that enters block 0; None where the figure belongs to no single layer.
         token_kind: ``image``, ``text``, ``control``, or "" where no tokens are concerned.

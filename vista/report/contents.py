@@ -10,6 +10,7 @@ from vista.metrics.results import read_result
 from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_section
 from vista.report.controls_section import differences_section, floors_section
+from vista.report.encoder_differences import rankings_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
 from vista.report.groups_section import groups_section
@@ -70,6 +71,7 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
         collapse_section(collapses(table, settings.collapse)),
         *(section for part in _ordered(parts, SECTIONS) for section in part()),
         encoders_section(table, settings.top_k, settings.least_n),
+        rankings_section(measured),
         how_to_read(notes),
     ]
     return [s for s in sections if s.paragraphs or any(g.rows for g in s.grids)]

@@ -15,6 +15,7 @@ from vista.metrics.figure import Figure
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.report.differences import differences
+from vista.report.encoder_differences import encoder_differences
 from vista.report.shown import Measured, MetricPlace
 from vista.report.table import LongTable
 
@@ -115,7 +116,7 @@ def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
             replace(figure, llm=llm.llm, stage="check_sae")
             for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
-    of_controls += differences(metrics)
+    of_controls += [*differences(metrics), *encoder_differences(metrics)]
     tables = LongTable(figures), LongTable(of_groups), LongTable(of_controls)
     return Measured(tables[0], order.report, metrics, *tables[1:])
 

@@ -37,8 +37,8 @@ class Measured:
         settings: Settings of the report.
         metrics: The artifact of each metric with its place.
         groups: The figures of groups of images, named in the column `set`.
-        controls: The figures of controls, named in the column `control`, and what compares points
-            with them.
+        controls: The figures of controls, named in the column `control`, and the paired differences
+            between points, their controls and their encoders.
     """
 
     table: LongTable
