@@ -74,9 +74,7 @@ class Graph:
             "features": [{"encoder": name} for name in self.features],
         }
         if suggested:
-            settings["suggestions"] = [
-                {"encoder": encoder, "llm": llm} for encoder, llm in suggested
-            ]
+            settings["suggestions"] = [self._chosen(*pair) for pair in suggested]
         stages = {node.stage for _, node in measured}
         metrics = [metric for name, metric in declared_metrics().items() if name in stages]
         modules = tuple(metric.module("report") for metric in metrics)
@@ -89,6 +87,20 @@ class Graph:
         trained = [point for point, source in self.config.points().items() if source is None]
         pairs = dict.fromkeys((point.encoder, point.llm) for point in trained)
         return {pair: self.builder.suggestion(*pair) for pair in pairs}
+
+    def _chosen(self, encoder: str, llm: str) -> dict[str, Any]:
+        """Return the config's settings for the projectors of a pair that suggestions are about."""
+        recipe = self.config.projector
+        weights = {
+            p.sae_weight for p in self.config.points() if (p.encoder, p.llm) == (encoder, llm)
+        }
+        return {
+            "encoder": encoder,
+            "llm": llm,
+            "init_scale": recipe.init_scale,
+            "lr": recipe.stages[0].lr,
+            "sae_weights": sorted(weights),
+        }
 
     def _metrics(self) -> Iterator[Measured]:
         kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")
