@@ -20,7 +20,7 @@ from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishi
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.matching_rate import MatchingSettings
-from vista.projector.control_tokens import read_facts
+from vista.projector.control_tokens import FACTS
 from vista.projector.module import load_projector, make_projector, save_projector
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
@@ -38,6 +38,11 @@ def publish(root: Path, stage: str, name: str, write: Callable[[Path], Any]) -> 
         assert work is not None
         write(work)
     return open_artifact(root / stage / name)
+
+
+def factor(control: Artifact) -> float:
+    facts = json.loads(control.file(FACTS).read_text())["facts"]
+    return float(facts["factor"])
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +178,7 @@ def test_the_best_scale_is_that_of_the_largest_matching_rate(made: dict[str, Any
     assert tried["n"] == [N // 2] * 4
     np.testing.assert_allclose(tried["norm_of_text"][1:], [0.5, 1.0, 4.0], rtol=1e-5)
     best = int(np.argmax(tried["matching_rate"]))
-    assert read_facts(artifact.path)["factor"] == tried["factor"][best]
+    assert factor(artifact) == tried["factor"][best]
     chosen, own = (
         load_projector(a.path, d_vision=D_VISION, d_model=D_MODEL)
         for a in (artifact, made["projector"])
@@ -200,4 +205,4 @@ def test_a_control_is_made_by_its_stage(made: dict[str, Any]) -> None:
         lambda w: save_projector(w, make_projector("linear", D_VISION, D_MODEL, 3, 4.0)),
     )
     artifact = run(made, control_tokens, "control_tokens", order, "projector", reference=small)
-    assert read_facts(artifact.path)["factor"] == pytest.approx(0.1, rel=1e-5)
+    assert factor(artifact) == pytest.approx(0.1, rel=1e-5)
