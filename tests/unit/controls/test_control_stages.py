@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
+from tests.published import publish
+from tests.tiny_llm import tiny_llama
 from vista.config.projector import LatentsSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
+from vista.engine.artifacts import Artifact
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.matching_rate import MatchingSettings
@@ -31,13 +30,6 @@ from vista.store.latents import LatentReader
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "cat", "dog", "on", "sand", "what", "?"]
 D_VISION, D_MODEL, D_SAE, N, LAYER = 5, 16, 24, 8, 1
 LLM = {"source": {"kind": "standin", "family": "llama"}, "template": "none"}
-
-
-def publish(root: Path, stage: str, name: str, write: Callable[[Path], Any]) -> Artifact:
-    with publishing(root, stage, name, Provenance(stage, {}, {}, "code", {})) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / name)
 
 
 def factor(control: Artifact) -> float:
@@ -63,20 +55,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ]
 
     def write_llm(work: Path) -> None:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(WORDS),
-            hidden_size=D_MODEL,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            initializer_range=0.5,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-        LlamaForCausalLM(config).save_pretrained(work / "model")
-        word_tokenizer(WORDS).save_pretrained(work / "model")
+        llm = tiny_llama(WORDS, D_MODEL, blocks=3)
+        llm.model.save_pretrained(work / "model")
+        llm.tokenizer.save_pretrained(work / "model")
 
     def write_features(work: Path) -> None:
         writer = FeatureWriter(

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
+from tests.tiny_llm import tiny_llama
 from vista.config.projector import TrainingStage
 from vista.config.suggest import SuggestSettings
 from vista.data.records import Turn
-from vista.language.model import LanguageModel
 from vista.projector import suggest as module
 from vista.projector.passes import TrainingData
 from vista.projector.suggest import Trials, suggest, table
@@ -25,16 +23,6 @@ D_MODEL, D_VISION, PATCHES, N = 16, 12, 4, 24
 
 
 def trials(kind: str = "linear", **settings: Any) -> Trials:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=D_MODEL,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
     generator = torch.Generator().manual_seed(0)
     of_sae = SaeConfig("standard", D_MODEL, 32, 0, "test")
     weights = {
@@ -45,7 +33,7 @@ def trials(kind: str = "linear", **settings: Any) -> Trials:
     turns = [[Turn("what ?", "cat on sand" if i % 2 else "dog")] for i in range(N)]
     data = TrainingData(turns, PATCHES, lambda rows: features[rows])
     return Trials(
-        llm=LanguageModel(LlamaForCausalLM(config), word_tokenizer(WORDS)),
+        llm=tiny_llama(WORDS, D_MODEL),
         saes={0: SparseAutoencoder(of_sae, weights)},
         kind=kind,
         d_vision=D_VISION,

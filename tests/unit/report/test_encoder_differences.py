@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.published import publish
 from vista.config.report import ReportSettings
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
+from vista.engine.artifacts import Artifact
 from vista.metrics.figure import Figure
 from vista.report.encoder_differences import (
     encoder_differences,
@@ -32,13 +33,12 @@ def place(metric: str, encoder: str, seed: int = 0, **columns: Any) -> MetricPla
     return MetricPlace(metric=metric, encoder=encoder, seed=seed, **point)
 
 
-def publish(root: Path, items: dict[str, Any], result: dict[str, Any] | None = None) -> Artifact:
-    node = f"n{len(list(root.glob('metric/*')))}"
-    with publishing(root, "metric", node, Provenance("metric", {}, {}, "code", {})) as work:
-        assert work is not None
+def measured(root: Path, items: dict[str, Any], result: dict[str, Any] | None = None) -> Artifact:
+    def write(work: Path) -> None:
         pq.write_table(pa.table(items), work / "items.parquet")
         (work / "result.json").write_text(json.dumps(result or {}))
-    return open_artifact(root / "metric" / node)
+
+    return publish(root, "metric", f"n{len(list(root.glob('metric/*')))}", write)
 
 
 def matching(root: Path, matched: Sequence[bool | None]) -> Artifact:
@@ -47,7 +47,7 @@ def matching(root: Path, matched: Sequence[bool | None]) -> Artifact:
         "image_id": [f"i{i}" for i in range(len(matched)) for _ in range(2)],
         "matched@3": pa.array([value for value in matched for _ in range(2)], pa.bool_()),
     }
-    return publish(root, items, {"top_k": 3})
+    return measured(root, items, {"top_k": 3})
 
 
 def share(n: int, of: int = N) -> list[bool | None]:
@@ -136,14 +136,14 @@ def test_only_points_as_run_of_one_llm_and_weight_are_compared(tmp_path: Path) -
 
 def test_the_pointing_game_counts_an_image_once(tmp_path: Path) -> None:
     turns = {"image_id": ["x", "x", "x", "y"], "hit": [True, False, False, True]}
-    assert pointing_rates(publish(tmp_path, turns)) == {"x": pytest.approx(1 / 3), "y": 1.0}
+    assert pointing_rates(measured(tmp_path, turns)) == {"x": pytest.approx(1 / 3), "y": 1.0}
     images = [f"i{i}" for i in range(N)]
     sides = {
         "a": {"image_id": images + images, "hit": [True] * N + [False] * N},
         # The first half has no turn; in the second none hits.
         "b": {"image_id": images[N // 2 :], "hit": [False] * (N // 2)},
     }
-    metrics = [(place("localization", name), publish(tmp_path, of)) for name, of in sides.items()]
+    metrics = [(place("localization", name), measured(tmp_path, of)) for name, of in sides.items()]
     whole = by_seed(encoder_differences(metrics))[None]
     assert (whole.of, whole.k, whole.value, whole.n) == ("pointing_game", None, 0.5, N // 2)
 
