@@ -11,7 +11,7 @@ from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishi
 
 def publish(root: Path, stage: str, name: str, write: Callable[[Path], Any]) -> Artifact:
     """Publish what `write` puts into its folder as the artifact `name` of a stage."""
-    with publishing(root, stage, name, Provenance(stage, {}, {}, "code", {})) as work:
+    with publishing(root, stage, name, Provenance(stage, {}, {}, {}, {})) as work:
         assert work is not None
         write(work)
     return open_artifact(root / stage / name)

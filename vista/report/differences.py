@@ -59,7 +59,7 @@ def differences(metrics: Sequence[tuple[MetricPlace, Artifact]]) -> list[Figure]
         if place.metric == STAGE:
             top_k = int(read_result(artifact)["top_k"])
             rates[_point(place)] = image_rates(artifact, top_k)
-    figures = []
+    figures: list[Figure] = []
     for (encoder, llm, weight), seeds in _weights(rates).items():
         for name in COMPARISONS:
             paired = {
