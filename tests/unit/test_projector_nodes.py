@@ -125,9 +125,42 @@ def test_the_learning_rate_of_the_config_is_no_part_of_a_suggestion() -> None:
     assert ids[0] == ids[1]
 
 
+def test_the_report_knows_what_the_config_chose() -> None:
+    plan = load_plan(CONFIGS / "choices.yaml")
+    (report,) = (node for node in plan.nodes.values() if node.stage == "report")
+    places = report.settings["suggestions"]
+    assert len(places) == len(plan.config.llms) == 3
+    for place in places:
+        assert (place["init_scale"], place["lr"], place["sae_weights"]) == (0.2, 6e-3, [1.0])
+    # Short runs and projectors of the same length as in the default run.
+    default = load_plan(CONFIGS / "default.yaml").config.projector
+    assert plan.config.projector == default
+    assert plan.config.suggest is not None
+    assert plan.config.suggest.steps == default.stages[0].steps
+    assert default.stages[0].lr in plan.config.suggest.lrs
+    assert default.init_scale in plan.config.suggest.init_scales
+
+
+def test_a_sweep_that_is_not_asked_for_is_no_part_of_a_suggestion() -> None:
+    """Suggestions that were made before these settings keep their ids."""
+    (settings,) = {
+        str(n.settings["suggest"])
+        for n in with_suggestions(steps=3).nodes.values()
+        if n.stage == "suggest"
+    }
+    assert "init_scales" not in settings
+    assert "'weights'" not in settings
+
+
 @pytest.mark.parametrize(
     ("suggest", "key"),
-    [({"lrs": []}, "lrs"), ({"lrs": [0.1, -1]}, "lrs"), ({"weight_factors": [1, 1]}, "twice")],
+    [
+        ({"lrs": []}, "lrs"),
+        ({"lrs": [0.1, -1]}, "lrs"),
+        ({"weight_factors": [1, 1]}, "twice"),
+        ({"init_scales": [0]}, "init_scales"),
+        ({"weights": [1, 1]}, "twice"),
+    ],
 )
 def test_what_cannot_be_tried_is_refused(suggest: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=key):

@@ -19,8 +19,8 @@ from vista.stages import MAKERS
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 # Roles that no shipped config has: of judges that look, that run a fetched model or that read
-# WordNet, of fetched or listed data, of packages and models in files, of suggestions for training,
-# and of edits that read the latent that they change.
+# WordNet, of fetched or listed data, of packages and models in files, and of
+# edits that read the latent that they change.
 _JUDGE = {"judge", "files"}
 FURTHER = {
     "fetch_package": {"files"},
@@ -40,10 +40,9 @@ FURTHER = {
     "prompt_features": {"files"},
     "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},
-    "suggest": {"features", "records", "llm", "saes", "checks", "files"},
+    "suggest": {"files"},
     "train_projector": {"files"},
     "latents": {"files"},
-    "report": {"suggestions"},
     "directions": _JUDGE,
     "edit_captions": {*_JUDGE, "saes", "vision_sae"},
 }

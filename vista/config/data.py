@@ -330,3 +330,24 @@ def reader_module(kind: str) -> str:
     """Return the module that reads data of a kind. Scenes of the run are read as the COCO data they
     are."""
     return f"vista.data.readers.{'coco' if kind in ('drawn', 'composed') else kind}"
+
+
+def refuse_empty_split(data: AnyData, holder: str, key: str, split: Split, why: str = "") -> None:
+    """Refuse a split that a key names, and in which the settings of the data put no image.
+
+    Args:
+        data: The data; of files alone the settings tell which splits have images.
+        holder: Its place in the config.
+        key: The key that names the split.
+        split: The split.
+        why: Words on the split, after a comma.
+
+    Raises:
+        ValueError: No image is in that split.
+    """
+    if isinstance(data, FileData) and not data.holds(split):
+        divided = "fractions" if getattr(data, "splits", None) is None else "splits"
+        raise ValueError(
+            f"{key} reads split {split!r}{why}, but {holder} has no such images; name another "
+            f"split there, or give it images by {holder}.{divided}"
+        )

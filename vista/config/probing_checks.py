@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vista.config.base import Settings
-from vista.config.data import AnyData, FileData
+from vista.config.data import AnyData, refuse_empty_split
 from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.intervention_checks import refuse_unknown
 from vista.config.probing import ProbingSettings
@@ -112,9 +112,8 @@ def _refuse_unfit_judges(
 def _refuse_missing_images(settings: ProbingSettings, data: AnyData) -> None:
     for key, name, split in settings.splits_read():
         images = data if name is None else settings.data[name]
-        if isinstance(images, FileData) and not images.holds(split):
-            holder = "data" if name is None else f"probing.data.{name}"
-            raise ValueError(f"{key} reads split {split!r}, but {holder} has no such images")
+        holder = "data" if name is None else f"probing.data.{name}"
+        refuse_empty_split(images, holder, key, split)
 
 
 def _refuse_leaks(settings: ProbingSettings, saes: Mapping[str, VisionSaeEntry]) -> None:

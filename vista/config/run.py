@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vista.config.base import Settings, later
 from vista.config.control_base import ControlSettings, FittedControl
-from vista.config.data import DataSettings, FileData, Split
+from vista.config.data import DataSettings, Split, refuse_empty_split
 from vista.config.drawn import DrawnData
 from vista.config.encoders import EncoderSettings, refuse_large_pools, refuse_unfit_parts
 from vista.config.intervention_checks import (
@@ -292,33 +292,30 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _splits_hold_images(self) -> Self:
         reads: list[tuple[str, str | None, Split]] = [
-            (f"projector.stages.{i}", stage.data, stage.split)
+            (f"projector.stages.{i}.split", stage.data, stage.split)
             for i, stage in enumerate(self.projector.stages)
         ]
         if self.llms:
-            reads += [("latents", None, self.judged_split(self.latents.split))]
+            reads += [("latents.split", None, self.judged_split(self.latents.split))]
         if self.suggest:
-            reads += [("suggest", self.projector.stages[0].data, self.suggest.split)]
+            reads += [("suggest.split", self.projector.stages[0].data, self.suggest.split)]
         for metric, settings in self.metrics.chosen():
-            for _, split in settings.splits_read():
-                reads += [(f"metrics.{metric.name}", None, self.split_of(metric, split))]
+            for field, split in settings.splits_read():
+                key = f"metrics.{metric.name}.{field}"
+                reads += [(key, None, self.split_of(metric, split))]
         if self.interventions:
             read = splits_read(self.interventions, self.vision_saes)
             reads += [(key, None, split) for key, split in read]
         reads += [
-            (f"controls.{point.control}", None, settings.split)
+            (f"sweep.controls.{point.control}.split", None, settings.split)
             for point, (settings, _) in self.controls().items()
             if isinstance(settings, FittedControl)
         ]
         for key, name, split in reads:
             data = self.training[name] if name else self.data
-            if isinstance(data, FileData) and not data.holds(split):
-                holder = f"training.{name}" if name else "data"
-                faithful = self.paper_faithful and key in ("latents", "metrics.caption")
-                why = ", which paper_faithful evaluates on" if faithful else ""
-                raise ValueError(
-                    f"{key} reads split {split!r}{why}, but {holder} has no such images"
-                )
+            faithful = self.paper_faithful and key in ("latents.split", "metrics.caption.split")
+            why = ", which paper_faithful evaluates on" if faithful else ""
+            refuse_empty_split(data, f"training.{name}" if name else "data", key, split, why)
         return self
 
     @model_validator(mode="after")

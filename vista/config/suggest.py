@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.data import Split
 
 
@@ -25,6 +25,14 @@ class SuggestSettings(Settings):
         description="SAE weights that are tried, as multiples of the weight at which the gradients "
         "of both terms of the loss have equal norms before training",
     )
+    init_scales: tuple[float, ...] = later(
+        (),
+        description="factors on the first weights that are tried, each with each of `lrs`; none: "
+        "the one at which visual tokens have the norm of text",
+    )
+    weights: tuple[float, ...] = later(
+        (), description="SAE weights that are tried in place of `weight_factors`"
+    )
     steps: int = Field(30, gt=0, description="optimizer steps a run")
     split: Split = Field("validation", description="images that runs are compared on")
     images: int = Field(64, gt=0, description="at most so many of them")
@@ -32,8 +40,14 @@ class SuggestSettings(Settings):
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
-        for name in ("lrs", "weight_factors"):
+        for name in ("lrs", "weight_factors", "init_scales", "weights"):
             values = getattr(self, name)
-            if min(values) <= 0 or len(set(values)) != len(values):
+            if any(value <= 0 for value in values) or len(set(values)) != len(values):
                 raise ValueError(f"{name} must be positive numbers, none of them twice")
         return self
+
+    @property
+    def n_runs(self) -> int:
+        """Number of runs: of first weights with learning rates, then of SAE weights."""
+        grid = max(1, len(self.init_scales)) * len(self.lrs)
+        return grid + len(self.weights or self.weight_factors)

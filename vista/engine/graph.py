@@ -74,9 +74,7 @@ class Graph:
             "features": [{"encoder": name} for name in self.features],
         }
         if suggested:
-            settings["suggestions"] = [
-                {"encoder": encoder, "llm": llm} for encoder, llm in suggested
-            ]
+            settings["suggestions"] = [self._chosen(*pair) for pair in suggested]
         if dictionaries := self._dictionaries():
             settings["dictionaries"] = dictionaries
         stages = {node.stage for _, node in measured}
@@ -99,6 +97,20 @@ class Graph:
         for name in dict.fromkeys(point.llm for point in self.latents):
             models.setdefault(self.builder.with_same_model(name), []).append(name)
         return [names for names in models.values() if len(names) > 1]
+
+    def _chosen(self, encoder: str, llm: str) -> dict[str, Any]:
+        """Return the config's settings for the projectors of a pair that suggestions are about."""
+        recipe = self.config.projector
+        weights = {
+            p.sae_weight for p in self.config.points() if (p.encoder, p.llm) == (encoder, llm)
+        }
+        return {
+            "encoder": encoder,
+            "llm": llm,
+            "init_scale": recipe.init_scale,
+            "lr": recipe.stages[0].lr,
+            "sae_weights": sorted(weights),
+        }
 
     def _metrics(self) -> Iterator[Measured]:
         kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")

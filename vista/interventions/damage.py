@@ -25,19 +25,19 @@ from vista.language.reading import Reading
 
 @dataclass(frozen=True)
 class _Unedited:
-    """An image's unedited answer: its tokens, which of them count, and what was predicted there."""
+    """An image's unedited answer: its tokens, which of them count, and the logits of those."""
 
     ids: list[int]
     counts_n: Tensor
-    log_p_nv: Tensor
+    logits_nv: Tensor
 
 
 @dataclass
 class UneditedAnswers:
     """Compares edited rows of images with their unedited rows.
 
-    `tokenizer` is the language model's. The unedited row of an image comes before its edited ones,
-    in the same call of `damage` or in an earlier one.
+    `tokenizer` is the language model's. The rows of an image follow each other, the unedited one
+    first, in one call of `damage` or over several: logits over a vocabulary are kept of one image.
     """
 
     tokenizer: Any
@@ -64,7 +64,8 @@ class UneditedAnswers:
                 one are left out.
 
         Raises:
-            KeyError: The unedited row of an image has not come yet.
+            KeyError: The unedited row of an image has not come yet, or rows of another image came
+                between.
         """
         known = {image: answer.ids for image, answer in self._by_image.items()}
         for image, is_unedited, ids in zip(images, unedited, answers, strict=True):
@@ -79,17 +80,16 @@ class UneditedAnswers:
                 ids = known[image]
                 kept = untouched_tokens(self.tokenizer, ids, pattern)
                 counts_n = torch.tensor(kept, dtype=torch.bool, device=logits_nv.device)
-                log_p_nv = logits_nv[counts_n].double().log_softmax(-1)
-                self._by_image[image] = _Unedited(ids, counts_n, log_p_nv)
+                self._by_image = {image: _Unedited(ids, counts_n, logits_nv[counts_n])}
             plain = self._by_image[image]
-            kl_n = divergence(plain.log_p_nv, logits_nv[plain.counts_n])
+            kl_n = divergence(plain.logits_nv, logits_nv[plain.counts_n])
             damages.append(TokenSum(float(kl_n.sum()), len(kl_n)))
         return damages
 
 
-def divergence(log_p_nv: Tensor, logits_nv: Tensor) -> Tensor:
-    """KL(p || q) of each token in nats, [n] float64; q is the softmax of the logits."""
-    log_q_nv = logits_nv.double().log_softmax(-1)
+def divergence(p_nv: Tensor, q_nv: Tensor) -> Tensor:
+    """KL(p || q) of each token in nats, [n] float64, of the softmax of two tables of logits."""
+    log_p_nv, log_q_nv = (logits_nv.double().log_softmax(-1) for logits_nv in (p_nv, q_nv))
     # A token that p gives no chance at all (a logit of -inf) adds nothing.
     term_nv = torch.where(log_p_nv > -torch.inf, log_p_nv.exp() * (log_p_nv - log_q_nv), 0.0)
     return term_nv.sum(-1)

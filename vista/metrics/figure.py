@@ -25,13 +25,13 @@ class Figure:
             kind of dictionary, the truth that a map is compared with, a task; the masks that a
             figure is without (unmasked), or the bound of a mask as text.
         set: The images or items that it is measured on, where they are not those of the run; a
-            group of the run's images (seen, held_out); the patches that are edited; or `unmasked`
-            where words or latents are ranked without the frequency mask.
+            group of the run's images (seen, held_out); or the patches that are edited.
         k: Number of latents, words or dimensions that it is measured at.
         encoder, llm, sae_weight, seed: The point of the sweep.
         control: What was changed on purpose at that point (docs/controls.md); None: nothing.
-        method: Where an intervention's directions come from, or the vision SAE. Of a figure about
-            two judges, which belongs to no such place: the second one.
+        method: Where an intervention's directions come from, the vision SAE, or the readout of
+            words (logit_lens). Of a figure about two judges, which belongs to no such place, and
+            of a difference between two encoders: the second one.
         layer: Block after which the residual stream was read, counted from 0, and -1 for the
             stream that enters block 0; None where the figure belongs to no single layer.
         token_kind: ``image``, ``text``, ``control``, or "" where no tokens are concerned.

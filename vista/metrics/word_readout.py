@@ -41,7 +41,8 @@ _OF_WORDS = {
     "silent_images": "lens_silent_images",
     "eligible_latents": "lens_eligible_words",
 }
-# Column `set` of figures for which words were ranked without the frequency mask.
+# Column `of` of figures for which words were ranked without the frequency mask, as of the matching
+# rate of latents. The readout stands in the column `method`.
 UNMASKED = "unmasked"
 
 
@@ -118,27 +119,27 @@ class WordReadoutResult(MetricResult):
 
     def figures(self) -> list[Figure]:
         """Return the figures of patches, those of images, those without the mask, the cost."""
-        of = self.readout
+        readout = self.readout
         cost = [("lens_vectors", self.n_vectors), ("lens_vector_bytes", self.vector_bytes)]
         return [
             *(
-                named.figure("lens_patches_named", part.layer, "image", of=of, k=k)
+                named.figure("lens_patches_named", part.layer, "image", k=k, method=readout)
                 for part in self.patches
                 for k, named in part.named.items()
             ),
-            *_of_words(self.images, of, None),
-            *(_of_words(self.unmasked, of, UNMASKED) if self.unmasked else ()),
+            *_of_words(self.images, readout, None),
+            *(_of_words(self.unmasked, readout, UNMASKED) if self.unmasked else ()),
             *(
-                Estimate(value=value, n=self.n_vectors or 0).figure(metric, of=of)
+                Estimate(value=value, n=self.n_vectors or 0).figure(metric, method=readout)
                 for metric, value in cost
                 if value is not None
             ),
         ]
 
 
-def _of_words(result: MatchingResult, of: str, words: str | None) -> list[Figure]:
+def _of_words(result: MatchingResult, readout: str, of: str | None) -> list[Figure]:
     return [
-        replace(figure, metric=_OF_WORDS[figure.metric], of=of, set=words)
+        replace(figure, metric=_OF_WORDS[figure.metric], of=of, method=readout)
         for figure in result.figures()
         if figure.metric in _OF_WORDS
     ]

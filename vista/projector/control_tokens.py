@@ -1,6 +1,6 @@
 """Visual tokens of a control: a projector that was changed, or what is read in its place.
 
-control.json          name of the control, and its facts: norms, the factor
+control.json          name of the control, and its facts (norms, the factor), which people read
 projector.*           the projector, unless tokens are words
 control.parquet       one row an evaluated image, where the control changes what is read: `image_id`
                       and `image` (id of the image that is read in its place), `patches` (patch that
@@ -11,7 +11,6 @@ Legend of shape suffixes: r record, p patch token, b image, d LLM width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,21 +77,6 @@ def save_control(
 def is_control(folder: Path) -> bool:
     """Whether a folder holds the visual tokens of a control, not a projector alone."""
     return (folder / FACTS).is_file()
-
-
-def read_facts(folder: Path) -> dict[str, float]:
-    """Return the figures that describe a control.
-
-    Raises UserError where the file is damaged.
-    """
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))["facts"]
-        return {str(name): float(value) for name, value in facts.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{folder / FACTS}: not the facts of a control ({reason_of(error)}); delete the folder "
-            "and run the workflow again"
-        ) from error
 
 
 @dataclass(frozen=True)

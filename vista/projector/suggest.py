@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,14 @@ from vista.sae.neutral import SparseAutoencoder
 
 # A projector with a GELU is not quite homogeneous: its scale is found in a few rounds.
 _ROUNDS = 5
+# What is kept of a run, and its name among what is measured.
+_SHOWN = {
+    "cross_entropy": "cross_entropy",
+    "sae_error": "term",
+    "fvu": "fvu",
+    "l0": "l0",
+    "visual_norm": "visual_norm",
+}
 
 
 @dataclass(frozen=True)
@@ -84,23 +92,39 @@ class Trials:
                 found = self.seen(projector)
             except FloatingPointError:
                 pass
-        names = ("cross_entropy", "fvu", "l0", "visual_norm")
-        return {name: _finite(found.get(name)) for name in names}
+        return {name: _finite(found.get(measure)) for name, measure in _SHOWN.items()}
 
 
 def suggest(trials: Trials) -> dict[str, Any]:
     """Return a value, its reason and the runs behind it for `init_scale`, `lr` and `sae_weight`.
 
     `init_scale` makes visual tokens and text enter block 0 with one root mean square norm. `lr` has
-    the lowest held-out cross-entropy after a run without the SAE term. `sae_weight` is the
-    smallest at which the held-out FVU is below that of weight 0; without one, null.
+    the lowest held-out cross-entropy after a run without the SAE term; where several first weights
+    are tried, `init_scale` is that of the same run. `sae_weight` is the smallest at which the
+    held-out FVU is below that of weight 0; without one, null.
+
+    Each run has its settings, `cross_entropy`, `sae_error` (the SAE term, in the unit that training
+    has), `fvu`, `l0` and `visual_norm` on the held-out images; those of `init_scale` are projectors
+    before training, with the norms of visual tokens and text alone.
     """
     scale = _init_scale(trials)
-    rate = _learning_rate(trials, scale["value"])
-    if rate["value"] is None:
+    scales = sorted(trials.settings.init_scales) or [scale["value"]]
+    runs = [
+        _run(trials, init_scale, lr, 0.0)
+        for init_scale in scales
+        for lr in sorted(trials.settings.lrs)
+    ]
+    ended = [run for run in runs if run["cross_entropy"] is not None]
+    best = min(ended, key=lambda run: run["cross_entropy"] or 0.0, default=None)
+    if trials.settings.init_scales:
+        told = f"visual tokens have the norm of text at {scale['value']:.3g} before training"
+        scale |= _of_best(best, "init_scale", scales, trials)
+        scale["reason"] += f"; {told}"
+    rate = {**_of_best(best, "lr", sorted(trials.settings.lrs), trials), "trials": runs}
+    if best is None:
         weight: dict[str, Any] = {"value": None, "reason": "no learning rate trains", "trials": []}
     else:
-        weight = _sae_weight(trials, scale["value"], rate)
+        weight = _sae_weight(trials, best)
     return {"init_scale": scale, "lr": rate, "sae_weight": weight}
 
 
@@ -131,31 +155,36 @@ def _init_scale(trials: Trials) -> dict[str, Any]:
     return {"value": scale, "reason": reason, "trials": runs}
 
 
-def _learning_rate(trials: Trials, init_scale: float) -> dict[str, Any]:
-    rates = sorted(trials.settings.lrs)
-    runs = [{"lr": lr, **trials.trained(init_scale, lr, 0.0)} for lr in rates]
-    ended = [run for run in runs if run["cross_entropy"] is not None]
-    if not ended:
-        return {"value": None, "reason": "the loss of every run was not finite", "trials": runs}
-    best = min(ended, key=lambda run: run["cross_entropy"] or 0.0)
+def _run(trials: Trials, init_scale: float, lr: float, weight: float) -> dict[str, Any]:
+    """Return the settings of a run and what the held-out images tell of it."""
+    settings = {"init_scale": init_scale, "lr": lr, "sae_weight": weight}
+    return {**settings, **trials.trained(init_scale, lr, weight)}
+
+
+def _of_best(
+    best: Mapping[str, Any] | None, name: str, values: Sequence[float], trials: Trials
+) -> dict[str, Any]:
+    """Return a setting of the best run of those with some values of it, and the reason."""
+    if best is None:
+        return {"value": None, "reason": "the loss of every run was not finite"}
     reason = f"lowest cross-entropy on held-out images after {trials.settings.steps} steps"
-    if len(rates) > 1 and best["lr"] in (rates[0], rates[-1]):
-        side = "lower" if best["lr"] == rates[0] else "higher"
-        reason += f"; it is at the edge of suggest.lrs: try {side} ones"
-    return {"value": best["lr"], "reason": reason, "trials": runs}
+    if len(values) > 1 and best[name] in (values[0], values[-1]):
+        side = "lower" if best[name] == values[0] else "higher"
+        reason += f"; it is at the edge of suggest.{name}s: try {side} ones"
+    return {"value": best[name], "reason": reason}
 
 
-def _sae_weight(trials: Trials, init_scale: float, rate: Mapping[str, Any]) -> dict[str, Any]:
+def _sae_weight(trials: Trials, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the suggestion for the weight, from runs with the other settings of the run `plain`,
+    which has weight 0."""
+    init_scale, lr = plain["init_scale"], plain["lr"]
     start = trials.seen(trials.fresh(init_scale))
     equal = start["entropy_gradient"] / start["term_gradient"] if start["term_gradient"] else 0.0
     if not (math.isfinite(equal) and equal > 0):
         return {"value": None, "reason": "a gradient is 0 or not finite", "trials": []}
-    plain = next(run for run in rate["trials"] if run["lr"] == rate["value"])
-    runs = [{"sae_weight": 0.0, **{k: v for k, v in plain.items() if k != "lr"}}]
-    for factor in sorted(trials.settings.weight_factors):
-        weight = factor * equal
-        runs.append({"sae_weight": weight, **trials.trained(init_scale, rate["value"], weight)})
-    base = runs[0]["fvu"]
+    weights = trials.settings.weights or [equal * x for x in trials.settings.weight_factors]
+    runs = [dict(plain), *(_run(trials, init_scale, lr, weight) for weight in sorted(weights))]
+    base = plain["fvu"]
     better = [
         run for run in runs[1:] if base is not None and run["fvu"] is not None and run["fvu"] < base
     ]

@@ -11,12 +11,14 @@ from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_section
 from vista.report.controls_section import differences_section, floors_section
 from vista.report.dictionary_conclusions import conclusions_section
+from vista.report.encoder_differences import rankings_section
 from vista.report.encoders_section import encoders_section
 from vista.report.grid import Section
 from vista.report.groups_section import groups_section
 from vista.report.readouts_section import readouts_section
 from vista.report.sections import check_section, how_to_read, naming_section
 from vista.report.shown import Drawing, Measured, Shown
+from vista.report.suggestions import tried_section
 from vista.report.vision_sae_section import vision_sae_section
 
 Part = TypeVar("Part")
@@ -72,6 +74,8 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
         collapse_section(collapses(table, settings.collapse)),
         *(section for part in _ordered(parts, SECTIONS) for section in part()),
         encoders_section(table, settings.top_k, settings.least_n),
+        rankings_section(measured),
+        tried_section(measured.suggestions),
         how_to_read(notes),
     ]
     return [s for s in sections if s.paragraphs or any(g.rows for g in s.grids)]

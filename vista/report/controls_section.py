@@ -29,7 +29,7 @@ def differences_section(measured: Measured) -> Section:
     ):
         cells = [grid.name(encoder), grid.name(llm), grid.weight(weight)]
         for comparison in COMPARISONS:
-            cells.append(_gain([f for f in figures if f.of == comparison]))
+            cells.append(gain([f for f in figures if f.of == comparison]))
         seeds = {f.seed for f in figures if f.seed is not None}
         rows.append([*cells, str(len(seeds)), str(min(f.n for f in figures))])
     compared = any(f.of != "as_run" for f in table.select(METRIC))
@@ -50,8 +50,8 @@ def differences_section(measured: Measured) -> Section:
     )
 
 
-def _gain(figures: Sequence[Figure]) -> str:
-    """Return a difference over seeds with its interval, then those of the seeds."""
+def gain(figures: Sequence[Figure]) -> str:
+    """Return the cell of a difference: over seeds with its interval, then that of each seed."""
     whole = [f for f in figures if f.seed is None]
     if not whole or whole[0].value is None:
         return "–"

@@ -10,6 +10,7 @@ from vista.metrics.figure import Figure
 from vista.report import grid, style
 from vista.report.compare import Pair, pairs
 from vista.report.differences import COMPARISONS, METRIC
+from vista.report.encoder_differences import METRIC as ENCODERS
 from vista.report.facets import Series, XAxis, facets
 from vista.report.grid import Grid, Name, Section, number
 from vista.report.shown import Measured
@@ -21,6 +22,7 @@ GAINS = {
     "text_scale": "matching, both in text's scale",
     "best_scale": "matching, both at best scale",
 }
+_RANKED = {"matching_rate": "encoders, matching", "pointing_game": "encoders, pointing"}
 # What is read through an SAE, of projectors with the term and without.
 _TWINS = ("fvu", "loss_recovered", "l0", "fired_share")
 _NAMES = {
@@ -32,12 +34,12 @@ _NAMES = {
 
 
 class Conclusion(NamedTuple):
-    """A difference that the SAE term makes, by dictionary.
+    """A difference that the SAE term makes, or that lies between two encoders, by dictionary.
 
     Attributes:
         what: Name of the figure that differs.
-        encoder: The encoder.
-        weight: Weight of the SAE term, against 0.
+        encoder: The encoder, or "first - second".
+        weight: Weight of the SAE term: against 0, or of both encoders.
         by_dictionary: The difference for each entry of `llms` that has it: a mean over seeds, with
             an interval where it is paired over images.
     """
@@ -55,6 +57,12 @@ def conclusions(measured: Measured, names: Sequence[str]) -> Iterator[Conclusion
         of_what = [f for f in gains if f.of == what and f.value is not None]
         for (encoder, weight), figures in groups(of_what, "encoder", "sae_weight"):
             yield Conclusion(GAINS[what], encoder, weight, {str(f.llm): f for f in figures})
+    ranked = [f for f in measured.controls.select(ENCODERS) if f.seed is None and f.llm in names]
+    for (of, first, second, weight), figures in groups(
+        [f for f in ranked if f.value is not None], "of", "encoder", "method", "sae_weight"
+    ):
+        pair = f"{first} - {second}"
+        yield Conclusion(_RANKED[of], pair, weight, {str(f.llm): f for f in figures})
     twins = [pair for pair in pairs(measured.table) if pair.llm in names]
     for what in _TWINS:
         for encoder, weight in sorted({(pair.encoder, pair.sae_weight) for pair in twins}):
@@ -129,9 +137,9 @@ def conclusions_section(measured: Measured) -> Section:
             )
     return Section(
         "Do the conclusions depend on the dictionary?",
-        "With the SAE term - without it, for each dictionary (entry of `llms`) of one language "
-        "model; projectors with the term are trained through the dictionary that reads them. "
-        "Matching: paired over images, 95 % interval, mean over layers and seeds. holds: all "
+        "With the SAE term - without it (encoders: the first - the second), for each dictionary "
+        "(entry of `llms`) of one language model; projectors with the term are trained through the "
+        "dictionary that reads them. Matching and encoders: paired over images, 95 % interval, mean over layers and seeds. holds: all "
         "intervals lie on one side of 0; flips: two lie on different sides; not settled: one holds "
         "0. Other figures are means over layers and seeds without an interval, so that only their "
         "signs are compared.",

@@ -42,7 +42,8 @@ _AT_THE_WEIGHT = "norm_matched"
 
 # Encoder, language model, weight, seed, control.
 _Point = tuple[Any, ...]
-_Rates = dict[str, float]
+# Value of each image, by its id.
+Rates = dict[str, float]
 
 
 def differences(metrics: Sequence[tuple[MetricPlace, Artifact]]) -> list[Figure]:
@@ -52,13 +53,13 @@ def differences(metrics: Sequence[tuple[MetricPlace, Artifact]]) -> list[Figure]
     An image's value is the mean over layers of whether one of its top latents names what it shows,
     at the k of the metric's settings.
     """
-    rates: dict[_Point, _Rates] = {}
+    rates: dict[_Point, Rates] = {}
     top_k = 0
     for place, artifact in metrics:
         if place.metric == STAGE:
             top_k = int(read_result(artifact)["top_k"])
             rates[_point(place)] = image_rates(artifact, top_k)
-    figures = []
+    figures: list[Figure] = []
     for (encoder, llm, weight), seeds in _weights(rates).items():
         for name in COMPARISONS:
             paired = {
@@ -67,14 +68,28 @@ def differences(metrics: Sequence[tuple[MetricPlace, Artifact]]) -> list[Figure]
                 if (sides := _sides(rates, (encoder, llm, weight, seed), name)) is not None
             }
             columns = {"encoder": encoder, "llm": llm, "sae_weight": weight}
-            for seed, difference_b in _differences(paired):
-                interval = estimate(bootstrap_mean(difference_b, 0), len(difference_b))
-                figure = interval.figure(METRIC, of=name, k=top_k)
-                figures.append(replace(figure, stage=STAGE, seed=seed, **columns))
+            figures += paired_figures(paired, METRIC, STAGE, of=name, k=top_k, **columns)
     return figures
 
 
-def image_rates(artifact: Artifact, k: int) -> _Rates:
+def paired_figures(
+    paired: Mapping[int, tuple[Rates, Rates]], metric: str, stage: str, **columns: Any
+) -> Iterator[Figure]:
+    """Yield the mean difference over images of each seed, and (seed None) of the mean over seeds.
+
+    Args:
+        paired: The values of both sides, by image, of each seed; images that one side lacks are
+            left out.
+        metric: Name of the figures.
+        stage: The stage that measured the values.
+        columns: The other columns of the figures.
+    """
+    for seed, difference_b in _differences(paired):
+        interval = estimate(bootstrap_mean(difference_b, 0), len(difference_b))
+        yield replace(interval.figure(metric), stage=stage, seed=seed, **columns)
+
+
+def image_rates(artifact: Artifact, k: int) -> Rates:
     """Return for each image the mean over layers of whether it matches at `k`; images that the
     judge left open on all layers are left out."""
     table = pq.read_table(artifact.file("items.parquet"), columns=["image_id", f"matched@{k}"])
@@ -89,7 +104,7 @@ def _point(place: MetricPlace) -> _Point:
     return place.encoder, place.llm, place.sae_weight, place.seed, place.control
 
 
-def _weights(rates: Mapping[_Point, _Rates]) -> dict[tuple[Any, ...], list[int]]:
+def _weights(rates: Mapping[_Point, Rates]) -> dict[tuple[Any, ...], list[int]]:
     """Return the seeds of each encoder, language model and positive weight."""
     found: dict[tuple[Any, ...], list[int]] = {}
     for encoder, llm, weight, seed, control in sorted(rates, key=lambda p: tuple(map(str, p))):
@@ -99,8 +114,8 @@ def _weights(rates: Mapping[_Point, _Rates]) -> dict[tuple[Any, ...], list[int]]
 
 
 def _sides(
-    rates: Mapping[_Point, _Rates], point: tuple[Any, ...], comparison: str
-) -> tuple[_Rates, _Rates] | None:
+    rates: Mapping[_Point, Rates], point: tuple[Any, ...], comparison: str
+) -> tuple[Rates, Rates] | None:
     """Return the images' values with the term and without it; None where one was not measured."""
     encoder, llm, weight, seed = point
     with_term, without = COMPARISONS[comparison]
@@ -113,7 +128,7 @@ def _sides(
 
 
 def _differences(
-    paired: Mapping[int, tuple[_Rates, _Rates]],
+    paired: Mapping[int, tuple[Rates, Rates]],
 ) -> Iterator[tuple[int | None, NDArray[np.float64]]]:
     """Yield the differences [b] of the images that both sides have: of each seed, then, as None, of
     the mean over seeds on the images that all have."""

@@ -141,7 +141,7 @@ def _through_models(top_k: int) -> list[Line]:
         Line("concepts with a shared latent (permuted)", _columns("shared_concepts", layer=None)),
         Line(
             f"logit lens: matching rate@{top_k} (shuffled images)",
-            _columns("lens_matching_rate", of="logit_lens", set=None, k=top_k, layer=None),
+            _columns("lens_matching_rate", of=None, method="logit_lens", k=top_k, layer=None),
         ),
     ]
 

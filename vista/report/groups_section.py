@@ -18,7 +18,7 @@ def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
     """
     rows = []
     points = groups(table.figures, "set", "encoder", "llm", "sae_weight")
-    matching = {"of": None, "k": top_k, "layer": None}
+    matching = {"k": top_k, "layer": None}
     for (group, encoder, llm, weight), figures in points:
         of_group = LongTable(figures)
         named = over_seeds(of_group.select("caption_names_object"))
@@ -29,7 +29,8 @@ def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
                 grid.few_over_seeds(named, least_n),
                 *grid.interval_chance_n(named),
                 *_with_level(of_group.select("caption_cross_entropy"), least_n),
-                *_with_level(of_group.select("matching_rate", **matching), least_n),
+                *_with_level(of_group.select("matching_rate", of=None, **matching), least_n),
+                *_with_level(of_group.select("matching_rate", of="unmasked", **matching), least_n),
                 *_with_level(of_group.select("pointing_game", of=None, layer=None), least_n),
             ]
         )
@@ -45,7 +46,7 @@ def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
                 (
                     *("group", "encoder", "LLM", "λ", "names object", "95 %", "shuffled", "n"),
                     *("cross-entropy", "shuffled", f"match@{top_k}", "shuffled"),
-                    *("pointing", "chance"),
+                    *("without masks", "shuffled", "pointing", "chance"),
                 ),
                 rows,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -15,7 +14,8 @@ from vista.metrics.figure import Figure
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.sae_check import TEXT_FIGURES, check_figures
 from vista.report.differences import differences
-from vista.report.shown import Measured, MetricPlace
+from vista.report.encoder_differences import encoder_differences
+from vista.report.shown import Measured, MetricPlace, SuggestionPlace
 from vista.report.table import LongTable
 
 Place = TypeVar("Place", bound=Settings)
@@ -43,13 +43,6 @@ class PointPlace(Settings):
     control: str | None = None
 
 
-class PairPlace(Settings):
-    """An encoder and a language model."""
-
-    encoder: str
-    llm: str
-
-
 class ReportOrder(Settings):
     """The run's name, the report's settings, and the places of the input artifacts.
 
@@ -70,7 +63,7 @@ class ReportOrder(Settings):
     points: tuple[MetricPlace, ...] = ()
     checks: tuple[LlmPlace, ...] = ()
     curves: tuple[PointPlace, ...] = ()
-    suggestions: tuple[PairPlace, ...] = ()
+    suggestions: tuple[SuggestionPlace, ...] = ()
     latents: tuple[PointPlace, ...] = ()
     labels: tuple[LlmPlace, ...] = ()
     features: tuple[EncoderPlace, ...] = ()
@@ -118,23 +111,7 @@ def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
             replace(figure, llm=llm.llm, stage="check_sae")
             for figure in check_figures(check, TEXT_FIGURES, check["layer"], "text")
         ]
-    of_controls += differences(metrics)
+    of_controls += [*differences(metrics), *encoder_differences(metrics)]
     tables = LongTable(figures), LongTable(of_groups), LongTable(of_controls)
-    return Measured(tables[0], order.report, metrics, *tables[1:], dictionaries=order.dictionaries)
-
-
-def suggestion_notes(order: ReportOrder, inputs: Inputs) -> list[str]:
-    """Return a sentence for each pair of models on what short runs suggest for its training."""
-    notes = []
-    for place, artifact in aligned(order.suggestions, inputs.suggestions):
-        parts = json.loads(artifact.file("suggest.json").read_text(encoding="utf-8"))
-        guesses = [
-            f"{name} {'none' if part['value'] is None else format(part['value'], '.3g')} "
-            f"({part['reason']})"
-            for name, part in parts.items()
-        ]
-        notes.append(
-            f"Suggested for projectors from {place.encoder} to {place.llm}, and not used by "
-            f"itself: {'; '.join(guesses)}. All runs: suggest/{artifact.path.name}/suggest.json."
-        )
-    return notes
+    suggestions = aligned(order.suggestions, inputs.suggestions)
+    return Measured(tables[0], order.report, metrics, *tables[1:], suggestions, order.dictionaries)

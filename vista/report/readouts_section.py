@@ -11,7 +11,7 @@ from vista.report.grid import Grid, Name, Section, number, spread
 from vista.report.per_layer import of_layers
 from vista.report.table import LongTable, OverSeeds, distinct, groups, over_seeds
 
-# Readouts by the column `of`, as they stand in the table; and the column `set` by the mask.
+# Readouts by the column `method`, as they stand in the table; and the column `of` by the mask.
 READOUTS = {
     "labelled_latents": "labelled latents",
     "logit_lens": "logit lens",
@@ -28,10 +28,10 @@ def readouts_section(table: LongTable, top_k: int) -> Section:
     rows = []
     for (llm, encoder), figures in groups(rates, "llm", "encoder"):
         point = {"llm": llm, "encoder": encoder}
-        for of, readout in READOUTS.items():
-            for words, mask in _MASKS.items():
-                columns = {"of": of, "set": words, **point}
-                measured = [f for f in figures if (f.of, f.set) == (of, words)]
+        for method, readout in READOUTS.items():
+            for of, mask in _MASKS.items():
+                columns = {"method": method, "of": of, **point}
+                measured = [f for f in figures if (f.method, f.of) == (method, of)]
                 if measured:
                     cells: list[str] = [grid.name(llm), grid.name(encoder)]
                     cells += [Name(readout), Name(mask)]
@@ -65,7 +65,7 @@ def _cells(table: LongTable, top_k: int, columns: dict[str, Any]) -> list[str]:
     gain = over_seeds(table.select("lens_matching_gain", k=top_k, layer=None, **columns))
     best = _best_layer(of_layers(table.select("lens_matching_rate", k=top_k, **columns)))
     # Patches are read without a mask, whatever the images are.
-    named = table.select("lens_patches_named", k=top_k, **{**columns, "set": None})
+    named = table.select("lens_patches_named", k=top_k, **{**columns, "of": None})
     patches = [over_seeds(f) for (layer,), f in groups(named, "layer") if (layer or 0) >= 0]
     return [
         spread(rate),

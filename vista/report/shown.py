@@ -28,6 +28,17 @@ class MetricPlace(Settings):
     method: str | None = None
 
 
+class SuggestionPlace(Settings):
+    """An encoder and a language model, with the settings of the projectors between them in the
+    config: factor on the first weights, learning rate of the first stage, SAE weights."""
+
+    encoder: str
+    llm: str
+    init_scale: float
+    lr: float
+    sae_weights: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a run measured, as its report reads it.
@@ -37,8 +48,9 @@ class Measured:
         settings: Settings of the report.
         metrics: The artifact of each metric with its place.
         groups: The figures of groups of images, named in the column `set`.
-        controls: The figures of controls, named in the column `control`, and what compares points
-            with them.
+        controls: The figures of controls, named in the column `control`, and the paired differences
+            between points, their controls and their encoders.
+        suggestions: The artifact of each suggestion for training with its place.
         dictionaries: Names of the entries of `llms` that read one model by several SAEs, for each
             such model.
     """
@@ -48,6 +60,7 @@ class Measured:
     metrics: Sequence[tuple[MetricPlace, Artifact]] = ()
     groups: LongTable = field(default_factory=lambda: LongTable(()))
     controls: LongTable = field(default_factory=lambda: LongTable(()))
+    suggestions: Sequence[tuple[SuggestionPlace, Artifact]] = ()
     dictionaries: Sequence[Sequence[str]] = ()
 
     @property

@@ -18,9 +18,9 @@ from vista.report.inputs import (
     ReportOrder,
     aligned,
     read_measured,
-    suggestion_notes,
 )
 from vista.report.shown import Drawing, Measured
+from vista.report.suggestions import suggestion_notes
 from vista.report.summary import FIGURES, HEADLINE, headline, summary_markdown
 
 _REPORT = 1e7
@@ -46,7 +46,7 @@ def run(job: StageJob[ReportOrder, Inputs]) -> None:
         training_drawing(aligned(order.curves, inputs.projectors)),
     ]
     pictures = [*_draw(drawings, folder, order.report.dpi), *_copy_pictures(measured, folder)]
-    notes = [*all_notes(measured), *suggestion_notes(order, inputs)]
+    notes = [*all_notes(measured), *suggestion_notes(measured)]
     text = summary_markdown(measured, name=order.name, figures=pictures, notes=notes)
     (job.work / "summary.md").write_text(text, encoding="utf-8")
     text = headline(measured.table, order.report, measured.groups)

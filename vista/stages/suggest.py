@@ -117,8 +117,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     visual, length = vision.patches, training.max_length
     micro = min(training.micro_batch or training.batch_size, training.batch_size)
     memory = formulas.training_memory(shape, device, saes, micro, length, visual, size)
-    runs = len(settings.lrs) + len(settings.weight_factors)
-    samples = runs * (settings.steps * training.batch_size + 2 * settings.images)
+    samples = settings.n_runs * (settings.steps * training.batch_size + 2 * settings.images)
     words = text_tokens(node, shapes, length, visual)
     flops = 2 * samples * formulas.forward_flops(shape, visual + words, words)
     return Need(4096, device.memory(memory), TORCH_START + device.seconds(flops))

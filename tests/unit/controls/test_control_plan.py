@@ -43,6 +43,27 @@ def test_controls_change_no_artifact_of_their_points() -> None:
     assert plain < {node.path for node in plan(ALL).nodes.values()}
 
 
+def test_a_control_without_images_to_take_its_number_from_is_refused_by_the_plan() -> None:
+    """Own data without validation images; every other reader of them names another split."""
+    files = {"train": {"instances": "t.json", "captions": "t.json"}}
+    files["test"] = {"instances": "e.json", "captions": "e.json"}
+    content = smoke() | {
+        "data": {"kind": "coco", "images": "photos", "splits": files},
+        "pretraining": {"kind": "drawn"},
+        "metrics": {"reconstruction": {}},
+        "sweep": [{"sae_weights": [0, 1], "seeds": [0], "controls": {"norm_matched": {}}}],
+    }
+    content = {k: v for k, v in content.items() if k not in ("interventions", "probing", "suggest")}
+    expected = (
+        r"sweep\.controls\.norm_matched\.split reads split 'validation', but data has no such "
+        r"images; name another split there, or give it images by data\.splits"
+    )
+    with pytest.raises(ValidationError, match=expected):
+        RunConfig.model_validate(content)
+    content["sweep"][0]["controls"] = {"norm_matched": {"split": "train"}}
+    RunConfig.model_validate(content)
+
+
 def test_each_control_stands_at_its_points() -> None:
     made = plan(ALL)
     point = "dinov2-gemma2"

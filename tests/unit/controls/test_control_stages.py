@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
+from tests.published import publish
+from tests.tiny_llm import tiny_llama
 from vista.config.projector import LatentsSettings
 from vista.data.records import Box, Object, Record, Turn, write_records
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
+from vista.engine.artifacts import Artifact
 from vista.engine.job import Job
 from vista.errors import UserError
 from vista.metrics.matching_rate import MatchingSettings
-from vista.projector.control_tokens import read_facts
+from vista.projector.control_tokens import FACTS
 from vista.projector.module import load_projector, make_projector, save_projector
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
@@ -33,11 +32,9 @@ D_VISION, D_MODEL, D_SAE, N, LAYER = 5, 16, 24, 8, 1
 LLM = {"source": {"kind": "standin", "family": "llama"}, "template": "none"}
 
 
-def publish(root: Path, stage: str, name: str, write: Callable[[Path], Any]) -> Artifact:
-    with publishing(root, stage, name, Provenance(stage, {}, {}, "code", {})) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / name)
+def factor(control: Artifact) -> float:
+    facts = json.loads(control.file(FACTS).read_text())["facts"]
+    return float(facts["factor"])
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +55,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ]
 
     def write_llm(work: Path) -> None:
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(WORDS),
-            hidden_size=D_MODEL,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            initializer_range=0.5,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-        LlamaForCausalLM(config).save_pretrained(work / "model")
-        word_tokenizer(WORDS).save_pretrained(work / "model")
+        llm = tiny_llama(WORDS, D_MODEL, blocks=3)
+        llm.model.save_pretrained(work / "model")
+        llm.tokenizer.save_pretrained(work / "model")
 
     def write_features(work: Path) -> None:
         writer = FeatureWriter(
@@ -173,7 +159,7 @@ def test_the_best_scale_is_that_of_the_largest_matching_rate(made: dict[str, Any
     assert tried["n"] == [N // 2] * 4
     np.testing.assert_allclose(tried["norm_of_text"][1:], [0.5, 1.0, 4.0], rtol=1e-5)
     best = int(np.argmax(tried["matching_rate"]))
-    assert read_facts(artifact.path)["factor"] == tried["factor"][best]
+    assert factor(artifact) == tried["factor"][best]
     chosen, own = (
         load_projector(a.path, d_vision=D_VISION, d_model=D_MODEL)
         for a in (artifact, made["projector"])
@@ -200,4 +186,4 @@ def test_a_control_is_made_by_its_stage(made: dict[str, Any]) -> None:
         lambda w: save_projector(w, make_projector("linear", D_VISION, D_MODEL, 3, 4.0)),
     )
     artifact = run(made, control_tokens, "control_tokens", order, "projector", reference=small)
-    assert read_facts(artifact.path)["factor"] == pytest.approx(0.1, rel=1e-5)
+    assert factor(artifact) == pytest.approx(0.1, rel=1e-5)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
+from tests.published import publish
+from tests.tiny_llm import tiny_llama
 from vista.config.controls import control_names, control_settings
 from vista.controls.kinds import (
     constant_token,
@@ -25,11 +25,10 @@ from vista.controls.kinds import (
 )
 from vista.controls.sources import Sources, scaled
 from vista.data.records import Box, Object, Record, RecordTable, read_records, write_records
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.errors import UserError
 from vista.inputs.visual_tokens import read_visual_tokens
 from vista.language.model import LanguageModel
-from vista.projector.control_tokens import FACTS, TABLE, ControlTokens, read_facts, save_control
+from vista.projector.control_tokens import TABLE, ControlTokens, load_replacement, save_control
 from vista.projector.module import Projector, make_projector
 from vista.store.features import FeatureReader, FeatureWriter
 
@@ -41,17 +40,7 @@ PLACING = {"size": 16, "patch": 8, "fit": "pad", "per_patch": 1}
 
 @pytest.fixture(scope="module")
 def llm() -> LanguageModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=D_MODEL,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
-    return LanguageModel(LlamaForCausalLM(config), word_tokenizer(WORDS))
+    return tiny_llama(WORDS, D_MODEL)
 
 
 def planted_records() -> list[Record]:
@@ -67,13 +56,6 @@ def planted_records() -> list[Record]:
         )
         for i in range(N)
     ]
-
-
-def publish(root: Path, stage: str, name: str, write: Callable[[Path], Any]) -> Artifact:
-    with publishing(root, stage, name, Provenance(stage, {}, {}, "code", {})) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / name)
 
 
 @pytest.fixture(scope="module")
@@ -248,15 +230,10 @@ def test_snapped_tokens_are_the_words_of_the_largest_cosine(
     np.testing.assert_allclose(read, table[cosine.argmax(axis=1)], rtol=1e-6)
 
 
-def test_a_damaged_control_is_refused(
-    made: dict[str, Any], records: RecordTable, llm: LanguageModel, sources: Sources, tmp_path: Path
+def test_a_control_without_a_row_for_an_image_is_refused(
+    made: dict[str, Any], records: RecordTable, llm: LanguageModel, sources: Sources
 ) -> None:
     control = other_image.make(sources, other_image.Settings())
-    save_control(tmp_path, "other_image", control, records, np.arange(N // 2))
-    assert read_facts(tmp_path) == {}
-    (tmp_path / FACTS).write_text("[]")
-    with pytest.raises(UserError, match="not the facts of a control"):
-        read_facts(tmp_path)
     artifact = publish(
         made["root"],
         "control_tokens",
@@ -266,6 +243,17 @@ def test_a_damaged_control_is_refused(
     visual = read_visual_tokens(artifact, made["features"], records, llm)
     with pytest.raises(UserError, match=f"{TABLE} of the control has no row for an image"):
         visual.of([N - 1])
+
+
+def test_a_damaged_control_is_refused(
+    made: dict[str, Any], records: RecordTable, sources: Sources, tmp_path: Path
+) -> None:
+    control = other_image.make(sources, other_image.Settings())
+    save_control(tmp_path, "other_image", control, records, np.arange(N))
+    assert load_replacement(tmp_path, records) is not None
+    (tmp_path / TABLE).write_bytes(b"[]")
+    with pytest.raises(UserError, match="not the table of a control"):
+        load_replacement(tmp_path, records)
 
 
 def test_every_control_says_what_it_is() -> None:

@@ -195,6 +195,37 @@ def test_rows_of_a_later_batch_know_their_unedited_row(
         UneditedAnswers(model.tokenizer).damage(reading, [7], [False], [[5]], [TOUCHED])
 
 
+def test_logits_are_kept_of_one_image_and_damages_are_exact(
+    model: LanguageModel, cases: dict[str, Any]
+) -> None:
+    """In the model's format: as exact as all log-probabilities in float64, as they are computed
+    here, at half of the memory, and no more of it for more images."""
+    compared = UneditedAnswers(model.tokenizer)
+    images, edits, reading = cases["images"], cases["edits"], cases["reading"]
+    ids = [cases["answers"][image] for image in images]
+    unedited = [edit is None for edit in edits]
+    made = compared.damage(reading, images, unedited, ids, [TOUCHED] * len(ids))
+    (kept,) = compared._by_image.values()
+    assert kept.logits_nv.dtype == reading.logits_bv.dtype == torch.float32
+    assert len(kept.logits_nv) == made[-1].tokens
+    log_p = [logits_nv.double().log_softmax(-1) for logits_nv in answer_logits(reading, ids)]
+    for row, image in enumerate(images):
+        plain = log_p[images.index(image)]
+        kl_n = (plain.exp() * (plain - log_p[row])).sum(-1)
+        counts = torch.tensor(outside_of_words(model, ANSWERS[image]))
+        assert made[row].nats == pytest.approx(float(kl_n[counts].sum()), abs=1e-6)
+    order = [0, 4, 1]  # Back to the first image after the second.
+    with pytest.raises(KeyError):
+        for row in order:
+            compared.damage(
+                model.read(reading.ids_bt[:1], cases["visual"][images[row]][None], None),
+                [images[row]],
+                [unedited[row]],
+                [ids[row]],
+                [TOUCHED],
+            )
+
+
 def test_answers_of_all_lengths_and_none(model: LanguageModel, cases: dict[str, Any]) -> None:
     reading = cases["reading"]
     lengths = [3, 0, 1, 7, 0, 2, 1, 1]

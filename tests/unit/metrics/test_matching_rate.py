@@ -193,6 +193,44 @@ def test_no_images_leaves_figures_undefined() -> None:
     assert top(result, 3).matching.n == 0
 
 
+def test_groups_have_the_figures_without_masks_too() -> None:
+    """Those of a run on the group's images alone."""
+    objects = [["cat"], ["dog"], ["cat"], ["dog"], ["cat"]]
+    masked, free = [[CAT], [], [CAT], [], []], [[CAT], [DOG], [GRASS], [UMBRELLA], [CAT]]
+    groups = ["a", "a", "b", "b", None]
+    judge, ks = load_judge("lexical").judge, (1, 3)
+    scores = [object_scores({0: layer(x)}, objects, judge, ks, groups) for x in (masked, free)]
+    result = matching_rate(
+        {0: layer(masked)},
+        scores[0],
+        judge_name="lexical",
+        top_k=3,
+        ks=ks,
+        bounds=MaskBounds(0.05, 0.005),
+        mask_images="evaluated",
+        n_mask_images=5,
+        n_without_objects=0,
+        without={"unmasked": scores[1]},
+        seed=0,
+        resamples=200,
+        level=0.95,
+    )
+    rates = {
+        (row.set, row.of): (row.value, row.n)
+        for row in result.figures()
+        if row.metric == "matching_rate" and row.k == 3 and row.set is not None
+    }
+    assert rates == {
+        ("a", None): (0.5, 2),
+        ("a", "unmasked"): (1.0, 2),
+        ("b", None): (0.5, 2),
+        ("b", "unmasked"): (0.0, 2),
+    }
+    for name, part in (("a", slice(0, 2)), ("b", slice(2, 4))):
+        alone, _ = measure({0: layer(free[part])}, objects[part])
+        assert result.groups[name].without["unmasked"] == alone.over_layers
+
+
 def test_groups_are_judged_apart_against_their_own_images() -> None:
     latents = [[CAT], [DOG], [CAT], [UMBRELLA], [CAT]]
     objects = [["cat"], ["dog"], ["cat"], ["dog"], ["cat"]]

@@ -57,8 +57,11 @@ def test_a_split_without_images_is_refused_before_anything_runs(content: dict[st
         "fractions": {"train": 0.5, "validation": 0, "test": 0.5},
     }
     content |= {"pretraining": {"kind": "drawn"}, "interventions": None}
-    with pytest.raises(UserError, match=r"metrics\.spliced_loss reads split 'validation', but"):
+    with pytest.raises(
+        UserError, match=r"metrics\.spliced_loss\.mean_split reads split 'valid"
+    ) as no:
         load_plan(content)
+    assert "name another split there, or give it images by data.fractions" in str(no.value)
     content["metrics"]["spliced_loss"] = {"mean_split": "train"}
     content["sweep"] = [{"sae_weights": [0]}]
     load_plan(content)

@@ -85,11 +85,11 @@ def test_each_readout_is_scored_without_the_mask_too() -> None:
         key: value for key, value in unmasked.items() if key[0] != "lens_patches_named"
     }
     assert of_layer(figures(1.0), UNMASKED) == {}
-    assert {row.of for row in figures().figures()} == {"logit_lens"}
+    assert {row.method for row in figures().figures()} == {"logit_lens"}
 
 
-def of_layer(result: WordReadoutResult, words: str | None) -> dict[tuple[str, int | None], Any]:
-    rows = [row for row in result.figures() if row.layer == 1 and row.set == words]
+def of_layer(result: WordReadoutResult, of: str | None) -> dict[tuple[str, int | None], Any]:
+    rows = [row for row in result.figures() if row.layer == 1 and row.of == of]
     return {(row.metric, row.k): row.value for row in rows}
 
 

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-from word_tokenizer import word_tokenizer
 
+from tests.tiny_llm import tiny_llama
 from vista.config.projector import TrainingStage
 from vista.config.suggest import SuggestSettings
 from vista.data.records import Turn
-from vista.language.model import LanguageModel
 from vista.projector import suggest as module
 from vista.projector.passes import TrainingData
 from vista.projector.suggest import Trials, suggest, table
@@ -25,16 +23,6 @@ D_MODEL, D_VISION, PATCHES, N = 16, 12, 4, 24
 
 
 def trials(kind: str = "linear", **settings: Any) -> Trials:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=D_MODEL,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        initializer_range=0.5,
-    )
     generator = torch.Generator().manual_seed(0)
     of_sae = SaeConfig("standard", D_MODEL, 32, 0, "test")
     weights = {
@@ -45,7 +33,7 @@ def trials(kind: str = "linear", **settings: Any) -> Trials:
     turns = [[Turn("what ?", "cat on sand" if i % 2 else "dog")] for i in range(N)]
     data = TrainingData(turns, PATCHES, lambda rows: features[rows])
     return Trials(
-        llm=LanguageModel(LlamaForCausalLM(config), word_tokenizer(WORDS)),
+        llm=tiny_llama(WORDS, D_MODEL),
         saes={0: SparseAutoencoder(of_sae, weights)},
         kind=kind,
         d_vision=D_VISION,
@@ -68,6 +56,46 @@ def test_all_runs_are_told_and_the_same_again() -> None:
     assert weights[1:] == pytest.approx([weights[-1] * f for f in (0.1, 0.3, 1.0)])
     shown = "\n".join(table(one))
     assert all(name in shown for name in ("init_scale", "lr", "sae_weight", "cross_entropy"))
+
+
+def test_first_weights_are_tried_with_all_learning_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best run is planted in the middle of both; weights are tried with its settings."""
+
+    def trained(_: Trials, scale: float, lr: float, weight: float) -> dict[str, float | None]:
+        entropy = abs(np.log(scale / 0.2)) + abs(np.log(lr / 6e-3))
+        return {"cross_entropy": float(entropy), "fvu": 1.0 - weight / 10}
+
+    monkeypatch.setattr(Trials, "trained", trained)
+    lrs, scales = (2e-3, 6e-3, 2e-2), (0.05, 0.2, 1.0)
+    settings = {"lrs": lrs, "init_scales": scales, "weights": (1.0, 0.3)}
+    tried = trials(**settings)
+    found = suggest(tried)
+    runs = found["lr"]["trials"]
+    pairs = [(scale, lr) for scale in scales for lr in lrs]
+    assert [(run["init_scale"], run["lr"]) for run in runs] == pairs
+    assert all(run["sae_weight"] == 0 for run in runs)
+    assert (found["init_scale"]["value"], found["lr"]["value"]) == (0.2, 6e-3)
+    assert "edge" not in found["init_scale"]["reason"] + found["lr"]["reason"]
+    weights = found["sae_weight"]["trials"]
+    assert [run["sae_weight"] for run in weights] == [0.0, 0.3, 1.0]
+    assert {(run["init_scale"], run["lr"]) for run in weights} == {(0.2, 6e-3)}
+    assert found["sae_weight"]["value"] == 0.3
+    assert len(runs) + len(weights) - 1 == tried.settings.n_runs == 11
+    edge = suggest(trials(**{**settings, "init_scales": (0.5, 0.3)}))["init_scale"]
+    assert edge["value"] == 0.3
+    assert "at the edge of suggest.init_scales: try lower ones" in edge["reason"]
+
+
+def test_a_run_with_a_first_scale_is_a_training_from_that_scale() -> None:
+    """The SAE error and the FVU of a run are what its projector measures."""
+    tried = trials(lrs=(1e-2,), init_scales=(0.5, 2.0), weights=(1.0,))
+    runs = suggest(tried)["lr"]["trials"]
+    for run in runs:
+        again = tried.trained(run["init_scale"], 1e-2, 0.0)
+        assert {name: run[name] for name in again} == again
+        # The term is the FVU here (normalise: variance).
+        assert run["sae_error"] == pytest.approx(run["fvu"], rel=1e-4)
+    assert runs[0]["visual_norm"] < runs[1]["visual_norm"]
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])

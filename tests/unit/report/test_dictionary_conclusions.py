@@ -118,6 +118,22 @@ def test_the_section_says_what_flips() -> None:
     )
 
 
+def test_a_ranking_of_encoders_may_flip() -> None:
+    def difference(llm: str, value: float, low: float, high: float) -> Figure:
+        point = {"encoder": "clip", "method": "dinov2", "llm": llm, "sae_weight": 1.0}
+        ends = {"ci_low": low, "ci_high": high, "n": 400}
+        return Figure("encoder_difference", of="matching_rate", value=value, **point, **ends)  # type: ignore[arg-type]
+
+    figures = [
+        difference("gemma2", 0.1, 0.05, 0.15),
+        difference("gemma2_seed1", -0.1, -0.15, -0.05),
+    ]
+    ranked = Measured(LongTable([]), ReportSettings(), controls=LongTable(figures))
+    (conclusion,) = conclusions(ranked, NAMES)
+    assert (conclusion.what, conclusion.encoder) == ("encoders, matching", "clip - dinov2")
+    assert verdict(list(conclusion.by_dictionary.values())) == "flips"
+
+
 def test_one_dictionary_shows_nothing() -> None:
     alone = Measured(measured().table, ReportSettings(), controls=measured().controls)
     assert not conclusions_section(alone).grids

@@ -40,6 +40,18 @@ def test_groups_are_rows_and_seeds_are_joined(make_row: MakeRow) -> None:
     assert set(table.rows[0][8:]) == {"–"}
 
 
+def test_matching_stands_with_masks_and_without(make_row: MakeRow) -> None:
+    point = POINT | {"metric": "matching_rate", "seed": 0}
+    measured = {None: (0.2, 0.01), "unmasked": (0.7, 0.3), "no_density_mask": (0.0, 0.0)}
+    rows = [
+        make_row("matching_rate", value, None, "image", chance=level, k=3, set="seen", of=of)
+        for of, (value, level) in measured.items()
+    ]
+    (table,) = groups_section(LongTable(figures_of(point, rows)), 3).grids
+    assert table.header[10:14] == ("match@3", "shuffled", "without masks", "shuffled")
+    assert list(table.rows[0][10:14]) == ["0.200", "0.010", "0.700", "0.300"]
+
+
 def test_groups_are_in_the_whole_table_and_in_no_other_section(make_row: MakeRow) -> None:
     table = named(make_row, (0.5,))
     of_groups = named(make_row, (0.9,), set="seen")

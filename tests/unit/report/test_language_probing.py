@@ -48,7 +48,7 @@ def probed(made_up: list[Figure], make_row: MakeRow) -> LongTable:
                         for k in (1, 3)
                     ]
             more += figures_of(point | {"metric": "shared_latents"}, shared)
-            lens = [{**row, "of": "logit_lens"} for row in lens]
+            lens = [{**row, "method": "logit_lens"} for row in lens]
             more += figures_of(point | {"metric": "logit_lens"}, lens)
     for sae, score in (("topk", 0.4), ("relu", 0.3)):
         own = dict.fromkeys(("llm", "sae_weight", "seed")) | {"encoder": "both", "method": sae}
@@ -107,7 +107,7 @@ def test_readouts_stand_beside_each_other_with_the_mask_and_without(make_row: Ma
                 # Layer 1 is best; the stream that enters block 0 is no part of the mean.
                 for layer, value in ((-1, 0.1), (0, 0.2), (1, 0.6), (None, 0.4)):
                     value = value + 0.05 * o + 0.01 * weight + (0.2 if words else 0)
-                    columns = {"of": of, "set": words}
+                    columns = {"method": of, "of": words}
                     rate = make_row("lens_matching_rate", value, layer, "image", chance=0.02, k=3)
                     gain = make_row("lens_matching_gain", value - 0.02, layer, "image", k=3)
                     rows += [{**row, **columns} for row in (rate, gain)]
@@ -136,7 +136,7 @@ def test_readouts_stand_beside_each_other_with_the_mask_and_without(make_row: Ma
     ]
     assert [row[9] for row in grid.rows] == ["0.410", "0.610", "0.460", "0.660"]
     # One readout alone is compared with nothing.
-    alone = LongTable(table.select("lens_matching_rate", of="latent_lens"))
+    alone = LongTable(table.select("lens_matching_rate", method="latent_lens"))
     assert readouts_section(alone, 3).grids[0].rows == []
 
 
@@ -146,8 +146,8 @@ def test_another_readout_is_not_taken_for_the_logit_lens(probed: LongTable) -> N
     others = [
         replace(figure, value=0.123, stage="latent_lens", **columns)
         for figure in probed.figures
-        if figure.of == "logit_lens"
-        for columns in ({"of": "latent_lens"}, {"set": "unmasked"})
+        if figure.method == "logit_lens"
+        for columns in ({"method": "latent_lens"}, {"of": "unmasked"})
     ]
     both = LongTable([*probed.figures, *others])
     assert encoders_section(both) == encoders_section(probed)

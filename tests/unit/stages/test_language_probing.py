@@ -238,7 +238,7 @@ def test_the_lens_reads_the_planted_words(made: dict[str, Artifact], tmp_path: P
     # The grass is the likeliest word of a patch everywhere, so it does not speak for an image.
     own = LogitLensSettings(ks=(1, 3), max_image_share=0.5, batch_size=5)
     artifact = run(made, tmp_path, logit_lens, own, layers=[0, 1])
-    rows = [row for row in read_rows(artifact) if row["set"] is None]
+    rows = [row for row in read_rows(artifact) if row["of"] is None]
     value = {(row["metric"], row["k"], row["layer"]): row for row in rows}
     for layer in (0, 1):
         named = value["lens_patches_named", 1, layer]
@@ -273,8 +273,8 @@ def test_the_nearest_words_are_the_planted_ones(
     own = kinds[name](ks=(1, 3), max_image_share=0.5, batch_size=5)
     artifact = run({**made, "index": index}, tmp_path, stages[name], own, layers=[0, 1])
     rows = read_rows(artifact)
-    assert {row["of"] for row in rows} == {name}
-    value = {(row["metric"], row["k"], row["layer"]): row for row in rows if row["set"] is None}
+    assert {row["method"] for row in rows} == {name}
+    value = {(row["metric"], row["k"], row["layer"]): row for row in rows if row["of"] is None}
     for layer in (-1, 0, 1):
         named = value["lens_patches_named", 1, layer]
         assert (named["value"], named["n"]) == (pytest.approx(12 / 13), 13)
@@ -283,7 +283,7 @@ def test_the_nearest_words_are_the_planted_ones(
     (all_words,) = [
         row
         for row in rows
-        if (row["metric"], row["set"], row["layer"]) == ("lens_eligible_words", "unmasked", 0)
+        if (row["metric"], row["of"], row["layer"]) == ("lens_eligible_words", "unmasked", 0)
     ]
     assert all_words["value"] == 1
     items = pq.read_table(artifact.file("items.parquet")).to_pylist()

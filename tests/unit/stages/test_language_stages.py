@@ -27,8 +27,11 @@ from vista.metrics.caption import CaptionSettings
 from vista.metrics.caption import stage as caption
 from vista.metrics.results import read_result
 from vista.projector.module import make_projector, save_projector
+from vista.report.grid import number
 from vista.report.inputs import Inputs as ReportInputs
-from vista.report.inputs import PairPlace, ReportOrder, suggestion_notes
+from vista.report.inputs import ReportOrder, read_measured
+from vista.report.shown import SuggestionPlace
+from vista.report.suggestions import suggestion_notes, tried_section
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, save_sae
 from vista.stages import suggest, train_llm
 from vista.store.features import FeatureWriter
@@ -211,14 +214,27 @@ def test_a_suggestion_is_kept_printed_and_shown_in_the_report(
     assert [run["lr"] for run in kept["lr"]["trials"]] == [1e-3, 1e-2]
     assert len(kept["sae_weight"]["trials"]) == 4
     assert "init_scale" in capsys.readouterr().out
-    order = ReportOrder(
-        name="n",
-        report=ReportSettings(),
-        suggestions=(PairPlace(encoder="e", llm="m"),),
-    )
-    (note,) = suggestion_notes(order, ReportInputs(suggestions=[artifact]))
-    assert "from e to m, and not used by itself" in note
-    assert f"lr {kept['lr']['value']:.3g} (lowest cross-entropy" in note
+    best = kept["lr"]["value"]
+    place = SuggestionPlace(encoder="e", llm="m|_", init_scale=9.0, lr=best, sae_weights=(0.0,))
+    order = ReportOrder(name="n", report=ReportSettings(), suggestions=(place,))
+    measured = read_measured(order, ReportInputs(suggestions=[artifact]))
+    (note,) = suggestion_notes(measured)
+    assert "from e to m|_, and not used by itself" in note
+    assert f"lr {best:.3g} (lowest cross-entropy" in note
+    # Two learning rates, then three weights with the better one.
+    rows = tried_section(measured.suggestions).grids[0].rows
+    runs = [*kept["lr"]["trials"], *kept["sae_weight"]["trials"][1:]]
+    assert len(rows) == len(runs) == 5
+    for row, tried in zip(rows, runs, strict=True):
+        is_best, plain = tried["lr"] == best, tried["sae_weight"] == 0
+        assert row[2] == f"{tried['init_scale']:.3g}"
+        assert row[3] == (f"**{best:.3g}**" if is_best else f"{tried['lr']:.3g}")
+        assert row[4] == ("**0**" if plain else f"{tried['sae_weight']:.3g}")
+        assert row[5:9] == [number(tried[n]) for n in ("cross_entropy", "sae_error", "fvu", "l0")]
+        assert row[10] == ("yes" if tried["sae_weight"] == kept["sae_weight"]["value"] else "")
+    text = tried_section(measured.suggestions).markdown()
+    assert "Settings of training that were tried" in text
+    assert r"m&#124;\_" in text
 
 
 def test_a_suggestion_without_images_to_compare_on_is_refused(made: dict[str, Any]) -> None:

@@ -231,22 +231,24 @@ def test_labelled_latents_are_scored_as_a_readout_by_words(
     )
     rows = read_rows(artifact)
     readout = "labelled_latents"
-    assert {row["of"] for row in rows} == {readout}
+    assert {row["method"] for row in rows} == {readout}
     # With the mask the figures of images are those of the matching rate, all of them.
     same = ("value", "ci_low", "ci_high", "chance", "n")
     for name in ("matching_rate", "matching_gain", "object_recall"):
         for layer in (1, 2, None):
             for k in (1, 3):
                 known = value_of(made[f"matching_rate_{weight}"], name, layer, k=k)
-                row = value_of(artifact, f"lens_{name}", layer, k=k, set=None, of=readout)
+                row = value_of(artifact, f"lens_{name}", layer, k=k, of=None, method=readout)
                 assert [row[key] for key in same] == [known[key] for key in same]
     # Without it grass is the strongest of each image and patch; the dense latent is still left out.
     for name in ("lens_matching_rate", "lens_patches_named"):
         words = None if name == "lens_patches_named" else "unmasked"
-        values = [value_of(artifact, name, 1, k=k, set=words, of=readout)["value"] for k in (1, 3)]
+        values = [
+            value_of(artifact, name, 1, k=k, of=words, method=readout)["value"] for k in (1, 3)
+        ]
         found = {"lens_matching_rate": [0.5, 1.0], "lens_patches_named": [0.0, 1.0]}[name]
         assert values == [0.0, found[int(weight)]]
-    assert value_of(artifact, "lens_patches_named", 1, k=3, of=readout)["n"] == 6
+    assert value_of(artifact, "lens_patches_named", 1, k=3, method=readout)["n"] == 6
 
 
 def test_the_strongest_latents_of_a_patch() -> None:

@@ -13,7 +13,7 @@ from vista.report.shown import Drawing, Measured, MetricPlace, Shown
 from vista.report.table import LongTable, distinct, groups, over_seeds
 
 # The figures with the frequency mask, as those of latents beside them.
-_LENS: Mapping[str, Any] = {"of": "logit_lens", "set": None}
+_LENS: Mapping[str, Any] = {"method": "logit_lens", "of": None}
 
 
 def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
@@ -32,7 +32,7 @@ def logit_lens_section(table: LongTable, top_k: int = 3) -> Section:
         cells += [spread(rate), *grid.interval_chance_n(rate)]
         for mask in (None, "unmasked"):
             for gain, columns in (
-                ("lens_matching_gain", {**_LENS, "set": mask}),
+                ("lens_matching_gain", {**_LENS, "of": mask}),
                 ("matching_gain", {"of": mask}),
             ):
                 cells.append(spread(over_seeds(table.select(gain, k=top_k, **columns, **point))))

@@ -95,6 +95,24 @@ class GroupMatching(ResultPart):
         description="Figures averaged over the layers. The shuffled level: the group's labels "
         "against its other images' objects; for evidence `image` the other image is any."
     )
+    without: dict[Without, list[TopK]] = Field(
+        default_factory=dict,
+        exclude_if=lambda without: not without,
+        description="The same without masks, by the masks that are left out.",
+    )
+
+    def figures(self, name: str, n_layers: int) -> list[Figure]:
+        """Return the figures of the group `name`, averaged over so many layers."""
+        parts: list[tuple[Without | None, list[TopK]]] = [
+            (None, self.over_layers),
+            *self.without.items(),
+        ]
+        return [
+            row
+            for of, tops in parts
+            for top in tops
+            for row in top.figures(None, self.n_images * n_layers, name, of)
+        ]
 
 
 class MatchingResult(MetricResult):
@@ -145,12 +163,7 @@ class MatchingResult(MetricResult):
             ),
             *(row for part in self.without for row in part.figures(self.n_images)),
             *(row for part in self.curve for row in part.figures()),
-            *(
-                row
-                for name, part in self.groups.items()
-                for top in part.over_layers
-                for row in top.figures(None, part.n_images * n_layers, name)
-            ),
+            *(row for name, part in self.groups.items() for row in part.figures(name, n_layers)),
         ]
 
 
@@ -308,6 +321,10 @@ def matching_rate(
             name: GroupMatching(
                 n_images=len(next(iter(of_group.values())).named_bn),
                 over_layers=[summarise(k, list(of_group.values()), draws) for k in ks],
+                without={
+                    of: [summarise(k, list(free.groups[name].values()), draws) for k in ks]
+                    for of, free in (without or {}).items()
+                },
             )
             for name, of_group in scores.groups.items()
             if of_group
