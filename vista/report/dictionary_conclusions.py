@@ -139,10 +139,10 @@ def conclusions_section(measured: Measured) -> Section:
         "Do the conclusions depend on the dictionary?",
         "With the SAE term - without it (encoders: the first - the second), for each dictionary "
         "(entry of `llms`) of one language model; projectors with the term are trained through the "
-        "dictionary that reads them. Matching and encoders: paired over images, 95 % interval, mean over layers and seeds. holds: all "
-        "intervals lie on one side of 0; flips: two lie on different sides; not settled: one holds "
-        "0. Other figures are means over layers and seeds without an interval, so that only their "
-        "signs are compared.",
+        "dictionary that reads them. Matching and encoders: paired over images, 95 % interval, "
+        "mean over layers and seeds. holds: all intervals lie on one side of 0; flips: two lie on "
+        "different sides; not settled: one holds 0. Other figures are means over layers and seeds "
+        "without an interval, so that only their signs are compared.",
         grids,
         sentences,
     )
