@@ -44,11 +44,11 @@ def test_each_sae_is_labelled_at_each_point_of_its_encoder(content: dict[str, An
         }
     }
     (metric,) = nodes(content)
-    (steering,) = nodes(content, "label_by_steering")
+    (steering,) = [node for node in metric.parents() if node.stage == "label_by_steering"]
     assert metric.inputs["steering"] is steering
     assert set(metric.inputs) == {"sae", "labels", "steering", "features", "records"}
     # Where a metric is measured is no part of what it measures.
-    assert set(metric.settings) == {"split", "min_images", "bootstrap"}
+    assert set(metric.settings) == {"split", "min_images", "bootstrap", "sae"}
     for role in ("sae", "labels", "features"):
         assert steering.inputs[role] is metric.inputs[role]
     features, projector = steering.inputs["features"], steering.inputs["projector"]

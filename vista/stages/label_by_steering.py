@@ -88,6 +88,7 @@ def run(job: StageJob[LabelBySteeringOrder, Inputs]) -> None:
 
     torch.set_num_threads(job.threads)
     settings, inputs = job.settings.steer, job.inputs
+    refuse_strangers(inputs)
     records = read_records(inputs.records.file("records.parquet"))
     features = FeatureReader(inputs.features.store("features.zarr"))
     sae = load_vision_sae(inputs.sae, features, job.settings.sae.device)
@@ -164,6 +165,22 @@ def run(job: StageJob[LabelBySteeringOrder, Inputs]) -> None:
     facts = {"question": question, "answer": shown(unsteered), "names": len(names)}
     text = json.dumps(facts, sort_keys=True, indent=1, ensure_ascii=False)
     (job.work / BLANK_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def refuse_strangers(inputs: Inputs) -> None:
+    """Refuse an SAE of other features, and labels of another SAE, as far as their manifests tell.
+
+    A projector may have been trained on other images of the encoder. Raises UserError.
+    """
+    pairs = (
+        (inputs.sae, "features", inputs.features, "an SAE of other features"),
+        (inputs.labels, "sae", inputs.sae, "labels of another SAE"),
+    )
+    for child, role, parent, name in pairs:
+        if child.inputs.get(role, parent.digest) != parent.digest:
+            raise UserError(
+                f"{child.path}: {name} than {parent.path}; give what belongs to one encoder"
+            )
 
 
 def strongest(labels: Artifact, n_latents: int) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -241,6 +242,25 @@ def test_what_does_not_belong_together_is_refused(
     monkeypatch.setattr(blank_image, "blank_features", lambda *_: blank_pv)
     with pytest.raises(UserError, match=r"a blank image \(4, 32\) features, but .* \(9, 32\)"):
         steer(made, labels)
+
+
+@pytest.mark.parametrize(
+    ("role", "parent", "expected"),
+    [
+        ("sae", "features", "an SAE of other features than"),
+        ("labels", "sae", "labels of another SAE than"),
+    ],
+)
+def test_an_artifact_of_another_encoder_is_refused(
+    made: dict[str, Any], labels: Artifact, role: str, parent: str, expected: str
+) -> None:
+    source = {"sae": made["vision_sae"], "labels": labels}[role]
+    stranger = replace(source, manifest={**source.manifest, "inputs": {parent: "0" * 64}})
+    with pytest.raises(UserError, match=expected):
+        if role == "labels":
+            steer(made, stranger)
+        else:
+            steer(made, labels, **{role: stranger})
 
 
 def test_a_step_is_what_the_sae_writes_at_its_strongest(
