@@ -26,7 +26,7 @@ class SteeringLabelSettings(Settings):
         "makes zero. Published: white",
     )
     coefficients: tuple[Annotated[float, Field(ge=0)], ...] = Field(
-        (1.0, 2.0, 4.0),
+        (4.0, 16.0),
         min_length=1,
         description="how far a latent is steered, in multiples of its largest activation on the "
         "images of its labels; of each latent the coefficient counts whose answer names a class "

@@ -68,7 +68,7 @@ def steer(made: dict[str, Any], labels: Artifact, **changes: Any) -> Artifact:
     inputs |= {"sae": made["vision_sae"], "labels": labels}
     inputs |= {role: changes.pop(role) for role in (*inputs, "encoder") if role in changes}
     encoder = {"source": {"kind": "standin", "family": "dinov2"}}
-    steering = {"prompt": QUESTION, "max_new_tokens": 4, **changes}
+    steering = {"prompt": QUESTION, "coefficients": [1, 2, 4], "max_new_tokens": 4, **changes}
     order = {
         "llm": llm_settings(),
         "encoder": EncoderSettings.model_validate(encoder).model_dump(mode="json"),
