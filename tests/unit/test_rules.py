@@ -40,6 +40,7 @@ FURTHER = {
     "prompt_features": {"files"},
     "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},
+    "label_by_steering": {"files"},
     "suggest": {"files"},
     "train_projector": {"files"},
     "latents": {"files"},

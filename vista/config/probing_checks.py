@@ -13,6 +13,7 @@ from vista.config.data import AnyData, refuse_empty_split
 from vista.config.encoders import CombinedEncoder, EncoderSettings
 from vista.config.intervention_checks import refuse_unknown
 from vista.config.probing import ProbingSettings
+from vista.config.sweep import Point
 from vista.config.vision_sae import VisionSaeEntry
 
 
@@ -44,11 +45,13 @@ def refuse_unfit_probing(
     encoders: Mapping[str, EncoderSettings],
     saes: Mapping[str, VisionSaeEntry],
     llms: Collection[str],
+    points: Collection[Point],
 ) -> None:
     """Refuse unknown names, experiments without a model, splits without images, and SAEs that were
     trained on the images that figures are reported on."""
     _refuse_wrong_names(settings, encoders, saes)
     _refuse_missing_models(settings, saes, llms)
+    _refuse_missing_points(settings, encoders, points)
     _refuse_unfit_judges(settings, encoders)
     _refuse_missing_images(settings, data)
     _refuse_leaks(settings, saes)
@@ -77,14 +80,48 @@ def _refuse_missing_models(
     settings: ProbingSettings, saes: Collection[str], llms: Collection[str]
 ) -> None:
     for metric, _ in settings.chosen():
-        if metric.per == "point" and not llms:
+        if metric.per in ("point", "vision_sae_point") and not llms:
             raise ValueError(
                 f"probing.{metric.name} reads language models, but there are no `llms`"
             )
-        if metric.per == "vision_sae" and not saes:
+        if metric.per in ("vision_sae", "vision_sae_point") and not saes:
             raise ValueError(
                 f"probing.{metric.name} probes SAEs of the encoders' features, but there are "
                 "no `vision_saes`"
+            )
+
+
+def _refuse_missing_points(
+    settings: ProbingSettings,
+    encoders: Mapping[str, EncoderSettings],
+    points: Collection[Point],
+) -> None:
+    """Refuse metrics of vision SAEs at points that have none, and combined encoders: what they
+    measure shows an encoder a picture."""
+    for metric, part in settings.chosen():
+        if metric.per != "vision_sae_point":
+            continue
+        key, named = f"probing.{metric.name}", getattr(part, "encoders", None)
+        probed = named or settings.encoders or tuple(encoders)
+        for name in probed:
+            if encoders[name].source.kind == "combined":
+                raise ValueError(
+                    f"{key} shows encoders a picture, and {name!r} is combined; name others in "
+                    f"{key}.encoders"
+                )
+        weights, seeds = (getattr(part, field, None) for field in ("sae_weights", "seeds"))
+        read = {
+            point.encoder
+            for point in points
+            if (weights is None or point.sae_weight in weights)
+            and (seeds is None or point.seed in seeds)
+        }
+        lacking = [name for name in probed if name not in read]
+        # Encoders that all experiments probe need no projector each.
+        if lacking and (named is not None or len(lacking) == len(probed)):
+            raise ValueError(
+                f"{key} reads a projector of encoder {lacking[0]!r}, and the sweep has no such "
+                f"point; add one, or correct {key}.encoders, sae_weights and seeds"
             )
 
 

@@ -285,7 +285,12 @@ class RunConfig(Settings):
     def _probing_known(self) -> Self:
         if self.probing is not None:
             refuse_unfit_probing(
-                self.probing, self.data, self.encoders, self.vision_saes, self.llms
+                self.probing,
+                self.data,
+                self.encoders,
+                self.vision_saes,
+                self.llms,
+                list(self.points()),
             )
         return self
 

@@ -122,6 +122,7 @@ class Graph:
         if (probing := self.config.probing) is None:
             return
         yield from map(_placed, self.places.of_vision_saes(probing))
+        yield from map(_placed, self.places.of_vision_saes_at_points(probing))
         if probing.diffusion is not None:
             diffusion = DiffusionBuilder(self.builder, probing.diffusion, probing.attributes)
             for node in diffusion.nodes():

@@ -37,6 +37,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "edit": ("batch_size",),
     "directions": ("batch_size",),
     "sae": ("device",),
+    "steer": ("batch_size",),
     "pipeline": ("device", "batch_size"),
     # Where the files come from, and on which terms; what they are, a checksum says.
     "package": ("bytes", "python", "platform", "path", "state", "terms", "accept_terms"),

@@ -174,6 +174,24 @@ class Places:
             for node in [check, *measured] if measured else ():
                 yield place, node
 
+    def of_vision_saes_at_points(self, probing: Probing) -> Iterator[tuple[Place, Node]]:
+        """Yield the metrics of vision SAEs at the points of their encoder that their settings name,
+        all by default; controls are no points here."""
+        for metric, settings in probing.chosen():
+            if metric.per != "vision_sae_point":
+                continue
+            weights, seeds = (getattr(settings, key, None) for key in ("sae_weights", "seeds"))
+            for encoder, name in self._pairs(probing, settings):
+                for point, projector in self.projectors.items():
+                    if (
+                        point.encoder == encoder
+                        and (weights is None or point.sae_weight in weights)
+                        and (seeds is None or point.seed in seeds)
+                    ):
+                        place = self._vision_sae_at(point, projector, name)
+                        if (node := metric_node(metric, settings, place)) is not None:
+                            yield place, node
+
     def _pairs(self, probing: Probing, settings: MetricSettings | None) -> list[tuple[str, str]]:
         """Return the encoders that are probed, each with the vision SAEs that are: those that a
         metric's own settings name, else those of `probing`, else all."""
@@ -232,4 +250,15 @@ class Places:
                 **vision_sae_nodes(builder, encoder, name)._asdict(),
             },
             {"sae": {"device": builder.config.vision_saes[name].train.device}},
+        )
+
+    def _vision_sae_at(self, point: Point, projector: Node, name: str) -> Place:
+        sae = self._vision_sae(point.encoder, name)
+        model = self.builder.encoders[point.encoder]
+        return Place(
+            self.builder,
+            f"{point_name(point)}-{name}",
+            {**point._asdict(), "method": name},
+            {**sae.inputs, "projector": projector, **({"encoder": model} if model else {})},
+            sae.settings,
         )

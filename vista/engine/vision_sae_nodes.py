@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from vista.config.sae import architecture_modules
-from vista.engine.node import Node, dump
+from vista.engine.node import Inputs, Node, dump
 from vista.engine.nodes import Builder
 
 
@@ -50,3 +50,35 @@ def sae_nodes(
     checked = {**inputs, "check": check}
     labels = Node("label_vision_latents", name, {"labels": settings["labels"], **device}, checked)
     return VisionSaeNodes(sae, check, labels)
+
+
+def steering_labels(
+    builder: Builder, name: str, llm: str, place: Inputs, settings: BaseModel
+) -> Node:
+    """Return the labels that a language model gives to the latents of a vision SAE by steering.
+
+    Args:
+        builder: The nodes that the SAE and the point share with others.
+        name: Readable name of the SAE at the point.
+        llm: Name of the language model.
+        place: SAE, labels, features, records, projector and encoder, by role.
+        settings: How latents are steered.
+    """
+    order, model = builder.read(llm)
+    roles = ("sae", "labels", "features", "records", "projector", "encoder")
+    inputs = {role: place[role] for role in roles if role in place}
+    features, labels = inputs["features"], inputs["labels"]
+    assert isinstance(features, Node) and isinstance(labels, Node)
+    order |= {
+        "encoder": features.order["encoder"],
+        "sae": labels.order["sae"],
+        "steer": dump(settings),
+    }
+    return Node(
+        "label_by_steering",
+        name,
+        order,
+        {**inputs, **model},
+        features.modules,
+        builder.template_files(llm),
+    )

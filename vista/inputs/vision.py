@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vista.sae.neutral import SparseAutoencoder
 
 TOP_FILE = "top.parquet"
+STEERING_FILE = "steering.parquet"
 
 
 class SaeDevice(Settings):

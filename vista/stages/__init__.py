@@ -34,6 +34,7 @@ MAKERS = {
     "train_vision_sae": "an SAE on an encoder's patch features, by sae_lens",
     "check_vision_sae": "how well a vision SAE explains held-out images; fails below its bounds",
     "label_vision_latents": "top patches and label of each latent of a vision SAE",
+    "label_by_steering": "labels of a vision SAE's latents out of a language model's answers",
     "directions": "a direction for each concept, by one method",
     "edit_captions": "captions of images whose visual tokens were edited",
     "train_diffusion": "a stand-in text-to-image pipeline",

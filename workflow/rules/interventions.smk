@@ -35,6 +35,26 @@ use rule stage as label_vision_latents with:
         "labelling the latents of {wildcards.node}"
 
 
+use rule stage as label_by_steering with:
+    input:
+        roles(
+            "sae",
+            "labels",
+            "features",
+            "records",
+            "projector",
+            "encoder",
+            "llm",
+            "files",
+        ),
+    pathvars:
+        stage="label_by_steering",
+    resources:
+        gpu=GPUS,
+    message:
+        "steering a blank image along the latents of {wildcards.node}"
+
+
 use rule stage as directions with:
     input:
         roles(
