@@ -83,8 +83,8 @@ def all_sections(measured: Measured, notes: Sequence[str]) -> list[Section]:
 
 def all_drawings(measured: Measured) -> list[Drawing]:
     """Return the figures of metrics in their order, then those that compare encoders."""
-    from vista.report.dictionary_conclusions import conclusions_figure
     from vista.report.encoders_figure import encoders_figure
+    from vista.report.gains_figure import gains_figure
 
     table, settings = measured.table, measured.settings
     drawings: dict[str, Sequence[Drawing]] = {
@@ -93,9 +93,9 @@ def all_drawings(measured: Measured) -> list[Drawing]:
     return [
         *(drawing for part in _ordered(drawings, FIGURES) for drawing in part),
         Drawing(
-            "dictionary_conclusions",
-            "Gain of the SAE term in matching rate by dictionary",
-            lambda: conclusions_figure(measured),
+            "gains",
+            "What the SAE term adds to the matching rate, beside controls of scale",
+            lambda: gains_figure(measured),
         ),
         Drawing(
             "encoders",

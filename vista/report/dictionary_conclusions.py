@@ -4,14 +4,13 @@ read one model by several SAEs (other seeds, sparsities or sizes)."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vista.metrics.figure import Figure
-from vista.report import grid, style
+from vista.report import grid
 from vista.report.compare import Pair, pairs
 from vista.report.differences import COMPARISONS, METRIC
 from vista.report.encoder_differences import METRIC as ENCODERS
-from vista.report.facets import Series, XAxis, facets
 from vista.report.grid import Grid, Name, Section, number
 from vista.report.shown import Measured
 from vista.report.table import groups
@@ -154,37 +153,3 @@ def _cell(figure: Figure | None) -> str:
     if figure.ci_low is None or figure.ci_high is None:
         return number(figure.value)
     return grid.with_interval([figure])
-
-
-def conclusions_figure(measured: Measured) -> Any | None:
-    """Draw the gains of the matching rate by dictionary: a row for each language model, a column
-    for each encoder and weight."""
-    points: dict[tuple[str, float], str] = {}
-    series: dict[str, dict[tuple[Any, ...], list[Figure]]] = {}
-    rows: dict[str, str] = {}
-    for names in measured.dictionaries:
-        for what, encoder, weight, by_dictionary in conclusions(measured, names):
-            if what not in GAINS.values() or len(by_dictionary) < 2:
-                continue
-            rows[names[0]] = "gain in matching rate"
-            points[encoder, weight] = f"{encoder}, λ = {weight:g}"
-            for name, figure in by_dictionary.items():
-                series.setdefault(name, {})[names[0], (encoder, weight), what] = [figure]
-    shown = {x for figures in series.values() for _, _, x in figures}
-    names_of_x = {what: what.split(", ")[1] for what in GAINS.values() if what in shown}
-    drawn = facets(
-        [
-            Series(name, figures, {**style.further_style(place), "linestyle": "none"})
-            for place, (name, figures) in enumerate(series.items())
-        ],
-        rows,
-        points,
-        XAxis(names=names_of_x, rotation=20.0, spread=0.12 * len(series)),
-        title="Gain of the SAE term by dictionary",
-        note="With the term - without it, paired over images; error bars: 95 % intervals over "
-        "images.",
-        size=(3.6, 2.4),
-    )
-    for axis in drawn.axes if drawn is not None else ():
-        axis.axhline(0, color=style.CHANCE_COLOUR, linewidth=0.8)
-    return drawn

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from vista.config.report import ReportSettings
 from vista.metrics.figure import Figure
 from vista.report.dictionary_conclusions import (
     conclusions,
-    conclusions_figure,
     conclusions_section,
     verdict,
 )
+from vista.report.gains_figure import gains_figure
 from vista.report.shown import Measured
 from vista.report.table import LongTable
 
@@ -137,17 +139,34 @@ def test_a_ranking_of_encoders_may_flip() -> None:
 def test_one_dictionary_shows_nothing() -> None:
     alone = Measured(measured().table, ReportSettings(), controls=measured().controls)
     assert not conclusions_section(alone).grids
-    assert conclusions_figure(alone) is None
     (grid,) = conclusions_section(measured(("gemma2", "another"))).grids
     assert not grid.rows
 
 
 def test_the_figure_has_a_series_a_dictionary() -> None:
-    figure = conclusions_figure(measured())
+    figure = gains_figure(measured())
     assert figure is not None
     (axis,) = figure.axes
-    assert [t.get_text() for t in axis.get_xticklabels()] == [
-        "as run",
-        "norm-matched",
-        "both in text's scale",
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == [
+        *("as run", "norm-matched", "in text's scale", "at best scale"),
     ]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(NAMES)
+
+
+def test_the_figure_shows_each_seed_of_one_dictionary() -> None:
+    mean = gain("gemma2", "text_scale", 0.1, 0.0, 0.2)
+    seeds = [replace(mean, seed=seed, value=value) for seed, value in enumerate((0.05, 0.15))]
+    one = Measured(LongTable([]), ReportSettings(), controls=LongTable([mean, *seeds]))
+    figure = gains_figure(one)
+    assert figure is not None
+    (axis,) = figure.axes
+    heights = {float(y) for line in axis.lines for y in line.get_ydata()}
+    assert {0.05, 0.1, 0.15} <= heights
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["gemma2", "each seed"]
+
+
+def test_gains_without_controls_are_not_drawn() -> None:
+    as_run = LongTable([gain("gemma2", "as_run", 0.1, 0.0, 0.2)])
+    assert gains_figure(Measured(LongTable([]), ReportSettings(), controls=as_run)) is None
