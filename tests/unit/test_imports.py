@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "nodes": {"config", "model_settings", "node", "package_nodes"},
     "vision_sae_nodes": {"config", "node", "nodes"},
     "control_nodes": {"config", "node", "nodes"},
-    "places": {"config", "control_nodes", "node", "nodes", "vision_sae_nodes"},
+    "places": {"config", "control_nodes", "errors", "node", "nodes", "vision_sae_nodes"},
     "intervention_nodes": {"config", "interventions", "node", "nodes", "vision_sae_nodes"},
     "diffusion_nodes": {"config", "node", "nodes", "vision_sae_nodes"},
     "graph": {"config", "diffusion_nodes", "intervention_nodes", *PLANNING},
