@@ -108,7 +108,8 @@ def test_one_to_one_against_the_largest_cosine() -> None:
 
 def test_random_dictionaries_are_at_chance() -> None:
     rng = np.random.default_rng(3)
-    found = pair(*(dictionary(rng.standard_normal((200, 32))) for _ in range(2)))
+    first, second = (dictionary(rng.standard_normal((200, 32))) for _ in range(2))
+    found = pair(first, second)
     for part in (found.cosine, found.mmcs):
         assert part.value == pytest.approx(part.chance, abs=0.02)
         # Far from 0: the best of many.
@@ -265,7 +266,13 @@ def test_the_report_shows_quality_and_pairs(tmp_path: Path) -> None:
             Figure("sae_text_l0", value=l0, **check),
             Figure("sae_text_dead_share", value=0.0, **check),
         ]
-    loss = {"of": "mean", "token_kind": "control", "stage": "spliced_loss", "value": 0.75, "n": 40}
+    loss: dict[str, Any] = {
+        "of": "mean",
+        "token_kind": "control",
+        "stage": "spliced_loss",
+        "value": 0.75,
+        "n": 40,
+    }
     figures.append(
         Figure("spliced_loss_recovered", llm="two", layer=1, encoder="e", sae_weight=0, **loss)
     )

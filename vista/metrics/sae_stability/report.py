@@ -67,10 +67,10 @@ def _of_model(table: LongTable, compared: Compared) -> Iterator[Quality]:
             place: dict[str, Any] = {"llm": one.name, "layer": result.layer}
         else:
             place = {"encoder": compared.model, "method": one.name}
-        check = {
-            field: next(iter(table.select(names[field], **place)), None)
+        fvu, l0, dead_share = (
+            next(iter(table.select(names[field], **place)), None)
             for field in ("fvu", "l0", "dead_share")
-        }
+        )
         recovered = None
         if result.of_text:
             # Of the text control: the same tokens at every point, whatever its projector.
@@ -78,8 +78,14 @@ def _of_model(table: LongTable, compared: Compared) -> Iterator[Quality]:
                 table.select("spliced_loss_recovered", of="mean", token_kind="control", **place)
             )
         yield Quality(
-            *(compared.model, result.layer, one.name, one.architecture, one.d_sae),
-            **check,
+            model=compared.model,
+            layer=result.layer,
+            name=one.name,
+            architecture=one.architecture,
+            d_sae=one.d_sae,
+            fvu=fvu,
+            l0=l0,
+            dead_share=dead_share,
             recovered=recovered.mean if recovered else None,
         )
 

@@ -85,10 +85,10 @@ def _first_rows(
     while sum(map(len, parts)) < _DRAWN_FROM * d_sae:
         parts.append(_unit(next(batches) - mean_d))
     unit_nd = torch.cat(parts)
-    drawn, _ = kmeans_plusplus(
+    drawn_sd, _ = kmeans_plusplus(
         unit_nd.cpu().numpy(), d_sae, random_state=int(rng.integers(2**32)), n_local_trials=1
     )
-    return torch.from_numpy(drawn).to(unit_nd)
+    return torch.as_tensor(drawn_sd, dtype=unit_nd.dtype, device=unit_nd.device)
 
 
 def _drawn(error_n: torch.Tensor, wanted: int, rng: np.random.Generator) -> torch.Tensor:
@@ -102,7 +102,7 @@ def _drawn(error_n: torch.Tensor, wanted: int, rng: np.random.Generator) -> torc
 
 
 def _unit(x_nd: torch.Tensor) -> torch.Tensor:
-    return x_nd / x_nd.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return torch.nn.functional.normalize(x_nd, dim=1)
 
 
 def _save(new: NewSae, row_sd: torch.Tensor, mean_d: torch.Tensor, folder: Path) -> None:
@@ -116,6 +116,6 @@ def _save(new: NewSae, row_sd: torch.Tensor, mean_d: torch.Tensor, folder: Path)
     with torch.no_grad():
         sae.W_dec.copy_(row_sd)
         sae.W_enc.copy_(row_sd.T)
-        sae.b_enc.zero_()  # type: ignore[operator]
+        sae.b_enc.zero_()
         sae.b_dec.copy_(mean_d)
     save_sorted(sae.save_model, folder)
