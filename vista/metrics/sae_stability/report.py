@@ -98,8 +98,8 @@ def quality_section(table: LongTable, models: Sequence[Compared]) -> Section:
         "Dictionaries: quality over sparsities",
         "Variance that a dictionary leaves unexplained (FVU, chance 1: the mean token) at its "
         "sparsity (L0: active latents a token), on held-out text or patches, the sparsest first. "
-        "kmeans: directions of clusters, one a token; an SAE with few active latents should leave "
-        "less. Loss recovered: of the text control, against mean ablation.",
+        "kmeans is the baseline: directions of clusters, one a token. Loss recovered: of the text "
+        "control, against mean ablation; – for language models that no point reads.",
         [
             Grid(
                 ("LLM", *header, "loss recovered", "n tokens"),
@@ -206,8 +206,8 @@ def quality_figure(table: LongTable, models: Sequence[Compared], of_text: bool) 
         dict(sorted(columns.items())),
         XAxis("active latents a token (L0)", continuous=True),
         title="Dictionaries: variance left unexplained at each sparsity",
-        note=f"A point a dictionary, seeds apart. n = {span([one.l0.n for one in drawn if one.l0])}"
-        f" held-out {tokens}.",
+        note=f"A point a dictionary. n = {span([one.l0.n for one in drawn if one.l0])} held-out "
+        f"{tokens}.",
         from_zero=True,
     )
 
