@@ -101,9 +101,12 @@ class SaeStabilityResult(MetricResult):
     def figures(self) -> list[Figure]:
         """Return six rows a pair: the first dictionary stands in the column `llm` or `method`, the
         second one in `of`."""
-        column = "llm" if self.of_text else "method"
         return [
-            replace(part.figure(metric, self.layer, of=pair.second), **{column: pair.first})
+            replace(
+                part.figure(metric, self.layer, of=pair.second),
+                llm=pair.first if self.of_text else None,
+                method=None if self.of_text else pair.first,
+            )
             for pair in self.pairs
             for metric, part in (
                 ("dictionary_cosine", pair.cosine),
@@ -165,7 +168,8 @@ def match_rows(first_ad: FloatArray, second_bd: FloatArray) -> Matching:
 
 def unit_rows(row_sd: FloatArray) -> FloatArray:
     """Return rows of norm 1; a row of zeros stays."""
-    return row_sd / np.maximum(np.linalg.norm(row_sd, axis=1, keepdims=True), 1e-12)
+    norm_s1 = np.linalg.norm(row_sd, axis=1, keepdims=True)
+    return np.asarray(row_sd / np.maximum(norm_s1, 1e-12))
 
 
 def random_rows(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
@@ -178,7 +182,7 @@ def random_like(row_sd: FloatArray, rng: np.random.Generator) -> FloatArray:
     unit_sd = unit_rows(row_sd)
     variance_d, axis_dd = np.linalg.eigh(unit_sd.T @ unit_sd / len(unit_sd))
     scale_d = np.sqrt(np.maximum(variance_d, 0))
-    return (random_rows(row_sd.shape, rng) * scale_d) @ axis_dd.T
+    return np.asarray((random_rows(row_sd.shape, rng) * scale_d) @ axis_dd.T)
 
 
 def compare_pair(
