@@ -18,7 +18,7 @@ from vista.engine.node import Node
 from vista.engine.plan import load_plan
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = ("default", "digits", "interventions", "probing", "paper")
+CONFIGS = ("default", "digits", "interventions", "probing", "paper", "dictionaries")
 Edit = Callable[[str, str, str], dict[str, list[Node]]]
 
 
@@ -95,6 +95,8 @@ NEUTRAL = [
         "",
         "from vista.report.shown import Shown\n\nSHOWN = Shown()\n",
     ),
+    # A new trainer of dictionaries.
+    ("sae/trainers/new.py", "", "def fit(*arguments):\n    return {}\n"),
     # A new encoder family.
     ("encoders/families/new.py", "", "from vista.encoders.registry import EncoderFamily\n"),
     # A new method of directions.
@@ -199,6 +201,13 @@ def test_a_new_sae_architecture_concerns_the_import_of_pretrained_saes_at_most(
     assert set(changed) == {"import_sae"}
     gated = "vista.sae.architectures.gated"
     assert all(gated in node.modules for node in changed["import_sae"])
+
+
+def test_a_trainer_concerns_the_dictionaries_that_it_fitted(edit: Edit) -> None:
+    changed = edit("sae/trainers/kmeans.py", "step / (step + 2)", "step / (step + 3)")
+    assert set(changed) == {"train_sae", "import_sae", "train_vision_sae"}
+    trainer = "vista.sae.trainers.kmeans"
+    assert all(trainer in node.modules for nodes in changed.values() for node in nodes)
 
 
 def test_a_family_concerns_what_its_encoders_made(edit: Edit) -> None:

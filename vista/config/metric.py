@@ -20,10 +20,19 @@ from vista.config.judge_base import JudgeSettings
 from vista.config.registry import PACKAGE
 
 # What a metric is measured for: the run, an encoder, a layer of a language model that
-# has an SAE, a point of the sweep, a vision SAE of an encoder, the text-to-image pipeline, a method
-# of interventions at a point, a vision SAE at each point of its encoder.
+# has an SAE, a point of the sweep, a vision SAE of an encoder, the dictionaries of one model, the
+# text-to-image pipeline, a method of interventions at a point, a vision SAE at each point of its
+# encoder.
 Per = Literal[
-    "run", "encoder", "layer", "point", "vision_sae", "pipeline", "method", "vision_sae_point"
+    "run",
+    "encoder",
+    "layer",
+    "point",
+    "vision_sae",
+    "dictionaries",
+    "pipeline",
+    "method",
+    "vision_sae_point",
 ]
 # The part of a config that a metric's settings stand in.
 Section = Literal["metrics", "probing"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -92,12 +92,24 @@ class SaeRecipe(Settings):
     )
     seed: int = Field(0, ge=0, description="seed of data order, weights and batches")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_latent_of_kmeans(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("architecture") != "kmeans":
+            return values
+        if (k := values.get("k", 1)) != 1:
+            raise ValueError(f"k = {k}: kmeans has one active latent a token; leave `k` out")
+        return {**values, "k": 1}
+
 
 class TrainSaeSettings(SaeRecipe):
     """How a stand-in's SAE is trained on a language model's residual stream."""
 
-    architecture: Literal["batchtopk", "jumprelu"] = Field(
-        "batchtopk", description="SAE architecture; both run as jumprelu at inference"
+    architecture: Literal["batchtopk", "jumprelu", "kmeans"] = Field(
+        "batchtopk",
+        description="SAE architecture; batchtopk and jumprelu run as jumprelu at inference. "
+        "kmeans: a baseline, directions of clusters of tokens, which runs as topk with k = 1 and "
+        "of which `steps`, `batch_tokens`, `dead_window` and `seed` count",
     )
     d_sae: int = Field(384, gt=0, description="latents in the dictionary")
     batch_tokens: int = Field(512, gt=0, description="tokens a step")
@@ -273,7 +285,10 @@ def refuse_few_tokens(key: str, held: int, wanted: int) -> None:
 
 
 def architecture_modules(name: str | None = None) -> tuple[str, ...]:
-    """Return the module of an architecture, by sae_lens' name, or without one those of all."""
+    """Return the modules of an architecture, by sae_lens' name: its activation function and, if it
+    has one of its own, its trainer. Without a name, the activation functions of all."""
+    if name in names_in(PACKAGE / "sae" / "trainers"):
+        return ("vista.sae.architectures.topk", f"vista.sae.trainers.{name}")
     if name is None:
         names = names_in(PACKAGE / "sae" / "architectures")
     else:

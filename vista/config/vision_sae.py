@@ -17,8 +17,13 @@ class TrainVisionSaeSettings(SaeRecipe):
     VisionSAE: topk or matryoshka_batchtopk on any encoder; PatchSAE: standard (ReLU + L1) on CLIP.
     """
 
-    architecture: Literal["topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu"] = (
-        Field("topk", description="SAE architecture, by sae_lens' name")
+    architecture: Literal[
+        "topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "kmeans"
+    ] = Field(
+        "topk",
+        description="SAE architecture, by sae_lens' name; or kmeans: a baseline, directions of "
+        "clusters of patches, which runs as topk with k = 1 and of which `steps`, "
+        "`batch_patches`, `dead_window` and `seed` count",
     )
     expansion: float = Field(
         8.0, gt=0, description="latents in the dictionary, as a multiple of the features' channels"

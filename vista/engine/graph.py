@@ -113,7 +113,7 @@ class Graph:
         }
 
     def _metrics(self) -> Iterator[Measured]:
-        kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point")
+        kinds: tuple[Per, ...] = ("encoder", "layer", "run", "point", "dictionaries")
         for kind in kinds:
             yield from map(_placed, self.places.measured(self.config.metrics, kind))
         yield from map(_placed, self.places.of_controls(self.config.metrics))

@@ -16,11 +16,13 @@ from vista.config.encoders import reads_patches
 from vista.config.judge_base import JudgeSettings
 from vista.config.metric import ChosenMetrics, Metric, MetricSettings, Per
 from vista.config.probing import Probing
+from vista.config.sae import SaeRecipe
 from vista.config.sweep import Point
 from vista.engine.control_nodes import ControlPoint
 from vista.engine.node import Inputs, Node, dump, point_name, with_judges
 from vista.engine.nodes import Builder
 from vista.engine.vision_sae_nodes import vision_sae_nodes
+from vista.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Place:
         columns: Columns of the table that identify this place.
         inputs: All inputs that a metric may read here, by role.
         settings: Settings that belong to the place: those of the language model, for metrics that
-            read `llm`; the device, for metrics that read a vision SAE.
+            read `llm`; the device, for metrics that read a vision SAE; the names of dictionaries
+            that are compared.
         files: The user's files that metrics which read `llm` read with it.
     """
 
@@ -132,6 +135,7 @@ class Places:
             "layer": self._layers,
             "run": self._run,
             "point": self._points,
+            "dictionaries": self._dictionaries,
         }
         for place in places[kind]() if metrics else ():
             for metric, settings in metrics:
@@ -161,6 +165,7 @@ class Places:
             if metric.per == "vision_sae"
         }
         probed = self._pairs(probing, None)
+        compared = self._compared() if self._compares() else {}
         for encoder, name in dict.fromkeys([*probed, *chain.from_iterable(pairs.values())]):
             place = self._vision_sae(encoder, name)
             nodes = [
@@ -171,7 +176,8 @@ class Places:
             measured = [node for node in nodes if node is not None]
             check = place.inputs["check"]
             assert isinstance(check, Node)
-            for node in [check, *measured] if measured else ():
+            is_read = measured or name in compared.get(encoder, ())
+            for node in [check, *measured] if is_read else ():
                 yield place, node
 
     def of_vision_saes_at_points(self, probing: Probing) -> Iterator[tuple[Place, Node]]:
@@ -201,6 +207,60 @@ class Places:
             for key in ("encoders", "vision_saes")
         )
         return [(encoder, name) for encoder in encoders for name in saes]
+
+    def _compares(self) -> bool:
+        """Whether a metric compares dictionaries."""
+        chosen = self.builder.config.metrics.chosen()
+        return any(metric.per == "dictionaries" for metric, _ in chosen)
+
+    def _compared(self) -> dict[str, list[str]]:
+        """Return the vision SAEs that are compared, by encoder: those that are probed, where an
+        encoder has several."""
+        probing = self.builder.config.probing
+        saes: dict[str, list[str]] = {}
+        for encoder, name in self._pairs(probing, None) if probing else ():
+            saes.setdefault(encoder, []).append(name)
+        return {encoder: names for encoder, names in saes.items() if len(names) > 1}
+
+    def _dictionaries(self) -> Iterator[Place]:
+        """Yield the text SAEs of one model and layer, of entries with an equal model; then the
+        vision SAEs of each encoder. Raises UserError where there are no two to compare."""
+        places = [*self._text_dictionaries(), *self._vision_dictionaries()]
+        if not places:
+            raise UserError(
+                "dictionaries are compared in pairs, but no two `llms` have an equal `model` and "
+                "a layer in common, and `probing` names no two `vision_saes`: add an entry with "
+                "another seed or sparsity"
+            )
+        yield from places
+
+    def _text_dictionaries(self) -> Iterator[Place]:
+        builder = self.builder
+        llms = builder.config.llms
+        groups: dict[tuple[str, int], list[str]] = {}
+        for llm, layer in builder.labels:
+            groups.setdefault((builder.with_same_model(llm), layer), []).append(llm)
+        for (first, layer), names in groups.items():
+            if len(names) < 2:
+                continue
+            recipes = {name: llms[name].saes.train for name in names}
+            inputs: Inputs = {
+                "saes": tuple(builder.saes[name][layer] for name in names),
+                "labels": tuple(builder.labels[name, layer] for name in names),
+            }
+            yield Place(builder, f"{first}-l{layer}", {}, inputs, _dictionaries(recipes))
+
+    def _vision_dictionaries(self) -> Iterator[Place]:
+        builder = self.builder
+        for encoder, names in self._compared().items():
+            nodes = [vision_sae_nodes(builder, encoder, name) for name in names]
+            inputs: Inputs = {
+                "saes": tuple(node.sae for node in nodes),
+                "labels": tuple(node.labels for node in nodes),
+                "features": builder.features[encoder],
+            }
+            recipes = {name: builder.config.vision_saes[name].train for name in names}
+            yield Place(builder, encoder, {"encoder": encoder}, inputs, _dictionaries(recipes))
 
     def _encoders(self) -> Iterator[Place]:
         builder = self.builder
@@ -262,3 +322,17 @@ class Places:
             {**sae.inputs, "projector": projector, **({"encoder": model} if model else {})},
             sae.settings,
         )
+
+
+def _dictionaries(recipes: Mapping[str, SaeRecipe | None]) -> dict[str, Any]:
+    """Return the settings of a place that say which dictionary each input is: its name, and how it
+    is trained, where it is trained here."""
+    return {
+        "dictionaries": [
+            {
+                "name": name,
+                "train": recipe and recipe.model_dump(mode="json", exclude={"device"}),
+            }
+            for name, recipe in recipes.items()
+        ]
+    }

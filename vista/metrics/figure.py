@@ -23,7 +23,8 @@ class Figure:
         metric: Name of the figure, such as ``fvu`` or ``matching_rate``.
         of: What it is a figure of, where a metric measures several: a score, a probe, a judge, a
             kind of dictionary, the truth that a map is compared with, a task; the masks that a
-            figure is without (unmasked), or the bound of a mask as text.
+            figure is without (unmasked), or the bound of a mask as text; the second of two
+            dictionaries that are compared.
         set: The images or items that it is measured on, where they are not those of the run; a
             group of the run's images (seen, held_out); or the patches that are edited.
         k: Number of latents, words or dimensions that it is measured at.

@@ -27,13 +27,13 @@ Part = TypeVar("Part")
 SECTIONS = (
     *("naming", "controls", "comparison", "matching_rate", "localization", "caption", "groups"),
     *("intervention", "reconstruction", "spliced_loss", "check_sae", "judge_agreement"),
-    "check_vision_sae",
+    *("check_vision_sae", "sae_stability"),
     *("monosemanticity", "ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens", "readouts"),
 )
 FIGURES = (
     *("matching_rate", "reconstruction", "spliced_loss", "localization", "intervention"),
-    "monosemanticity",
+    *("sae_stability", "monosemanticity"),
     *("ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens"),
 )

@@ -16,7 +16,7 @@ Shape legend: n token, d width of the residual stream.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from vista.errors import UserError
 from vista.language.model import LanguageModel
 from vista.progress import progress
 from vista.sae.activations import TextBatch, text_activations
+from vista.sae.trainers import fit_of
 
 _SCALE_BATCHES = 16  # batches from which the mean norm is estimated
 CURVE = ("step", "loss", "mse", "l0", "dead_share")
@@ -164,8 +165,10 @@ def fit_sae(
     """Train `new` on endless `batches` [batch_size, d] on `device`, save it in `folder`.
 
     The seed of the weights is drawn from `rng` before the first batch is asked for. Returns the
-    curve: one list for each name in CURVE.
+    curve: one list for each name in CURVE. An architecture of `vista.sae.trainers` is fitted there.
     """
+    if (fit := fit_of(new.architecture)) is not None:
+        return fit(new, batches, batch_size, recipe, rng, folder, device)
     from sae_lens import SAETrainer
     from sae_lens.config import SAETrainerConfig
 
@@ -190,10 +193,10 @@ def fit_sae(
     scaler = trainer.activation_scaler
     scaler.scaling_factor = _scale(batches, new.d_in)
     # Starting from the mean spares b_dec the way there: hundreds of steps at Adam's step size.
-    sae.b_dec.data.copy_(_mean(batches) * scaler.scaling_factor)
+    sae.b_dec.data.copy_(mean_token(batches) * scaler.scaling_factor)
     if recipe.data_init:
         _init_from_data(sae, batches, scaler.scaling_factor)
-    curve: dict[str, list[float]] = {name: [] for name in CURVE}
+    curve = new_curve()
     # The steps of SAETrainer.fit through its public methods, without its own progress bar.
     for step in progress(range(recipe.steps), desc=new.name, unit="step"):
         output = trainer.step(next(batches))
@@ -205,11 +208,23 @@ def fit_sae(
     trainer.set_final_sae_metadata()
     if new.architecture in ("standard", "jumprelu"):  # the topk family does it as it saves
         sae.fold_W_dec_norm()
-    _, cfg_path = sae.save_inference_model(folder)
-    # sae_lens walks a set of field names, so its key order changes from process to process.
+    save_sorted(sae.save_inference_model, folder)
+    return curve
+
+
+def new_curve() -> dict[str, list[float]]:
+    """Return an empty curve."""
+    return {name: [] for name in CURVE}
+
+
+def save_sorted(save: Callable[[Path], tuple[Path, Path]], folder: Path) -> None:
+    """Save an SAE with a method of sae_lens, the same bytes every time.
+
+    sae_lens walks a set of field names, so its key order changes from process to process.
+    """
+    _, cfg_path = save(folder)
     cfg = json.loads(cfg_path.read_text(encoding="utf-8"))
     cfg_path.write_text(json.dumps(cfg, sort_keys=True, indent=1) + "\n", encoding="utf-8")
-    return curve
 
 
 def _new_sae(new: NewSae, device: str) -> Any:
@@ -234,7 +249,8 @@ def _scale(batches: Iterator[torch.Tensor], d_in: int) -> float:
     return float(d_in**0.5 / np.mean(norms))
 
 
-def _mean(batches: Iterator[torch.Tensor]) -> torch.Tensor:
+def mean_token(batches: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Return the mean token [d] of some batches."""
     return torch.stack([next(batches).mean(dim=0) for _ in range(_SCALE_BATCHES)]).mean(dim=0)
 
 

@@ -86,11 +86,13 @@ def _warn_of_size(sae: TrainSaeSettings, width: int, kind: str) -> None:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Disk: encoder and decoder in float32. Time: 6 FLOP a parameter and token of each step."""
+    """Disk: encoder and decoder in float32. Time: 6 FLOP a parameter and token of each step; 1 of
+    k-means, which projects tokens on its directions."""
     settings, d_model = node.settings["sae"], shapes.d_model(node)
     if d_model is None:
         return UNKNOWN
     size = formulas.sae_bytes(d_model, settings["d_sae"])
     device = shapes.llm_device(node)
-    flops = 1.5 * size * settings["steps"] * settings["batch_tokens"]
+    per_byte = 0.25 if settings["architecture"] == "kmeans" else 1.5
+    flops = per_byte * size * settings["steps"] * settings["batch_tokens"]
     return Need(size, device.memory(None), TORCH_START + device.seconds(0, flops))

@@ -60,9 +60,9 @@ def run(job: StageJob[TrainVisionSaeOrder, Inputs]) -> None:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """12 d s FLOP a patch and step, decoders of every Matryoshka width counted. Disk: the SAE in
-    two forms. Held: the buffer twice. GPU: weights, gradients, AdamW's moments, and four copies of
-    a batch's latents."""
+    """12 d s FLOP a patch and step, decoders of every Matryoshka width counted; 2 d s of k-means,
+    which projects patches on its directions. Disk: the SAE in two forms. Held: the buffer twice.
+    GPU: weights, gradients, AdamW's moments, and four copies of a batch's latents."""
     size, settings = vision_sae(node, shapes), node.order["sae"]
     if size is None:
         return UNKNOWN
@@ -70,7 +70,8 @@ def need(node: Node, shapes: Shapes) -> Need:
     batch, device = settings["batch_patches"], shapes.device(settings)
     nested = settings["architecture"] == "matryoshka_batchtopk"
     decoders = sum(settings["widths"]) if nested else 1.0
-    flops = 6.0 * (1 + decoders) * d * s * settings["steps"] * batch
+    passes = 2.0 if settings["architecture"] == "kmeans" else 6.0 * (1 + decoders)
+    flops = passes * d * s * settings["steps"] * batch
     memory = device.memory(formulas.vision_sae_memory(d, s, batch))
     held = 8.0 * settings["buffer_patches"] * d
     seconds = TORCH_START + device.seconds(0, flops)
