@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         *("environment", "forecast", "gc", "gpus", "make", "plan", "prompts", "report"),
         *("explore", "stages", "store"),
     },
+    "readout": {*BASE, *TOOLS, "inputs", "interventions", "lineage", "projector"},
     "explore": {*BASE, "data", "inputs", "lineage", "report", "sae", "store"},
     "fetch": BASE,
     "data": BASE,

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -20,6 +21,7 @@ from workflow_run import jobs, snakemake
 
 from vista.engine.artifacts import open_artifact
 from vista.engine.code import SILENT, source_digests, stage_code
+from vista.engine.lineage import parents_of
 from vista.engine.plan import Plan, load_plan
 
 COLUMNS = [
@@ -278,6 +280,61 @@ def test_interventions_add_their_own_stages_to_what_is_there(run: Path, tmp_path
     assert methods == {("latent", 1.0), ("vision", 0.0)}
     assert (run / "results" / "figures" / "interventions.png").is_file()
     assert jobs(snakemake(run, "--dry-run", config=config)) == {}
+
+
+def test_a_readout_gives_what_the_stages_stored(run: Path) -> None:
+    """Latents and captions of single images, unedited and edited, against the workflow's files."""
+    from vista.explore.latents import LatentView
+    from vista.inputs.latents import class_patches
+    from vista.interventions.directions import read_directions
+    from vista.readout import LatentEdit, Readout
+
+    (folder,) = (run / "results" / "latents").glob("dinov2-gemma2-w1-s0-??????????")
+    view, readout = LatentView(folder), Readout.of_latents(folder)
+    places = [0, 3, 7]
+    images = [view.images.open(view.record(place)) for place in places]
+    seen = readout.latents(readout.visual_tokens(images))
+    for place, layers in zip(places, seen, strict=True):
+        for layer, found in layers.items():
+            stored = view.store.tokens(layer, "image", slice(place, place + 1))
+            used = found.value_pk.shape[1]
+            assert np.array_equal(stored.nnz[0], found.nnz_p)
+            rounded = found.value_pk.astype(np.float16)
+            assert np.allclose(stored.value[0][:, :used], rounded, rtol=2e-3, atol=1e-4)
+            assert np.allclose(stored.error[0], found.error_p, rtol=1e-3)
+    edited = [
+        artifact
+        for path in (run / "results" / "edit_captions").glob("dinov2-gemma2-w1-s0-*")
+        if (artifact := open_artifact(path)).settings["edit"]["task"] == "remove"
+        and artifact.settings.get("control") is None
+    ]
+    captions = pq.read_table(edited[0].file("captions.parquet")).to_pylist()
+    (parent,) = parents_of(edited[0].manifest)["directions"]
+    directions = read_directions(
+        open_artifact(run / "results" / parent), {"stream": readout.llm.d_model}
+    )
+    latent_of = {c.concept: c.latents for c in directions.concepts if len(c.latents) == 1}
+    wanted = [row for row in captions if row["variant"] == "object" and row["source"] in latent_of]
+    assert wanted
+    for row in wanted[:3]:
+        record = view.record(view.place(row["image_id"]))
+        geometry = view.geometry(record)
+        boxes = {name: box_p for name, box_p, _ in class_patches(record, geometry, 0.25)}
+        ((layer, latent),) = latent_of[row["source"]]
+        edit = LatentEdit(
+            layer,
+            latent,
+            "subtract",
+            row["coefficient"],
+            tuple(np.flatnonzero(boxes[row["source"]]).tolist()),
+            tuple(row["blocks"]),
+        )
+        image, question = view.images.open(record), record.turns[0].question
+        before, after = readout.captions(image, question, [None, edit], max_new_tokens=6)
+        unedited = next(
+            r for r in captions if r["image_id"] == row["image_id"] and r["variant"] == "unedited"
+        )
+        assert (before, after) == (unedited["caption"], row["caption"])
 
 
 def test_a_file_that_is_no_image_is_named(run: Path, tmp_path: Path) -> None:
