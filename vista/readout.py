@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vista.encoders.contract import VisionEncoder
-    from vista.interventions.edits import RowEdit
+    from vista.interventions.edits import Edit, RowEdit
     from vista.language.model import LanguageModel
     from vista.projector.module import Projector
     from vista.sae.neutral import SparseAutoencoder
 
-# The published way to edit: "random" adds a random direction of the length of the latent's.
-Change = Literal["add", "subtract", "ablate", "clamp", "random"]
+Change = Literal["add", "subtract", "ablate", "clamp"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,11 @@ class LatentEdit:
         layer: Layer of the latent's SAE.
         latent: Its number.
         change: What is done; see `vista.interventions.edits.change`.
-        strength: Coefficient: of a unit direction (add, subtract, random), of what the latent
-            writes (ablate: 1 removes it), or the activation that it is set to (clamp).
+        strength: Coefficient: of a unit direction (add, subtract), of what the latent writes
+            (ablate: 1 removes it), or the activation that it is set to (clamp).
         patches: Numbers of the visual tokens that are edited.
         blocks: Blocks after which it is done; empty: after the latent's own.
+        random: The control: each token is moved as far, along one random direction.
     """
 
     layer: int
@@ -78,6 +78,7 @@ class LatentEdit:
     strength: float
     patches: tuple[int, ...]
     blocks: tuple[int, ...] = ()
+    random: bool = False
 
 
 class Readout:
@@ -206,6 +207,8 @@ class Readout:
         with torch.no_grad():
             ids_bt = torch.tensor([ids] * len(rows), device=self.llm.device)
             stream = stream_edits(rows, len(self.llm.opening))
+            if controls := [b for b, edit in enumerate(edits) if edit and edit.random]:
+                stream = {block: _at_random(edit, controls) for block, edit in stream.items()}
             reading = self.llm.read(ids_bt, visual_bpd, stream)
             return self.llm.answers(reading, max_new_tokens)
 
@@ -224,17 +227,29 @@ class Readout:
         if not all(0 <= patch < n_visual for patch in edit.patches):
             raise UserError(f"patches {list(edit.patches)}: the image has 0..{n_visual - 1}")
         direction_d = sae.W_dec[edit.latent].detach().float().cpu()
-        if edit.change == "random":
-            generator = torch.Generator().manual_seed(0)
-            direction_d = torch.randn(direction_d.shape, generator=generator)
-        concept = Concept(
-            direction_d / direction_d.norm().clamp_min(1e-8), (Latent(sae, edit.latent),)
-        )
+        direction_d = direction_d / direction_d.norm().clamp_min(1e-8)
+        concept = Concept(direction_d, (Latent(sae, edit.latent),))
         patches_p = torch.zeros(n_visual, dtype=torch.bool)
         patches_p[list(edit.patches)] = True
-        how: Any = "add" if edit.change == "random" else edit.change
-        source, target = (None, concept) if how == "add" else (concept, None)
-        return RowEdit(how, edit.strength, patches_p, source, target, tuple(blocks))
+        source, target = (None, concept) if edit.change == "add" else (concept, None)
+        return RowEdit(edit.change, edit.strength, patches_p, source, target, tuple(blocks))
+
+
+def _at_random(edit: Edit, rows: Sequence[int]) -> Edit:
+    """Return an edit of the stream that moves the tokens of some rows as far as it would, along
+    one random direction."""
+    import torch
+
+    def along(h_btd: Tensor) -> Tensor:
+        out_btd = edit(h_btd)
+        direction_d = torch.randn(h_btd.shape[-1], generator=torch.Generator().manual_seed(0))
+        unit_d = (direction_d / direction_d.norm()).to(h_btd.device)
+        for b in rows:
+            length_t1 = (out_btd[b] - h_btd[b]).float().norm(dim=-1, keepdim=True)
+            out_btd[b] = (h_btd[b].float() + length_t1 * unit_d).to(h_btd.dtype)
+        return out_btd
+
+    return along
 
 
 def _parents(results: Path, artifact: Artifact, role: str) -> list[Artifact]:
