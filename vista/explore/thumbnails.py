@@ -136,6 +136,9 @@ def _record(table: pa.Table, row: int) -> Record:
 
 
 def _encoded(source: ImageSource, record: Record, thumb: bool) -> Picture:
+    size = record.width, record.height
+    if source.header(record.path, size).size != size:  # before its pixels are decoded
+        raise UserError(f"the file of image {record.path!r} has another size than its record")
     image = source.open(record)
     small = image.width * image.height <= _MOST_PNG
     png = small or max(image.size) > _LONGEST_JPEG
