@@ -75,9 +75,17 @@ def export(finished: Finished, target: Path, *, link: bool = False, force: bool 
             the disk is full.
     """
     target = Path(os.path.realpath(target))
-    _refuse(target, finished.results, force)
+    try:
+        _refuse(target, finished.results, force)
+    except OSError as error:
+        raise UserError(f"{target} cannot be read: {reason_of(error)}") from error
     catalogue = finished.catalogue(live=False)
-    files = [file for entry in catalogue["artifacts"] for file in _files(finished, entry["folder"])]
+    try:
+        files = [
+            file for entry in catalogue["artifacts"] for file in _files(finished, entry["folder"])
+        ]
+    except NotServed as error:
+        raise UserError(str(error)) from error
     rows = _rows(finished, catalogue["artifacts"])
     pictures = Pictures(finished)
     images = [(folder, int(row)) for folder, held in sorted(rows.items()) for row in held]
@@ -108,7 +116,7 @@ def export(finished: Finished, target: Path, *, link: bool = False, force: bool 
     total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{target}: {_megabytes(total)}. Any web host that knows byte ranges can serve it.")
     if missing:
-        print(f"{missing:,} images are missing or unreadable: the page shows none in their place.")
+        print(f"Images that are missing or unreadable, and are left out: {missing:,}.")
 
 
 def _refuse(target: Path, results: Path, force: bool) -> None:

@@ -3,8 +3,8 @@
 Its best source is the report, which has all of a run behind it: its settings say of which encoder,
 LLM, SAE weight, seed and method each of its inputs is, and manifests say what is made from what. An
 artifact between them has what its inputs have (directions the encoder of their projector), and a
-model what uses it has (an SAE the LLM of its check). While a run is half done no report says so;
-then the names of artifacts do, which the plan makes of these facts (`vista.engine.node`).
+model what uses it has (an SAE the LLM of its check). Names of artifacts, which the plan makes
+(`vista.engine.node`), say of which point and control one is, and while a run is half done the rest.
 
 Format "vista catalogue 2" adds to format 1: `live` and `notes`, and of each artifact its `digest`.
 Values of a wrong type, which only a damaged manifest has, are left out.
@@ -197,7 +197,10 @@ def _facts(
     facts: dict[str, Facts] = {}
     # From those that use an artifact, who come before it.
     for path, manifest in manifests.items():
-        named = {} if path in reported else _named(path)
+        named = _named(path)
+        if path in reported and "sae_weight" not in named:
+            # Those that use it say more: entries of one model share what reads it.
+            named = {}
         facts[path] = known.get(path) or {
             **_agreed(candidates[path]),
             **_settings_facts(manifest),
@@ -239,7 +242,7 @@ def _settings_facts(manifest: Manifest) -> Facts:
 
 
 def _named(path: str) -> Facts:
-    """Return what an artifact's name says, for one that no report is made from."""
+    """Return what an artifact's name says."""
     stage, _, folder = path.partition("/")
     name = folder.rpartition("-")[0]
     if match := _POINT.fullmatch(name):
