@@ -96,7 +96,8 @@ def run_to_explore(folder: Path) -> Path:
     for row, record in enumerate(records):
         exif = Image.Exif()
         exif[0x9286] = exif[0x010E] = SECRET.decode()
-        image(row).save(images / record.path, exif=exif, quality=90)
+        told = {"exif": exif, "comment": SECRET, "icc_profile": SECRET}
+        image(row).save(images / record.path, quality=90, **told)
     of_data = {"kind": "folder", "images": str(images), "fetch": []}
 
     def write_table(work: Path) -> None:

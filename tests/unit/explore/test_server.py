@@ -441,6 +441,36 @@ def test_records_that_name_paths_outside_or_hidden_files_show_none(tmp_path: Pat
             for row in range(len(paths)):
                 answer = client.ask(f"/{size}/bad-0123456789/{row}.png")
                 assert answer.status == 404, paths[row]
+                # Refused before its pixels are decoded.
+                assert row != 3 or b"another size" in answer.body
+
+
+def test_scenes_of_the_run_behind_a_link_are_refused(tmp_path: Path) -> None:
+    """Results from elsewhere must not show the pictures of this machine."""
+    from vista.data.record import Record
+    from vista.data.records import write_records
+
+    results, private = tmp_path / "results", tmp_path / "private"
+    private.mkdir()
+    image(0).save(private / "0.png")
+
+    def draw(work: Path) -> None:
+        (work / "images").mkdir()
+        image(0).save(work / "images" / "0.png")
+
+    def write_table(work: Path) -> None:
+        write_records(work / "records.parquet", [Record("0", "test", "0.png", *image(0).size)])
+
+    world = publish(results, "draw_world/w-1", draw, {"kind": "drawn"})
+    publish(results, "records/r-1", write_table, {"kind": "drawn"}, world=world)
+    with explored(results) as client:
+        assert client.enter().ask("/images/r-1/0.png").status == 200
+    images = world.path / "images"
+    images.rename(world.path / "moved")
+    images.symlink_to(private)
+    with explored(results) as client:
+        answer = client.enter().ask("/images/r-1/0.png")
+    assert answer.status == 404 and b"behind a link" in answer.body
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
