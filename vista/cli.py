@@ -34,6 +34,7 @@ from vista.engine.locks import WORK
 from vista.engine.stages import is_stage, stages
 from vista.errors import UserError
 from vista.explore.command import add_show
+from vista.explore.serve_command import add_explore
 from vista.stages import SPLIT
 
 USER_ERROR = 2
@@ -71,6 +72,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add_show(commands)
+    add_explore(commands)
 
     plan = commands.add_parser(
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"

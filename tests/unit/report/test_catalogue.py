@@ -13,7 +13,7 @@ import yaml
 from finished_plan import publish_all
 
 from vista.engine.plan import Plan, load_plan
-from vista.report.catalogue import catalogue, catalogue_text
+from vista.report.catalogue import catalogue, catalogue_of, catalogue_text
 from vista.report.summary import HEADLINE, TABLES, publish_summary
 
 SMOKE = Path(__file__).parents[3] / "config" / "smoke.yaml"
@@ -162,3 +162,75 @@ def test_the_summary_publishes_it_whole_beside_its_tables(
     assert json.loads(text)["artifacts"]
     assert str(tmp_path) not in text
     assert not [path for path in copied.iterdir() if path.name.startswith(".catalogue")]
+
+
+def test_a_catalogue_is_of_format_2_and_says_what_its_artifacts_hold(
+    plan: Plan, results: Path
+) -> None:
+    whole = catalogue(report_of(plan, results))
+    assert (whole["format"], whole["live"], whole["notes"]) == ("vista catalogue 2", False, [])
+    for entry in whole["artifacts"]:
+        manifest = json.loads((results / entry["folder"] / "manifest.json").read_bytes())
+        assert manifest["digest"].startswith(entry["digest"]) and len(entry["digest"]) == 12
+        assert "unreported" not in entry
+
+
+def manifests_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What the catalogue reads of the manifests of a plan's artifacts, by folder."""
+    return {
+        node.path: {
+            "stage": node.stage,
+            "settings": json.loads(json.dumps(node.settings)),
+            "parents": node.input_paths and json.loads(json.dumps(node.input_paths)),
+            "digest": node.id.ljust(64, "0"),
+        }
+        for node in plan.nodes.values()
+    }
+
+
+def facts_of(manifests: dict[str, dict[str, Any]], *reports: str) -> dict[str, dict[str, Any]]:
+    listed = catalogue_of(manifests, reports)["artifacts"]
+    return {e["folder"]: {k: e[k] for k in (*KEYS, "control") if k in e} for e in listed}
+
+
+@pytest.mark.parametrize("config", ["smoke", "controls", "interventions", "probing"])
+def test_names_say_without_a_report_what_it_says(config: str) -> None:
+    """A run that is half done: no fact differs from that of the finished run."""
+    plan = load_plan(SMOKE.with_name(f"{config}.yaml"))
+    manifests = manifests_of(plan)
+    report = f"report/{Path(plan.report).parent.name}"
+    reported = facts_of(manifests, report)
+    del manifests[report]
+    early = facts_of(manifests)
+    assert set(early) == set(reported) - {report}
+    for folder, facts in early.items():
+        for key in facts.keys() & reported[folder].keys():
+            assert facts[key] == reported[folder][key], (folder, key)
+        if folder.startswith(("latents/", "train_projector/", "label_latents/", "features/")):
+            assert facts == reported[folder], folder
+
+
+def test_latents_of_a_control_are_told_from_those_of_its_point() -> None:
+    plan = load_plan(SMOKE.with_name("controls.yaml"))
+    report = f"report/{Path(plan.report).parent.name}"
+    facts = facts_of(manifests_of(plan), report)
+    nodes = [node for node in plan.nodes.values() if node.stage == "latents"]
+    scaled = [facts[node.path]["control"] for node in nodes if "unscaled" in node.inputs]
+    assert scaled and set(scaled) == {"text_scale"}
+    unscaled = [node.inputs["unscaled"] for node in nodes if "unscaled" in node.inputs]
+    assert not [node for node in unscaled if "control" in facts[getattr(node, "path")]]  # noqa: B009
+
+
+def test_what_the_last_report_is_not_made_from_is_marked(plan: Plan, results: Path) -> None:
+    manifests = {
+        node.path: json.loads((results / node.path / "manifest.json").read_bytes())
+        for node in plan.nodes.values()
+    }
+    report = f"report/{report_of(plan, results).name}"
+    old = "latents/dinov2-gemma2-w1-s0-0000000000"
+    manifests[old] = {"stage": "latents", "digest": "0" * 64}
+    listed = {e["folder"]: e for e in catalogue_of(manifests, [report])["artifacts"]}
+    assert [folder for folder, e in listed.items() if e.get("unreported")] == [old]
+    assert (listed[old]["encoder"], listed[old]["sae_weight"]) == ("dinov2", 1.0)
+    del listed[old]
+    assert list(listed.values()) == catalogue(results / report)["artifacts"]
