@@ -18,6 +18,7 @@ from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
 from vista.store.by_latent import write_inverse
 from vista.store.files import FileSum
 from vista.store.inverse import BUDGET, Block
+from vista.store.slots import SlotReader, SlotSpec, SlotWriter, block_slots
 from vista.store.tree import DoneLog, StoreWriter, check_images
 
 # float16 ends at 65504: beyond this an activation would be infinite, or nearly so.
@@ -161,16 +162,19 @@ class LatentWriter:
                 )
         if (total is None) != (self._d_model is None):
             raise ValueError(f"{place}: totals go with d_model, both or neither")
+        unit = self._units[layer, kind]
+        # Of slots in blocks those in use are enough.
+        slots = largest if unit.has_blocks else k
         columns = {
-            "index": _slots(index, k, layout.unsigned_for(d_sae - 1)),
-            "value": _slots(value, k, np.dtype("float16")),
+            "index": _slots(index, slots, layout.unsigned_for(d_sae - 1)),
+            "value": _slots(value, slots, np.dtype("float16")),
             "nnz": nnz,
             "error": error,
             "norm2": norm2,
         }
         if total is not None:
             columns[layout.TOTAL2] = np.square(total, dtype=np.float64).mean(axis=1)
-        self._units[layer, kind].put(start_image, columns, total)
+        unit.put(start_image, columns, total)
 
     def finish(self, layer: int, kind: str, mean: Array | None = None) -> None:
         """Write the mean of the residual stream over the valid tokens [d].
@@ -218,17 +222,18 @@ class LatentWriter:
             self._units[layer, layout.IMAGE_TOKENS],
             self._valid[layout.IMAGE_TOKENS].reader("valid"),
         )
-        chunk = unit.reader("index").spec.chunk
-        slots = self._kinds[layout.IMAGE_TOKENS] * self._k[layer] * chunk
+        chunk = unit.images.chunk
+        slots = self._kinds[layout.IMAGE_TOKENS] * block_slots(self._k[layer]) * chunk
         # Whole chunks, or their edges would be decoded twice.
         step = min(max(1, _BLOCK_SLOTS // slots) * chunk, self._shard)
 
         def read(with_values: bool) -> Iterator[Block]:
             for start in range(0, self._n_images, step):
                 stop = min(start + step, self._n_images)
-                index = unit.reader("index").rows(start, stop)
-                value = unit.reader("value").rows(start, stop) if with_values else index
-                count = np.where(valid.rows(start, stop), unit.reader("nnz").rows(start, stop), 0)
+                nnz = unit.reader("nnz").rows(start, stop)
+                index = unit.slots("index", start, nnz)
+                value = unit.slots("value", start, nnz) if with_values else index
+                count = np.where(valid.rows(start, stop), nnz, 0)
                 yield Block(start, index, value, count)
 
         return read
@@ -239,9 +244,15 @@ class _Unit:
 
     def __init__(self, base: Path, specs: Mapping[str, ArraySpec], identity: str) -> None:
         self._base, self._specs = base, dict(specs)
-        self._writers = {name: ArrayWriter(base / name, spec) for name, spec in specs.items()}
+        self._writers = {
+            name: SlotWriter(base / name, spec)
+            if isinstance(spec, SlotSpec)
+            else ArrayWriter(base / name, spec)
+            for name, spec in specs.items()
+        }
         first = next(iter(specs))
-        self._images = specs[first]
+        self.images = specs[first]
+        self.has_blocks = any(isinstance(spec, SlotSpec) for spec in specs.values())
         self.log = DoneLog(base / first / "done", base, identity)
         # Sum of the totals, and of how many images, of each unfinished shard.
         self._totals: dict[int, tuple[NDArray[np.float64], int]] = {}
@@ -249,28 +260,46 @@ class _Unit:
     def reader(self, name: str) -> ArrayReader:
         return ArrayReader(self._base / name, self._specs[name])
 
+    def slots(self, name: str, start: int, nnz_bt: Array) -> Array:
+        """Return the slots in use of the images from `start` on."""
+        return SlotReader(self._base / name, self._specs[name]).rows(start, nnz_bt)
+
     def put(self, start: int, columns: Mapping[str, Array], total_bd: Array | None = None) -> None:
         files: dict[int, dict[str, FileSum]] = {}
         for name, rows in columns.items():
-            self._put(name, start, rows, files)
+            self._put(name, start, rows, files, columns.get("nnz"))
         if total_bd is not None:
             self._add_totals(start, total_bd, files)
         for shard, sums in files.items():
-            self.log.record(shard, len(self._images.shard_rows(shard)), sums)
+            self.log.record(shard, len(self.images.shard_rows(shard)), sums)
 
     def _put(
-        self, name: str, start: int, rows: Array, files: dict[int, dict[str, FileSum]]
+        self,
+        name: str,
+        start: int,
+        rows: Array,
+        files: dict[int, dict[str, FileSum]],
+        nnz_bt: Array | None = None,
     ) -> None:
-        spec = self._specs[name]
-        for row, file_sum in self._writers[name].put(start, rows).items():
-            files.setdefault(row, {})[f"{name}/{spec.shard_file(row)}"] = file_sum
+        writer = self._writers[name]
+        if isinstance(writer, SlotWriter):
+            assert nnz_bt is not None
+            published = writer.put(start, rows, nnz_bt)
+        else:
+            published = {
+                shard: {writer.spec.shard_file(shard): file_sum}
+                for shard, file_sum in writer.put(start, rows).items()
+            }
+        for shard, sums in published.items():
+            of_shard = files.setdefault(shard, {})
+            of_shard.update({f"{name}/{file}": file_sum for file, file_sum in sums.items()})
 
     def _add_totals(
         self, start: int, total_bd: Array, files: dict[int, dict[str, FileSum]]
     ) -> None:
         stop = start + len(total_bd)
-        for shard in self._images.shards_of(start, stop):
-            images = self._images.shard_rows(shard)
+        for shard in self.images.shards_of(start, stop):
+            images = self.images.shard_rows(shard)
             rows = total_bd[max(images.start - start, 0) : min(images.stop, stop) - start]
             sum_d, count = self._totals.pop(shard, (0.0, 0))
             self._totals[shard] = sum_d + rows.sum(axis=0, dtype=np.float64), count + len(rows)
