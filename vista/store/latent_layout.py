@@ -11,7 +11,7 @@ import numpy as np
 from vista.errors import UserError
 from vista.store.arrays import Array, ArraySpec
 from vista.store.files import read_json
-from vista.store.slots import SlotSpec, block_slots
+from vista.store.slots import SlotSpec
 from vista.store.tree import META, grid_coordinates, image_spec
 
 FORMAT = "vista latents 2"
@@ -101,10 +101,11 @@ def column_specs(
     kind: str,
     chunk: int,
     shard: int,
+    block: int,
 ) -> dict[str, ArraySpec]:
     """Return the specs of one layer and token kind; `total` and `total2` where d_model is given.
 
-    Slots are split into blocks where there are more than one block holds.
+    Where there are more than `block` slots, they are split into blocks.
     """
 
     def spec(dtype: Any, axes: int, units: str, long_name: str) -> ArraySpec:
@@ -112,11 +113,10 @@ def column_specs(
         if kind == IMAGE_TOKENS:
             attributes["coordinates"] = "row column"
         dims, shape = ("image", "token", "slot")[:axes], shape_btk[:axes]
-        layout = (shape, np.dtype(dtype), dims, chunk, shard)
-        block = block_slots(shape_btk[2])
+        shared = (shape, np.dtype(dtype), dims, chunk, shard)
         if axes == 3 and block < shape_btk[2]:
-            return SlotSpec(*layout, attributes=attributes, block=block)
-        return ArraySpec(*layout, attributes=attributes)
+            return SlotSpec(*shared, attributes=attributes, block=block)
+        return ArraySpec(*shared, attributes=attributes)
 
     specs = {
         "index": spec(unsigned_for(d_sae - 1), 3, "latent", "latent in the slot"),

@@ -35,7 +35,8 @@ class LatentWriter:
     of all layers or of each. With `d_model` the store sums the residual stream as well, which a
     stage that may be resumed needs for its mean. A shard file (`shard` images) is published when
     its last image has been written; until then its compressed chunks (`chunk` images) are held in
-    memory.
+    memory. More than `block` slots are split into blocks of that many (see slots.py); without it,
+    more than 512 into blocks of 256.
 
     Opening a path that an interrupted writer left goes on there: write the images of `pending()`
     again. Raises UserError where the path holds another store.
@@ -52,6 +53,7 @@ class LatentWriter:
         d_model: int | None = None,
         shard: int = 256,
         chunk: int = 4,
+        block: int | None = None,
     ) -> None:
         ids = check_images(image_ids)
         grid = (int(grid[0]), int(grid[1]))
@@ -59,14 +61,23 @@ class LatentWriter:
             raise ValueError(f"kinds {dict(kinds)} do not fit the grid {grid}")
         self._layers, self._kinds, self._n_images = dict(layers), dict(kinds), len(ids)
         self._k = {layer: k if isinstance(k, int) else k[layer] for layer in layers}
-        self._d_model, self._shard = d_model, shard
+        self._block = {
+            layer: min(slots, block or block_slots(slots)) for layer, slots in self._k.items()
+        }
+        self._d_model, self._shard, self._chunk = d_model, shard, chunk
         valid = {
             kind: {"valid": layout.valid_spec((len(ids), n), chunk, shard)}
             for kind, n in kinds.items()
         }
         columns = {
             (layer, kind): layout.column_specs(
-                (len(ids), n, self._k[layer]), d_sae, d_model, kind, chunk, shard
+                (len(ids), n, self._k[layer]),
+                d_sae,
+                d_model,
+                kind,
+                chunk,
+                shard,
+                self._block[layer],
             )
             for layer, d_sae in layers.items()
             for kind, n in kinds.items()
@@ -164,7 +175,7 @@ class LatentWriter:
             raise ValueError(f"{place}: totals go with d_model, both or neither")
         unit = self._units[layer, kind]
         # Of slots in blocks those in use are enough.
-        slots = largest if unit.has_blocks else k
+        slots = largest if self._block[layer] < k else k
         columns = {
             "index": _slots(index, slots, layout.unsigned_for(d_sae - 1)),
             "value": _slots(value, slots, np.dtype("float16")),
@@ -222,21 +233,28 @@ class LatentWriter:
             self._units[layer, layout.IMAGE_TOKENS],
             self._valid[layout.IMAGE_TOKENS].reader("valid"),
         )
-        chunk = unit.images.chunk
-        slots = self._kinds[layout.IMAGE_TOKENS] * block_slots(self._k[layer]) * chunk
-        # Whole chunks, or their edges would be decoded twice.
-        step = min(max(1, _BLOCK_SLOTS // slots) * chunk, self._shard)
+        block = self._block[layer]
 
         def read(with_values: bool) -> Iterator[Block]:
-            for start in range(0, self._n_images, step):
-                stop = min(start + step, self._n_images)
+            start = 0
+            while start < self._n_images:
+                stop = min(start + self._images_at_once(block), self._n_images)
                 nnz = unit.reader("nnz").rows(start, stop)
+                # A whole block of slots is decoded even if few of them are in use.
+                nnz = nnz[: self._images_at_once(max(block, int(nnz.max())))]
+                stop = start + len(nnz)
                 index = unit.slots("index", start, nnz)
                 value = unit.slots("value", start, nnz) if with_values else index
-                count = np.where(valid.rows(start, stop), nnz, 0)
-                yield Block(start, index, value, count)
+                yield Block(start, index, value, np.where(valid.rows(start, stop), nnz, 0))
+                start = stop
 
         return read
+
+    def _images_at_once(self, slots: int) -> int:
+        """Return of how many images, with so many slots a token, the inverse takes a block."""
+        # Whole chunks, or their edges would be decoded twice.
+        per_chunk = self._kinds[layout.IMAGE_TOKENS] * slots * self._chunk
+        return min(max(1, _BLOCK_SLOTS // per_chunk) * self._chunk, self._shard)
 
 
 class _Unit:
@@ -251,8 +269,7 @@ class _Unit:
             for name, spec in specs.items()
         }
         first = next(iter(specs))
-        self.images = specs[first]
-        self.has_blocks = any(isinstance(spec, SlotSpec) for spec in specs.values())
+        self._images = specs[first]
         self.log = DoneLog(base / first / "done", base, identity)
         # Sum of the totals, and of how many images, of each unfinished shard.
         self._totals: dict[int, tuple[NDArray[np.float64], int]] = {}
@@ -271,7 +288,7 @@ class _Unit:
         if total_bd is not None:
             self._add_totals(start, total_bd, files)
         for shard, sums in files.items():
-            self.log.record(shard, len(self.images.shard_rows(shard)), sums)
+            self.log.record(shard, len(self._images.shard_rows(shard)), sums)
 
     def _put(
         self,
@@ -298,8 +315,8 @@ class _Unit:
         self, start: int, total_bd: Array, files: dict[int, dict[str, FileSum]]
     ) -> None:
         stop = start + len(total_bd)
-        for shard in self.images.shards_of(start, stop):
-            images = self.images.shard_rows(shard)
+        for shard in self._images.shards_of(start, stop):
+            images = self._images.shard_rows(shard)
             rows = total_bd[max(images.start - start, 0) : min(images.stop, stop) - start]
             sum_d, count = self._totals.pop(shard, (0.0, 0))
             self._totals[shard] = sum_d + rows.sum(axis=0, dtype=np.float64), count + len(rows)
