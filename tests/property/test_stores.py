@@ -339,12 +339,12 @@ def test_latents_of_any_geometry_in_any_batches(
                 assert list(zip(*(each.tolist() for each in entries), strict=True)) == found
                 values = [value for _, _, value in found]
                 histogram = reader.histogram(layer, latent)
-                assert histogram is not None and histogram.count.sum() == len(values)
+                assert histogram is not None and histogram.counts.sum() == len(values)
                 largest = max([0, *values])
-                assert histogram.edge.tolist() == np.linspace(0, largest, 33).tolist()
+                assert histogram.edges.tolist() == np.linspace(0, largest, 33).tolist()
                 positive = np.histogram(
                     [value for value in values if value > 0], 32, (0, largest or 1)
                 )[0]
-                assert histogram.count[1:].tolist() == positive[1:].tolist()
+                assert histogram.counts[1:].tolist() == positive[1:].tolist()
                 images = len({image for image, _, _ in found})
                 assert reader.image_frequency(layer)[latent] == images / n_images

@@ -178,7 +178,7 @@ def test_latents_with_damaged_metadata(latents: Path, folder: Path, data: st.Dat
             assert (entries.image == image).all() and (entries.token == token).all()
             assert (entries.value == latent + 1).all()
             histogram = reader.histogram(0, latent)
-            assert histogram is not None and histogram.count.tolist() == [0] * 31 + [len(image)]
+            assert histogram is not None and histogram.counts.tolist() == [0] * 31 + [len(image)]
     shutil.rmtree(store.parent)
 
 

@@ -39,8 +39,8 @@ class Entries(NamedTuple):
 class Histogram(NamedTuple):
     """Activations of a latent: how many lie in each bin [32], and the bins' edges [33]."""
 
-    count: NDArray[np.uint32]
-    edge: NDArray[np.float64]
+    counts: NDArray[np.uint32]
+    edges: NDArray[np.float64]
 
 
 def write_inverse(
@@ -166,10 +166,10 @@ class InverseReader:
         """Return how the activations of a latent are distributed; None in a former store."""
         if f"{self._group}/{_HISTOGRAM}" not in self._tree.nodes:
             return None
-        count = self._array(_HISTOGRAM).rows(latent, latent + 1)[0]
+        counts = self._array(_HISTOGRAM).rows(latent, latent + 1)[0]
         value = self.top(latent).value
         largest = max(0.0, float(value[0])) if len(value) else 0.0
-        return Histogram(count, np.linspace(0, largest, BINS + 1))
+        return Histogram(counts, np.linspace(0, largest, BINS + 1))
 
     def token_counts(self) -> NDArray[np.int64]:
         """Return at how many image tokens each latent fires [s]."""

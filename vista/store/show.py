@@ -292,7 +292,7 @@ def _expected_shards(folder: Path, shape: list[int], outer: list[int]) -> int:
         records = [read_json(path) for path in done.glob("*.json")]
         names = [name for record in records for name in record["files"]]
         listed = sum(name.startswith(f"{folder.name}/c/") for name in names)
-        return listed + -(-shape[0] // outer[0]) - len(records)
+        return int(listed) + -(-shape[0] // outer[0]) - len(records)
     return math.prod(-(-n // step) for n, step in zip(shape, outer, strict=True))
 
 

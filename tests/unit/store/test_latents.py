@@ -225,8 +225,8 @@ def test_a_histogram_divides_zero_to_the_largest_activation(store: Path, layer: 
         histogram = reader.histogram(layer, latent)
         assert histogram is not None
         expected, edges = np.histogram(values, bins=32, range=(0, max(values)))
-        assert histogram.count.tolist() == expected.tolist()
-        assert np.allclose(histogram.edge, edges)
+        assert histogram.counts.tolist() == expected.tolist()
+        assert np.allclose(histogram.edges, edges)
 
 
 def test_values_below_zero_are_in_the_first_bin_of_a_histogram(tmp_path: Path) -> None:
@@ -243,9 +243,9 @@ def test_values_below_zero_are_in_the_first_bin_of_a_histogram(tmp_path: Path) -
     mixed, negative = (LatentReader(tmp_path / "z").histogram(0, latent) for latent in (1, 2))
     assert mixed is not None and negative is not None
     # A bin is 2 wide, an edge belongs to the bin above it, the largest value to the last one.
-    assert {i: n for i, n in enumerate(mixed.count.tolist()) if n} == {0: 3, 15: 1, 16: 1, 31: 2}
-    assert mixed.edge[[0, 1, 32]].tolist() == [0, 2, 64]
-    assert negative.count.tolist() == [1] + [0] * 31 and not negative.edge.any()
+    assert {i: n for i, n in enumerate(mixed.counts.tolist()) if n} == {0: 3, 15: 1, 16: 1, 31: 2}
+    assert mixed.edges[[0, 1, 32]].tolist() == [0, 2, 64]
+    assert negative.counts.tolist() == [1] + [0] * 31 and not negative.edges.any()
 
 
 def test_frequencies_count_valid_image_tokens_only(store: Path) -> None:
@@ -402,7 +402,7 @@ def test_latents_that_never_fire_make_an_empty_inverse(tmp_path: Path) -> None:
     assert reader.image_frequency(0).tolist() == [0, 0, 0]
     assert reader.tokens(0, "image").index.tolist() == [[[0]]]
     histogram = reader.histogram(0, 2)
-    assert histogram is not None and not histogram.count.any() and not histogram.edge.any()
+    assert histogram is not None and not histogram.counts.any() and not histogram.edges.any()
     assert xarray.open_zarr(path, group="layer_00/by_latent", chunks=None).sizes["entry"] == 0
 
 
