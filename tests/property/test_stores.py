@@ -250,6 +250,7 @@ def test_the_inverse_equals_a_scan_for_any_memory_budget(
     chunk=st.integers(1, 3),
     chunks=st.integers(1, 3),
     budget=st.integers(1, 200),
+    block=st.integers(1, 5),
     seed=SEEDS,
 )
 def test_latents_of_any_geometry_in_any_batches(
@@ -263,6 +264,7 @@ def test_latents_of_any_geometry_in_any_batches(
     chunk: int,
     chunks: int,
     budget: int,
+    block: int,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -284,8 +286,9 @@ def test_latents_of_any_geometry_in_any_batches(
 
     def writer() -> LatentWriter:
         return LatentWriter(
-            path, ids, grid, layers, kinds, k, d_model=3, shard=chunk * chunks, chunk=chunk
-        )
+            path, ids, grid, layers, kinds, k, d_model=3, shard=chunk * chunks, chunk=chunk,
+            block=block,
+        )  # fmt: skip
 
     batches = data.draw(st.composite(lambda draw: cuts(draw, n_images))())
     first = writer()
@@ -307,10 +310,23 @@ def test_latents_of_any_geometry_in_any_batches(
 
     reader = LatentReader(path)
     for (layer, kind), (index, value, nnz, error, _, total) in given_columns.items():
-        read = reader.tokens(layer, kind)
+        start = data.draw(st.integers(0, n_images))
+        images = slice(start, data.draw(st.integers(start, n_images)))
+        read, run = reader.tokens(layer, kind), reader.tokens(layer, kind, images)
         in_use = np.arange(k) < nnz[..., None]
-        assert np.array_equal(read.index, np.where(in_use, index, 0))
-        assert np.array_equal(read.value, np.where(in_use, value, 0))
+        for name, expected in (("index", index), ("value", value)):
+            expected = np.where(in_use, expected, 0)
+            assert np.array_equal(reader.column(layer, kind, name), expected)
+            assert np.array_equal(getattr(read, name), expected[..., : nnz.max(initial=1)])
+            most = nnz[images].max(initial=1)
+            assert np.array_equal(getattr(run, name), expected[images][..., :most])
+            # A shard and block of slots is a file if a token reaches it; the first one always is.
+            starts = range(0, n_images, chunk * chunks)
+            blocks = [
+                max(1, -(-int(nnz[i : i + chunk * chunks].max()) // min(block, k))) for i in starts
+            ]
+            array = path / f"layer_{layer:02d}" / kind / name / "c"
+            assert [len(list((array / f"{i}/0").iterdir())) for i in range(len(blocks))] == blocks
         assert np.array_equal(read.error, error.astype(np.float32))
         assert np.array_equal(read.valid, valid[kind])
         n_valid = max(int(valid[kind].sum()), 1)
@@ -321,5 +337,14 @@ def test_latents_of_any_geometry_in_any_batches(
                 found = scan(index, value, count, latent)
                 entries = reader.by_latent(layer, latent)
                 assert list(zip(*(each.tolist() for each in entries), strict=True)) == found
+                values = [value for _, _, value in found]
+                histogram = reader.histogram(layer, latent)
+                assert histogram is not None and histogram.counts.sum() == len(values)
+                largest = max([0, *values])
+                assert histogram.edges.tolist() == np.linspace(0, largest, 33).tolist()
+                positive = np.histogram(
+                    [value for value in values if value > 0], 32, (0, largest or 1)
+                )[0]
+                assert histogram.counts[1:].tolist() == positive[1:].tolist()
                 images = len({image for image, _, _ in found})
                 assert reader.image_frequency(layer)[latent] == images / n_images

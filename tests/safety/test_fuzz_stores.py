@@ -132,24 +132,28 @@ def test_any_damage_is_shown_without_harm(
     shutil.rmtree(store.parent)
 
 
-@pytest.fixture(scope="module")
-def latents(folder: Path) -> Path:
-    """Of one layer of nine latents, four tokens an image; each fires once."""
-    shape = (len(IDS), 4)
+# Latents of tokens [image, token, slot]: one, two or three of twenty latents fire, in turns.
+NNZ_BT = 1 + np.arange(20).reshape(5, 4) % 3
+INDEX_BTK = (np.arange(20).reshape(5, 4, 1) + 7 * np.arange(3)) % 20
+USED_BTK = np.arange(3) < NNZ_BT[..., None]
+LATENTS = np.where(USED_BTK, INDEX_BTK, 0), np.where(USED_BTK, INDEX_BTK + 1.0, 0)
+
+
+@pytest.fixture(scope="module", params=[3, 1], ids=["one block", "blocks"])
+def latents(folder: Path, request: pytest.FixtureRequest) -> Path:
+    """Of one layer, whose slots are one block or three."""
+    place = Path(tempfile.mkdtemp(dir=folder)) / "latents.zarr"
     writer = LatentWriter(
-        folder / "latents.zarr",
-        image_ids=IDS, grid=(2, 2), layers={0: 20}, kinds={"image": 4}, k={0: 1}, shard=4,
-        d_model=2,
+        place,
+        image_ids=IDS, grid=(2, 2), layers={0: 20}, kinds={"image": 4}, k={0: 3}, shard=4,
+        d_model=2, block=request.param,
     )  # fmt: skip
-    ones = np.ones(shape, dtype=np.float32)
-    writer.set_valid("image", 0, np.ones(shape, dtype=bool))
-    index_btk = np.arange(20, dtype=np.int64).reshape(*shape, 1)
-    total_bd = np.ones((len(IDS), 2))
-    nnz = np.ones(shape, dtype=np.int64)
-    writer.write("image", 0, 0, index_btk, index_btk + 1.0, nnz, ones, ones, total_bd)
+    ones = np.ones(NNZ_BT.shape, dtype=np.float32)
+    writer.set_valid("image", 0, np.ones(NNZ_BT.shape, dtype=bool))
+    writer.write("image", 0, 0, *LATENTS, NNZ_BT, ones, ones, np.ones((len(IDS), 2)))
     writer.finish(0, "image")
     writer.close()
-    return folder / "latents.zarr"
+    return place
 
 
 @settings(max_examples=80)
@@ -165,12 +169,39 @@ def test_latents_with_damaged_metadata(latents: Path, folder: Path, data: st.Dat
     with read_or_told("latents.zarr"):
         reader = LatentReader(store)
         read = reader.tokens(0, "image")
-        assert (read.index.ravel() == np.arange(20)).all() and (read.norm2 == 1).all()
-        assert (read.value.ravel() == np.arange(1, 21)).all() and read.valid.all()
+        assert (read.index == LATENTS[0]).all() and (read.value == LATENTS[1]).all()
+        assert (read.norm2 == 1).all() and read.valid.all()
         assert reader.mean(0, "image").tolist() == [0.25, 0.25]
         for latent in (0, 19):
+            image, token, _ = np.nonzero(USED_BTK & (latent == INDEX_BTK))
             entries = reader.by_latent(0, latent)
-            assert (entries.image.tolist(), entries.value.tolist()) == ([latent // 4], [latent + 1])
+            assert (entries.image == image).all() and (entries.token == token).all()
+            assert (entries.value == latent + 1).all()
+            histogram = reader.histogram(0, latent)
+            assert histogram is not None and histogram.counts.tolist() == [0] * 31 + [len(image)]
+    shutil.rmtree(store.parent)
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_latents_with_a_damaged_or_lost_shard(
+    latents: Path, folder: Path, data: st.DataObject
+) -> None:
+    store = Path(tempfile.mkdtemp(dir=folder)) / latents.name
+    shutil.copytree(latents, store)
+    arrays = [store / "layer_00" / "image" / name / "c" for name in ("index", "value", "nnz")]
+    files = [path for array in arrays for path in sorted(array.rglob("*")) if path.is_file()]
+    file = data.draw(st.sampled_from(files))
+    content = bytearray(file.read_bytes())
+    how = data.draw(st.sampled_from(["flip", "cut", "lost"]))
+    at = data.draw(st.integers(0, len(content) - 1))
+    file.unlink()
+    if how != "lost":
+        content[at] ^= 1 << data.draw(st.integers(0, 7))
+        file.write_bytes(content if how == "flip" else content[:at])
+    with pytest.raises(UserError, match="is damaged") as raised:
+        LatentReader(store).tokens(0, "image")
+    assert str(file) in str(raised.value)
     shutil.rmtree(store.parent)
 
 

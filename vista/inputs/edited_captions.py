@@ -30,6 +30,8 @@ SCHEMA = pa.schema(
         pa.field("caption", pa.string(), nullable=False),
         pa.field("found", pa.bool_(), nullable=False),
         pa.field("n_tokens", pa.int32(), nullable=False),
+        # The edited patches, as row-major positions in the grid of visual tokens.
+        pa.field("patches", pa.list_(pa.int32()), nullable=False),
         pa.field("loss_sum", pa.float64(), nullable=False),
         pa.field("loss_tokens", pa.int32(), nullable=False),
         pa.field("damage_sum", pa.float64(), nullable=False),

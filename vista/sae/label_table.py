@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 from vista.errors import UserError, reason_of
 
 FILE = "labels.parquet"
+_PAGE_BYTES = 1 << 14
+# A page ends only after a batch of values, and the texts of 1,024, as by default, fill eight pages.
+_BATCH = 64
 # Control signs, and marks that turn the reading direction or are not seen at all.
 CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]+"
@@ -75,7 +78,11 @@ def plain_text(text: str, max_length: int) -> str:
 
 
 def write_labels(path: Path, labels: LatentLabels) -> None:
-    """Write `labels` as Parquet; layer, SAE and token count go into the schema's metadata."""
+    """Write `labels` as Parquet; layer, SAE and token count go into the schema's metadata.
+
+    Columns lie in pages of 16 kB with an index of pages, so that the row of one latent can be read
+    alone, and over HTTP. Label is a dictionary, the other columns hardly repeat.
+    """
     table = pa.table(
         {
             "latent": np.arange(len(labels.label_s), dtype=np.int32),
@@ -93,7 +100,17 @@ def write_labels(path: Path, labels: LatentLabels) -> None:
             np.asarray(labels.auroc_s, dtype=np.float32), mask=np.isnan(labels.auroc_s)
         )
         table = table.append_column("auroc", auroc)
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        use_dictionary=["label"],
+        # Least and largest text of a page are of no use, and longer than the index of pages.
+        write_statistics=[name for name in table.column_names if name != "contexts"],
+        write_page_index=True,
+        data_page_size=_PAGE_BYTES,
+        write_batch_size=_BATCH,
+    )
 
 
 def read_labels(path: Path) -> LatentLabels:

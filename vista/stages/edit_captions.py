@@ -240,6 +240,7 @@ class _Editor:
                 # Without a direction or a patch to edit, the caption is the unedited one.
                 b = row_of[i].get(version, row_of[i][None])
                 edit = edits_b[b]
+                patches = [] if edit is None else edit.patches_p.nonzero()[:, 0].tolist()
                 rows.append(
                     {
                         "image_id": item.record.image_id,
@@ -252,7 +253,8 @@ class _Editor:
                         "blocks": version.blocks if version else None,
                         "caption": ran.captions[b],
                         "found": self._has_directions(item),
-                        "n_tokens": 0 if edit is None else int(edit.patches_p.sum()),
+                        "n_tokens": len(patches),
+                        "patches": patches,
                         "loss_sum": ran.losses[b].nats,
                         "loss_tokens": ran.losses[b].tokens,
                         "damage_sum": ran.damages[b].nats,

@@ -3,7 +3,10 @@
 The group `layer_<l>/by_latent` holds a CSC matrix over the valid image tokens: the entries of
 latent i are `offset[i]:offset[i + 1]` of `image_index`, `token_index` and `value`. Beside it for
 each latent: `top_*` [latent, rank], the images at which it fires most, of which `top_used` are in
-use, and `image_count`, the number of images at which it fires.
+use, `image_count`, the number of images at which it fires, and `histogram` [latent, bin], how many
+of its activations lie in each of 32 bins of equal width from 0 to its largest activation m, which
+is `top_value` of rank 0. Bin i has i * m / 32 <= value < (i + 1) * m / 32; the last one has m as
+well, the first one also values below 0. Former stores have no histograms.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
-from vista.store.inverse import Band, Blocks, bands, count_entries, top_images
+from vista.store.inverse import Band, Blocks, bands, count_entries, histograms, top_images
 from vista.store.latent_layout import unsigned_for
 from vista.store.tree import StoreTree, StoreWriter
 
 TOP_IMAGES = 64
+BINS = 32
+_HISTOGRAM = "histogram"
 _ENTRY_CHUNK, _ENTRY_CHUNKS_PER_SHARD = 1 << 14, 1 << 8
 _LATENT_CHUNK = 256
 
@@ -29,6 +34,13 @@ class Entries(NamedTuple):
     image: NDArray[np.uint32]
     token: NDArray[Any]
     value: Array
+
+
+class Histogram(NamedTuple):
+    """Activations of a latent: how many lie in each bin [32], and the bins' edges [33]."""
+
+    counts: NDArray[np.uint32]
+    edges: NDArray[np.float64]
 
 
 def write_inverse(
@@ -71,6 +83,7 @@ def _table_columns(band: Band) -> dict[str, Array]:
         "top_value": top.value,
         "top_used": top.used,
         "image_count": top.images,
+        _HISTOGRAM: histograms(band, BINS),
     }
 
 
@@ -96,7 +109,7 @@ def _table_specs(d_sae: int, token_dtype: np.dtype[Any]) -> dict[str, ArraySpec]
     shard = chunk * -(-d_sae // chunk)
 
     def spec(dtype: Any, dims: tuple[str, ...], units: str, long_name: str) -> ArraySpec:
-        shape = (d_sae, TOP_IMAGES)[: len(dims)]
+        shape = tuple({"latent": d_sae, "rank": TOP_IMAGES, "bin": BINS}[dim] for dim in dims)
         attributes = {"units": units, "long_name": long_name}
         return ArraySpec(shape, np.dtype(dtype), dims, chunk, shard, attributes=attributes)
 
@@ -115,6 +128,12 @@ def _table_specs(d_sae: int, token_dtype: np.dtype[Any]) -> dict[str, ArraySpec]
         "top_value": spec("float16", ranked, "activation", "activation there"),
         "top_used": spec("uint16", single, "1", "ranks in use"),
         "image_count": spec("uint32", single, "image", "images at which the latent fires"),
+        _HISTOGRAM: spec(
+            "uint32",
+            ("latent", "bin"),
+            "1",
+            "activations in each of the equal parts of 0 to the latent's largest activation",
+        ),
     }
 
 
@@ -142,6 +161,15 @@ class InverseReader:
             for name in ("top_image", "top_token", "top_value")
         )
         return Entries(image, token, value)
+
+    def histogram(self, latent: int) -> Histogram | None:
+        """Return how the activations of a latent are distributed; None in a former store."""
+        if f"{self._group}/{_HISTOGRAM}" not in self._tree.nodes:
+            return None
+        counts = self._array(_HISTOGRAM).rows(latent, latent + 1)[0]
+        value = self.top(latent).value
+        largest = max(0.0, float(value[0])) if len(value) else 0.0
+        return Histogram(counts, np.linspace(0, largest, BINS + 1))
 
     def token_counts(self) -> NDArray[np.int64]:
         """Return at how many image tokens each latent fires [s]."""

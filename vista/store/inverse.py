@@ -184,6 +184,27 @@ def _top_of(band: Band, low: int, high: int, top: TopImages) -> None:
     top.used[low:high] = np.minimum(of_latent, ranks)
 
 
+def histograms(band: Band, bins: int) -> NDArray[np.uint32]:
+    """Return how many activations of each latent of the band lie in each bin [s, bin].
+
+    The bins of a latent divide 0 to its largest activation m evenly: bin i has
+    i * m / bins <= value < (i + 1) * m / bins, the last one m as well, the first one also values
+    below 0.
+    """
+    counts = np.zeros((band.high - band.low, bins), np.uint32)
+    for low, high in _band_limits(np.diff(band.offsets), _TOP_BLOCK):
+        value = band.value[int(band.offsets[low]) : int(band.offsets[high])].astype(np.float64)
+        row = np.repeat(np.arange(high - low), np.diff(band.offsets[low : high + 1]))
+        largest_s = np.zeros(high - low)
+        np.maximum.at(largest_s, row, value)
+        # float64 divides float16 values without a wrong bin: only a true edge gives a whole number.
+        share = np.divide(value, largest_s[row], out=np.zeros_like(value), where=value > 0)
+        column = np.minimum((share * bins).astype(np.int64), bins - 1)
+        cells = np.bincount(row * bins + column, minlength=(high - low) * bins)
+        counts[low:high] = cells.reshape(-1, bins)
+    return counts
+
+
 def _ordered_bits(values: Array) -> NDArray[np.uint16]:
     """Return unsigned integers in the order of the float16 `values`."""
     bits = values.view(np.uint16)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vista.errors import UserError
 from vista.store.arrays import Array, ArraySpec
-from vista.store.tree import grid_coordinates, image_spec
+from vista.store.files import read_json
+from vista.store.slots import SlotSpec
+from vista.store.tree import META, grid_coordinates, image_spec
 
-FORMAT = "vista latents 1"
+FORMAT = "vista latents 2"
+# Stores without blocks of slots and without histograms, which are still read.
+_FORMER = "vista latents 1"
 IMAGE_TOKENS = "image"
 BY_LATENT = "by_latent"
 # Arrays of a layer and token kind, in the order in which they are written.
 COLUMNS = ("index", "value", "nnz", "error", "norm2")
+# Those with a slot axis, of which the first `nnz` are in use.
+SLOT_COLUMNS = ("index", "value")
 # With totals only; stores of earlier versions have none.
 TOTAL2 = "total2"
 
@@ -27,6 +35,14 @@ def layer_group(layer: int, kind: str) -> str:
 def kind_group(kind: str) -> str:
     """Return the path of the group of what all layers of a token kind share."""
     return f"tokens/{kind}"
+
+
+def format_of(path: Path) -> str:
+    """Return the format of the store at `path` if it is the former one, else the present one."""
+    try:
+        return _FORMER if read_json(path / META)["attributes"]["format"] == _FORMER else FORMAT
+    except (UserError, KeyError, TypeError):
+        return FORMAT
 
 
 def unsigned_for(largest: int) -> np.dtype[Any]:
@@ -85,17 +101,22 @@ def column_specs(
     kind: str,
     chunk: int,
     shard: int,
+    block: int,
 ) -> dict[str, ArraySpec]:
-    """Return the specs of one layer and token kind; `total` and `total2` where d_model is given."""
+    """Return the specs of one layer and token kind; `total` and `total2` where d_model is given.
+
+    Where there are more than `block` slots, they are split into blocks.
+    """
 
     def spec(dtype: Any, axes: int, units: str, long_name: str) -> ArraySpec:
         attributes = {"units": units, "long_name": long_name}
         if kind == IMAGE_TOKENS:
             attributes["coordinates"] = "row column"
-        dims = ("image", "token", "slot")[:axes]
-        return ArraySpec(
-            shape_btk[:axes], np.dtype(dtype), dims, chunk, shard, attributes=attributes
-        )
+        dims, shape = ("image", "token", "slot")[:axes], shape_btk[:axes]
+        shared = (shape, np.dtype(dtype), dims, chunk, shard)
+        if axes == 3 and block < shape_btk[2]:
+            return SlotSpec(*shared, attributes=attributes, block=block)
+        return ArraySpec(*shared, attributes=attributes)
 
     specs = {
         "index": spec(unsigned_for(d_sae - 1), 3, "latent", "latent in the slot"),

@@ -18,6 +18,7 @@ from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
 from vista.store.by_latent import write_inverse
 from vista.store.files import FileSum
 from vista.store.inverse import BUDGET, Block
+from vista.store.slots import SlotReader, SlotSpec, SlotWriter, block_slots
 from vista.store.tree import DoneLog, StoreWriter, check_images
 
 # float16 ends at 65504: beyond this an activation would be infinite, or nearly so.
@@ -34,7 +35,8 @@ class LatentWriter:
     of all layers or of each. With `d_model` the store sums the residual stream as well, which a
     stage that may be resumed needs for its mean. A shard file (`shard` images) is published when
     its last image has been written; until then its compressed chunks (`chunk` images) are held in
-    memory.
+    memory. More than `block` slots are split into blocks of that many (see slots.py); without it,
+    more than 512 into blocks of 256.
 
     Opening a path that an interrupted writer left goes on there: write the images of `pending()`
     again. Raises UserError where the path holds another store.
@@ -51,6 +53,7 @@ class LatentWriter:
         d_model: int | None = None,
         shard: int = 256,
         chunk: int = 4,
+        block: int | None = None,
     ) -> None:
         ids = check_images(image_ids)
         grid = (int(grid[0]), int(grid[1]))
@@ -58,14 +61,23 @@ class LatentWriter:
             raise ValueError(f"kinds {dict(kinds)} do not fit the grid {grid}")
         self._layers, self._kinds, self._n_images = dict(layers), dict(kinds), len(ids)
         self._k = {layer: k if isinstance(k, int) else k[layer] for layer in layers}
-        self._d_model, self._shard = d_model, shard
+        self._block = {
+            layer: min(slots, block or block_slots(slots)) for layer, slots in self._k.items()
+        }
+        self._d_model, self._shard, self._chunk = d_model, shard, chunk
         valid = {
             kind: {"valid": layout.valid_spec((len(ids), n), chunk, shard)}
             for kind, n in kinds.items()
         }
         columns = {
             (layer, kind): layout.column_specs(
-                (len(ids), n, self._k[layer]), d_sae, d_model, kind, chunk, shard
+                (len(ids), n, self._k[layer]),
+                d_sae,
+                d_model,
+                kind,
+                chunk,
+                shard,
+                self._block[layer],
             )
             for layer, d_sae in layers.items()
             for kind, n in kinds.items()
@@ -161,16 +173,19 @@ class LatentWriter:
                 )
         if (total is None) != (self._d_model is None):
             raise ValueError(f"{place}: totals go with d_model, both or neither")
+        unit = self._units[layer, kind]
+        # Of slots in blocks those in use are enough.
+        slots = largest if self._block[layer] < k else k
         columns = {
-            "index": _slots(index, k, layout.unsigned_for(d_sae - 1)),
-            "value": _slots(value, k, np.dtype("float16")),
+            "index": _slots(index, slots, layout.unsigned_for(d_sae - 1)),
+            "value": _slots(value, slots, np.dtype("float16")),
             "nnz": nnz,
             "error": error,
             "norm2": norm2,
         }
         if total is not None:
             columns[layout.TOTAL2] = np.square(total, dtype=np.float64).mean(axis=1)
-        self._units[layer, kind].put(start_image, columns, total)
+        unit.put(start_image, columns, total)
 
     def finish(self, layer: int, kind: str, mean: Array | None = None) -> None:
         """Write the mean of the residual stream over the valid tokens [d].
@@ -218,20 +233,28 @@ class LatentWriter:
             self._units[layer, layout.IMAGE_TOKENS],
             self._valid[layout.IMAGE_TOKENS].reader("valid"),
         )
-        chunk = unit.reader("index").spec.chunk
-        slots = self._kinds[layout.IMAGE_TOKENS] * self._k[layer] * chunk
-        # Whole chunks, or their edges would be decoded twice.
-        step = min(max(1, _BLOCK_SLOTS // slots) * chunk, self._shard)
+        block = self._block[layer]
 
         def read(with_values: bool) -> Iterator[Block]:
-            for start in range(0, self._n_images, step):
-                stop = min(start + step, self._n_images)
-                index = unit.reader("index").rows(start, stop)
-                value = unit.reader("value").rows(start, stop) if with_values else index
-                count = np.where(valid.rows(start, stop), unit.reader("nnz").rows(start, stop), 0)
-                yield Block(start, index, value, count)
+            start = 0
+            while start < self._n_images:
+                stop = min(start + self._images_at_once(block), self._n_images)
+                nnz = unit.reader("nnz").rows(start, stop)
+                # A whole block of slots is decoded even if few of them are in use.
+                nnz = nnz[: self._images_at_once(max(block, int(nnz.max())))]
+                stop = start + len(nnz)
+                index = unit.slots("index", start, nnz)
+                value = unit.slots("value", start, nnz) if with_values else index
+                yield Block(start, index, value, np.where(valid.rows(start, stop), nnz, 0))
+                start = stop
 
         return read
+
+    def _images_at_once(self, slots: int) -> int:
+        """Return of how many images, with so many slots a token, the inverse takes a block."""
+        # Whole chunks, or their edges would be decoded twice.
+        per_chunk = self._kinds[layout.IMAGE_TOKENS] * slots * self._chunk
+        return min(max(1, _BLOCK_SLOTS // per_chunk) * self._chunk, self._shard)
 
 
 class _Unit:
@@ -239,7 +262,12 @@ class _Unit:
 
     def __init__(self, base: Path, specs: Mapping[str, ArraySpec], identity: str) -> None:
         self._base, self._specs = base, dict(specs)
-        self._writers = {name: ArrayWriter(base / name, spec) for name, spec in specs.items()}
+        self._writers = {
+            name: SlotWriter(base / name, spec)
+            if isinstance(spec, SlotSpec)
+            else ArrayWriter(base / name, spec)
+            for name, spec in specs.items()
+        }
         first = next(iter(specs))
         self._images = specs[first]
         self.log = DoneLog(base / first / "done", base, identity)
@@ -249,21 +277,39 @@ class _Unit:
     def reader(self, name: str) -> ArrayReader:
         return ArrayReader(self._base / name, self._specs[name])
 
+    def slots(self, name: str, start: int, nnz_bt: Array) -> Array:
+        """Return the slots in use of the images from `start` on."""
+        return SlotReader(self._base / name, self._specs[name]).rows(start, nnz_bt)
+
     def put(self, start: int, columns: Mapping[str, Array], total_bd: Array | None = None) -> None:
         files: dict[int, dict[str, FileSum]] = {}
         for name, rows in columns.items():
-            self._put(name, start, rows, files)
+            self._put(name, start, rows, files, columns.get("nnz"))
         if total_bd is not None:
             self._add_totals(start, total_bd, files)
         for shard, sums in files.items():
             self.log.record(shard, len(self._images.shard_rows(shard)), sums)
 
     def _put(
-        self, name: str, start: int, rows: Array, files: dict[int, dict[str, FileSum]]
+        self,
+        name: str,
+        start: int,
+        rows: Array,
+        files: dict[int, dict[str, FileSum]],
+        nnz_bt: Array | None = None,
     ) -> None:
-        spec = self._specs[name]
-        for row, file_sum in self._writers[name].put(start, rows).items():
-            files.setdefault(row, {})[f"{name}/{spec.shard_file(row)}"] = file_sum
+        writer = self._writers[name]
+        if isinstance(writer, SlotWriter):
+            assert nnz_bt is not None
+            published = writer.put(start, rows, nnz_bt)
+        else:
+            published = {
+                shard: {writer.spec.shard_file(shard): file_sum}
+                for shard, file_sum in writer.put(start, rows).items()
+            }
+        for shard, sums in published.items():
+            of_shard = files.setdefault(shard, {})
+            of_shard.update({f"{name}/{file}": file_sum for file, file_sum in sums.items()})
 
     def _add_totals(
         self, start: int, total_bd: Array, files: dict[int, dict[str, FileSum]]

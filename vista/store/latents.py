@@ -14,8 +14,13 @@ unexplained (FVU) = mean(error) / total variance, means over the valid tokens. `
 over channels of (sum of x over the image's valid tokens)^2, of which the variance between images
 is made.
 
-Every array is split along images only: 4 in an inner chunk (zstd level 1 and CRC-32C), 256 in a
-shard file. Any Zarr v3 reader and `xarray.open_datatree` open the store.
+Every array is split along images: 4 in an inner chunk (zstd level 1 and CRC-32C), 256 in a shard
+file. `index` and `value` of more than 512 slots are split along slots, too: 256 in a chunk and a
+shard file, and of these files only those that a token reaches are written (see slots.py). Any Zarr
+v3 reader and `xarray.open_datatree` open the store.
+
+The format is "vista latents 2". Stores of the former "vista latents 1", whose slots are not split
+and whose inverse has no histograms, are read as well.
 
 Shape letters: b image, t token (of any kind), k slot, d width of the language model, s latent.
 """
@@ -31,12 +36,13 @@ from numpy.typing import NDArray
 
 from vista.store import latent_layout as layout
 from vista.store.arrays import Array, ArrayReader
-from vista.store.by_latent import Entries, InverseReader
+from vista.store.by_latent import Entries, Histogram, InverseReader
 from vista.store.files import damaged
 from vista.store.latent_writer import LatentWriter
+from vista.store.slots import SlotReader, open_slots
 from vista.store.tree import META, open_tree
 
-__all__ = ["Entries", "LatentReader", "LatentWriter", "TokenLatents"]
+__all__ = ["Entries", "Histogram", "LatentReader", "LatentWriter", "TokenLatents"]
 
 _IDS = f"{layout.kind_group(layout.IMAGE_TOKENS)}/image"
 
@@ -45,7 +51,8 @@ _IDS = f"{layout.kind_group(layout.IMAGE_TOKENS)}/image"
 class TokenLatents:
     """The latents of tokens of consecutive images: `index`, `value` [b, t, k], the rest [b, t].
 
-    Slots from `nnz` on are 0. Tokens that are not `valid` stand for nothing.
+    k is the largest `nnz` of these tokens, at least 1. Slots from a token's `nnz` on are 0. Tokens
+    that are not `valid` stand for nothing.
     """
 
     index: Array
@@ -66,7 +73,7 @@ class LatentReader:
     """
 
     def __init__(self, path: Path) -> None:
-        self._tree = open_tree(Path(path), layout.FORMAT)
+        self._tree = open_tree(Path(path), layout.format_of(Path(path)))
         attributes = self._tree.attributes
         try:
             self.grid = (int(attributes["grid"][0]), int(attributes["grid"][1]))
@@ -77,6 +84,7 @@ class LatentReader:
             raise damaged(Path(path) / META, f"an attribute is missing ({error})") from error
         self.image_ids = [str(image_id) for image_id in self._tree.array(_IDS).all()]
         self._arrays: dict[str, ArrayReader] = {}
+        self._slot_arrays: dict[str, SlotReader] = {}
         self._inverses: dict[int, InverseReader] = {}
 
     def slices(self, size: int = 64) -> Iterator[slice]:
@@ -86,14 +94,27 @@ class LatentReader:
 
     def tokens(self, layer: int, kind: str, images: slice = slice(None)) -> TokenLatents:
         """Return the latents of the tokens of consecutive images."""
-        columns = {name: self.column(layer, kind, name, images) for name in layout.COLUMNS}
-        return TokenLatents(valid=self.valid(kind, images), **columns)
+        nnz, error, norm2 = (
+            self.column(layer, kind, name, images) for name in ("nnz", "error", "norm2")
+        )
+        start, group = self._run(images).start, layout.layer_group(layer, kind)
+        index, value = (
+            self._slots(f"{group}/{name}").rows(start, nnz) for name in layout.SLOT_COLUMNS
+        )
+        return TokenLatents(index, value, nnz, error, norm2, self.valid(kind, images))
 
     def column(self, layer: int, kind: str, name: str, images: slice = slice(None)) -> Array:
-        """Return one of index, value [b, t, k], nnz, error, norm2 [b, t] of consecutive images."""
+        """Return one of index, value [b, t, k], nnz, error, norm2 [b, t] of consecutive images.
+
+        k are all slots of the store; `tokens` gives those in use.
+        """
         if layer not in self.layers or kind not in self.kinds or name not in layout.COLUMNS:
             raise KeyError(f"no {name} of layer {layer}, {kind} tokens; {self._contents()}")
-        return self._rows(f"{layout.layer_group(layer, kind)}/{name}", images)
+        path = f"{layout.layer_group(layer, kind)}/{name}"
+        if name not in layout.SLOT_COLUMNS or not self._slots(path).in_blocks:
+            return self._rows(path, images)
+        nnz = self.column(layer, kind, "nnz", images)
+        return self._slots(path).rows(self._run(images).start, nnz, all_slots=True)
 
     def valid(self, kind: str, images: slice = slice(None)) -> NDArray[np.bool_]:
         """Return which tokens of consecutive images are there [b, t]."""
@@ -133,6 +154,14 @@ class LatentReader:
         """
         return self._inverse(layer).top(self._latent(layer, latent))
 
+    def histogram(self, layer: int, latent: int) -> Histogram | None:
+        """Return the histogram of the latent's activations at valid image tokens.
+
+        32 bins of equal width from 0 to its largest activation. All edges are 0 where it never
+        fires. None in a store of an earlier version.
+        """
+        return self._inverse(layer).histogram(self._latent(layer, latent))
+
     def image_frequency(self, layer: int) -> NDArray[np.float64]:
         """Return for each latent the share of images at which it fires (any valid token) [s]."""
         return self._inverse(layer).image_counts() / len(self.image_ids)
@@ -163,8 +192,17 @@ class LatentReader:
             self._arrays[name] = self._tree.array(name)
         return self._arrays[name]
 
+    def _slots(self, name: str) -> SlotReader:
+        if name not in self._slot_arrays:
+            self._slot_arrays[name] = open_slots(self._tree, name)
+        return self._slot_arrays[name]
+
     def _rows(self, name: str, images: slice) -> Array:
+        run = self._run(images)
+        return self._array(name).rows(run.start, run.stop)
+
+    def _run(self, images: slice) -> range:
         start, stop, step = images.indices(len(self.image_ids))
         if step != 1:
             raise ValueError(f"images are read in runs: slice {images} has a step")
-        return self._array(name).rows(start, max(start, stop))
+        return range(start, max(start, stop))

@@ -273,12 +273,27 @@ def _array(folder: Path, node: dict[str, Any]) -> Iterator[str]:
     units = node.get("attributes", {}).get("units")
     measured = f"units {units}" if units else "no units"
     count, size = _weigh(folder / "c")
-    expected = math.prod(-(-n // step) for n, step in zip(shape, outer, strict=True))
+    expected = _expected_shards(folder, shape, outer)
     missing = f", {expected - count} MISSING" if count < expected else ""
     yield (
         f"{node['data_type']} [{axes}]  {measured}; {pieces}; {names}; "
         f"{_size(size)}, {count} file{'' if count == 1 else 's'}{missing}"
     )
+
+
+def _expected_shards(folder: Path, shape: list[int], outer: list[int]) -> int:
+    """Return the number of shard files that an array should have.
+
+    Of slots in blocks (vista.store.slots), those that are listed where its finished shards are
+    recorded: blocks that no token uses are not written.
+    """
+    done = folder.parent / "index" / "done"
+    if len(shape) == 3 and outer[2] < shape[2] and done.is_dir():
+        records = [read_json(path) for path in done.glob("*.json")]
+        names = [name for record in records for name in record["files"]]
+        listed = sum(name.startswith(f"{folder.name}/c/") for name in names)
+        return int(listed) + -(-shape[0] // outer[0]) - len(records)
+    return math.prod(-(-n // step) for n, step in zip(shape, outer, strict=True))
 
 
 def _step(step: list[int], shape: list[int]) -> str:

@@ -119,6 +119,14 @@ def test_planted_nouns_are_removed_and_replaced(made: dict[str, Any], method: st
     assert named(rows, "object", coefficient=0.001) > 0.9
     assert named(rows, "object", coefficient=strong) < 0.2
     assert {row["n_tokens"] for row in rows if row["variant"] != "none" and row["found"]} == {3}
+    for row in rows:
+        first = 3 * place(int(row["image_id"].removeprefix("image_")))
+        of_object, edited = set(range(first, first + 3)), set(row["patches"])
+        assert len(edited) == row["n_tokens"] and edited <= set(range(9))
+        if edited and row["variant"] == "object":
+            assert edited == of_object
+        if row["variant"] == "outside":
+            assert not edited & of_object
     rows, _ = edit(made, found, task="replace", how="remove_add", coefficients=(strong,))
     assert named(rows, "object", "target") > 0.8
     assert named(rows, "outside", "source") > named(rows, "object", "source")

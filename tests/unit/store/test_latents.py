@@ -140,8 +140,11 @@ def test_tokens_are_what_was_written(store: Path) -> None:
         for images in (slice(None), slice(3, 9), slice(8, 8)):
             read = reader.tokens(layer, kind, images)
             in_use = np.arange(SLOTS) < planted.nnz[images, :, None]
-            assert np.array_equal(read.index, np.where(in_use, planted.index[images], 0))
-            assert np.array_equal(read.value, np.where(in_use, planted.value[images], 0))
+            most = int(planted.nnz[images].max(initial=1))
+            for name in ("index", "value"):
+                expected = np.where(in_use, getattr(planted, name)[images], 0)
+                assert np.array_equal(reader.column(layer, kind, name, images), expected)
+                assert np.array_equal(getattr(read, name), expected[..., :most])
             assert np.array_equal(read.nnz, planted.nnz[images])
             assert np.array_equal(read.error, planted.error[images].astype(np.float32))
             assert np.array_equal(read.norm2, planted.norm2[images].astype(np.float32))
@@ -212,6 +215,37 @@ def test_the_top_images_are_the_strongest_in_a_stable_order(store: Path, layer: 
         )
         image, token, value = reader.top(layer, latent)
         assert list(zip(image.tolist(), token.tolist(), value.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_histogram_divides_zero_to_the_largest_activation(store: Path, layer: int) -> None:
+    reader = LatentReader(store)
+    for latent in fired(layer):
+        values = [value for _, _, value in brute_force(layer, latent)]
+        histogram = reader.histogram(layer, latent)
+        assert histogram is not None
+        expected, edges = np.histogram(values, bins=32, range=(0, max(values)))
+        assert histogram.counts.tolist() == expected.tolist()
+        assert np.allclose(histogram.edges, edges)
+
+
+def test_values_below_zero_are_in_the_first_bin_of_a_histogram(tmp_path: Path) -> None:
+    writer = LatentWriter(tmp_path / "z", ["a"], (2, 4), {0: 3}, {"image": 8}, k=1)
+    value = np.array([-5, 0, 1, 31, 32, 63, 64, 64], float).reshape(1, 8, 1)
+    index = np.array([1, 1, 1, 1, 1, 1, 1, 2]).reshape(1, 8, 1)
+    ones = np.ones((1, 8))
+    writer.set_valid("image", 0, ones)
+    writer.write(
+        "image", 0, 0, index, np.where(index == 2, -1, value), ones.astype(int), ones, ones
+    )
+    writer.finish(0, "image", np.ones(2))
+    writer.close()
+    mixed, negative = (LatentReader(tmp_path / "z").histogram(0, latent) for latent in (1, 2))
+    assert mixed is not None and negative is not None
+    # A bin is 2 wide, an edge belongs to the bin above it, the largest value to the last one.
+    assert {i: n for i, n in enumerate(mixed.counts.tolist()) if n} == {0: 3, 15: 1, 16: 1, 31: 2}
+    assert mixed.edges[[0, 1, 32]].tolist() == [0, 2, 64]
+    assert negative.counts.tolist() == [1] + [0] * 31 and not negative.edges.any()
 
 
 def test_frequencies_count_valid_image_tokens_only(store: Path) -> None:
@@ -287,8 +321,10 @@ def test_layers_may_differ_in_slots(tmp_path: Path) -> None:
     write_images(writer, range(11))
     finish(writer)
     reader = LatentReader(tmp_path / "latents.zarr")
-    assert reader.tokens(1, "text").index.shape == (11, 3, 9)
-    assert reader.tokens(12, "text").index.shape == (11, 3, SLOTS)
+    assert reader.column(1, "text", "index").shape == (11, 3, 9)
+    assert reader.column(12, "text", "index").shape == (11, 3, SLOTS)
+    # Of the slots in use alone.
+    assert reader.tokens(1, "text").index.shape == (11, 3, SLOTS)
 
 
 @pytest.mark.parametrize("column", [1, 3, 4])
@@ -364,6 +400,9 @@ def test_latents_that_never_fire_make_an_empty_inverse(tmp_path: Path) -> None:
     reader = LatentReader(path)
     assert [len(each) for each in (*reader.by_latent(0, 2), *reader.top(0, 2))] == [0] * 6
     assert reader.image_frequency(0).tolist() == [0, 0, 0]
+    assert reader.tokens(0, "image").index.tolist() == [[[0]]]
+    histogram = reader.histogram(0, 2)
+    assert histogram is not None and not histogram.counts.any() and not histogram.edges.any()
     assert xarray.open_zarr(path, group="layer_00/by_latent", chunks=None).sizes["entry"] == 0
 
 
@@ -400,6 +439,9 @@ def read_all(path: Path) -> list[np.ndarray]:
         found += [reader.image_frequency(layer), reader.token_frequency(layer)]
         for latent in fired(layer):
             found += [*reader.by_latent(layer, latent), *reader.top(layer, latent)]
+            histogram = reader.histogram(layer, latent)
+            assert histogram is not None
+            found += histogram
     return found
 
 

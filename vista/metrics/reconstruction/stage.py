@@ -69,6 +69,7 @@ def _read(latents: LatentReader, layer: int, kind: str) -> tuple[TokenSums, NDAr
         valid = latents.valid(kind, images)
         parts.append(token_sums(error, norm2, nnz, valid, latents.total2(layer, kind, images)))
         used_bt = np.where(valid, nnz, 0)
+        index = index[..., : int(used_bt.max(initial=0))]
         fired_s[index[np.arange(index.shape[2]) < used_bt[..., None]]] = True
     return join_sums(parts), fired_s
 
