@@ -132,7 +132,7 @@ def conclusions_section(measured: Measured) -> Section:
             sentences.append(
                 f"Of {len(verdicts)} differences over {len(names)} dictionaries of one language "
                 f"model, {flipped or 'none'} {'changes' if flipped == 1 else 'change'} sign: "
-                f"{', '.join(f'{count} {name}' for name, count in counts.items())}."
+                f"{', '.join(f'{name} {count}' for name, count in counts.items())}."
             )
     return Section(
         "Do the conclusions depend on the dictionary?",

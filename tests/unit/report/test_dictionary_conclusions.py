@@ -116,7 +116,7 @@ def test_the_section_says_what_flips() -> None:
         "FVU": "other sign",
     }
     assert section.paragraphs[0].startswith(
-        "Of 4 differences over 2 dictionaries of one language model, 2 change sign: 1 holds"
+        "Of 4 differences over 2 dictionaries of one language model, 2 change sign: holds 1"
     )
 
 
