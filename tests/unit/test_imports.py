@@ -62,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         *("explore", "stages", "store"),
     },
     "readout": {*BASE, *TOOLS, "inputs", "interventions", "lineage", "projector"},
-    "explore": {*BASE, "data", "inputs", "lineage", "report", "sae", "store"},
+    "explore": {*BASE, "data", "inputs", "lineage", "readout", "report", "sae", "store"},
     "fetch": BASE,
     "data": BASE,
     "store": {*BASE, "lineage"},

@@ -20,11 +20,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TOKEN = "token"
 NAMES = ("127.0.0.1", "localhost")
 METHODS = ("GET", "HEAD")
+# Where the page may send something: what it asks the models for.
+LIVE = "/live/"
 # What the page may do: its own scripts, styles, images and requests, and nothing else.
 POLICY = "; ".join(
     (
         "default-src 'none'",
-        *(f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")),
+        *(f"{kind}-src 'self'" for kind in ("script", "style", "connect")),
+        # blob: an image that the user dropped, which the page shows.
+        "img-src 'self' blob:",
         *(f"{kind} 'none'" for kind in ("base-uri", "form-action", "frame-ancestors")),
     )
 )
@@ -88,7 +92,11 @@ class Guard:
                 f"The explorer answers at {NAMES[0]}:{port} alone. Through a tunnel, use the same "
                 f"port at both ends: ssh -L {port}:{NAMES[0]}:{port} HOST"
             )
-        if scope["method"] not in METHODS:
+        posted = scope["method"] == "POST" and scope["path"].startswith(LIVE)
+        if posted and headers.get("origin") != f"http://{headers['host'].lower()}":
+            # Browsers name the page's origin whenever something is sent.
+            return _refusal("Only the explorer's own page may ask the models.")
+        if scope["method"] not in METHODS and not posted:
             allowed = {"Allow": ", ".join(METHODS), "Cache-Control": "no-store"}
             return PlainTextResponse("The explorer only shows.\n", 405, allowed)
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)

@@ -25,10 +25,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from vista.config.base import Settings
 from vista.errors import UserError
+from vista.explore.guard import LIVE
 from vista.explore.latents import LatentView
 from vista.readout import LatentEdit, LayerLatents, Readout
 
-PREFIX = "/live/"
 LARGEST_BODY = 20_000_000  # bytes
 LARGEST_IMAGE = 50_000_000  # px
 _TOP = 24  # latents of a token that are sent
@@ -96,10 +96,10 @@ class Live:
         job: _Job | None = None
         if body is None:
             response: Response = _problem(f"more than {LARGEST_BODY} bytes", 413)
-        elif path == f"{PREFIX}latents":
+        elif path == f"{LIVE}latents":
             content = body
             job = lambda stop: self.latents(query.get("latents", ""), content, stop)  # noqa: E731
-        elif path == f"{PREFIX}captions":
+        elif path == f"{LIVE}captions":
             try:
                 request = CaptionRequest.model_validate_json(body)
                 job = lambda stop: self.captions(request, stop)  # noqa: E731

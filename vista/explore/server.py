@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vista.explore.finished import Finished, NotServed, Opened
 from vista.explore.guard import NAMES, Guard
+from vista.explore.live import Live
 from vista.explore.page_files import INDEX, catalogue_bytes, page_files
 from vista.explore.ranges import Unsatisfiable, span_of
 from vista.explore.thumbnails import Pictures
@@ -65,9 +66,12 @@ def listen(port: int) -> socket.socket:
 
 
 def _application(finished: Finished) -> ASGIApp:
-    answers = _Answers(finished)
+    answers, live = _Answers(finished), Live(finished.results)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await live(scope, receive, send)
+            return
         response = await run_in_threadpool(answers.answer, Request(scope))
         await response(scope, receive, send)
 

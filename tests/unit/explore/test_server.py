@@ -130,9 +130,20 @@ def test_both_names_of_the_loopback_are_answered(client: Client) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "XYZ"])
 def test_only_reading_is_allowed(client: Client, method: str) -> None:
-    for path in ("/", "/catalogue.json", "/live/latents"):
+    for path in ("/", "/catalogue.json", *(("/live/latents",) if method != "POST" else ())):
         answer = client.ask(path, method)
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_only_the_page_itself_may_ask_the_models(client: Client) -> None:
+    own = f"http://127.0.0.1:{client.port}"
+    for origin in ("", "null", "http://evil.example", f"{own}.evil", "http://127.0.0.1:1", own):
+        answer = client.ask("/live/nothing", "POST", Origin=origin)
+        assert answer.status == (404 if origin == own else 403)
+    assert client.ask("/live/nothing", "POST").status == 403
+    assert client.ask("/live/nothing", "POST", Origin=own, Cookie="x=y").status == 403
+    evil = {"Origin": "http://evil.example", "Host": "evil.example"}
+    assert client.ask("/live/nothing", "POST", **evil).status == 403
 
 
 def test_it_listens_on_the_loopback_alone() -> None:
@@ -154,10 +165,9 @@ def test_every_answer_has_the_headers_that_protect_the_page(client: Client) -> N
             for part in answer.headers["Content-Security-Policy"].split(";")
         )
         assert policy["default-src"] == "'none'"
-        assert set(policy.values()) == {"'none'", "'self'"}
-        assert {policy[k] for k in ("script-src", "style-src", "img-src", "connect-src")} == {
-            "'self'"
-        }
+        assert set(policy.values()) == {"'none'", "'self'", "'self' blob:"}
+        assert {policy[k] for k in ("script-src", "style-src", "connect-src")} == {"'self'"}
+        assert policy["img-src"] == "'self' blob:"  # images that the user drops
         assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "no-referrer"
