@@ -1,0 +1,154 @@
+/** What a run has made: the catalogue, and which artifacts belong together. */
+
+import { fetchJson, Missing, Problem } from "./http";
+
+export interface Entry {
+  folder: string;
+  stage: string;
+  name: string;
+  parents: Record<string, string[]>;
+  encoder?: string;
+  llm?: string;
+  sae_weight?: number;
+  seed?: number;
+  control?: string;
+  method?: string;
+  layer?: number;
+}
+
+/** A point of the sweep at which latents were read. */
+export interface Point {
+  /** Its name in addresses: without the id where the run has no other of this name. */
+  key: string;
+  title: string;
+  entry: Entry;
+}
+
+const LABEL_STAGES = ["label_latents", "import_labels"];
+
+export class Catalogue {
+  readonly run: string | null;
+  readonly report: string | null;
+  readonly live: boolean;
+  readonly notes: string[];
+  readonly entries: Entry[];
+  readonly points: Point[];
+  readonly #byFolder: Map<string, Entry>;
+
+  constructor(content: unknown) {
+    const { format, run, report, artifacts, live, notes } = content as Record<string, unknown>;
+    if (typeof format !== "string" || !format.startsWith("vista catalogue ") || !Array.isArray(artifacts)) {
+      throw new Problem("catalogue.json is no catalogue of a run.");
+    }
+    this.run = typeof run === "string" ? run : null;
+    this.report = typeof report === "string" ? report : null;
+    this.live = live === true;
+    this.notes = Array.isArray(notes) ? notes.map(String) : [];
+    this.entries = artifacts as Entry[];
+    this.#byFolder = new Map(this.entries.map((entry) => [entry.folder, entry]));
+    this.points = namePoints(this.of("latents"));
+  }
+
+  static async load(): Promise<Catalogue> {
+    try {
+      return new Catalogue(await fetchJson("catalogue.json"));
+    } catch (error) {
+      if (error instanceof Missing) {
+        throw new Problem("There is no catalogue.json: the folder has no run yet. Run snakemake.");
+      }
+      throw error;
+    }
+  }
+
+  /** Return the artifacts of a stage. */
+  of(...stages: string[]): Entry[] {
+    return this.entries.filter((entry) => stages.includes(entry.stage));
+  }
+
+  get(folder: string | undefined): Entry | undefined {
+    return folder === undefined ? undefined : this.#byFolder.get(folder);
+  }
+
+  /** Return an artifact's input of a role, if the catalogue has it. */
+  parent(entry: Entry, role: string): Entry | undefined {
+    return this.get(entry.parents[role]?.[0]);
+  }
+
+  /** Return the labels of the SAEs behind latents: an artifact each, at most one an SAE. */
+  labels(latents: Entry): Entry[] {
+    const saes = latents.parents["saes"] ?? [];
+    const bySae = new Map<string, Entry>();
+    for (const entry of this.of(...LABEL_STAGES)) {
+      const [sae] = entry.parents["sae"] ?? [];
+      if (sae !== undefined && saes.includes(sae) && !bySae.has(sae)) bySae.set(sae, entry);
+    }
+    return saes.flatMap((sae) => bySae.get(sae) ?? []);
+  }
+
+  point(key: string | undefined): Point | undefined {
+    return this.points.find((point) => point.key === key || point.entry.folder.endsWith(`/${key}`));
+  }
+
+  /** Return the two points that are compared first: the smallest and the largest weight. */
+  pair(): [Point | undefined, Point | undefined] {
+    const plain = this.points.filter(({ entry }) => entry.control === undefined);
+    const pool = plain.length ? plain : this.points;
+    const first = [...pool].sort(
+      (a, b) =>
+        a.entry.name.length - b.entry.name.length ||
+        (a.entry.sae_weight ?? 0) - (b.entry.sae_weight ?? 0),
+    )[0];
+    if (!first) return [undefined, undefined];
+    const siblings = pool
+      .filter(
+        ({ entry }) =>
+          entry.encoder === first.entry.encoder &&
+          entry.llm === first.entry.llm &&
+          entry.name.length <= first.entry.name.length + 2,
+      )
+      .sort(
+        (a, b) =>
+          (a.entry.sae_weight ?? 0) - (b.entry.sae_weight ?? 0) ||
+          (a.entry.seed ?? 0) - (b.entry.seed ?? 0),
+      );
+    const low = siblings[0] ?? first;
+    const high = siblings.filter(
+      ({ entry }) => entry.sae_weight !== low.entry.sae_weight,
+    );
+    const same = high.find(({ entry }) => entry.seed === low.entry.seed) ?? high[0];
+    return [low, same];
+  }
+}
+
+function namePoints(latents: Entry[]): Point[] {
+  const names = new Map<string, number>();
+  for (const { name } of latents) names.set(name, (names.get(name) ?? 0) + 1);
+  const titles = new Map<string, number>();
+  for (const entry of latents) titles.set(title(entry), (titles.get(title(entry)) ?? 0) + 1);
+  return latents.map((entry) => ({
+    key: names.get(entry.name) === 1 ? entry.name : entry.folder.split("/")[1]!,
+    // Where the facts do not tell two apart, what their names have more does.
+    title: titles.get(title(entry)) === 1 ? title(entry) : title(entry) + rest(entry, latents),
+    entry,
+  }));
+}
+
+function rest(entry: Entry, latents: Entry[]): string {
+  const same = latents.filter((other) => title(other) === title(entry)).map(({ name }) => name);
+  const [shortest] = same.sort((a, b) => a.length - b.length);
+  if (same.filter((name) => name === entry.name).length > 1) return ` · ${entry.folder.split("/")[1]}`;
+  if (entry.name === shortest) return "";
+  return entry.name.startsWith(`${shortest}-`) ? ` · ${entry.name.slice(shortest!.length + 1)}` : ` · ${entry.name}`;
+}
+
+function title({ name, encoder, llm, sae_weight, seed, control }: Entry): string {
+  if (encoder === undefined) return name;
+  const parts = [
+    encoder,
+    llm,
+    sae_weight === undefined ? undefined : `weight ${sae_weight}`,
+    seed === undefined ? undefined : `seed ${seed}`,
+    control,
+  ];
+  return parts.filter((part) => part !== undefined).join(" · ");
+}
