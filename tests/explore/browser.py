@@ -110,13 +110,10 @@ class Browser:
             raise AssertionError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 20) -> Any:
-        """Wait until an expression is true, and return its value."""
+    def wait(self, expression: str, seconds: float = 30) -> None:
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
-        while True:
-            value = self.run(expression)
-            if value:
-                return value
+        while not self.run(f"Boolean({expression})"):
             if time.monotonic() > end:
                 text = self.run("document.body.innerText.slice(0, 1500)")
                 raise AssertionError(f"{expression} is not true; errors {self.errors}; page: {text}")

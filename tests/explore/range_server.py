@@ -23,10 +23,10 @@ from vista.engine.lineage import parents_of, read_manifest
 from vista.inputs.image_files import image_files
 
 PAGE = Path(__file__).parents[2] / "vista" / "explore" / "page"
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".png": "image/png"}
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".png": "image/png", ".svg": "image/svg+xml"}
 # What the real server sends with the page.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _POINT = re.compile(r"(?P<encoder>\w+)-(?P<llm>\w+)-w(?P<weight>[\d.]+)-s(?P<seed>\d+)(?:-(?P<rest>.+))?")

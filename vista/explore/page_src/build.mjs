@@ -53,7 +53,9 @@ async function page(folder) {
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, "app.js"), script.outputFiles[0].contents);
   await writeFile(join(folder, "app.css"), style.outputFiles[0].contents);
-  await writeFile(join(folder, "index.html"), await readFile(join(here, "src/index.html")));
+  for (const name of ["index.html", "icon.svg"]) {
+    await writeFile(join(folder, name), await readFile(join(here, "src", name)));
+  }
   await writeFile(join(folder, "licences.txt"), await licences(script.metafile.inputs));
 }
 

@@ -25,6 +25,12 @@ export interface Firings {
   value: ArrayLike<number>;
 }
 
+/** A histogram from 0 to `most`. */
+export interface Bins {
+  counts: number[];
+  most: number;
+}
+
 interface Group {
   start: number;
   tokens: number;
@@ -38,8 +44,6 @@ interface Group {
 }
 
 const GROUPS_KEPT = 128;
-// Up to this many slots are read without asking first how many of them are in use.
-const FEW_SLOTS = 256;
 
 /** The latents of one layer at the tokens of one image. */
 export class ImageLayer {
@@ -176,7 +180,9 @@ export class LatentStore {
       store.numbers("tokens/image/valid", images),
     ]);
     others.catch(() => undefined);
-    const used = most <= FEW_SLOTS ? most : Math.max(1, largest((await counts).data));
+    // Slots of one block come together; of several blocks only those in use are there.
+    const whole = store.chunks(`${name}/index`)[2]! >= most;
+    const used = whole ? most : Math.max(1, largest((await counts).data));
     const [nnz, index, value] = await Promise.all([
       counts,
       store.numbers(`${name}/index`, images, null, [0, used]),
@@ -234,10 +240,16 @@ export class LatentStore {
     }));
   }
 
-  /** Return how many tokens a latent fires at. */
-  async count(layer: number, latent: number): Promise<number> {
-    const offset = await this.#whole(`${group(layer, "by_latent")}/offset`);
-    return offset[latent + 1]! - offset[latent]!;
+  /** Return how many activations of a latent lie in each equal part of 0 to its largest one;
+   * undefined where the store does not say. */
+  async histogram(layer: number, latent: number): Promise<Bins | undefined> {
+    const name = `${group(layer, "by_latent")}/histogram`;
+    if (!this.#store.has(name)) return undefined;
+    const [counts, top] = await Promise.all([
+      this.#store.numbers(name, [latent, latent + 1]),
+      this.top(layer, latent),
+    ]);
+    return { counts: Array.from(counts.data), most: Math.max(0, top[0]?.value ?? 0) };
   }
 
   /** Return all tokens at which a latent fires. */
@@ -262,6 +274,18 @@ export class LatentStore {
     }
     return read;
   }
+}
+
+/** Return the histogram of values, as stores have it. */
+export function binned(values: ArrayLike<number>, bins = 32): Bins {
+  let most = 0;
+  for (let n = 0; n < values.length; n++) most = Math.max(most, values[n]!);
+  const counts = new Array<number>(bins).fill(0);
+  for (let n = 0; n < values.length; n++) {
+    const bin = most > 0 ? Math.floor((bins * Math.max(values[n]!, 0)) / most) : 0;
+    counts[Math.min(bins - 1, bin)]! += 1;
+  }
+  return { counts, most };
 }
 
 /** Return the activation of a latent on each token of an image, out of its firings. */

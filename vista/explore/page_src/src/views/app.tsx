@@ -7,7 +7,10 @@ import { Catalogue } from "../data/catalogue";
 import type { Point } from "../data/catalogue";
 import { Session } from "../data/session";
 import { useLoaded } from "../hooks";
+import { Edits } from "./edits";
 import { Images } from "./images";
+import { Latents } from "./latent";
+import { Metrics } from "./metrics";
 import { Empty, Notice, Waiting } from "./notice";
 
 const NAMES: Record<View, string> = { images: "Images", latent: "Latents", metrics: "Metrics", edits: "Edits" };
@@ -60,7 +63,13 @@ function Run({ session }: { session: Session }) {
           <Empty>This folder has no finished artifact yet. Run snakemake; then load this page again.</Empty>
         ) : view === "images" ? (
           <Images session={session} parts={parts} points={points} />
-        ) : null}
+        ) : view === "latent" ? (
+          <Latents session={session} parts={parts} point={points[0]} />
+        ) : view === "metrics" ? (
+          <Metrics session={session} parts={parts} />
+        ) : (
+          <Edits session={session} parts={parts} />
+        )}
       </main>
       <Help dialog={help} />
     </>

@@ -83,6 +83,7 @@ export function Stage(props: Props) {
     >
       <Padding geometry={geometry} />
       <image
+        class={record.width < 128 ? "coarse" : ""}
         href={props.image}
         x={geometry.image.x}
         y={geometry.image.y}
