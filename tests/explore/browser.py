@@ -113,10 +113,12 @@ class Browser:
     def wait(self, expression: str, seconds: float = 30) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
-        while not self.run(f"Boolean({expression})"):
+        # What is not there yet may be asked for.
+        guarded = f"(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()"
+        while not self.run(guarded):
             if time.monotonic() > end:
-                text = self.run("document.body.innerText.slice(0, 1500)")
-                raise AssertionError(f"{expression} is not true; errors {self.errors}; page: {text}")
+                text = self.text()
+                raise AssertionError(f"{expression} is not true; errors {self.errors}; page: {text[-600:]!r}")
             time.sleep(0.05)
 
     def text(self, selector: str = "body") -> str:

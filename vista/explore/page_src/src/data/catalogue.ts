@@ -14,6 +14,8 @@ export interface Entry {
   control?: string;
   method?: string;
   layer?: number;
+  /** Whether the last report is not made from it. */
+  unreported?: boolean;
 }
 
 /** A point of the sweep at which latents were read. */
@@ -89,34 +91,44 @@ export class Catalogue {
     return this.points.find((point) => point.key === key || point.entry.folder.endsWith(`/${key}`));
   }
 
-  /** Return the two points that are compared first: the smallest and the largest weight. */
+  /** Return the two points that are compared first: the smallest and the largest weight of an
+   * encoder and LLM of which there are several, without controls. */
   pair(): [Point | undefined, Point | undefined] {
-    const plain = this.points.filter(({ entry }) => entry.control === undefined);
+    const plain = this.points.filter(({ entry }) => entry.control === undefined && !entry.unreported);
     const pool = plain.length ? plain : this.points;
-    const first = [...pool].sort(
-      (a, b) =>
-        a.entry.name.length - b.entry.name.length ||
-        (a.entry.sae_weight ?? 0) - (b.entry.sae_weight ?? 0),
-    )[0];
-    if (!first) return [undefined, undefined];
-    const siblings = pool
-      .filter(
-        ({ entry }) =>
-          entry.encoder === first.entry.encoder &&
-          entry.llm === first.entry.llm &&
-          entry.name.length <= first.entry.name.length + 2,
-      )
-      .sort(
-        (a, b) =>
-          (a.entry.sae_weight ?? 0) - (b.entry.sae_weight ?? 0) ||
-          (a.entry.seed ?? 0) - (b.entry.seed ?? 0),
-      );
-    const low = siblings[0] ?? first;
-    const high = siblings.filter(
-      ({ entry }) => entry.sae_weight !== low.entry.sae_weight,
+    const groups = new Map<string, Point[]>();
+    // Points that differ by a split alone: the one with the shortest name is that of the test images.
+    for (const point of [...pool].sort((a, b) => a.entry.name.length - b.entry.name.length)) {
+      const { encoder, llm, sae_weight, seed } = point.entry;
+      const group = groups.get(`${encoder} ${llm}`) ?? [];
+      if (!group.some(({ entry }) => entry.sae_weight === sae_weight && entry.seed === seed)) group.push(point);
+      groups.set(`${encoder} ${llm}`, group);
+    }
+    const weights = (group: Point[]) => new Set(group.map(({ entry }) => entry.sae_weight)).size;
+    const [first] = [...groups.values()].sort((a, b) => weights(b) - weights(a));
+    const sorted = (first ?? []).sort(
+      (a, b) => (a.entry.sae_weight ?? 0) - (b.entry.sae_weight ?? 0) || (a.entry.seed ?? 0) - (b.entry.seed ?? 0),
     );
-    const same = high.find(({ entry }) => entry.seed === low.entry.seed) ?? high[0];
-    return [low, same];
+    const low = sorted[0];
+    const most = sorted.at(-1)?.entry.sae_weight;
+    const high = sorted.filter(({ entry }) => entry.sae_weight === most && most !== low?.entry.sae_weight);
+    return [low, high.find(({ entry }) => entry.seed === low?.entry.seed) ?? high[0]];
+  }
+
+  /** Return the point that another one is compared with: of other weight, else otherwise alike. */
+  beside(point: Point | undefined): Point | undefined {
+    if (!point) return undefined;
+    const [low, high] = this.pair();
+    const alike = this.points.filter(
+      ({ entry }) =>
+        entry.encoder === point.entry.encoder &&
+        entry.llm === point.entry.llm &&
+        entry.seed === point.entry.seed &&
+        entry.control === point.entry.control &&
+        entry.sae_weight !== point.entry.sae_weight,
+    );
+    const sibling = [...alike].sort((a, b) => a.entry.name.length - b.entry.name.length)[0];
+    return sibling ?? (high?.key === point.key ? low : high);
   }
 }
 

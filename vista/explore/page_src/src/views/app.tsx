@@ -77,9 +77,8 @@ function Run({ session }: { session: Session }) {
 }
 
 function chosenPoints(catalogue: Catalogue, parts: Parts): [Point | undefined, Point | undefined] {
-  const [low, high] = catalogue.pair();
-  const a = catalogue.point(parts["a"]) ?? low;
-  const b = parts["b"] === "none" ? undefined : (catalogue.point(parts["b"]) ?? (high?.key === a?.key ? low : high));
+  const a = catalogue.point(parts["a"]) ?? catalogue.pair()[0];
+  const b = parts["b"] === "none" ? undefined : (catalogue.point(parts["b"]) ?? catalogue.beside(a));
   return [a, b?.key === a?.key ? undefined : b];
 }
 

@@ -72,18 +72,19 @@ function LongTable({ session, list, parts }: Props & { list: Figure[] }) {
   const order = (parts["order"] ?? "") as Order;
   const signature = JSON.stringify([filters, order]);
   const rows = useMemo(() => sorted(list.filter((figure) => passes(figure, filters)), order), [list, signature]);
-  // Columns in which all figures of the run agree say nothing.
-  const columns = useMemo(() => KEYS.filter((key) => new Set(list.map((figure) => keyText(figure[key]))).size > 1), [list]);
+  // Where all figures agree there is nothing to choose, and nothing to tell apart.
+  const choices = useMemo(() => varying(list), [list]);
+  const columns = useMemo(() => varying(rows.length ? rows : list), [rows]);
   const scales = useMemo(() => scalesOf(rows), [rows]);
   const [box, size] = useSize<HTMLDivElement>();
   const [top, setTop] = useState(0);
   const first = Math.max(0, Math.floor(top / HEIGHT) - EXTRA);
   const last = Math.min(rows.length, Math.ceil((top + Math.max(size.height, 400)) / HEIGHT) + EXTRA);
-  const template = { gridTemplateColumns: `${columns.map((key) => WIDTHS[key]).join(" ")} 5em minmax(140px, 1fr) 5em 5em 1.6em` };
+  const template = { gridTemplateColumns: `${columns.map((key) => WIDTHS[key]).join(" ")} 5rem minmax(160px, 1fr) 5rem 5rem 1.6rem` };
   return (
     <>
       <div class="filters" role="group" aria-label="Filters">
-        {columns.map((key) => (
+        {choices.map((key) => (
           <Filter key={key} name={key} list={list} filters={filters} />
         ))}
         <button type="button" class="link" onClick={() => set(Object.fromEntries([...KEYS.map((key) => [`f_${key}`, undefined]), ["order", undefined]]))}>
@@ -128,19 +129,23 @@ function LongTable({ session, list, parts }: Props & { list: Figure[] }) {
   );
 }
 
+function varying(list: Figure[]): Key[] {
+  return KEYS.filter((key) => list.some((figure) => keyText(figure[key]) !== keyText(list[0]![key])));
+}
+
 const WIDTHS: Record<Key, string> = {
-  metric: "minmax(150px, 16em)",
-  of: "minmax(80px, 10em)",
-  set: "7em",
-  k: "3em",
-  encoder: "7em",
-  llm: "6em",
-  sae_weight: "4.5em",
-  seed: "3.2em",
-  control: "minmax(70px, 10em)",
-  method: "minmax(70px, 9em)",
-  layer: "3.5em",
-  token_kind: "5em",
+  metric: "minmax(150px, 16rem)",
+  of: "minmax(80px, 10rem)",
+  set: "7rem",
+  k: "3rem",
+  encoder: "7rem",
+  llm: "6rem",
+  sae_weight: "4.5rem",
+  seed: "3.2rem",
+  control: "minmax(70px, 10rem)",
+  method: "minmax(70px, 9rem)",
+  layer: "3.5rem",
+  token_kind: "5rem",
 };
 
 function sorted(rows: Figure[], order: Order): Figure[] {

@@ -69,7 +69,7 @@ export function Stage(props: Props) {
     <svg
       class="stage"
       viewBox={`${extent.x} ${extent.y} ${extent.width} ${extent.height}`}
-      tabIndex={0}
+      tabindex={0}
       role="application"
       aria-roledescription="patch grid"
       aria-label={name}
