@@ -33,7 +33,10 @@ def test_every_array_equals_zarr_python(read: Read, address: str, planted: Path,
     (arrays,) = read(address, {"task": "arrays", "path": f"results/{path}"})
     root = zarr.open_group(planted / path, mode="r")
     expected = {
-        name: array for name, array in root.members(max_depth=None) if isinstance(array, zarr.Array)
+        name: array
+        for name, array in root.members(max_depth=None)
+        # Of slots in blocks those in use alone are read, below.
+        if isinstance(array, zarr.Array) and not (array.ndim == 3 and array.chunks[2] < array.shape[2])
     }
     assert set(arrays) == set(expected) and len(arrays) > 30
     for name, array in expected.items():
