@@ -114,11 +114,15 @@ class Browser:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         # What is not there yet may be asked for.
-        guarded = f"(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()"
+        guarded = (
+            f"(() => {{ try {{ return Boolean({expression}); }} catch {{ return false; }} }})()"
+        )
         while not self.run(guarded):
             if time.monotonic() > end:
                 text = self.text()
-                raise AssertionError(f"{expression} is not true; errors {self.errors}; page: {text[-600:]!r}")
+                raise AssertionError(
+                    f"{expression} is not true; errors {self.errors}; page: {text[-600:]!r}"
+                )
             time.sleep(0.05)
 
     def text(self, selector: str = "body") -> str:
@@ -154,7 +158,9 @@ class Browser:
         for key in keys:
             code = _KEYS.get(key) or ord(key.upper())
             common = {"key": key, "windowsVirtualKeyCode": code}
-            text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
+            text = (
+                {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
+            )
             self._call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
             self._call("Input.dispatchKeyEvent", type="keyUp", **common)
 
@@ -198,6 +204,8 @@ class Browser:
             details = parameters["exceptionDetails"]
             self.errors.append(details.get("exception", {}).get("description") or details["text"])
         elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
-            self.errors.append(f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}")
+            self.errors.append(
+                f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}"
+            )
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning"):
             self.errors.append(" ".join(str(a.get("value")) for a in parameters["args"]))

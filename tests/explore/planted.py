@@ -110,7 +110,9 @@ def write_label_table(work: Path, layer: int) -> None:
     rng = np.random.default_rng(layer)
     names = tuple(WORDS[n % len(WORDS)] for n in range(size))
     share, density = (rng.random(size).astype(np.float32) for _ in range(2))
-    contexts = tuple((f"{n + 0.5}: a «{names[n]}» sat", "0.25: on") if n % 4 else () for n in range(size))
+    contexts = tuple(
+        (f"{n + 0.5}: a «{names[n]}» sat", "0.25: on") if n % 4 else () for n in range(size)
+    )
     auroc = np.where(np.arange(size) % 3 == 0, np.nan, share).astype(np.float32)
     write_labels(
         work / "labels.parquet",
@@ -149,7 +151,9 @@ def caption_rows(control: str = "") -> list[dict[str, Any]]:
     rows = []
     for n in (0, 1):
         for variant, coefficient in (("none", 0.0), ("object", 1.0), ("object", 4.0)):
-            after = f"a {control}dog with strength {coefficient:g}" if coefficient else f"{CAPTION} {n}"
+            after = (
+                f"a {control}dog with strength {coefficient:g}" if coefficient else f"{CAPTION} {n}"
+            )
             rows.append(
                 {
                     **dict.fromkeys(CAPTION_SCHEMA.names, 0),
@@ -208,7 +212,9 @@ def planted_run(folder: Path) -> Path:
     }
     saes = []
     for layer in LAYERS:
-        sae = publish(root, f"import_sae/gemma2-l{layer}-0123456789", lambda work: (work / "a").touch())
+        sae = publish(
+            root, f"import_sae/gemma2-l{layer}-0123456789", lambda work: (work / "a").touch()
+        )
         saes.append(sae)
         publish(
             root,

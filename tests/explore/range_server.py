@@ -23,13 +23,21 @@ from vista.engine.lineage import parents_of, read_manifest
 from vista.inputs.image_files import image_files
 
 PAGE = Path(__file__).parents[2] / "vista" / "explore" / "page"
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".png": "image/png", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
 # What the real server sends with the page.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_POINT = re.compile(r"(?P<encoder>\w+)-(?P<llm>\w+)-w(?P<weight>[\d.]+)-s(?P<seed>\d+)(?:-(?P<rest>.+))?")
+_POINT = re.compile(
+    r"(?P<encoder>\w+)-(?P<llm>\w+)-w(?P<weight>[\d.]+)-s(?P<seed>\d+)(?:-(?P<rest>.+))?"
+)
 
 
 def facts_of(name: str) -> dict[str, Any]:
@@ -132,7 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self._send(404, b"not there", {})
             return
-        headers = {"Content-Type": TYPES.get(Path(path).suffix or ".html", "application/octet-stream")}
+        headers = {
+            "Content-Type": TYPES.get(Path(path).suffix or ".html", "application/octet-stream")
+        }
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
         if wanted is None or not self.site.ranges:
             self._send(200, content, headers)

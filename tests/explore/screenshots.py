@@ -10,7 +10,7 @@ from tests.explore.browser import Browser
 from tests.explore.range_server import Site, serving
 
 READY = "document.querySelector('.latent, .notice, .empty') !== null"
-TILES = "document.querySelector('.tile image, .notice, .empty') !== null"
+TILES = "document.querySelector('.one .tiles, .one .quiet, .notice') !== null"
 # Name: (hash, width, height, dark, what must be true before the picture is taken).
 VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     "images": ("#images", 1400, 900, False, READY),
@@ -21,11 +21,29 @@ VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     "images-latent": ("#images?patch=1,1&layer=1&latent=381", 1400, 900, False, READY),
     "latent": ("#latent?layer=1&latent=61&q=re", 1400, 900, False, TILES),
     "latent-dark": ("#latent?layer=1&latent=61&q=re", 1400, 900, True, TILES),
-    "latent-narrow": ("#latent?layer=1&latent=61&q=re", 360, 1400, False, TILES),
-    "metrics": ("#metrics?f_metric=matching_rate&f_set=none", 1400, 900, False, "document.querySelector('.tr, .notice, .empty')"),
+    "latent-narrow": ("#latent?layer=0&latent=30&q=re", 360, 1400, False, TILES),
+    "metrics": (
+        "#metrics?f_metric=matching_rate&f_set=none",
+        1400,
+        900,
+        False,
+        "document.querySelector('.tr, .notice, .empty')",
+    ),
     "metrics-all": ("#metrics", 1400, 900, True, "document.querySelector('.tr, .notice, .empty')"),
-    "metrics-narrow": ("#metrics?f_metric=fvu", 360, 1000, False, "document.querySelector('.tr, .notice, .empty')"),
-    "figures": ("#metrics?show=figures", 1400, 900, False, "document.querySelector('.pictures img, .notice, .empty')"),
+    "metrics-narrow": (
+        "#metrics?f_metric=fvu",
+        360,
+        1000,
+        False,
+        "document.querySelector('.tr, .notice, .empty')",
+    ),
+    "figures": (
+        "#metrics?show=figures",
+        1400,
+        900,
+        False,
+        "document.querySelector('.pictures img, .notice, .empty')",
+    ),
     "edits": ("#edits", 1400, 900, False, "document.querySelector('.edit, .notice, .empty')"),
     "edits-narrow": ("#edits", 360, 1200, True, "document.querySelector('.edit, .notice, .empty')"),
     "images-4k": ("#images?patch=2,3", 3840, 2000, False, READY),

@@ -56,7 +56,9 @@ def strongest(planted: Path, point: str, layer: int, place: int, token: int | No
     for t in range(tokens.nnz.shape[1]) if token is None else [token]:
         if tokens.valid[0, t]:
             used = int(tokens.nnz[0, t])
-            for latent, value in zip(tokens.index[0, t, :used], tokens.value[0, t, :used], strict=True):
+            for latent, value in zip(
+                tokens.index[0, t, :used], tokens.value[0, t, :used], strict=True
+            ):
                 best[int(latent)] = max(best.get(int(latent), 0.0), float(value))
     return sorted(best, key=lambda latent: -best[latent])
 
@@ -150,8 +152,12 @@ def test_the_keyboard_alone(browser: Browser, show: Show) -> None:
     browser.wait("location.hash.includes('layer=3')")
     browser.run("document.querySelector('#layer-3 .latent button').focus()")
     browser.press("ArrowDown", "Enter")
-    browser.wait("document.querySelector('.latent.here') !== null && location.hash.includes('latent=')")
-    assert browser.run("document.querySelectorAll('#layer-3 .latent')[1].classList.contains('here')")
+    browser.wait(
+        "document.querySelector('.latent.here') !== null && location.hash.includes('latent=')"
+    )
+    assert browser.run(
+        "document.querySelectorAll('#layer-3 .latent')[1].classList.contains('here')"
+    )
     browser.press("Escape")
     browser.wait("!location.hash.includes('latent=')")
     browser.press("Escape")
@@ -229,7 +235,9 @@ def test_a_latent(browser: Browser, show: Show, planted: Path) -> None:
     assert f"{float(f'{100 * share:.3g}'):g} % of 300 images" in facts
     assert browser.run("document.querySelector('.contexts mark').textContent") == "kätzchen"
     assert browser.run("document.querySelectorAll('.histogram rect').length") == 32
-    links = browser.run("[...document.querySelectorAll('.tile a')].map(e => e.getAttribute('href'))")
+    links = browser.run(
+        "[...document.querySelectorAll('.tile a')].map(e => e.getAttribute('href'))"
+    )
     top = [IDS[int(place)] for place in reader.top(3, 5).image[:16]]
     assert len(links) == 16
     for link, image_id in zip(links, top, strict=True):
@@ -240,7 +248,10 @@ def test_a_latent(browser: Browser, show: Show, planted: Path) -> None:
 
 
 def test_the_search_over_labels(browser: Browser, show: Show) -> None:
-    show("#latent", "document.querySelector('.search [role=status]').textContent.includes('labelled')")
+    show(
+        "#latent",
+        "document.querySelector('.search [role=status]').textContent.includes('labelled')",
+    )
     browser.run("document.getElementById('filter').focus()")
     browser.type("SKY the")
     browser.wait("document.querySelectorAll('.found a').length > 0")
@@ -288,6 +299,7 @@ def test_edits(browser: Browser, show: Show) -> None:
     assert "cat → dog" in first and "<script>" in first
     # The reported strength, and the control at the same.
     assert "a dog with strength 4" in first and "a random_sourcedog with strength 4" in first
+    assert "random source" in browser.text(".edit dt:last-of-type")
     show("#edits?score=2", "document.querySelectorAll('.edit').length === 1")
     assert "clean" in browser.text(".edit")
     show("#edits?score=1", ANSWER)

@@ -20,7 +20,9 @@ def test_the_committed_page_is_the_built_one(node: str, tmp_path: Path) -> None:
 
 def test_types(node: str) -> None:
     checker = SOURCE / "node_modules" / "typescript" / "bin" / "tsc"
-    done = subprocess.run([node, str(checker), "--noEmit"], cwd=SOURCE, capture_output=True, text=True)
+    done = subprocess.run(
+        [node, str(checker), "--noEmit"], cwd=SOURCE, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -28,7 +28,9 @@ def number_sum(values: Any) -> str:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_every_array_equals_zarr_python(read: Read, address: str, planted: Path, point: str) -> None:
+def test_every_array_equals_zarr_python(
+    read: Read, address: str, planted: Path, point: str
+) -> None:
     path = f"latents/{point}-0123456789/latents.zarr"
     (arrays,) = read(address, {"task": "arrays", "path": f"results/{path}"})
     root = zarr.open_group(planted / path, mode="r")
@@ -36,7 +38,8 @@ def test_every_array_equals_zarr_python(read: Read, address: str, planted: Path,
         name: array
         for name, array in root.members(max_depth=None)
         # Of slots in blocks those in use alone are read, below.
-        if isinstance(array, zarr.Array) and not (array.ndim == 3 and array.chunks[2] < array.shape[2])
+        if isinstance(array, zarr.Array)
+        and not (array.ndim == 3 and array.chunks[2] < array.shape[2])
     }
     assert set(arrays) == set(expected) and len(arrays) > 30
     for name, array in expected.items():
@@ -72,7 +75,10 @@ def test_latents_of_an_image(read: Read, address: str, planted: Path) -> None:
     reader = LatentReader(planted / POINT / "latents.zarr")
     # Both shards, the image without a last token, the last image.
     cases = [
-        (layer, place, token) for layer in LAYERS for place in (0, 1, 2, 257, 299) for token in (0, 15)
+        (layer, place, token)
+        for layer in LAYERS
+        for place in (0, 1, 2, 257, 299)
+        for token in (0, 15)
     ]
     answers = read(
         address,
@@ -198,10 +204,14 @@ def test_what_is_lost_is_named(read: Read, results: Path) -> None:
     table.write_bytes(table.read_bytes()[:-9])
     with serving(Site(results)) as url:
         answers = read(
-            url, IMAGE, {"task": "contexts", "folder": "label_latents/gemma2-l1-0123456789", "latent": 1}
+            url,
+            IMAGE,
+            {"task": "contexts", "folder": "label_latents/gemma2-l1-0123456789", "latent": 1},
         )
     assert all(answer["expected"] for answer in answers), answers
-    assert "layer_01/image/index/c/0/0/0 is missing: the artifact is damaged" in answers[0]["problem"]
+    assert (
+        "layer_01/image/index/c/0/0/0 is missing: the artifact is damaged" in answers[0]["problem"]
+    )
     assert "labels.parquet is damaged" in answers[1]["problem"]
 
 

@@ -62,9 +62,10 @@ export class Catalogue {
     }
   }
 
-  /** Return the artifacts of a stage. */
+  /** Return the artifacts of stages, those behind the last report first. */
   of(...stages: string[]): Entry[] {
-    return this.entries.filter((entry) => stages.includes(entry.stage));
+    const found = this.entries.filter((entry) => stages.includes(entry.stage));
+    return found.sort((a, b) => Number(a.unreported ?? false) - Number(b.unreported ?? false));
   }
 
   get(folder: string | undefined): Entry | undefined {
@@ -133,24 +134,22 @@ export class Catalogue {
 }
 
 function namePoints(latents: Entry[]): Point[] {
-  const names = new Map<string, number>();
-  for (const { name } of latents) names.set(name, (names.get(name) ?? 0) + 1);
-  const titles = new Map<string, number>();
-  for (const entry of latents) titles.set(title(entry), (titles.get(title(entry)) ?? 0) + 1);
-  return latents.map((entry) => ({
-    key: names.get(entry.name) === 1 ? entry.name : entry.folder.split("/")[1]!,
-    // Where the facts do not tell two apart, what their names have more does.
-    title: titles.get(title(entry)) === 1 ? title(entry) : title(entry) + rest(entry, latents),
-    entry,
-  }));
+  // What the last report is not made from is named as such, and clouds no other name.
+  const current = latents.filter((entry) => !entry.unreported);
+  return latents.map((entry) => {
+    const alike = (entry.unreported ? latents : current).filter((other) => title(other) === title(entry));
+    const single = !entry.unreported && current.filter(({ name }) => name === entry.name).length === 1;
+    const id = entry.folder.split("/")[1]!;
+    const more = entry.unreported ? ` · not in the report (${id})` : single ? rest(entry, alike) : ` · ${id}`;
+    return { key: single ? entry.name : id, title: title(entry) + more, entry };
+  });
 }
 
-function rest(entry: Entry, latents: Entry[]): string {
-  const same = latents.filter((other) => title(other) === title(entry)).map(({ name }) => name);
-  const [shortest] = same.sort((a, b) => a.length - b.length);
-  if (same.filter((name) => name === entry.name).length > 1) return ` · ${entry.folder.split("/")[1]}`;
-  if (entry.name === shortest) return "";
-  return entry.name.startsWith(`${shortest}-`) ? ` · ${entry.name.slice(shortest!.length + 1)}` : ` · ${entry.name}`;
+/** Return what a name has more than the shortest one of points with the same title. */
+function rest({ name }: Entry, alike: Entry[]): string {
+  const [shortest] = alike.map((other) => other.name).sort((a, b) => a.length - b.length);
+  if (name === shortest) return "";
+  return name.startsWith(`${shortest}-`) ? ` · ${name.slice(shortest!.length + 1)}` : ` · ${name}`;
 }
 
 function title({ name, encoder, llm, sae_weight, seed, control }: Entry): string {

@@ -12,6 +12,8 @@ export interface Edited {
   target: string | null;
   variant: string;
   coefficient: number;
+  /** Blocks after which the stream was edited, as text; "" where the config lists none. */
+  blocks: string;
   before: string;
   after: string;
   /** Whether the method has the directions that the edit needs. */
@@ -33,9 +35,17 @@ export interface EditSet {
   controls: Entry[];
 }
 
+/** Return what a control's name has more than that of the method that it is of. */
+export function controlName(control: Entry, scores: Entry | undefined): string {
+  const own = scores?.name.split("-") ?? [];
+  return control.name.split("-").filter((part) => !own.includes(part)).join(" ").replaceAll("_", " ");
+}
+
 /** Return the sets of edits of a run; controls stand beside the method that they are of. */
 export function editSets(catalogue: Catalogue): EditSet[] {
-  const scored = catalogue.of("intervention");
+  const all = catalogue.of("intervention");
+  const reported = all.filter((entry) => !entry.unreported);
+  const scored = reported.length ? reported : all;
   const sets = scored
     .filter((entry) => !entry.parents["method"]?.length)
     .flatMap((scores) => {
@@ -78,6 +88,7 @@ export async function loadEdits(session: Session, captions: Entry, scores: Entry
         target: (row["target"] ?? null) as string | null,
         variant: row["variant"] as string,
         coefficient: row["coefficient"] as number,
+        blocks: ((row["blocks"] ?? []) as number[]).join(", "),
         before: before.get(itemKey(row)) ?? "",
         after: row["caption"] as string,
         found: row["found"] !== false,

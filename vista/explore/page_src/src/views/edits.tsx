@@ -3,7 +3,7 @@
 import { useMemo } from "preact/hooks";
 import { hashOf, set } from "../address";
 import type { Parts } from "../address";
-import { editSets, loadEdits } from "../data/edits";
+import { controlName, editSets, loadEdits } from "../data/edits";
 import type { Edited, EditSet } from "../data/edits";
 import { Geometry } from "../data/geometry";
 import type { Placing } from "../data/geometry";
@@ -54,7 +54,7 @@ async function load(session: Session, { captions, scores, controls }: EditSet): 
       const edits = test ? await loadEdits(session, test, entry) : [];
       const byItem = new Map<string, Edited[]>();
       for (const edit of edits) byItem.set(itemOf(edit), [...(byItem.get(itemOf(edit)) ?? []), edit]);
-      return { name: entry.control ?? entry.name, byItem };
+      return { name: controlName(entry, scores), byItem };
     }),
   ]);
   return { own, controls: others, records, placing };
@@ -62,6 +62,7 @@ async function load(session: Session, { captions, scores, controls }: EditSet): 
 
 function OneSet({ session, parts, sets, edits }: Props & { sets: EditSet[]; edits: EditSet }) {
   const data = useLoaded(edits.name, () => load(session, edits));
+  const places = useMemo(() => [...new Set(data.value?.own.map(({ blocks }) => blocks))].sort(), [data.value]);
   const variants = useMemo(() => [...new Set(data.value?.own.map(({ variant }) => variant))].filter((name) => name !== OUTSIDE), [data.value]);
   const lengths = useMemo(() => [...new Set(data.value?.own.map(({ coefficient }) => coefficient))].sort((a, b) => a - b), [data.value]);
   if (data.error) return <Notice error={data.error} />;
@@ -69,8 +70,9 @@ function OneSet({ session, parts, sets, edits }: Props & { sets: EditSet[]; edit
   const reported = data.value.own.find(({ chosen }) => chosen);
   const variant = parts["variant"] ?? reported?.variant ?? variants[0];
   const coefficient = parts["by"] === undefined ? (reported?.coefficient ?? lengths[0]) : Number(parts["by"]);
+  const blocks = parts["blocks"] ?? reported?.blocks ?? places[0];
   const query = (parts["q"] ?? "").toLowerCase();
-  const pool = data.value.own.filter((edit) => edit.variant === variant && edit.coefficient === coefficient);
+  const pool = data.value.own.filter((edit) => edit.variant === variant && edit.coefficient === coefficient && edit.blocks === blocks);
   const counts = [0, 1, 2].map((score) => pool.filter((edit) => edit.score === score).length);
   const rows = pool.filter(
     (edit) =>
@@ -80,9 +82,9 @@ function OneSet({ session, parts, sets, edits }: Props & { sets: EditSet[]; edit
   return (
     <div class="edits">
       <div class="filters" role="group" aria-label="Filters">
-        <label>
+        <label class="long">
           <span>edit</span>
-          <select value={edits.name} onChange={(event) => set({ edit: event.currentTarget.value, variant: undefined, by: undefined })}>
+          <select value={edits.name} onChange={(event) => set({ edit: event.currentTarget.value, variant: undefined, by: undefined, blocks: undefined })}>
             {sets.map(({ name }) => (
               <option key={name}>{name}</option>
             ))}
@@ -108,6 +110,16 @@ function OneSet({ session, parts, sets, edits }: Props & { sets: EditSet[]; edit
             ))}
           </select>
         </label>
+        {places.length > 1 && (
+          <label>
+            <span>blocks</span>
+            <select value={blocks} onChange={(event) => set({ blocks: event.currentTarget.value })}>
+              {places.map((name) => (
+                <option key={name}>{name}</option>
+              ))}
+            </select>
+          </label>
+        )}
         {edits.scores && (
           <label>
             <span>score</span>
@@ -139,12 +151,13 @@ function OneSet({ session, parts, sets, edits }: Props & { sets: EditSet[]; edit
 function EditRow({ edit, data }: { edit: Edited; data: Data }) {
   const { own, controls, records } = data;
   const row = records.row(edit.image);
-  const outside = own.find((other) => other.variant === OUTSIDE && other.coefficient === edit.coefficient && itemOf(other) === itemOf(edit));
+  const alike = (other: Edited) => other.coefficient === edit.coefficient && other.blocks === edit.blocks && itemOf(other) === itemOf(edit);
+  const outside = own.find((other) => other.variant === OUTSIDE && alike(other));
   const beside = [
     ...(outside ? [{ name: "other patches", edit: outside }] : []),
     ...controls.flatMap(({ name, byItem }) => {
-      const same = byItem.get(itemOf(edit))?.find((other) => other.variant === edit.variant && other.coefficient === edit.coefficient);
-      return same ? [{ name: name.replaceAll("_", " "), edit: same }] : [];
+      const same = byItem.get(itemOf(edit))?.find((other) => other.variant === edit.variant && alike(other));
+      return same ? [{ name, edit: same }] : [];
     }),
   ];
   return (
@@ -198,7 +211,7 @@ function Picture({ edit, data: { records, placing }, row }: { edit: Edited; data
 
 function Score({ score }: { score: number | null }) {
   if (score === null) return null;
-  return <span class={`score s${score}`} title={`score ${score} of 2`}> {SCORES[score]}</span>;
+  return <span class={`score s${score}`} title={`score ${score} of 2`}>{SCORES[score]}</span>;
 }
 
 /** A caption in which the names of source and target stand out. */

@@ -80,7 +80,7 @@ function LongTable({ session, list, parts }: Props & { list: Figure[] }) {
   const [top, setTop] = useState(0);
   const first = Math.max(0, Math.floor(top / HEIGHT) - EXTRA);
   const last = Math.min(rows.length, Math.ceil((top + Math.max(size.height, 400)) / HEIGHT) + EXTRA);
-  const template = { gridTemplateColumns: `${columns.map((key) => WIDTHS[key]).join(" ")} 5rem minmax(160px, 1fr) 5rem 5rem 1.6rem` };
+  const template = { "--keys": columns.map((key) => WIDTHS[key]).join(" ") };
   return (
     <>
       <div class="filters" role="group" aria-label="Filters">
@@ -97,12 +97,12 @@ function LongTable({ session, list, parts }: Props & { list: Figure[] }) {
           {columns.map((key) => (
             <span key={key} role="columnheader">{NAMES[key]}</span>
           ))}
-          <span role="columnheader" class="right" aria-sort={order === "value" ? "ascending" : order === "-value" ? "descending" : "none"}>
+          <span role="columnheader" class="right value" aria-sort={order === "value" ? "ascending" : order === "-value" ? "descending" : "none"}>
             <button type="button" onClick={() => set({ order: order === "-value" ? "value" : order === "value" ? undefined : "-value" })}>
               value{order === "value" ? " ↑" : order === "-value" ? " ↓" : ""}
             </button>
           </span>
-          <span role="columnheader">interval, chance ┊</span>
+          <span role="columnheader" class="drawn">interval, chance ┊</span>
           <span role="columnheader" class="right">chance</span>
           <span role="columnheader" class="right">n</span>
           <span role="columnheader" aria-label="images" />
@@ -115,8 +115,8 @@ function LongTable({ session, list, parts }: Props & { list: Figure[] }) {
                   {figure[key] === null || figure[key] === "" ? "·" : figure[key]}
                 </span>
               ))}
-              <span role="cell" class="right strong">{number(figure.value)}</span>
-              <span role="cell"><Interval figure={figure} scale={scales.get(figure.metric)!} /></span>
+              <span role="cell" class="right strong value">{number(figure.value)}</span>
+              <span role="cell" class="drawn"><Interval figure={figure} scale={scales.get(figure.metric)!} /></span>
               <span role="cell" class="right muted">{figure.chance === null ? "·" : number(figure.chance)}</span>
               <span role="cell" class="right muted">{figure.n.toLocaleString("en")}</span>
               <span role="cell"><ImagesLink session={session} figure={figure} /></span>
