@@ -14,7 +14,7 @@ import pytest
 import zarr
 
 from tests.explore.conftest import Read
-from tests.explore.planted import LAYERS, N, POINTS
+from tests.explore.planted import LAYERS, POINTS, N
 from tests.explore.range_server import Site, serving
 from vista.config.metric import declared_metrics
 from vista.data.geometry import ImageGeometry
