@@ -262,11 +262,12 @@ function Legend({ mapped, label, most, point, kept }: LegendProps) {
 function About({ record, geometry }: { record: ImageRecord; geometry: Geometry }) {
   const shown = classes(record);
   const padded = geometry.image.width < geometry.size || geometry.image.height < geometry.size;
+  const cropped = geometry.image.width > geometry.size || geometry.image.height > geometry.size;
   return (
     <dl class="about">
       <dt>image</dt>
       <dd>
-        {record.id} <span class="muted">{record.split} · {record.width} × {record.height} px · {geometry.rows} × {geometry.columns} patches{padded ? " · padding hatched" : ""}</span>
+        {record.id} <span class="muted">{record.split} · {record.width} × {record.height} px · {geometry.rows} × {geometry.columns} patches{padded ? " · padding is hatched" : ""}{cropped ? " · dimmed parts are not seen" : ""}</span>
       </dd>
       {shown.length > 0 && (
         <>
