@@ -169,8 +169,9 @@ def test_the_keyboard_alone(browser: Browser, show: Show) -> None:
     for key, view in (("3", "Metrics"), ("4", "Edits"), ("2", "Latents"), ("1", "Images")):
         browser.press(key)
         browser.wait(f"document.querySelector('[aria-current]').textContent === '{view}'")
+    browser.wait("document.getElementById('filter') !== null")
     browser.press("/")
-    assert browser.run("document.activeElement.id") == "filter"
+    browser.wait("document.activeElement.id === 'filter'")
 
 
 def test_everything_that_takes_input_has_a_name(browser: Browser, show: Show) -> None:

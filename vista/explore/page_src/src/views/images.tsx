@@ -314,7 +314,7 @@ function PanelHead({ sides, geometry, token, hovering, layer, top, onTop }: Head
   return (
     <header class="panel-head">
       <div class="panel-line">
-        <h2>{where}</h2>
+        <h2 aria-live={hovering ? "off" : "polite"}>{where}</h2>
         <span class="muted">{token === undefined ? "each latent at its strongest patch" : hovering ? "click to keep" : "kept; Escape lets go"}</span>
         <label class="top">
           <span class="muted">a layer</span>

@@ -182,7 +182,8 @@ function facts({ latents }: LayerData, side: Side, found: number) {
     <>
       <abbr title="mean number of latents that fire at a token of this image">L0</abbr> {number(l0 / valid)} ·{" "}
       <abbr title="squared error of the SAE over the squared norm, mean over the tokens">error</abbr>{" "}
-      {number(error / valid)} · {found} fire
+      {number(error / valid)}
+      <span class="fires"> · {found} fire</span>
     </>
   );
 }
