@@ -42,7 +42,8 @@ def digests(nodes: list[Node]) -> Mapping[Node, str]:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     copy = tmp_path / "vista"
-    shutil.copytree(code.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+    shutil.copytree(code.PACKAGE, copy, ignore=ignored)
     monkeypatch.setattr(code, "PACKAGE", copy)
     yield copy
     monkeypatch.undo()

@@ -137,7 +137,7 @@ def test_names_in_a_config_are_those_that_can_be_loaded() -> None:
 
 def test_a_new_judge_is_one_file(tmp_path: Path) -> None:
     package = tmp_path / "vista"
-    ignored = shutil.ignore_patterns("__pycache__")
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules")
     shutil.copytree(Path(vista.__file__).parent, package, ignore=ignored)
     (package / "judges" / "kinds" / "new.py").write_text(NEW)
     run = subprocess.run(

@@ -1,0 +1,261 @@
+"""A small run with everything that the page shows, through the product's own writers.
+
+Two points of one encoder and one of another (another grid), two layers, 300 images of several
+shapes in two shards, labels of which one is hostile, edited captions with scores and a control, a
+report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from vista.data.record import Box, Object, Record
+from vista.data.records import write_records
+from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
+from vista.inputs.edited_captions import SCHEMA as CAPTION_SCHEMA
+from vista.metrics.figure import Figure
+from vista.metrics.results import figures_table, write_parquet
+from vista.sae.label_table import LatentLabels, write_labels
+from vista.store.latents import LatentWriter
+
+N = 300
+SHAPES = ((64, 64), (96, 48), (40, 80))
+IDS = [f"image {n}" if n else "größe/0" for n in range(N)]
+LAYERS = {1: 40, 3: 60}
+K = 6
+HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
+CAPTION = "a <script>document.title='hacked'</script> cat"
+WORDS = ("cat", "dog", HOSTILE, None, "the sky", "kätzchen")
+# Folders and geometries of the encoders, and the points that are read with them.
+PLACING = {
+    "dinov2": {"size": 32, "patch": 8, "fit": "pad"},
+    "clip": {"size": 30, "patch": 10, "fit": "crop"},
+}
+POINTS = {
+    "dinov2-gemma2-w0-s0": "dinov2",
+    "dinov2-gemma2-w1-s0": "dinov2",
+    "clip-gemma2-w1-s0": "clip",
+}
+
+
+def publish(
+    root: Path,
+    path: str,
+    write: Callable[[Path], object],
+    settings: dict[str, Any] | None = None,
+    **parents: Artifact | list[Artifact],
+) -> Artifact:
+    """Publish an artifact of what `write` puts into its work folder."""
+    stage, folder = path.split("/")
+
+    def below(of: Callable[[Artifact], str]) -> dict[str, Any]:
+        return {
+            role: list(map(of, made)) if isinstance(made, list) else of(made)
+            for role, made in parents.items()
+        }
+
+    folders = below(lambda made: made.path.relative_to(root).as_posix())
+    record = Provenance(stage, settings or {}, below(lambda made: made.digest), {}, {}, folders)
+    with publishing(root, stage, folder, record) as work:
+        assert work is not None
+        write(work)
+    return open_artifact(root / stage / folder)
+
+
+def make_records(images: Path) -> list[Record]:
+    """Return the records of the images, and write the images."""
+    images.mkdir(parents=True)
+    records = []
+    for n, image_id in enumerate(IDS):
+        width, height = SHAPES[n % len(SHAPES)]
+        cat = Object("cat" if n % 2 else "dog", Box(4, 4, width / 2, height / 2))
+        caption = CAPTION if n == 0 else f"a picture of number {n}"
+        records.append(Record(image_id, "test", f"{n}.png", width, height, (caption,), (), (cat,)))
+        Image.new("RGB", (width, height), (n % 256, 99, 60)).save(images / f"{n}.png")
+    return records
+
+
+def write_store(work: Path, seed: int, grid: tuple[int, int]) -> None:
+    """Write random latents; of image 1 no latent fires at the last token, of image 2 it is not
+    there."""
+    rng = np.random.default_rng(seed)
+    tokens = grid[0] * grid[1]
+    writer = LatentWriter(work / "latents.zarr", IDS, grid, LAYERS, {"image": tokens}, k=K)
+    valid = np.ones((N, tokens), bool)
+    valid[2, -1] = False
+    writer.set_valid("image", 0, valid)
+    for layer, size in LAYERS.items():
+        nnz = rng.integers(0, K + 1, (N, tokens)).astype(np.uint16)
+        nnz[1, -1] = 0
+        used = np.arange(K) < nnz[..., None]
+        order = np.argsort(rng.random((N, tokens, size)), axis=2)[..., :K]
+        index = np.where(used, order, 0).astype(np.uint16)
+        value = np.where(used, -np.sort(-rng.random((N, tokens, K)) * 5), 0).astype(np.float16)
+        error, norm2 = (rng.random((N, tokens)).astype(np.float32) + 0.1 for _ in range(2))
+        writer.write("image", 0, layer, index, value, nnz, error, norm2)
+        writer.finish(layer, "image", np.full(4, 1.0))
+    writer.close()
+
+
+def write_label_table(work: Path, layer: int) -> None:
+    size = LAYERS[layer]
+    rng = np.random.default_rng(layer)
+    names = tuple(WORDS[n % len(WORDS)] for n in range(size))
+    share, density = (rng.random(size).astype(np.float32) for _ in range(2))
+    contexts = tuple(
+        (f"{n + 0.5}: a «{names[n]}» sat", "0.25: on") if n % 4 else () for n in range(size)
+    )
+    auroc = np.where(np.arange(size) % 3 == 0, np.nan, share).astype(np.float32)
+    write_labels(
+        work / "labels.parquet",
+        LatentLabels(layer, f"gemma2-l{layer}", 1000, names, share, density, contexts, auroc),
+    )
+
+
+def write_report(work: Path) -> None:
+    table = figures_table(
+        Figure(
+            metric,
+            encoder="dinov2",
+            llm="gemma2",
+            sae_weight=weight,
+            seed=0,
+            layer=layer,
+            token_kind="image",
+            value=0.1 * (layer + 1) * (weight + 1),
+            ci_low=0.05,
+            ci_high=0.9,
+            chance=0.02,
+            n=N,
+        )
+        for metric in ("matching_rate", "fvu")
+        for weight in (0.0, 1.0)
+        for layer in LAYERS
+    )
+    write_parquet(work / "summary.parquet", table)
+    (work / "figures").mkdir()
+    Image.new("RGB", (60, 40), "white").save(work / "figures" / "matching_rate.png")
+    (work / "summary.md").write_text("# Run\n\n![Matching \\_rate](figures/matching_rate.png)\n")
+
+
+def caption_rows(control: str = "") -> list[dict[str, Any]]:
+    """Return the rows of edited captions: two images, before and after at two coefficients."""
+    rows = []
+    for n in (0, 1):
+        for variant, coefficient in (("none", 0.0), ("object", 1.0), ("object", 4.0)):
+            after = (
+                f"a {control}dog with strength {coefficient:g}" if coefficient else f"{CAPTION} {n}"
+            )
+            rows.append(
+                {
+                    **dict.fromkeys(CAPTION_SCHEMA.names, 0),
+                    "image_id": IDS[n],
+                    "split": "test",
+                    "source": "cat",
+                    "target": "dog",
+                    "task": "replace",
+                    "variant": variant,
+                    "coefficient": coefficient,
+                    "blocks": [1, 3] if coefficient else None,
+                    "caption": after,
+                    "found": True,
+                    "patches": [0, 5] if coefficient else [],
+                }
+            )
+    return rows
+
+
+def write_captions(work: Path, control: str = "") -> None:
+    names = {field.name for field in CAPTION_SCHEMA}
+    rows = [{key: row[key] for key in row if key in names} for row in caption_rows(control)]
+    pq.write_table(pa.Table.from_pylist(rows, CAPTION_SCHEMA), work / "captions.parquet")
+    (work / "edits.json").write_text("{}")
+
+
+def write_scores(work: Path) -> None:
+    keys = ("image_id", "source", "target", "variant", "coefficient", "blocks")
+    rows = [
+        {key: row[key] for key in keys}
+        | {"chosen": row["coefficient"] == 4, "score": n // 3 * 2, "new_details": ["sky"]}
+        for n, row in enumerate(caption_rows())
+        if row["coefficient"]
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), work / "items.parquet")
+
+
+def planted_run(folder: Path) -> Path:
+    """Make the run in FOLDER/results and return that."""
+    root, images = folder / "results", folder / "images"
+    records = make_records(images)
+    table = publish(
+        root,
+        "records/glyphs-0123456789",
+        lambda work: write_records(work / "records.parquet", records),
+        {"kind": "folder", "images": str(images), "fetch": []},
+    )
+    features = {
+        name: publish(
+            root,
+            f"features/{name}-0123456789",
+            lambda work, placing=placing: (work / "geometry.json").write_text(json.dumps(placing)),
+            records=table,
+        )
+        for name, placing in PLACING.items()
+    }
+    saes = []
+    for layer in LAYERS:
+        sae = publish(
+            root, f"import_sae/gemma2-l{layer}-0123456789", lambda work: (work / "a").touch()
+        )
+        saes.append(sae)
+        publish(
+            root,
+            f"label_latents/gemma2-l{layer}-0123456789",
+            lambda work, layer=layer: write_label_table(work, layer),
+            sae=sae,
+        )
+    for seed, (name, encoder) in enumerate(POINTS.items()):
+        side = PLACING[encoder]["size"] // PLACING[encoder]["patch"]
+        publish(
+            root,
+            f"latents/{name}-0123456789",
+            lambda work, seed=seed, side=side: write_store(work, seed, (side, side)),
+            records=table,
+            features=features[encoder],
+            saes=saes,
+        )
+    publish_edits(root, table, features["dinov2"])
+    publish(root, "report/planted-0123456789", write_report, {"name": "planted"})
+    return root
+
+
+def publish_edits(root: Path, records: Artifact, features: Artifact) -> None:
+    """Publish edited captions with scores, and a control of them."""
+    point, parents = "dinov2-gemma2-w1-s0-latent", {"records": records, "features": features}
+    method = None
+    for control in ("", "random_source"):
+        name = f"{point}-{control}" if control else point
+        test = publish(
+            root,
+            f"edit_captions/{name}-replace-test-0123456789",
+            lambda work, control=control: write_captions(work, control),
+            **parents,
+        )
+        of_method = {} if method is None else {"method": method}
+        method = publish(
+            root,
+            f"intervention/{name}-replacement-0123456789",
+            write_scores,
+            records=records,
+            test=test,
+            development=test,
+            **of_method,
+        )

@@ -1,0 +1,75 @@
+"""Pictures of every view: python -m tests.explore.screenshots RESULTS FOLDER [NAME ...]."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.explore.browser import Browser
+from tests.explore.range_server import Site, serving
+
+READY = "document.querySelector('.latent, .notice, .empty') !== null"
+TILES = "document.querySelector('.one .tiles, .one .quiet, .notice') !== null"
+# Name: (hash, width, height, dark, what must be true before the picture is taken).
+VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
+    "images": ("#images", 1400, 900, False, READY),
+    "images-dark": ("#images", 1400, 900, True, READY),
+    "images-patch": ("#images?patch=2,3", 1400, 900, False, READY),
+    "images-medium": ("#images?patch=2,3", 900, 1000, False, READY),
+    "images-narrow": ("#images", 360, 1400, False, READY),
+    "images-latent": ("#images?patch=1,1&layer=1&latent=381", 1400, 900, False, READY),
+    "latent": ("#latent?layer=1&latent=61&q=re", 1400, 900, False, TILES),
+    "latent-dark": ("#latent?layer=1&latent=61&q=re", 1400, 900, True, TILES),
+    "latent-narrow": ("#latent?layer=0&latent=30&q=re", 360, 1400, False, TILES),
+    "metrics": (
+        "#metrics?f_metric=matching_rate&f_set=none",
+        1400,
+        900,
+        False,
+        "document.querySelector('.tr, .notice, .empty')",
+    ),
+    "metrics-all": ("#metrics", 1400, 900, True, "document.querySelector('.tr, .notice, .empty')"),
+    "metrics-narrow": (
+        "#metrics?f_metric=fvu",
+        360,
+        1000,
+        False,
+        "document.querySelector('.tr, .notice, .empty')",
+    ),
+    "figures": (
+        "#metrics?show=figures",
+        1400,
+        900,
+        False,
+        "document.querySelector('.pictures img, .notice, .empty')",
+    ),
+    "edits": ("#edits", 1400, 900, False, "document.querySelector('.edit, .notice, .empty')"),
+    "edits-narrow": ("#edits", 360, 1200, True, "document.querySelector('.edit, .notice, .empty')"),
+    "images-4k": ("#images?patch=2,3", 3840, 2000, False, READY),
+}
+
+
+def main(results: Path, out: Path, names: list[str]) -> None:
+    """Write OUT/NAME.png for each view, or for those that are named."""
+    out.mkdir(parents=True, exist_ok=True)
+    with serving(Site(results)) as address, tempfile.TemporaryDirectory() as profile:
+        browser = Browser(Path(profile))
+        try:
+            for name, (hash_, width, height, dark, ready) in VIEWS.items():
+                if names and name not in names:
+                    continue
+                browser.resize(width, height)
+                browser.dark(dark)
+                browser.open(f"{address}{hash_}")
+                browser.wait(ready)
+                browser.run("new Promise(done => setTimeout(done, 600))")
+                browser.picture(out / f"{name}.png")
+                print(f"{name}.png", *browser.errors[:3])
+                browser.errors.clear()
+        finally:
+            browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

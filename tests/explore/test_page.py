@@ -1,0 +1,400 @@
+"""The built page in Chromium: each view, the keyboard, links, hostile texts, damage."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+
+from tests.explore.browser import Browser
+from tests.explore.planted import HOSTILE, IDS, LAYERS, WORDS
+from tests.explore.range_server import Site, serving
+from vista.store.latents import LatentReader
+
+POINT = "latents/dinov2-gemma2-w0-s0-0123456789"
+CLIP = "latents/clip-gemma2-w1-s0-0123456789"
+FIRST = "document.querySelectorAll('.latent').length >= 8"
+ANSWER = "document.querySelector('.notice, .empty') !== null"
+Show = Callable[[str, str], None]
+
+
+def still(browser: Browser) -> None:
+    """Wait until nothing more is asked for."""
+    while True:
+        before = len(browser.requests)
+        browser.run("new Promise(done => setTimeout(done, 500))")
+        if len(browser.requests) == before:
+            return
+
+
+@pytest.fixture
+def show(browser: Browser, address: str) -> Iterator[Show]:
+    """Open the page at a hash; in the end, nothing failed and nobody else was asked."""
+
+    def do(hash_: str, ready: str = FIRST) -> None:
+        browser.open(f"{address}{hash_}")
+        browser.wait(ready)
+
+    yield do
+    still(browser)
+    assert browser.errors == []
+    assert browser.requests and all(url.startswith(address) for url in browser.requests)
+    assert browser.run("document.title") != "hacked"
+
+
+def strongest(planted: Path, point: str, layer: int, place: int, token: int | None) -> list[int]:
+    """Return the latents that fire at an image or its token, strongest first."""
+    tokens = LatentReader(planted / point / "latents.zarr").tokens(
+        layer, "image", slice(place, place + 1)
+    )
+    best: dict[int, float] = {}
+    for t in range(tokens.nnz.shape[1]) if token is None else [token]:
+        if tokens.valid[0, t]:
+            used = int(tokens.nnz[0, t])
+            for latent, value in zip(
+                tokens.index[0, t, :used], tokens.value[0, t, :used], strict=True
+            ):
+                best[int(latent)] = max(best.get(int(latent), 0.0), float(value))
+    return sorted(best, key=lambda latent: -best[latent])
+
+
+def shown(browser: Browser, layer: int, side: int) -> list[int]:
+    """Return the latents that the page lists in a layer, on its left (0) or right (1)."""
+    latents: list[int] = browser.run(
+        f"[...document.querySelectorAll('#layer-{layer} .side')][{side}]"
+        ".querySelectorAll('.latent .id').values().map(e => Number(e.textContent)).toArray()"
+    )
+    return latents
+
+
+def test_first_latents(browser: Browser, show: Show, planted: Path) -> None:
+    show("", "document.querySelectorAll('.latent').length >= 32")
+    assert browser.text(".panel h2") == "Whole image"
+    names = browser.run("[...document.querySelectorAll('.side-name')].map(e => e.textContent)")
+    assert names == ["dinov2 · gemma2 · weight 0 · seed 0", "dinov2 · gemma2 · weight 1 · seed 0"]
+    for layer in LAYERS:
+        assert shown(browser, layer, 0) == strongest(planted, POINT, layer, 0, None)[:8]
+        other = POINT.replace("-w0-", "-w1-")
+        assert shown(browser, layer, 1) == strongest(planted, other, layer, 0, None)[:8]
+    assert "300 images" in browser.text(".list-head")
+    # The first image has a name that needs encoding in addresses.
+    assert browser.text(".item.on .item-id") == IDS[0]
+
+
+def test_hovering_asks_for_nothing(browser: Browser, show: Show, planted: Path) -> None:
+    show(f"#images?image={quote(IDS[0])}")
+    still(browser)
+    browser.requests.clear()
+    for row, column in ((0, 0), (2, 3), (3, 1)):
+        # The image is square: the grid fills the middle of its square element.
+        browser.run("document.querySelector('.stage').scrollIntoView()")
+        box = browser.run(
+            "(() => { const b = document.querySelector('.stage').getBoundingClientRect();"
+            " return [b.width, b.height]; })()"
+        )
+        side = min(box)
+        x = ((box[0] - side) / 2 + (column + 0.5) * side / 4) / box[0]
+        y = ((box[1] - side) / 2 + (row + 0.5) * side / 4) / box[1]
+        browser.hover(".stage", x, y)
+        browser.wait(f"document.querySelector('.panel h2').textContent === 'Patch {row},{column}'")
+        token = 4 * row + column
+        assert shown(browser, 1, 0) == strongest(planted, POINT, 1, 0, token)[:8]
+    browser.hover(".latent button")
+    browser.wait("document.querySelector('.heat') !== null")
+    time.sleep(0.3)
+    assert browser.run("1") == 1  # events are read
+    assert browser.requests == []
+    browser.requests.append(browser.run("location.href"))
+
+
+def test_a_link_restores_what_was_shown(browser: Browser, show: Show, planted: Path) -> None:
+    reader = LatentReader(planted / POINT / "latents.zarr")
+    entries = reader.by_latent(3, 5)
+    place = int(entries.image[0])
+    fires = int((entries.image == place).sum())
+    show(
+        f"#images?a=dinov2-gemma2-w0-s0&b=clip-gemma2-w1-s0&image={quote(IDS[place])}"
+        "&patch=1,2&layer=3&latent=5",
+        "document.querySelectorAll('.heat rect').length > 0",
+    )
+    browser.wait("document.querySelectorAll('#layer-3 .side .facts').length === 2")
+    assert browser.text(".panel h2") == "Patch 1,2"
+    assert browser.text(".item.on .item-id") == IDS[place]
+    assert browser.run("document.querySelectorAll('.heat rect').length") == fires
+    assert browser.run("document.querySelector('.jump button.on').textContent") == "3"
+    assert shown(browser, 3, 0) == strongest(planted, POINT, 3, place, 6)[:8]
+    # The other encoder has 3 x 3 patches: the same place of the image is another token.
+    assert "clip · gemma2 · weight 1" in browser.text(".side-name.b")
+    assert f"{float(entries.value[entries.image == place].max()):.3g}" in browser.text(".scale")
+
+
+def test_the_keyboard_alone(browser: Browser, show: Show) -> None:
+    show("", FIRST)
+    browser.run("document.querySelector('.list-body').focus()")
+    browser.press("ArrowDown", "ArrowDown")
+    browser.wait(f"location.hash.includes('image={IDS[2].replace(' ', '+')}')")
+    browser.wait(f"document.querySelector('.about dd').textContent.startsWith('{IDS[2]} ')")
+    browser.press("End")
+    browser.wait("document.querySelector('.item.on .item-id')?.textContent === 'image 299'")
+    browser.press("k")
+    browser.wait("document.querySelector('.item.on .item-id')?.textContent === 'image 298'")
+    browser.run("document.querySelector('.stage').focus()")
+    browser.press("ArrowRight", "ArrowRight", "ArrowUp")
+    browser.wait("document.querySelector('.panel h2').textContent === 'Patch 1,3'")
+    browser.press("ArrowRight")  # at the edge it stays
+    assert browser.text(".panel h2") == "Patch 1,3"
+    browser.press("]")
+    browser.wait("location.hash.includes('layer=3') && !document.querySelector('.stale')")
+    browser.run("document.querySelector('#layer-3 .latent button').focus()")
+    browser.press("ArrowDown", "Enter")
+    browser.wait(
+        "document.querySelector('.latent.here') !== null && location.hash.includes('latent=')"
+    )
+    assert browser.run(
+        "document.querySelectorAll('#layer-3 .latent')[1].classList.contains('here')"
+    )
+    browser.press("Escape")
+    browser.wait("!location.hash.includes('latent=')")
+    browser.press("Escape")
+    browser.wait("document.querySelector('.panel h2').textContent === 'Whole image'")
+    browser.press("?")
+    browser.wait("document.querySelector('dialog[open]') !== null")
+    browser.press("Escape")
+    browser.wait("document.querySelector('dialog[open]') === null")
+    for key, view in (("3", "Metrics"), ("4", "Edits"), ("2", "Latents"), ("1", "Images")):
+        browser.press(key)
+        browser.wait(f"document.querySelector('[aria-current]').textContent === '{view}'")
+    browser.wait("document.getElementById('filter') !== null")
+    browser.press("/")
+    browser.wait("document.activeElement.id === 'filter'")
+
+
+def test_everything_that_takes_input_has_a_name(browser: Browser, show: Show) -> None:
+    unnamed = (
+        "[...document.querySelectorAll('button, a, input, select, [tabindex], [role=img]')]"
+        ".filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))"
+        ".map(e => e.outerHTML.slice(0, 200))"
+    )
+    for view, ready in (
+        ("#images?layer=1&latent=2", FIRST),
+        ("#latent?layer=1&latent=2", "document.querySelector('.tile image') !== null"),
+        ("#metrics", "document.querySelector('.tr .fill') !== null"),
+        ("#edits", "document.querySelector('.edit') !== null"),
+    ):
+        show(view, ready)
+        assert browser.run(unnamed) == []
+
+
+def test_hostile_texts_are_text(browser: Browser, show: Show) -> None:
+    hostile = WORDS.index(HOSTILE)
+    show(
+        f"#latent?layer=1&latent={hostile}&q={quote('<img')}",
+        "document.querySelector('.contexts mark') !== null",
+    )
+    assert browser.text(".one h2") == HOSTILE
+    assert HOSTILE in browser.text(".found") and HOSTILE in browser.text(".contexts")
+    assert browser.run("document.querySelector('[onerror], main script') === null")
+    show("#images", FIRST)
+    browser.wait("document.querySelector('.about').textContent.includes('<script>')")
+    assert "<script>document.title='hacked'</script> cat" in browser.text(".about")
+    assert browser.run("document.querySelector('[onerror], main script') === null")
+
+
+def test_the_filter_of_images(browser: Browser, show: Show) -> None:
+    show("", FIRST)
+    browser.run("document.getElementById('filter').focus()")
+    browser.type("NUMBER 27 dog")
+    browser.wait("document.querySelector('.list-head .muted').textContent.includes(' of ')")
+    # Images with an even number show a dog.
+    names = browser.run("[...document.querySelectorAll('.item-id')].map(e => e.textContent)")
+    expected = [n for n in range(1, 300) if str(n).startswith("27") and n % 2 == 0]
+    assert names == [f"image {n}" for n in expected]
+    browser.run("document.querySelector('.item').click()")
+    browser.wait(f"location.hash.includes('image+{expected[0]}')")
+
+
+def test_images_where_a_latent_fires(browser: Browser, show: Show, planted: Path) -> None:
+    reader = LatentReader(planted / POINT / "latents.zarr")
+    n = len(np.unique(reader.by_latent(3, 5).image))
+    show("#images?layer=3&latent=5", "document.querySelector('.list-head .check') !== null")
+    browser.click(".list-head .check input")
+    browser.wait(f"document.querySelector('.list-head .muted').textContent.startsWith('{n} of')")
+
+
+def test_a_latent(browser: Browser, show: Show, planted: Path) -> None:
+    reader = LatentReader(planted / POINT / "latents.zarr")
+    show("#latent?layer=3&latent=5", "document.querySelectorAll('.tile image').length >= 4")
+    assert browser.text(".one h2") == "kätzchen"
+    facts = browser.text(".numbers")
+    assert "label_latents/gemma2-l3-0123456789" in facts and "AUROC" in facts
+    share = float(reader.image_frequency(3)[5])
+    assert f"{float(f'{100 * share:.3g}'):g} % of 300 images" in facts
+    assert browser.run("document.querySelector('.contexts mark').textContent") == "kätzchen"
+    assert browser.run("document.querySelectorAll('.histogram rect').length") == 32
+    links = browser.run(
+        "[...document.querySelectorAll('.tile a')].map(e => e.getAttribute('href'))"
+    )
+    top = [IDS[int(place)] for place in reader.top(3, 5).image[:16]]
+    assert len(links) == 16
+    for link, image_id in zip(links, top, strict=True):
+        assert f"image={quote(image_id, safe='').replace('%20', '+')}&" in link
+    browser.run("document.querySelector('.tile a').click()")
+    browser.wait("document.querySelectorAll('.stage .heat rect').length > 0")
+    assert browser.text(".item.on .item-id") == top[0]
+
+
+def test_the_search_over_labels(browser: Browser, show: Show) -> None:
+    show(
+        "#latent",
+        "document.querySelector('.search [role=status]').textContent.includes('labelled')",
+    )
+    browser.run("document.getElementById('filter').focus()")
+    browser.type("SKY the")
+    browser.wait("document.querySelectorAll('.found a').length > 0")
+    expected = sum(1 for size in LAYERS.values() for n in range(size) if WORDS[n % 6] == "the sky")
+    assert f"{expected} latents" in browser.text(".search-head")
+    browser.run("document.querySelector('.found a').focus()")
+    browser.press("ArrowDown", "Enter")
+    browser.wait("document.querySelector('.one h2')?.textContent === 'the sky'")
+
+
+def test_an_unlabelled_latent_and_one_that_is_not_there(browser: Browser, show: Show) -> None:
+    show("#latent?layer=1&latent=3", "document.querySelector('.one h2') !== null")
+    assert browser.text(".one h2") == "unlabelled"
+    show("#latent?layer=1&latent=40", ANSWER)
+    assert "Layer 1 has no latent 40: it has 0 to 39." in browser.text("main")
+    show("#latent?layer=2&latent=0", ANSWER)
+    assert "no layer 2; it has 1, 3." in browser.text("main")
+
+
+def test_the_long_table(browser: Browser, show: Show) -> None:
+    show("#metrics?f_metric=fvu", "document.querySelector('.tr .fill') !== null")
+    assert "4 of 8 figures" in browser.text(".filters")
+    assert browser.run("document.querySelectorAll('.table-length .tr').length") == 4
+    name = browser.run("document.querySelector('.interval').getAttribute('aria-label')")
+    assert name == "0.2, interval 0.05 to 0.9, chance 0.02; scale 0 to 0.9"
+    browser.run(
+        "(() => { const s = [...document.querySelectorAll('.filters label')]"
+        ".find(e => e.textContent.startsWith('weight')).querySelector('select');"
+        " s.value = '1'; s.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait("document.querySelectorAll('.table-length .tr').length === 2")
+    assert "f_sae_weight=1" in browser.run("location.hash")
+    browser.run("document.querySelector('.tr.head button').click()")
+    browser.wait("document.querySelector('.strong').textContent === '0.8'")
+    browser.run("document.querySelector('.table-length a').click()")
+    browser.wait(FIRST)
+    assert browser.text(".side-name.a") == "dinov2 · gemma2 · weight 1 · seed 0"
+    show("#metrics?show=figures", "document.querySelector('.pictures img')?.naturalWidth === 60")
+    assert browser.text(".pictures figcaption") == "Matching _rate"
+
+
+def test_edits(browser: Browser, show: Show) -> None:
+    show("#edits", "document.querySelectorAll('.edit image').length === 2")
+    first = browser.text(".edit")
+    assert "cat → dog" in first and "<script>" in first
+    # The reported strength, and the control at the same.
+    assert "a dog with strength 4" in first and "a random_sourcedog with strength 4" in first
+    assert "random source" in browser.text(".edit dt:last-of-type")
+    show("#edits?score=2", "document.querySelectorAll('.edit').length === 1")
+    assert "clean" in browser.text(".edit")
+    show("#edits?score=1", ANSWER)
+    assert "No edit passes" in browser.text(".edits")
+
+
+@pytest.mark.parametrize("width", [360, 800, 1100, 3840])
+def test_nothing_is_wider_than_the_page(browser: Browser, show: Show, width: int) -> None:
+    browser.resize(width, 900)
+    for view, ready in (
+        ("#images", "document.querySelector('.layer') !== null"),
+        ("#latent?layer=1&latent=2", "document.querySelector('.one h2') !== null"),
+        ("#metrics", "document.querySelector('.tr .fill') !== null"),
+        ("#edits", "document.querySelector('.edit') !== null"),
+    ):
+        show(view, ready)
+        wide = (
+            "[document.documentElement, document.querySelector('main')]"
+            ".map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert browser.run(wide) == [0, 0], view
+
+
+def test_only_layers_in_sight_are_loaded(browser: Browser, show: Show) -> None:
+    browser.resize(1400, 250)
+    show("", "document.querySelectorAll('#layer-1 .latent').length >= 8")
+    still(browser)
+    assert not any("layer_03/image" in url for url in browser.requests)
+    browser.press("]")
+    browser.press("]")
+    browser.wait("document.querySelectorAll('#layer-3 .latent').length >= 8")
+
+
+def sentence(browser: Browser, site: Site, hash_: str = "", ready: str = ANSWER) -> str:
+    """Return what the page says of a broken site, which it survives without an exception."""
+    with serving(site) as url:
+        browser.open(f"{url}{hash_}")
+        browser.wait(ready)
+        # Chromium itself notes answers of 404 and the like.
+        assert [text for text in browser.errors if "Failed to load resource" not in text] == []
+        return browser.text()
+
+
+def test_a_damaged_shard_is_named_and_the_rest_is_shown(browser: Browser, results: Path) -> None:
+    shard = results / POINT / "latents.zarr/layer_01/image/value/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[30] ^= 1
+    shard.write_bytes(content)
+    text = sentence(browser, Site(results), "#images", "document.querySelector('#layer-1 .notice')")
+    assert "layer_01/image/value is damaged (a checksum differs): rebuild this artifact." in text
+    browser.wait("true")
+    assert "dinov2 · gemma2 · weight 1" in text
+
+
+def test_missing_labels_are_said(browser: Browser, results: Path) -> None:
+    for layer in LAYERS:
+        shutil.rmtree(results / f"label_latents/gemma2-l{layer}-0123456789")
+    text = sentence(browser, Site(results), "#images", FIRST)
+    assert "this SAE is not labelled" in text
+    text = sentence(browser, Site(results), "#latent", "document.querySelector('.search')")
+    assert "No SAE of this point is labelled." in text
+
+
+@pytest.mark.parametrize(
+    ("stages", "hash_", "says"),
+    [
+        ((), "", "This folder has no finished artifact yet. Run snakemake"),
+        (("records",), "", "This run has no latents yet"),
+        (("records",), "#metrics", "No metric of this run is finished yet."),
+        (("records",), "#edits", "This run has no edited captions"),
+        (("latents", "records"), "", "its features are not in these results"),
+        (("latents",), "", "its records are not in these results"),
+    ],
+)
+def test_a_run_half_done(
+    browser: Browser, results: Path, stages: tuple[str, ...], hash_: str, says: str
+) -> None:
+    for folder in results.iterdir():
+        if folder.is_dir() and folder.name not in stages:
+            shutil.rmtree(folder)
+    text = sentence(browser, Site(results), hash_)
+    assert says in text
+    if stages:
+        assert "This run is not finished: there is no report yet." in text
+
+
+def test_other_broken_sites(browser: Browser, planted: Path) -> None:
+    site = Site(planted)
+    site.gone = {"/catalogue.json"}
+    assert "There is no catalogue.json: the folder has no run yet." in sentence(browser, site)
+    site = Site(planted)
+    site.ranges = False
+    assert "This server does not send byte ranges" in sentence(browser, site)
+    site = Site(planted)
+    site.gone = {"/app.js"}
+    text = sentence(browser, site, ready="document.querySelector('.too-old') !== null")
+    assert "a browser of 2022 or later" in text
