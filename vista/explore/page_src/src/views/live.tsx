@@ -135,18 +135,17 @@ interface Along {
 function Editor({ point, shown }: { point: Point; shown: Shown }) {
   const { geometry, record, layers } = shown;
   const [hovered, setHovered] = useState<number>();
+  const [cursor, setCursor] = useState<number>();
   const [patches, setPatches] = useState<ReadonlySet<number>>(new Set());
   const [along, setAlong] = useState<Along>();
+  const token = hovered ?? cursor;
   const tokens = geometry.rows * geometry.columns;
-  const marked = useMemo(() => Float32Array.from({ length: tokens }, (_, token) => Number(patches.has(token))), [patches]);
   const map = useMemo(() => along && heatOf(layers, along, tokens), [along, layers]);
-  const toggle = (token: number | undefined) => {
-    if (token === undefined) return;
+  const toggle = (token: number) => {
     const next = new Set(patches);
     if (!next.delete(token)) next.add(token);
     setPatches(next);
   };
-  const shownMap = hovered === undefined && map ? map : marked;
   return (
     <>
       <section class="middle" aria-label={`Image ${record.id}`}>
@@ -155,16 +154,18 @@ function Editor({ point, shown }: { point: Point; shown: Shown }) {
           image={shown.address}
           geometry={geometry}
           hovered={hovered}
-          chosen={undefined}
-          map={shownMap}
-          most={Math.max(...shownMap, 1e-9)}
+          chosen={cursor}
+          map={map}
+          most={Math.max(...(map ?? []), 1e-9)}
           grid={true}
           boxes={false}
+          marked={patches}
+          onMark={toggle}
           onHover={setHovered}
-          onChoose={toggle}
+          onChoose={setCursor}
         />
         <p class="quiet">
-          {patches.size ? `${patches.size} of ${tokens} patches are edited` : "Click the patches to edit"}
+          {patches.size ? `${patches.size} of ${tokens} patches are edited` : "Click the patches to edit (arrow keys and Enter, too)"}
           {" · "}
           <button type="button" class="link" onClick={() => setPatches(new Set(Array.from({ length: tokens }, (_, n) => n)))}>
             all
@@ -176,9 +177,9 @@ function Editor({ point, shown }: { point: Point; shown: Shown }) {
         <Captioning point={point} shown={shown} patches={patches} along={along} />
       </section>
       <section class="panel" aria-label="Latents">
-        <h2>{hovered === undefined ? "Whole image" : `Patch ${patchName(geometry, hovered)}`}</h2>
+        <h2>{token === undefined ? "Whole image" : `Patch ${patchName(geometry, token)}`}</h2>
         {layers.map((layer) => (
-          <LayerList key={layer.layer} layer={layer} token={hovered} along={along} onChoose={setAlong} />
+          <LayerList key={layer.layer} layer={layer} token={token} along={along} onChoose={setAlong} />
         ))}
       </section>
     </>
