@@ -2,8 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-export type View = "images" | "latent" | "metrics" | "edits";
-export const VIEWS: readonly View[] = ["images", "latent", "metrics", "edits"];
+export type View = "images" | "latent" | "metrics" | "edits" | "live";
+export const VIEWS: readonly View[] = ["images", "latent", "metrics", "edits", "live"];
 
 /** All parts are text; which of them a view uses is its own matter. */
 export type Parts = Readonly<Record<string, string>>;

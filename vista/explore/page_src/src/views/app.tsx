@@ -10,10 +10,11 @@ import { useLoaded } from "../hooks";
 import { Edits } from "./edits";
 import { Images } from "./images";
 import { Latents } from "./latent";
+import { Live } from "./live";
 import { Metrics } from "./metrics";
 import { Empty, Notice, Waiting } from "./notice";
 
-const NAMES: Record<View, string> = { images: "Images", latent: "Latents", metrics: "Metrics", edits: "Edits" };
+const NAMES: Record<View, string> = { images: "Images", latent: "Latents", metrics: "Metrics", edits: "Edits", live: "Live" };
 
 export function App() {
   const session = useLoaded("catalogue", async () => new Session(await Catalogue.load()));
@@ -38,7 +39,7 @@ function Run({ session }: { session: Session }) {
           {catalogue.run ?? "VISTA"}
         </h1>
         <nav aria-label="Views">
-          {VIEWS.map((name) => (
+          {VIEWS.filter((name) => name !== "live" || catalogue.live).map((name) => (
             <a
               key={name}
               href={hashOf({ view: name, parts: kept(parts, name) })}
@@ -52,7 +53,7 @@ function Run({ session }: { session: Session }) {
             </a>
           ))}
         </nav>
-        {(view === "images" || view === "latent") && <Points catalogue={catalogue} points={points} two={view === "images"} />}
+        {(view === "images" || view === "latent" || view === "live") && <Points catalogue={catalogue} points={points} two={view === "images"} />}
         <button type="button" class="help" aria-label="Keys" title="Keys" onClick={() => help.current?.showModal()}>
           ?
         </button>
@@ -67,8 +68,12 @@ function Run({ session }: { session: Session }) {
           <Latents session={session} parts={parts} point={points[0]} />
         ) : view === "metrics" ? (
           <Metrics session={session} parts={parts} />
-        ) : (
+        ) : view === "edits" ? (
           <Edits session={session} parts={parts} />
+        ) : catalogue.live ? (
+          <Live session={session} parts={parts} point={points[0]} />
+        ) : (
+          <Empty>Images can be read anew only where vista explore serves this page, beside the models.</Empty>
         )}
       </main>
       <Help dialog={help} />
@@ -136,7 +141,7 @@ const KEYS: [string, string][] = [
   ["↑ ↓", "in a column: latents; Enter shows the heat map"],
   ["Escape", "lets go of the latent, then of the patch"],
   ["/", "filter or search"],
-  ["1 2 3 4", "views"],
+  ["1 2 3 4 5", "views"],
 ];
 
 function Help({ dialog }: { dialog: { current: HTMLDialogElement | null } }) {

@@ -18,6 +18,9 @@ interface Props {
   most: number;
   grid: boolean;
   boxes: boolean;
+  /** Tokens that are marked, where several are; a click, Enter or space then marks one. */
+  marked?: ReadonlySet<number>;
+  onMark?: (token: number) => void;
   onHover: (token: number | undefined) => void;
   onChoose: (token: number | undefined) => void;
 }
@@ -49,6 +52,10 @@ export function Stage(props: Props) {
   };
   const move = (event: KeyboardEvent) => {
     const step = STEPS[event.key];
+    if (props.onMark && chosen !== undefined && (event.key === "Enter" || event.key === " ")) {
+      event.preventDefault();
+      props.onMark(chosen);
+    }
     if (event.key === "Escape" && chosen !== undefined) {
       event.stopPropagation();
       onChoose(undefined);
@@ -77,7 +84,8 @@ export function Stage(props: Props) {
       onMouseLeave={() => onHover(undefined)}
       onClick={(event) => {
         const token = at(event);
-        onChoose(token === chosen ? undefined : token);
+        if (props.onMark && token !== undefined) props.onMark(token);
+        else onChoose(token === chosen ? undefined : token);
       }}
       onKeyDown={move}
     >
@@ -95,6 +103,9 @@ export function Stage(props: Props) {
       {props.map && <Heat geometry={geometry} map={props.map} most={props.most} />}
       {props.grid && <Grid geometry={geometry} />}
       {props.boxes && <Boxes geometry={geometry} record={record} />}
+      {[...(props.marked ?? [])].map((token) => (
+        <Patch key={token} geometry={geometry} token={token} kind="marked" />
+      ))}
       {chosen !== undefined && <Patch geometry={geometry} token={chosen} kind="chosen" />}
       {hovered !== undefined && hovered !== chosen && (
         <Patch geometry={geometry} token={hovered} kind="hovered" />
