@@ -92,6 +92,8 @@ class Site:
         self.ranges = True
         self.gone: set[str] = set()
         self.images = cache(self._images)
+        # Arrow's reader of a file is not for several threads at once.
+        self._lock = threading.Lock()
 
     def _images(self, folder: str) -> Any:
         records = open_artifact(self.results / "records" / folder, "records")
@@ -120,8 +122,9 @@ class Site:
         return file.read_bytes() if file.is_file() and ".." not in path else None
 
     def _picture(self, kind: str, folder: str, row: str) -> bytes | None:
-        table, source = self.images(folder)
-        image = source.open(table[int(row)]).convert("RGB")
+        with self._lock:
+            table, source = self.images(folder)
+            image = source.open(table[int(row)]).convert("RGB")
         if kind == "thumbs":
             image.thumbnail((96, 96))
         out = io.BytesIO()
