@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from vista.config.metric import declared_metrics
 from vista.data.records import read_records
 from vista.engine.artifacts import MANIFEST, open_artifact
 from vista.engine.lineage import parents_of, read_manifest
@@ -63,9 +64,8 @@ def live_catalogue(results: Path) -> dict[str, Any]:
         name = path.parent.name.rpartition("-")[0]
         parents = parents_of(read_manifest(path.parent) or {})
         stage = path.parent.parent.name
-        artifacts.append(
-            {"folder": folder, "stage": stage, "name": name, "parents": parents, **facts_of(name)}
-        )
+        entry = {"folder": folder, "stage": stage, "name": name, "parents": parents}
+        artifacts.append(entry | facts_of(name) | {"metric": stage in declared_metrics()})
     reports = [entry["folder"] for entry in artifacts if entry["stage"] == "report"]
     return {
         "format": "vista catalogue 2",

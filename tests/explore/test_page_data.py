@@ -16,7 +16,6 @@ import zarr
 from tests.explore.conftest import Read
 from tests.explore.planted import LAYERS, POINTS, N
 from tests.explore.range_server import Site, serving
-from vista.config.metric import declared_metrics
 from vista.data.geometry import ImageGeometry
 from vista.store.latents import LatentReader
 
@@ -221,9 +220,3 @@ def test_a_server_without_ranges_is_refused(read: Read, planted: Path) -> None:
     with serving(site) as url:
         (answer,) = read(url, IMAGE)
     assert "does not send byte ranges" in answer["problem"]
-
-
-def test_all_metrics_are_known() -> None:
-    source = Path(__file__).parents[2] / "vista/explore/page_src/src/data/figures.ts"
-    text = source.read_text().split("METRICS = [")[1].split("]")[0]
-    assert [name.strip(' ",') for name in text.split()] == sorted(declared_metrics())

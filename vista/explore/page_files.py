@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 INDEX = "index.html"
-_FILE = re.compile(r"[a-z][a-z0-9_-]*\.(html|js|css|png|svg)")
+_FILE = re.compile(r"[a-z][a-z0-9_-]*\.(html|js|css|png|svg|txt)")
 
 
 def page_files() -> dict[str, bytes]:

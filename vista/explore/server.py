@@ -29,6 +29,7 @@ KINDS = {
     "json": "application/json",
     "md": "text/plain; charset=utf-8",
     "csv": "text/plain; charset=utf-8",
+    "txt": "text/plain; charset=utf-8",
     "png": "image/png",
     "svg": "image/svg+xml",
 }

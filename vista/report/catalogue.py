@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vista.config.metric import declared_metrics
 from vista.engine.lineage import PARENTS, parents_of, read_manifest
 
 CATALOGUE = "catalogue.json"
@@ -115,13 +116,15 @@ def catalogue_of(
         `format`; `run`, the last report's name, and `report`, its folder, null where there is none;
         `live`; `notes`; and for each of `artifacts`, `folder`. An artifact also has `stage`,
         `name`, `digest` (of all its bytes), `parents` (the folders of its inputs by role), and of
-        encoder, llm, sae_weight, seed, control, method and layer those that apply. `unreported` is
-        true for an artifact that the last report is not made from, if there is a report.
+        encoder, llm, sae_weight, seed, control, method and layer those that apply; `metric` is true
+        for one with rows of the long table, `unreported` for one that the last report is not made
+        from, if there is a report.
     """
     ordered = _children_first([*reports, *sorted(manifests)], manifests.get)
     behind = [set(_children_first([report], manifests.get)) for report in reports]
     facts = _facts(ordered, reports, set().union(*behind))
     artifacts = []
+    metrics = declared_metrics()
     for path, manifest in sorted(ordered.items()):
         stage, _, folder = path.partition("/")
         entry = {
@@ -131,6 +134,8 @@ def catalogue_of(
             "parents": _parents(manifest),
             **{key: facts[path][key] for key in _KEYS if key in facts[path]},
         }
+        if stage in metrics:
+            entry["metric"] = True
         digest = manifest.get("digest")
         if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest):
             entry["digest"] = digest[:DIGEST]

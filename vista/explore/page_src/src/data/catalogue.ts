@@ -14,6 +14,8 @@ export interface Entry {
   control?: string;
   method?: string;
   layer?: number;
+  /** Whether it is a metric, with rows of the long table. */
+  metric?: boolean;
   /** Whether the last report is not made from it. */
   unreported?: boolean;
 }

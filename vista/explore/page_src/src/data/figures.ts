@@ -18,32 +18,6 @@ export interface Figure extends Record<Key, string | number | null> {
   n: number;
 }
 
-/** Stages that write rows of the long table; a test compares them with those of the package. */
-export const METRICS = [
-  "attribute_discovery",
-  "caption",
-  "diffusion_steering",
-  "embedding_lens",
-  "image_attributes",
-  "intervention",
-  "judge_agreement",
-  "labelled_latents",
-  "latent_lens",
-  "localization",
-  "logit_lens",
-  "matching_rate",
-  "monosemanticity",
-  "naming",
-  "ontology",
-  "ood_detection",
-  "ood_generalization",
-  "probe",
-  "reconstruction",
-  "shared_latents",
-  "spliced_loss",
-  "text_coverage",
-];
-
 const POINT = ["encoder", "llm", "sae_weight", "seed", "control", "method"] as const;
 
 export interface FigureTable {
@@ -59,7 +33,7 @@ export async function loadFigures(session: Session): Promise<FigureTable> {
     const table = await session.table(`results/${catalogue.report}/summary.parquet`);
     return { list: (await table.read()) as unknown as Figure[], whole: true };
   }
-  const parts = await Promise.all(catalogue.of(...METRICS).map((entry) => rowsOf(session, entry)));
+  const parts = await Promise.all(catalogue.entries.filter(({ metric }) => metric).map((entry) => rowsOf(session, entry)));
   return { list: parts.flat(), whole: false };
 }
 
