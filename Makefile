@@ -46,6 +46,9 @@ fix: $(VENV)/installed-dev  ## format the code and mend what the linter can
 bench: $(VENV)/installed  ## our stages side by side with the usual way; benchmarks/RESULTS.md
 	python -m benchmarks
 
+explorer: $(VENV)/installed-dev  ## time the explorer on 10,000 images; benchmarks/explorer.json; needs Chromium
+	python -m benchmarks.explorer
+
 faults: $(VENV)/installed-dev  ## break a small run in a hundred ways; benchmarks/faults.json
 	python -m tests.faults
 
@@ -68,7 +71,7 @@ $(BIN)/python:
 $(VENV)/installed: constraints.txt pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV): some minutes, and gigabytes if torch brings CUDA (see README)."
 	@$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	@$(INSTALL) --constraint constraints.txt --editable .
+	@$(INSTALL) --constraint constraints.txt --editable '.[explore]'
 	@touch $@
 
 $(VENV)/installed-gguf: $(VENV)/installed

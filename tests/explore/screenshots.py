@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from tests.explore.browser import Browser
-from tests.explore.range_server import Site, serving
+from tests.explored_run import explored
 
 READY = "document.querySelector('.latent, .notice, .empty') !== null"
 TILES = "document.querySelector('.one .tiles, .one .quiet, .notice') !== null"
@@ -46,6 +46,13 @@ VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     ),
     "edits": ("#edits", 1400, 900, False, "document.querySelector('.edit, .notice, .empty')"),
     "edits-narrow": ("#edits", 360, 1200, True, "document.querySelector('.edit, .notice, .empty')"),
+    "live": (
+        "#live?image=3306",
+        1400,
+        900,
+        False,
+        "document.querySelector('.live .latent, .notice, .empty') !== null",
+    ),
     "images-4k": ("#images?patch=2,3", 3840, 2000, False, READY),
 }
 
@@ -53,8 +60,8 @@ VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
 def main(results: Path, out: Path, names: list[str]) -> None:
     """Write OUT/NAME.png for each view, or for those that are named."""
     out.mkdir(parents=True, exist_ok=True)
-    with serving(Site(results)) as address, tempfile.TemporaryDirectory() as profile:
-        browser = Browser(Path(profile))
+    with explored(results) as client, tempfile.TemporaryDirectory() as profile:
+        browser, address = Browser(Path(profile)), client.guard.address
         try:
             for name, (hash_, width, height, dark, ready) in VIEWS.items():
                 if names and name not in names:
