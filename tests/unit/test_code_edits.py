@@ -215,7 +215,8 @@ def test_a_family_concerns_what_its_encoders_made(edit: Edit) -> None:
     changed = edit("encoders/families/dinov2.py", "resample=", "resample=1 + ")
     family = "vista.encoders.families.dinov2"
     stages = {node.stage for nodes in changed.values() for node in nodes}
-    assert stages == {"features", "train_encoder"}
+    # Labels by steering encode a blank image.
+    assert stages == {"features", "train_encoder", "label_by_steering"}
     assert all(family in node.modules for nodes in changed.values() for node in nodes)
 
 
