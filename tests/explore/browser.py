@@ -110,7 +110,7 @@ class Browser:
             raise AssertionError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 30) -> None:
+    def wait(self, expression: str, seconds: float = 90) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         # What is not there yet may be asked for.

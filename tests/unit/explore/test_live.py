@@ -168,7 +168,7 @@ def test_two_at_once_queue(results: Path) -> None:
 
 
 def test_a_request_whose_browser_has_gone_frees_the_models(results: Path) -> None:
-    readout = Readout(passes=500)
+    readout = Readout(passes=5000)
     client = Client(live(results, readout))
 
     async def leave_then_ask() -> tuple[Any, Any, float]:
@@ -179,7 +179,7 @@ def test_a_request_whose_browser_has_gone_frees_the_models(results: Path) -> Non
 
     gone, answer, waited = anyio.run(leave_then_ask)
     assert gone is None
-    assert answer[0] == 200 and waited < 2
+    assert answer[0] == 200 and waited < 20
     assert readout.done == 1
 
 
