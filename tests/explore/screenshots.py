@@ -16,6 +16,21 @@ VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     "images": ("#images", 1400, 900, False, READY),
     "images-dark": ("#images", 1400, 900, True, READY),
     "images-patch": ("#images?patch=2,3", 1400, 900, False, READY),
+    # Of config/default.yaml, for docs/explorer.md.
+    "explorer-images": (
+        "#images?a=dinov2-gemma2-w0-s0&b=dinov2-gemma2-w1-s0&image=3306&patch=2,3",
+        1400,
+        900,
+        False,
+        READY,
+    ),
+    "explorer-latent": (
+        "#latent?a=dinov2-gemma2-w1-s0&layer=1&latent=61&q=glasses",
+        1400,
+        900,
+        False,
+        TILES,
+    ),
     "images-medium": ("#images?patch=2,3", 900, 1000, False, READY),
     "images-narrow": ("#images", 360, 1400, False, READY),
     "images-latent": ("#images?patch=1,1&layer=1&latent=381", 1400, 900, False, READY),
