@@ -71,8 +71,11 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    add_show(commands)
-    add_explore(commands)
+    # A job of the workflow needs no help on the other commands.
+    is_job = "--spec" in words and is_stage(words[0])
+    if not is_job:
+        add_show(commands)
+        add_explore(commands)
 
     plan = commands.add_parser(
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"
@@ -139,8 +142,6 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     summary.set_defaults(call=_summary)
 
-    # A job of the workflow needs no help on the other stages.
-    is_job = "--spec" in words and is_stage(words[0])
     for name, makes in ({words[0]: "an artifact"} if is_job else stages()).items():
         stage = commands.add_parser(name, help=f"stage: {makes}", description=f"Make {makes}.")
         stage.add_argument(
