@@ -286,6 +286,7 @@ def test_a_readout_gives_what_the_stages_stored(run: Path, plan: Plan) -> None:
     """Latents and captions of single images, unedited and edited, against the workflow's files."""
     from vista.explore.latents import LatentView
     from vista.interventions.directions import read_directions
+    from vista.metrics.intervention.captions import UNEDITED
     from vista.readout import LatentEdit, Readout
 
     point = "dinov2-gemma2-w1-s0"
@@ -334,7 +335,7 @@ def test_a_readout_gives_what_the_stages_stored(run: Path, plan: Plan) -> None:
         image, question = view.images.open(record), record.turns[0].question
         before, after = readout.captions(image, question, [None, edit], max_new_tokens=6)
         unedited = next(
-            r for r in captions if r["image_id"] == row["image_id"] and r["variant"] == "unedited"
+            r for r in captions if r["image_id"] == row["image_id"] and r["variant"] == UNEDITED
         )
         assert (before, after) == (unedited["caption"], row["caption"])
 
