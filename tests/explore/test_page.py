@@ -360,8 +360,8 @@ def test_missing_labels_are_said(browser: Browser, results: Path) -> None:
         shutil.rmtree(results / f"label_latents/gemma2-l{layer}-0123456789")
     text = sentence(browser, Site(results), "#images", FIRST)
     assert "this SAE is not labelled" in text
-    text = sentence(browser, Site(results), "#latent", "document.querySelector('.search')")
-    assert "No SAE of this point is labelled." in text
+    ready = "document.body.innerText.includes('No SAE of this point is labelled.')"
+    sentence(browser, Site(results), "#latent", ready)
 
 
 @pytest.mark.parametrize(
