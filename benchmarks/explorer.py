@@ -13,15 +13,9 @@ import json
 import platform
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from vista.explore.finished import Finished
-from vista.explore.server import guarded_app, listen
 
 OUT = Path(__file__).with_name("explorer.json")
 LATENTS = "document.querySelectorAll('.layer .latent').length > 0"
@@ -47,30 +41,14 @@ TAKEN = """
 HEAP = "Math.round(performance.memory.usedJSHeapSize / 1e6)"
 
 
-@contextmanager
-def served(results: Path) -> Iterator[str]:
-    """Serve a results folder; yield the address with its token."""
-    from vista.explore.serve import uvicorn_server
-
-    with listen(0) as listening:
-        guard = guarded_app(Finished(results), listening.getsockname()[1])
-        server = uvicorn_server(guard)
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield guard.address
-        server.should_exit = True
-        thread.join(20)
-
-
 def measure(results: Path) -> dict[str, Any]:
     """Return what each step of looking at a results folder takes."""
     from tests.explore.browser import Browser
+    from tests.explored_run import explored
 
     steps: dict[str, Any] = {}
-    with served(results) as address, tempfile.TemporaryDirectory() as profile:
-        browser = Browser(Path(profile))
+    with explored(results) as client, tempfile.TemporaryDirectory() as profile:
+        browser, address = Browser(Path(profile)), client.guard.address
         # Small, so that one layer is on screen: steps are of one image and layer.
         browser.resize(1400, 500)
 

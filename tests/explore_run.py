@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tests.published import publish
 from vista.data.record import Box, Object, Record
 from vista.data.records import write_records
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.store.latents import LatentWriter
 
@@ -22,30 +20,6 @@ NAME = "dinov2-gemma2-w1-s0"
 INDEX = [[[1, 2], [2, 0]], [[3, 0], [0, 0]], [[1, 0], [1, 0]]]
 VALUE = [[[2.0, 0.5], [1.5, 0.0]], [[1.0, 0.0], [0.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]]
 NNZ = [[2, 1], [1, 0], [1, 1]]
-
-
-def publish(
-    root: Path,
-    path: str,
-    write: Callable[[Path], object],
-    settings: dict[str, Any] | None = None,
-    **parents: Artifact | list[Artifact],
-) -> Artifact:
-    stage, folder = path.split("/")
-
-    def below(of: Callable[[Artifact], str]) -> dict[str, Any]:
-        return {
-            role: list(map(of, made)) if isinstance(made, list) else of(made)
-            for role, made in parents.items()
-        }
-
-    digests = below(lambda made: made.digest)
-    folders = below(lambda made: made.path.relative_to(root).as_posix())
-    record = Provenance(stage, settings or {}, digests, {}, {}, folders)
-    with publishing(root, stage, folder, record) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / folder)
 
 
 def write_store(work: Path) -> None:

@@ -9,16 +9,16 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from tests.published import publish
 from vista.data.record import Record
 from vista.data.records import write_records
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.explore.finished import Finished
 from vista.explore.guard import Guard
 from vista.explore.serve import uvicorn_server
@@ -33,31 +33,6 @@ RECORDS = "records/glyphs-0123456789"
 SECRET = b"nobody-may-read-this-7f3a9c"
 # A photograph is large enough to become JPEG.
 SIZES = ((32, 16), (400, 300), (5, 300))
-
-
-def publish(
-    root: Path,
-    path: str,
-    write: Callable[[Path], object],
-    settings: dict[str, Any] | None = None,
-    **parents: Artifact | list[Artifact],
-) -> Artifact:
-    """Publish an artifact of what `write` puts into its work folder."""
-    stage, folder = path.split("/")
-
-    def below(of: Callable[[Artifact], str]) -> dict[str, Any]:
-        return {
-            role: list(map(of, made)) if isinstance(made, list) else of(made)
-            for role, made in parents.items()
-        }
-
-    digests = below(lambda made: made.digest)
-    folders = below(lambda made: made.path.relative_to(root).as_posix())
-    record = Provenance(stage, settings or {}, digests, {}, {}, folders)
-    with publishing(root, stage, folder, record) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / folder)
 
 
 def image(row: int) -> Image.Image:

@@ -9,9 +9,27 @@ from typing import Any
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 
 
-def publish(root: Path, stage: str, name: str, write: Callable[[Path], Any]) -> Artifact:
-    """Publish what `write` puts into its folder as the artifact `name` of a stage."""
-    with publishing(root, stage, name, Provenance(stage, {}, {}, {}, {})) as work:
+def publish(
+    root: Path,
+    path: str,
+    write: Callable[[Path], object],
+    settings: dict[str, Any] | None = None,
+    **parents: Artifact | list[Artifact],
+) -> Artifact:
+    """Publish what `write` puts into its work folder as the artifact STAGE/NAME of `path`, made
+    from `parents`."""
+    stage, folder = path.split("/")
+
+    def below(of: Callable[[Artifact], str]) -> dict[str, Any]:
+        return {
+            role: list(map(of, made)) if isinstance(made, list) else of(made)
+            for role, made in parents.items()
+        }
+
+    digests = below(lambda made: made.digest)
+    folders = below(lambda made: made.path.relative_to(root).as_posix())
+    record = Provenance(stage, settings or {}, digests, {}, {}, folders)
+    with publishing(root, stage, folder, record) as work:
         assert work is not None
         write(work)
-    return open_artifact(root / stage / name)
+    return open_artifact(root / stage / folder)

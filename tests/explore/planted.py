@@ -8,7 +8,6 @@ report.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from tests.published import publish
 from vista.data.record import Box, Object, Record
 from vista.data.records import write_records
-from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
+from vista.engine.artifacts import Artifact
 from vista.inputs.edited_captions import SCHEMA as CAPTION_SCHEMA
 from vista.metrics.figure import Figure
 from vista.metrics.results import figures_table, write_parquet
@@ -44,30 +44,6 @@ POINTS = {
     "dinov2-gemma2-w1-s0": "dinov2",
     "clip-gemma2-w1-s0": "clip",
 }
-
-
-def publish(
-    root: Path,
-    path: str,
-    write: Callable[[Path], object],
-    settings: dict[str, Any] | None = None,
-    **parents: Artifact | list[Artifact],
-) -> Artifact:
-    """Publish an artifact of what `write` puts into its work folder."""
-    stage, folder = path.split("/")
-
-    def below(of: Callable[[Artifact], str]) -> dict[str, Any]:
-        return {
-            role: list(map(of, made)) if isinstance(made, list) else of(made)
-            for role, made in parents.items()
-        }
-
-    folders = below(lambda made: made.path.relative_to(root).as_posix())
-    record = Provenance(stage, settings or {}, below(lambda made: made.digest), {}, {}, folders)
-    with publishing(root, stage, folder, record) as work:
-        assert work is not None
-        write(work)
-    return open_artifact(root / stage / folder)
 
 
 def make_records(images: Path) -> list[Record]:

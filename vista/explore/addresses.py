@@ -9,9 +9,9 @@ from pathlib import Path
 from vista.engine.artifacts import MANIFEST
 from vista.errors import UserError
 from vista.foreign.text import one_line
+from vista.report.catalogue import CATALOGUE
 
 _ADDRESS = re.compile(r"([a-z_]+):([A-Za-z0-9][A-Za-z0-9_.+-]*)")
-CATALOGUE = "catalogue.json"
 
 
 def is_address(text: str) -> bool:

@@ -7,17 +7,10 @@ from collections.abc import Callable, Sequence
 
 from vista.metrics.figure import Figure
 from vista.report import grid
-from vista.report.differences import COMPARISONS, METRIC
+from vista.report.differences import COMPARISON_NAMES, COMPARISONS, METRIC
 from vista.report.grid import Grid, Name, Section, number, spread
 from vista.report.shown import Measured
 from vista.report.table import LongTable, groups, over_seeds
-
-_SAID = {
-    "as_run": "as run",
-    "norm_matched": "norm-matched",
-    "text_scale": "both in text's scale",
-    "best_scale": "both at best scale",
-}
 
 
 def differences_section(measured: Measured) -> Section:
@@ -43,7 +36,14 @@ def differences_section(measured: Measured) -> Section:
         "leave is one of scale.",
         [
             Grid(
-                ("encoder", "LLM", "λ", *(_SAID[name] for name in COMPARISONS), "seeds", "n"),
+                (
+                    "encoder",
+                    "LLM",
+                    "λ",
+                    *(COMPARISON_NAMES[name] for name in COMPARISONS),
+                    "seeds",
+                    "n",
+                ),
                 rows if compared else [],
             )
         ],

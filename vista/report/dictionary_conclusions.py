@@ -9,18 +9,12 @@ from typing import NamedTuple
 from vista.metrics.figure import Figure
 from vista.report import grid
 from vista.report.compare import Pair, pairs
-from vista.report.differences import COMPARISONS, METRIC
+from vista.report.differences import COMPARISON_NAMES, COMPARISONS, METRIC
 from vista.report.encoder_differences import METRIC as ENCODERS
 from vista.report.grid import Grid, Name, Section, number
 from vista.report.shown import Measured
 from vista.report.table import groups
 
-GAINS = {
-    "as_run": "matching, as run",
-    "norm_matched": "matching, norm-matched",
-    "text_scale": "matching, both in text's scale",
-    "best_scale": "matching, both at best scale",
-}
 _RANKED = {"matching_rate": "encoders, matching", "pointing_game": "encoders, pointing"}
 # What is read through an SAE, of projectors with the term and without.
 _TWINS = ("fvu", "loss_recovered", "l0", "fired_share")
@@ -55,7 +49,12 @@ def conclusions(measured: Measured, names: Sequence[str]) -> Iterator[Conclusion
     for what in COMPARISONS:
         of_what = [f for f in gains if f.of == what and f.value is not None]
         for (encoder, weight), figures in groups(of_what, "encoder", "sae_weight"):
-            yield Conclusion(GAINS[what], encoder, weight, {str(f.llm): f for f in figures})
+            yield Conclusion(
+                f"matching, {COMPARISON_NAMES[what]}",
+                encoder,
+                weight,
+                {str(f.llm): f for f in figures},
+            )
     ranked = [f for f in measured.controls.select(ENCODERS) if f.seed is None and f.llm in names]
     for (of, first, second, weight), figures in groups(
         [f for f in ranked if f.value is not None], "of", "encoder", "method", "sae_weight"

@@ -39,6 +39,12 @@ COMPARISONS: Mapping[str, tuple[str | None, str | None]] = {
     "best_scale": ("best_scale", "best_scale"),
 }
 _AT_THE_WEIGHT = "norm_matched"
+COMPARISON_NAMES = {
+    "as_run": "as run",
+    "norm_matched": "norm-matched",
+    "text_scale": "both in text's scale",
+    "best_scale": "both at best scale",
+}
 
 # Encoder, language model, weight, seed, control.
 _Point = tuple[Any, ...]

@@ -6,17 +6,10 @@ from typing import Any
 
 from vista.metrics.figure import Figure
 from vista.report import style
-from vista.report.differences import COMPARISONS, METRIC
+from vista.report.differences import COMPARISON_NAMES, COMPARISONS, METRIC
 from vista.report.facets import Series, XAxis, facets, row_labels
 from vista.report.shown import Measured
 from vista.report.table import groups
-
-NAMES = {
-    "as_run": "as run",
-    "norm_matched": "norm-matched",
-    "text_scale": "in text's scale",
-    "best_scale": "at best scale",
-}
 
 # Language model and its row, encoder and weight, comparison.
 _Figures = dict[tuple[Any, ...], list[Figure]]
@@ -59,7 +52,9 @@ def gains_figure(measured: Measured) -> Any | None:
         rows,
         columns,
         XAxis(
-            names={of: NAMES[of] for of in COMPARISONS if of in shown},
+            names={
+                of: COMPARISON_NAMES[of].removeprefix("both ") for of in COMPARISONS if of in shown
+            },
             rotation=20.0,
             spread=0.5 if row_of else 0.0,
         ),

@@ -86,17 +86,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
     return {
         "root": root,
-        "llm": publish(root, "train_llm", "m", write_llm),
+        "llm": publish(root, "train_llm/m", write_llm),
         "records": publish(
-            root, "records", "r", lambda w: write_records(w / "records.parquet", records)
+            root, "records/r", lambda w: write_records(w / "records.parquet", records)
         ),
-        "features": publish(root, "features", "f", write_features),
-        "saes": [publish(root, "import_sae", "s", write_sae)],
-        "labels": [publish(root, "label_latents", "l", write_label_table)],
+        "features": publish(root, "features/f", write_features),
+        "saes": [publish(root, "import_sae/s", write_sae)],
+        "labels": [publish(root, "label_latents/l", write_label_table)],
         "projector": publish(
             root,
-            "train_projector",
-            "p",
+            "train_projector/p",
             lambda w: save_projector(w, make_projector("linear", D_VISION, D_MODEL, 3, 40.0)),
         ),
     }
@@ -108,7 +107,9 @@ def run(
     inputs = {role: made[role] for role in ("llm", "records", "features", *roles)} | more
     job_settings = {"llm": LLM, **settings}
     return publish(
-        made["root"], name, name, lambda work: stage.run(Job(name, job_settings, inputs, work))
+        made["root"],
+        f"{name}/{name}",
+        lambda work: stage.run(Job(name, job_settings, inputs, work)),
     )
 
 
@@ -181,8 +182,7 @@ def test_a_control_is_made_by_its_stage(made: dict[str, Any]) -> None:
     }
     small = publish(
         made["root"],
-        "train_projector",
-        "small",
+        "train_projector/small",
         lambda w: save_projector(w, make_projector("linear", D_VISION, D_MODEL, 3, 4.0)),
     )
     artifact = run(made, control_tokens, "control_tokens", order, "projector", reference=small)

@@ -71,9 +71,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
     return {
         "root": root,
-        "features": publish(root, "features", "f", write_features),
+        "features": publish(root, "features/f", write_features),
         "records": publish(
-            root, "records", "r", lambda w: write_records(w / "records.parquet", planted_records())
+            root, "records/r", lambda w: write_records(w / "records.parquet", planted_records())
         ),
     }
 
@@ -108,8 +108,7 @@ def tokens_of(
     """The visual tokens that stages read from the published artifact of a control."""
     artifact = publish(
         made["root"],
-        "control_tokens",
-        name,
+        f"control_tokens/{name}",
         lambda work: save_control(work, name, tokens, records, np.arange(N)),
     )
     return read_visual_tokens(artifact, made["features"], records, llm).of
@@ -236,8 +235,7 @@ def test_a_control_without_a_row_for_an_image_is_refused(
     control = other_image.make(sources, other_image.Settings())
     artifact = publish(
         made["root"],
-        "control_tokens",
-        "half",
+        "control_tokens/half",
         lambda work: save_control(work, "other_image", control, records, np.arange(N // 2)),
     )
     visual = read_visual_tokens(artifact, made["features"], records, llm)

@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra `explore`")
 
-from explored_run import IDS, LATENTS, RECORDS, SECRET, explored, publish, run_to_explore
+from explored_run import IDS, LATENTS, RECORDS, SECRET, explored, run_to_explore
 
+from tests.published import publish
 from vista.cli import main
 from vista.errors import UserError
 from vista.explore.export import MARKER, export

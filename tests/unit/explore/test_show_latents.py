@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from explore_run import NAME, publish, publish_run, write_store
+from explore_run import NAME, publish_run, write_store
 from PIL import Image
 
+from tests.published import publish
 from vista.cli import main
 from vista.errors import UserError
 from vista.explore.addresses import find, is_address

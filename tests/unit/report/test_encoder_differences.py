@@ -38,7 +38,7 @@ def measured(root: Path, items: dict[str, Any], result: dict[str, Any] | None = 
         pq.write_table(pa.table(items), work / "items.parquet")
         (work / "result.json").write_text(json.dumps(result or {}))
 
-    return publish(root, "metric", f"n{len(list(root.glob('metric/*')))}", write)
+    return publish(root, f"metric/n{len(list(root.glob('metric/*')))}", write)
 
 
 def matching(root: Path, matched: Sequence[bool | None]) -> Artifact:
