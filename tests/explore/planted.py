@@ -288,18 +288,25 @@ def publish_edits(root: Path, records: Artifact, features: Artifact) -> None:
 
 
 def publish_vision_saes(root: Path, records: Artifact, features: dict[str, Artifact]) -> None:
-    """Publish a vision SAE of each encoder with its labels, and the first one's by steering."""
-    for encoder, n_latents in VISION_SAES.items():
-        name = f"{encoder}-topk"
-        read = {"features": features[encoder], "records": records}
-        sae = publish(
-            root,
-            f"train_vision_sae/{name}-0123456789",
-            lambda work: (work / "a").touch(),
-            {"name": name},
-            **read,
-        )
-        patches = (PLACING[encoder]["size"] // PLACING[encoder]["patch"]) ** 2
+    """Publish a vision SAE of each encoder and one of prompts with their labels, and the first
+    one's by steering."""
+    prompts = publish(
+        root,
+        "prompt_features/one_object-0123456789",
+        lambda work: write_records(
+            work / "records.parquet",
+            [Record(name, "train", name, 1, 1, (f"prompt {CAPTION}",)) for name in TRAIN],
+        ),
+    )
+    inputs = {
+        "dinov2-topk": (features["dinov2"], records, VISION_SAES["dinov2"], 16),
+        "dinov2_class-topk": (features["dinov2_class"], records, VISION_SAES["dinov2_class"], 1),
+        "one_object-text_encoder": (prompts, prompts, 8, 5),
+    }
+    for name, (of, table, n_latents, patches) in inputs.items():
+        read = {"features": of, "records": table}
+        path = f"train_vision_sae/{name}-0123456789"
+        sae = publish(root, path, lambda work: (work / "a").touch(), {"name": name}, **read)
         labels = publish(
             root,
             f"label_vision_latents/{name}-0123456789",
@@ -307,7 +314,7 @@ def publish_vision_saes(root: Path, records: Artifact, features: dict[str, Artif
             sae=sae,
             **read,
         )
-        if encoder == "dinov2":
+        if name == "dinov2-topk":
             publish(
                 root,
                 "label_by_steering/dinov2-gemma2-w1-s0-topk-0123456789",

@@ -37,8 +37,10 @@ VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     "latent": ("#latent?layer=1&latent=61&q=re", 1400, 900, False, TILES),
     "latent-dark": ("#latent?layer=1&latent=61&q=re", 1400, 900, True, TILES),
     "latent-narrow": ("#latent?layer=0&latent=30&q=re", 360, 1400, False, TILES),
-    # Of config/probing.yaml, for docs/explorer.md.
-    "explorer-vision": ("#vision?sae=dinov2-topk&by=score", 1400, 900, False, TILES),
+    # Of config/dictionaries.yaml, for docs/explorer.md.
+    "explorer-vision": ("#vision?sae=dinov2-topk8", 1400, 900, False, TILES),
+    # Of config/probing.yaml: labels by steering, class tokens.
+    "vision-steering": ("#vision?sae=dinov2-topk&by=density", 1400, 900, False, TILES),
     "vision-class": ("#vision?sae=dinov2_class-topk&by=density", 1400, 900, True, TILES),
     "vision-narrow": ("#vision", 360, 1400, False, TILES),
     "metrics": (

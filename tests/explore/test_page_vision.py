@@ -11,7 +11,7 @@ import pytest
 
 from tests.explore.browser import Browser
 from tests.explore.conftest import ANSWER, Show, sentence
-from tests.explore.planted import HOSTILE, IDS, PLACING, TRAIN, VISION_SAES, top_rows
+from tests.explore.planted import CAPTION, HOSTILE, IDS, PLACING, TRAIN, VISION_SAES, top_rows
 from tests.explore.range_server import Site, serving
 
 FIRST = "document.querySelectorAll('.latent').length > 0"
@@ -82,6 +82,16 @@ def test_a_class_token_has_no_patch(browser: Browser, show: Show) -> None:
     assert not any("patch" in text for text in texts(browser, ".tile-text"))
     links = browser.run("[...document.querySelectorAll('.tile a')].map(e => e.hash)")
     assert not any("patch=" in link for link in links)
+
+
+def test_prompts_in_the_place_of_images(browser: Browser, show: Show) -> None:
+    show(
+        "#vision?sae=one_object-text_encoder&number=3",
+        "document.querySelector('.tile p')?.textContent.includes('prompt')",
+    )
+    assert "Top prompts" in browser.text(".one") and "of 15 words" in browser.text(".numbers")
+    assert texts(browser, ".tile p:first-of-type")[0] == f"prompt {CAPTION}"
+    assert browser.run("document.querySelector('.tile a, .tile image') === null")
 
 
 def test_the_list_of_latents_by_keys_and_by_search(browser: Browser, show: Show) -> None:

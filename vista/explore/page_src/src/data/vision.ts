@@ -24,7 +24,7 @@ export function visionSaes(catalogue: Catalogue): VisionSae[] {
     const title = parts.length === 2 ? parts.join(" · ") : entry.name;
     return {
       key: single ? entry.name : id,
-      title: title + (entry.unreported ? ` · not in the report (${id})` : single ? "" : ` · ${id}`),
+      title: title + (single ? "" : ` · ${id}`) + (entry.unreported ? " · not in the report" : ""),
       entry,
       steering: catalogue
         .of("label_by_steering")
