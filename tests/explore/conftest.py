@@ -18,6 +18,8 @@ from tests.explore.range_server import Site, serving
 SOURCE = Path(__file__).parents[2] / "vista" / "explore" / "page_src"
 NODE = shutil.which("node")
 Read = Callable[..., list[Any]]
+Show = Callable[[str, str], None]
+ANSWER = "document.querySelector('.notice, .empty') !== null"
 
 
 def why_no_node() -> str | None:
@@ -112,3 +114,37 @@ def site(planted: Path) -> Site:
 def address(site: Site) -> Iterator[str]:
     with serving(site) as url:
         yield url
+
+
+def still(browser: Browser) -> None:
+    """Wait until nothing more is asked for."""
+    while True:
+        before = len(browser.requests)
+        browser.run("new Promise(done => setTimeout(done, 500))")
+        if len(browser.requests) == before:
+            return
+
+
+@pytest.fixture
+def show(browser: Browser, address: str) -> Iterator[Show]:
+    """Open the page at a hash; in the end, nothing failed and nobody else was asked."""
+
+    def do(hash_: str, ready: str) -> None:
+        browser.open(f"{address}{hash_}")
+        browser.wait(ready)
+
+    yield do
+    still(browser)
+    assert browser.errors == []
+    assert browser.requests and all(url.startswith(address) for url in browser.requests)
+    assert browser.run("document.title") != "hacked"
+
+
+def sentence(browser: Browser, site: Site, hash_: str = "", ready: str = ANSWER) -> str:
+    """Return what the page says of a broken site, which it survives without an exception."""
+    with serving(site) as url:
+        browser.open(f"{url}{hash_}")
+        browser.wait(ready)
+        # Chromium itself notes answers of 404 and the like.
+        assert [text for text in browser.errors if "Failed to load resource" not in text] == []
+        return browser.text()

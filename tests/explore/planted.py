@@ -1,8 +1,9 @@
 """A small run with everything that the page shows, through the product's own writers.
 
-Two points of one encoder and one of another (another grid), two layers, 300 images of several
-shapes in two shards, labels of which one is hostile, edited captions with scores and a control, a
-report.
+Two points of one encoder, one of another (another grid) and one of class tokens, two layers, 300
+images of several shapes in two shards, labels of which one is hostile, edited captions with scores
+and a control, vision SAEs on patches and on class tokens with labels from training images and by
+steering, a report.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from vista.inputs.edited_captions import SCHEMA as CAPTION_SCHEMA
 from vista.metrics.figure import Figure
 from vista.metrics.results import figures_table, write_parquet
 from vista.sae.label_table import LatentLabels, write_labels
+from vista.sae.top_table import write_top
 from vista.store.latents import LatentWriter
 
 N = 300
 SHAPES = ((64, 64), (96, 48), (40, 80))
 IDS = [f"image {n}" if n else "größe/0" for n in range(N)]
+# Images of which no latents are stored.
+TRAIN = [f"train {n}" for n in range(3)]
 LAYERS = {1: 40, 3: 60}
 K = 6
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
@@ -38,11 +42,15 @@ WORDS = ("cat", "dog", HOSTILE, None, "the sky", "kätzchen")
 PLACING = {
     "dinov2": {"size": 32, "patch": 8, "fit": "pad"},
     "clip": {"size": 30, "patch": 10, "fit": "crop"},
+    "dinov2_class": {"size": 32, "patch": 32, "fit": "pad"},
 }
+# Latents of each vision SAE, by encoder.
+VISION_SAES = {"dinov2": 30, "dinov2_class": 12}
 POINTS = {
     "dinov2-gemma2-w0-s0": "dinov2",
     "dinov2-gemma2-w1-s0": "dinov2",
     "clip-gemma2-w1-s0": "clip",
+    "dinov2_class-gemma2-w1-s0": "dinov2_class",
 }
 
 
@@ -50,11 +58,12 @@ def make_records(images: Path) -> list[Record]:
     """Return the records of the images, and write the images."""
     images.mkdir(parents=True)
     records = []
-    for n, image_id in enumerate(IDS):
+    for n, image_id in enumerate(IDS + TRAIN):
+        split = "train" if image_id in TRAIN else "test"
         width, height = SHAPES[n % len(SHAPES)]
         cat = Object("cat" if n % 2 else "dog", Box(4, 4, width / 2, height / 2))
         caption = CAPTION if n == 0 else f"a picture of number {n}"
-        records.append(Record(image_id, "test", f"{n}.png", width, height, (caption,), (), (cat,)))
+        records.append(Record(image_id, split, f"{n}.png", width, height, (caption,), (), (cat,)))
         Image.new("RGB", (width, height), (n % 256, 99, 60)).save(images / f"{n}.png")
     return records
 
@@ -94,6 +103,46 @@ def write_label_table(work: Path, layer: int) -> None:
         work / "labels.parquet",
         LatentLabels(layer, f"gemma2-l{layer}", 1000, names, share, density, contexts, auroc),
     )
+
+
+def top_rows(n_latents: int, patches: int) -> dict[str, list[Any]]:
+    """Return the columns of a table of top images. Latent 4 never fires."""
+    rows = [
+        (
+            latent,
+            rank,
+            TRAIN[rank],
+            (7 * latent + rank) % patches,
+            3.0 - rank,
+            [name] if name else [],
+        )
+        for latent in range(n_latents)
+        for rank, name in enumerate(("dog", HOSTILE, None))
+        if latent != 4
+    ]
+    names = ("latent", "rank", "image_id", "patch", "activation", "classes")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def write_vision_labels(work: Path, sae: str, n_latents: int, patches: int) -> None:
+    names = tuple(WORDS[n % len(WORDS)] for n in range(n_latents))
+    share = (np.arange(n_latents) / n_latents).astype(np.float32)
+    density = np.where(np.arange(n_latents) == 4, 0, 0.25).astype(np.float32)
+    table = LatentLabels(2, sae, 3 * patches, names, share, density, ((),) * n_latents)
+    write_labels(work / "labels.parquet", table)
+    write_top(work / "top.parquet", top_rows(n_latents, patches))
+
+
+def write_steering(work: Path, sae: str, n_latents: int) -> None:
+    labels = tuple("steered" if n == 2 else None for n in range(n_latents))
+    share = np.array([label is not None for label in labels], np.float32)
+    table = LatentLabels(2, sae, 48, labels, share, share, ((),) * n_latents)
+    write_labels(work / "labels.parquet", table)
+    row = {"latent": 2, "coefficient": 4.0, "answer": f"an answer {HOSTILE}", "label": "steered"}
+    schema = pa.schema({"latent": pa.int32()})
+    columns = pa.Table.from_pylist([row | {"gain": 0.5, "nearest": "cat"}])
+    columns = columns.set_column(0, schema.field(0), columns["latent"].cast(pa.int32()))
+    pq.write_table(columns, work / "steering.parquet")
 
 
 def write_report(work: Path) -> None:
@@ -209,6 +258,7 @@ def planted_run(folder: Path) -> Path:
             saes=saes,
         )
     publish_edits(root, table, features["dinov2"])
+    publish_vision_saes(root, table, features)
     publish(root, "report/planted-0123456789", write_report, {"name": "planted"})
     return root
 
@@ -235,3 +285,41 @@ def publish_edits(root: Path, records: Artifact, features: Artifact) -> None:
             development=test,
             **of_method,
         )
+
+
+def publish_vision_saes(root: Path, records: Artifact, features: dict[str, Artifact]) -> None:
+    """Publish a vision SAE of each encoder and one of prompts with their labels, and the first
+    one's by steering."""
+    prompts = publish(
+        root,
+        "prompt_features/one_object-0123456789",
+        lambda work: write_records(
+            work / "records.parquet",
+            [Record(name, "train", name, 1, 1, (f"prompt {CAPTION}",)) for name in TRAIN],
+        ),
+    )
+    inputs = {
+        "dinov2-topk": (features["dinov2"], records, VISION_SAES["dinov2"], 16),
+        "dinov2_class-topk": (features["dinov2_class"], records, VISION_SAES["dinov2_class"], 1),
+        "one_object-text_encoder": (prompts, prompts, 8, 5),
+    }
+    for name, (of, table, n_latents, patches) in inputs.items():
+        read = {"features": of, "records": table}
+        path = f"train_vision_sae/{name}-0123456789"
+        sae = publish(root, path, lambda work: (work / "a").touch(), {"name": name}, **read)
+        labels = publish(
+            root,
+            f"label_vision_latents/{name}-0123456789",
+            lambda work, at=(name, n_latents, patches): write_vision_labels(work, *at),
+            sae=sae,
+            **read,
+        )
+        if name == "dinov2-topk":
+            publish(
+                root,
+                "label_by_steering/dinov2-gemma2-w1-s0-topk-0123456789",
+                lambda work, at=(name, n_latents): write_steering(work, *at),
+                sae=sae,
+                labels=labels,
+                **read,
+            )

@@ -32,6 +32,19 @@ const tasks = {
     const table = await vista.Table.open(path);
     return { rows: await table.read(columns, start, stop), metadata: table.metadata, columns: table.columns };
   },
+  async where({ path, column, value }) {
+    const table = await vista.Table.open(path);
+    const fetched = globalThis.fetch;
+    let bytes = 0;
+    globalThis.fetch = async (...request) => {
+      const response = await fetched(...request);
+      bytes += Number(response.headers.get("Content-Length"));
+      return response;
+    };
+    const rows = await table.where(column, value);
+    globalThis.fetch = fetched;
+    return { rows, bytes };
+  },
   async image({ folder, layer, place, token, latent }) {
     const image = await (await latents(folder)).image(layer, place);
     return {

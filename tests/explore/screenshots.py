@@ -11,6 +11,12 @@ from tests.explored_run import explored
 
 READY = "document.querySelector('.latent, .notice, .empty') !== null"
 TILES = "document.querySelector('.one .tiles, .one .quiet, .notice') !== null"
+# Every top image is loaded: the browser notes what has come.
+LOADED = (
+    f"{TILES} && performance.getEntriesByType('resource')"
+    ".filter(e => e.name.includes('/images/')).length >= "
+    "document.querySelectorAll('.tile').length"
+)
 # Name: (hash, width, height, dark, what must be true before the picture is taken).
 VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     "images": ("#images", 1400, 900, False, READY),
@@ -37,6 +43,12 @@ VIEWS: dict[str, tuple[str, int, int, bool, str]] = {
     "latent": ("#latent?layer=1&latent=61&q=re", 1400, 900, False, TILES),
     "latent-dark": ("#latent?layer=1&latent=61&q=re", 1400, 900, True, TILES),
     "latent-narrow": ("#latent?layer=0&latent=30&q=re", 360, 1400, False, TILES),
+    # Of config/dictionaries.yaml, for docs/explorer.md.
+    "explorer-vision": ("#vision?sae=dinov2-topk8", 1400, 900, False, LOADED),
+    # Of config/probing.yaml: labels by steering, class tokens.
+    "vision-steering": ("#vision?sae=dinov2-topk&by=density", 1400, 900, False, LOADED),
+    "vision-class": ("#vision?sae=dinov2_class-topk&by=density", 1400, 900, True, LOADED),
+    "vision-narrow": ("#vision", 360, 1400, False, TILES),
     "metrics": (
         "#metrics?f_metric=matching_rate&f_set=none",
         1400,
@@ -85,7 +97,8 @@ def main(results: Path, out: Path, names: list[str]) -> None:
                 browser.dark(dark)
                 browser.open(f"{address}{hash_}")
                 browser.wait(ready)
-                browser.run("new Promise(done => setTimeout(done, 600))")
+                # Chromium paints images some time after they have come.
+                browser.run("new Promise(done => setTimeout(done, 2500))")
                 browser.picture(out / f"{name}.png")
                 print(f"{name}.png", *browser.errors[:3])
                 browser.errors.clear()

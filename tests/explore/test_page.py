@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,39 +11,14 @@ import numpy as np
 import pytest
 
 from tests.explore.browser import Browser
+from tests.explore.conftest import ANSWER, Show, sentence, still
 from tests.explore.planted import HOSTILE, IDS, LAYERS, WORDS
-from tests.explore.range_server import Site, serving
+from tests.explore.range_server import Site
 from vista.store.latents import LatentReader
 
 POINT = "latents/dinov2-gemma2-w0-s0-0123456789"
 CLIP = "latents/clip-gemma2-w1-s0-0123456789"
 FIRST = "document.querySelectorAll('.latent').length >= 8"
-ANSWER = "document.querySelector('.notice, .empty') !== null"
-Show = Callable[[str, str], None]
-
-
-def still(browser: Browser) -> None:
-    """Wait until nothing more is asked for."""
-    while True:
-        before = len(browser.requests)
-        browser.run("new Promise(done => setTimeout(done, 500))")
-        if len(browser.requests) == before:
-            return
-
-
-@pytest.fixture
-def show(browser: Browser, address: str) -> Iterator[Show]:
-    """Open the page at a hash; in the end, nothing failed and nobody else was asked."""
-
-    def do(hash_: str, ready: str = FIRST) -> None:
-        browser.open(f"{address}{hash_}")
-        browser.wait(ready)
-
-    yield do
-    still(browser)
-    assert browser.errors == []
-    assert browser.requests and all(url.startswith(address) for url in browser.requests)
-    assert browser.run("document.title") != "hacked"
 
 
 def strongest(planted: Path, point: str, layer: int, place: int, token: int | None) -> list[int]:
@@ -87,7 +61,7 @@ def test_first_latents(browser: Browser, show: Show, planted: Path) -> None:
 
 
 def test_hovering_asks_for_nothing(browser: Browser, show: Show, planted: Path) -> None:
-    show(f"#images?image={quote(IDS[0])}")
+    show(f"#images?image={quote(IDS[0])}", FIRST)
     still(browser)
     browser.requests.clear()
     for row, column in ((0, 0), (2, 3), (3, 1)):
@@ -166,7 +140,13 @@ def test_the_keyboard_alone(browser: Browser, show: Show) -> None:
     browser.wait("document.querySelector('dialog[open]') !== null")
     browser.press("Escape")
     browser.wait("document.querySelector('dialog[open]') === null")
-    for key, view in (("3", "Metrics"), ("4", "Edits"), ("2", "Latents"), ("1", "Images")):
+    for key, view in (
+        ("4", "Metrics"),
+        ("5", "Edits"),
+        ("3", "Vision SAEs"),
+        ("2", "Latents"),
+        ("1", "Images"),
+    ):
         browser.press(key)
         browser.wait(f"document.querySelector('[aria-current]').textContent === '{view}'")
     browser.wait("document.getElementById('filter') !== null")
@@ -183,6 +163,7 @@ def test_everything_that_takes_input_has_a_name(browser: Browser, show: Show) ->
     for view, ready in (
         ("#images?layer=1&latent=2", FIRST),
         ("#latent?layer=1&latent=2", "document.querySelector('.tile image') !== null"),
+        ("#vision?number=2", "document.querySelector('.tile image') !== null"),
         ("#metrics", "document.querySelector('.tr .fill') !== null"),
         ("#edits", "document.querySelector('.edit') !== null"),
     ):
@@ -313,6 +294,7 @@ def test_nothing_is_wider_than_the_page(browser: Browser, show: Show, width: int
     for view, ready in (
         ("#images", "document.querySelector('.layer') !== null"),
         ("#latent?layer=1&latent=2", "document.querySelector('.one h2') !== null"),
+        ("#vision?number=2", "document.querySelector('.tile image') !== null"),
         ("#metrics", "document.querySelector('.tr .fill') !== null"),
         ("#edits", "document.querySelector('.edit') !== null"),
     ):
@@ -332,16 +314,6 @@ def test_only_layers_in_sight_are_loaded(browser: Browser, show: Show) -> None:
     browser.press("]")
     browser.press("]")
     browser.wait("document.querySelectorAll('#layer-3 .latent').length >= 8")
-
-
-def sentence(browser: Browser, site: Site, hash_: str = "", ready: str = ANSWER) -> str:
-    """Return what the page says of a broken site, which it survives without an exception."""
-    with serving(site) as url:
-        browser.open(f"{url}{hash_}")
-        browser.wait(ready)
-        # Chromium itself notes answers of 404 and the like.
-        assert [text for text in browser.errors if "Failed to load resource" not in text] == []
-        return browser.text()
 
 
 def test_a_damaged_shard_is_named_and_the_rest_is_shown(browser: Browser, results: Path) -> None:
@@ -369,6 +341,9 @@ def test_missing_labels_are_said(browser: Browser, results: Path) -> None:
     [
         ((), "", "This folder has no finished artifact yet. Run snakemake"),
         (("records",), "", "This run has no latents yet"),
+        (("records",), "#vision", "This run has no vision SAE"),
+        (("train_vision_sae",), "#vision", "SAEs are not labelled yet: dinov2-topk, dinov2_class-"),
+        (("label_vision_latents",), "#vision", "its records are not in these results"),
         (("records",), "#metrics", "No metric of this run is finished yet."),
         (("records",), "#edits", "This run has no edited captions"),
         (("latents", "records"), "", "its features are not in these results"),

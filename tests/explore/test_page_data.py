@@ -17,6 +17,7 @@ from tests.explore.conftest import Read
 from tests.explore.planted import LAYERS, POINTS, N
 from tests.explore.range_server import Site, serving
 from vista.data.geometry import ImageGeometry
+from vista.sae.top_table import read_top, write_top
 from vista.store.latents import LatentReader
 
 POINT = "latents/dinov2-gemma2-w1-s0-0123456789"
@@ -68,6 +69,31 @@ def test_rows_and_columns_of_a_table(read: Read, address: str, planted: Path) ->
     (answer,) = read(address, {**task, "start": 290, "stop": 293})
     expected = pq.read_table(planted / path, columns=["width", "captions"]).slice(290, 3)
     assert answer["rows"] == expected.to_pylist()
+
+
+def test_rows_with_a_value_are_read_alone(read: Read, tmp_path: Path) -> None:
+    latents, top = 4000, 16
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[Any]] = {
+        "latent": np.repeat(np.arange(latents), top).tolist(),
+        "rank": np.tile(np.arange(top), latents).tolist(),
+        "image_id": [f"{n:012d}.jpg" for n in rng.integers(0, 10**6, latents * top)],
+        "patch": rng.integers(0, 256, latents * top).tolist(),
+        "activation": rng.random(latents * top).tolist(),
+        "classes": [["cat", "a dog"][:n] for n in rng.integers(0, 3, latents * top)],
+    }
+    folder = tmp_path / "results/label_vision_latents/a-1"
+    folder.mkdir(parents=True)
+    write_top(folder / "top.parquet", columns)
+    path = "results/label_vision_latents/a-1/top.parquet"
+    asked = (0, 2345, latents - 1, latents)
+    with serving(Site(tmp_path / "results")) as url:
+        tasks = [{"task": "where", "path": path, "column": "latent", "value": n} for n in asked]
+        answers = read(url, *tasks)
+    for latent, answer in zip(asked, answers, strict=True):
+        assert answer["rows"] == read_top(folder / "top.parquet", latent)
+        assert answer["bytes"] < (folder / "top.parquet").stat().st_size / 5
+    assert len(answers[1]["rows"]) == top and not answers[3]["rows"]
 
 
 def test_latents_of_an_image(read: Read, address: str, planted: Path) -> None:

@@ -19,7 +19,8 @@ def add_show(commands: Any) -> None:
         help="print an artifact, a store or a table; the latents of an image, a patch",
         description="Print an artifact, a store or a table. Of latents also: the strongest ones of "
         "an image (--image) or of one of its patches (--patch), or one latent with its label, its "
-        "texts and its top images (--latent, --layer).",
+        "texts and its top images (--latent, --layer). Of label_vision_latents: one latent with "
+        "its labels and its top images (--latent).",
     )
     show.add_argument(
         "paths",
@@ -64,8 +65,15 @@ def _show(arguments: argparse.Namespace) -> int:
         print("\n\n".join(map(describe, paths)))
         return 0
     from vista.explore.terminal import show_latents
+    from vista.explore.vision_latents import is_vision_labels, show_vision_latent
 
     if len(paths) != 1:
         raise UserError("--image and --latent are of one artifact of latents; name one")
+    if is_vision_labels(paths[0]):
+        latent, top = options.pop("latent"), options.pop("top")
+        if latent is None or any(value is not None for value in options.values()):
+            raise UserError("label_vision_latents takes --latent and --top alone")
+        print(show_vision_latent(paths[0], latent, **({} if top is None else {"top": top})))
+        return 0
     print(show_latents(paths[0], **options))
     return 0

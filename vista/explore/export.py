@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vista.config.metric import declared_metrics
@@ -27,6 +28,7 @@ from vista.errors import UserError, reason_of
 from vista.explore.finished import Finished, NotServed
 from vista.explore.page_files import catalogue_bytes, page_files
 from vista.explore.thumbnails import Pictures
+from vista.inputs.vision import TOP_FILE
 from vista.progress import progress
 from vista.report.catalogue import CATALOGUE
 from vista.store.features import FeatureReader
@@ -41,6 +43,9 @@ _READ = {
     "label_latents": r"labels\.parquet",
     "import_labels": r"labels\.parquet",
     "label_vision_latents": r".+\.(parquet|json)",
+    "label_by_steering": r".+\.(parquet|json)",
+    # The prompts of a text encoder, that an SAE reads in place of images.
+    "prompt_features": r"records\.parquet",
     "records": r"records\.parquet",
     "features": r"geometry\.json",
     "combine_features": r"geometry\.json",
@@ -157,8 +162,8 @@ def _files(finished: Finished, folder: str) -> Iterator[_File]:
 
 
 def _rows(finished: Finished, entries: list[dict[str, Any]]) -> dict[str, NDArray[np.int64]]:
-    """Return the rows of each artifact of records whose images some latents, or features of class
-    tokens, have; by the folder of the records without their stage."""
+    """Return the rows of each artifact of records whose images some latents, features of class
+    tokens, or top images of a vision SAE have; by the folder of the records without their stage."""
     ids: dict[str, set[str]] = {}
     known = {entry["folder"] for entry in entries}
     for entry in entries:
@@ -183,6 +188,10 @@ def _image_ids(finished: Finished, folder: str) -> list[str]:
         settings = open_artifact(path, stage).settings
         if settings.get("encoder", {}).get("tokens") == "class":
             return FeatureReader(open_artifact(path, stage).store("features.zarr")).image_ids
+    if stage == "label_vision_latents":
+        file = open_artifact(path, stage).file(TOP_FILE)
+        ids: list[str] = pq.read_table(file, columns=["image_id"])["image_id"].unique().to_pylist()
+        return ids
     return []
 
 

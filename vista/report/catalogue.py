@@ -66,8 +66,13 @@ _OF_LAYERS = frozenset(
     )
 )
 _OF_ENCODERS = frozenset(("features", "combine_features"))
+# ENCODER-METHOD: the method is a vision SAE's, as in the long table.
+_VISION_SAE = re.compile(rf"({_PART})-({_PART})")
+_OF_VISION_SAES = frozenset(("train_vision_sae", "check_vision_sae", "label_vision_latents"))
 # Stages whose names have a method after the point.
-_OF_METHODS = frozenset(("directions", "edit_captions", "intervention"))
+_OF_METHODS = frozenset(
+    ("directions", "edit_captions", "intervention", "label_by_steering", "vision_labels")
+)
 _LONGEST = 200  # characters of a name
 _LARGEST = 2**53  # integers that a page can hold
 _ROLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -203,7 +208,7 @@ def _facts(
     # From those that use an artifact, who come before it.
     for path, manifest in manifests.items():
         named = _named(path)
-        if path in reported and "sae_weight" not in named:
+        if path in reported and not named.keys() & {"sae_weight", "method"}:
             # Those that use it say more: entries of one model share what reads it.
             named = {}
         facts[path] = known.get(path) or {
@@ -262,6 +267,8 @@ def _named(path: str) -> Facts:
         return _checked(facts | {"seed": int(seed)})
     if stage in _OF_LAYERS and (match := _LAYER.fullmatch(name)):
         return _checked({"llm": match[1], "layer": int(match[2])})
+    if stage in _OF_VISION_SAES and (match := _VISION_SAE.fullmatch(name)):
+        return _checked({"method": match[2]})
     if stage in _OF_ENCODERS and (match := _ENCODER.fullmatch(name)):
         return _checked({"encoder": match[1]})
     return {}

@@ -43,16 +43,15 @@ class Inputs:
 @stage(LabelVisionLatentsOrder, Inputs)
 def run(job: StageJob[LabelVisionLatentsOrder, Inputs]) -> None:
     """Read vision SAE, features and records; write labels.parquet (see vista.sae.label_table) and
-    top.parquet: latent, rank, image_id, patch, activation, classes.
+    top.parquet (see vista.sae.top_table).
 
     Raises UserError where the split has no image, and where the SAE reads features of another
     width.
     """
-    import pyarrow as pa
     import torch
 
-    from vista.metrics.results import write_parquet
     from vista.sae.label_table import FILE, write_labels
+    from vista.sae.top_table import write_top
     from vista.sae.vision_labels import label_places, top_columns, top_patches, vision_labels
 
     torch.set_num_threads(job.threads)
@@ -68,17 +67,7 @@ def run(job: StageJob[LabelVisionLatentsOrder, Inputs]) -> None:
     classes = label_places(top, classes_at)
     ids = dict(zip(images.tolist(), records.image_ids(rows), strict=True))
     write_labels(job.work / FILE, vision_labels(sae, top, classes, ids.__getitem__, settings))
-    kinds = {
-        "latent": pa.int32(),
-        "rank": pa.int32(),
-        "image_id": pa.string(),
-        "patch": pa.int32(),
-        "activation": pa.float32(),
-        "classes": pa.list_(pa.string()),
-    }
-    columns = top_columns(top, classes, ids.__getitem__)
-    table = {name: pa.array(columns[name], kind) for name, kind in kinds.items()}
-    write_parquet(job.work / TOP_FILE, pa.table(table))
+    write_top(job.work / TOP_FILE, top_columns(top, classes, ids.__getitem__))
 
 
 def need(node: Node, shapes: Shapes) -> Need:

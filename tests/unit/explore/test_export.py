@@ -15,10 +15,12 @@ from explored_run import IDS, LATENTS, RECORDS, SECRET, explored, run_to_explore
 
 from tests.published import publish
 from vista.cli import main
+from vista.engine.artifacts import open_artifact
 from vista.errors import UserError
 from vista.explore.export import MARKER, export
 from vista.explore.finished import Finished
 from vista.explore.page_files import page_files
+from vista.sae.top_table import write_top
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,30 @@ def test_an_export_is_what_the_server_answers(
     assert f"{size / 1e6:,.1f} MB" in said.splitlines()[0]
     assert "3 images" in said and str(results.parent / "images") in said
     assert ("hard links" in said) is link
+
+
+def test_the_top_images_of_vision_saes_are_exported(tmp_path: Path) -> None:
+    results = run_to_explore(tmp_path / "run")
+    shutil.rmtree(results / LATENTS)
+    records = open_artifact(results / RECORDS)
+    columns = {
+        "latent": [0, 3],
+        "rank": [0, 0],
+        "image_id": [IDS[2], IDS[2]],
+        "patch": [0, 1],
+        "activation": [1.0, 2.0],
+        "classes": [[], ["cat"]],
+    }
+    labels, steered = ("label_vision_latents/dinov2-topk-1", "label_by_steering/dinov2-a-1")
+    publish(results, labels, lambda work: write_top(work / "top.parquet", columns), records=records)
+    publish(results, steered, lambda work: (work / "steering.parquet").write_bytes(b"PAR1"))
+    export(Finished(results), tmp_path / "site")
+    written = files_of(tmp_path / "site")
+    folder = RECORDS.partition("/")[2]
+    assert {name for name in written if name.startswith(("images/", "thumbs/"))} == {
+        f"{size}/{folder}/2.png" for size in ("images", "thumbs")
+    }
+    assert {f"results/{labels}/top.parquet", f"results/{steered}/steering.parquet"} <= set(written)
 
 
 def test_an_earlier_export_is_replaced_on_request_alone(results: Path, tmp_path: Path) -> None:

@@ -122,6 +122,33 @@ def test_what_lies_between_has_the_facts_of_its_inputs_and_metrics_their_method(
     assert all("llm" in e for e in listed if e["stage"] in ("train_llm", "train_sae"))
 
 
+def test_vision_saes_have_encoder_and_method_as_in_the_long_table() -> None:
+    plan = load_plan(Path(SMOKE).with_name("probing.yaml"))
+    manifests = {
+        node.path: {"stage": node.stage, "settings": node.settings, "parents": node.input_paths}
+        for node in plan.nodes.values()
+    }
+    report = f"report/{Path(plan.report).parent.name}"
+    whole = catalogue_of(manifests, [report])["artifacts"]
+    # While a run is half done, there is no report that says it.
+    half = catalogue_of({f: m for f, m in manifests.items() if f != report}, [])["artifacts"]
+    for listed in (whole, half):
+        facts = {(e["stage"], e["name"]): {k: e[k] for k in KEYS if k in e} for e in listed}
+        for stage in ("train_vision_sae", "check_vision_sae", "label_vision_latents"):
+            assert facts[stage, "dinov2-topk"] == {"encoder": "dinov2", "method": "topk"}
+            assert facts[stage, "dinov2_class-relu"]["encoder"] == "dinov2_class"
+            # Of a text encoder, which has no entry in `encoders`.
+            assert facts[stage, "one_object-text_encoder"]["method"] == "text_encoder"
+        of_point = {**POINT, "method": "topk"}
+        assert facts["label_by_steering", "dinov2-gemma2-w1-s0-topk"] == of_point
+        assert facts["vision_labels", "dinov2-gemma2-w1-s0-topk"] == of_point
+        assert facts["ontology", "dinov2-topk"] == {"encoder": "dinov2", "method": "topk"}
+    assert not any("control" in e for e in half if e["stage"] == "label_by_steering")
+    labels = {e["folder"]: e for e in whole if e["stage"] == "label_vision_latents"}
+    for entry in labels.values():
+        assert {"sae", "features", "records"} <= set(entry["parents"])
+
+
 def test_an_encoder_of_two_entries_has_the_name_of_neither(
     content: dict[str, Any], tmp_path: Path
 ) -> None:

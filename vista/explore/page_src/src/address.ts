@@ -2,8 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-export type View = "images" | "latent" | "metrics" | "edits" | "live";
-export const VIEWS: readonly View[] = ["images", "latent", "metrics", "edits", "live"];
+export type View = "images" | "latent" | "vision" | "metrics" | "edits" | "live";
+export const VIEWS: readonly View[] = ["images", "latent", "vision", "metrics", "edits", "live"];
 
 /** All parts are text; which of them a view uses is its own matter. */
 export type Parts = Readonly<Record<string, string>>;

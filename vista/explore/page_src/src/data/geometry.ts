@@ -96,6 +96,11 @@ export class Geometry {
   }
 }
 
+/** Return whether one token stands for the whole image, as a class token does. */
+export function isSingle(geometry: Geometry): boolean {
+  return geometry.rows * geometry.columns === 1;
+}
+
 /** Round half to even, as Python does. */
 function even(value: number): number {
   const low = Math.floor(value);

@@ -38,6 +38,11 @@ export class Records {
     return new Records(folder, table, new Map(ids.map((row, n) => [row["image_id"] as string, n])));
   }
 
+  /** Return the ids of all images, in their order. */
+  ids(): string[] {
+    return [...this.rows.keys()];
+  }
+
   /** Return the row of an image, undefined if there is none. */
   row(id: string): number | undefined {
     return this.rows.get(id);

@@ -37,13 +37,16 @@ export class Session {
     });
   }
 
-  /** Return the records of a point's images. */
+  /** Return the records of the images of a point, or of a vision SAE's labels. */
   records(entry: Entry): Promise<Records> {
-    const folder = this.#input(entry, "records");
+    return this.recordsIn(this.#input(entry, "records"));
+  }
+
+  recordsIn(folder: string): Promise<Records> {
     return this.once(folder, () => Records.open(folder));
   }
 
-  /** Return how a point's images lie on its patch grid. */
+  /** Return how their images lie on the patch grid. */
   placing(entry: Entry): Promise<Placing> {
     const folder = this.#input(entry, "features");
     return this.once(`placing ${folder}`, () => readPlacing(folder));
@@ -65,10 +68,10 @@ export class Session {
   async labels(entry: Entry, layer: number): Promise<Labels | undefined> {
     const sources = this.catalogue.labels(entry);
     const known = sources.find((source) => source.layer === layer);
-    if (known) return this.#labels(known);
+    if (known) return this.labelsOf(known);
     for (const source of sources) {
       if (source.layer !== undefined) continue;
-      const table = await this.#labels(source);
+      const table = await this.labelsOf(source);
       if (table.layer === layer) return table;
     }
     return undefined;
@@ -76,19 +79,20 @@ export class Session {
 
   /** Return the labels of all layers of latents. */
   async allLabels(entry: Entry): Promise<Labels[]> {
-    const tables = await Promise.all(this.catalogue.labels(entry).map((source) => this.#labels(source)));
+    const tables = await Promise.all(this.catalogue.labels(entry).map((source) => this.labelsOf(source)));
     return tables.sort((a, b) => a.layer - b.layer);
   }
 
   /** Return the folder of the labels of a layer. */
   async labelSource(entry: Entry, layer: number): Promise<Entry | undefined> {
     for (const source of this.catalogue.labels(entry)) {
-      if ((source.layer ?? (await this.#labels(source)).layer) === layer) return source;
+      if ((source.layer ?? (await this.labelsOf(source)).layer) === layer) return source;
     }
     return undefined;
   }
 
-  #labels(source: Entry): Promise<Labels> {
+  /** Return the labels of an artifact of labels. */
+  labelsOf(source: Entry): Promise<Labels> {
     return this.once(source.folder, async () => {
       try {
         return await Labels.open(source.folder);

@@ -50,15 +50,22 @@ export class Table {
   /** Return rows from `start` to `stop`, of some columns or of all. int64 become numbers. */
   async read(columns?: string[], start = 0, stop = this.rows): Promise<Row[]> {
     if (stop <= start) return [];
+    const part = { rowStart: start, rowEnd: stop, useOffsetIndex: true };
+    return this.#rows({ ...part, ...(columns ? { columns } : {}) });
+  }
+
+  /** Return the rows with a value in a column of int32; pages whose index excludes it are not read. */
+  async where(column: string, value: number): Promise<Row[]> {
+    return this.#rows({ filter: { [column]: { $eq: value } }, usePageIndex: true });
+  }
+
+  #rows(options: Omit<Parameters<typeof parquetReadObjects>[0], "file">): Promise<Row[]> {
     return damagedAs(this.path, async () => {
       const rows = await parquetReadObjects({
+        ...options,
         file: this.buffer,
         metadata: this.meta,
-        ...(columns ? { columns } : {}),
-        rowStart: start,
-        rowEnd: stop,
         compressors: { ZSTD: unzstd },
-        useOffsetIndex: true,
       });
       return rows.map(plain) as Row[];
     });

@@ -13,8 +13,9 @@ import { Latents } from "./latent";
 import { Live } from "./live";
 import { Metrics } from "./metrics";
 import { Empty, Notice, Waiting } from "./notice";
+import { Vision } from "./vision";
 
-const NAMES: Record<View, string> = { images: "Images", latent: "Latents", metrics: "Metrics", edits: "Edits", live: "Live" };
+const NAMES: Record<View, string> = { images: "Images", latent: "Latents", vision: "Vision SAEs", metrics: "Metrics", edits: "Edits", live: "Live" };
 
 export function App() {
   const session = useLoaded("catalogue", async () => new Session(await Catalogue.load()));
@@ -39,7 +40,7 @@ function Run({ session }: { session: Session }) {
           {catalogue.run ?? "VISTA"}
         </h1>
         <nav aria-label="Views">
-          {VIEWS.filter((name) => name !== "live" || catalogue.live).map((name) => (
+          {VIEWS.filter((name) => isShown(name, catalogue)).map((name) => (
             <a
               key={name}
               href={hashOf({ view: name, parts: kept(parts, name) })}
@@ -53,7 +54,7 @@ function Run({ session }: { session: Session }) {
             </a>
           ))}
         </nav>
-        {(view === "images" || view === "latent" || view === "live") && <Points catalogue={catalogue} points={points} two={view === "images"} />}
+        {catalogue.points.length > 0 && (view === "images" || view === "latent" || view === "live") && <Points catalogue={catalogue} points={points} two={view === "images"} />}
         <button type="button" class="help" aria-label="Keys" title="Keys" onClick={() => help.current?.showModal()}>
           ?
         </button>
@@ -66,6 +67,8 @@ function Run({ session }: { session: Session }) {
           <Images session={session} parts={parts} points={points} />
         ) : view === "latent" ? (
           <Latents session={session} parts={parts} point={points[0]} />
+        ) : view === "vision" ? (
+          <Vision session={session} parts={parts} />
         ) : view === "metrics" ? (
           <Metrics session={session} parts={parts} />
         ) : view === "edits" ? (
@@ -81,6 +84,12 @@ function Run({ session }: { session: Session }) {
   );
 }
 
+/** Views that a run has nothing for are reached by a link alone. */
+function isShown(view: View, catalogue: Catalogue): boolean {
+  if (view === "vision") return catalogue.of("train_vision_sae", "label_vision_latents").length > 0;
+  return view !== "live" || catalogue.live;
+}
+
 function chosenPoints(catalogue: Catalogue, parts: Parts): [Point | undefined, Point | undefined] {
   const a = catalogue.point(parts["a"]) ?? catalogue.pair()[0];
   const b = parts["b"] === "none" ? undefined : (catalogue.point(parts["b"]) ?? catalogue.beside(a));
@@ -89,7 +98,7 @@ function chosenPoints(catalogue: Catalogue, parts: Parts): [Point | undefined, P
 
 /** Points, image and latent go along from view to view. */
 function kept(parts: Parts, view: View): Parts {
-  const names = view === "images" ? ["a", "b", "image", "patch", "layer", "latent", "of"] : ["a", "b", "image", "layer", "latent"];
+  const names = ["a", "b", "image", "layer", "latent", "sae", "number", ...(view === "images" ? ["patch", "of"] : [])];
   return Object.fromEntries(Object.entries(parts).filter(([name]) => names.includes(name)));
 }
 
@@ -134,14 +143,14 @@ function Notes({ catalogue }: { catalogue: Catalogue }) {
 }
 
 const KEYS: [string, string][] = [
-  ["j, k", "next, previous image"],
-  ["↑ ↓ Page Home End", "in the list: images"],
+  ["j, k", "next, previous image, or latent of a vision SAE"],
+  ["↑ ↓ Page Home End", "in the list: images, latents"],
   ["← → ↑ ↓", "in the image: patches"],
   ["[ ]", "previous, next layer"],
   ["↑ ↓", "in a column: latents; Enter shows the heat map"],
   ["Escape", "lets go of the latent, then of the patch"],
   ["/", "filter or search"],
-  ["1 2 3 4 5", "views"],
+  ["1 2 3 4 5 6", "views"],
 ];
 
 function Help({ dialog }: { dialog: { current: HTMLDialogElement | null } }) {

@@ -9,7 +9,7 @@ export function Histogram({ bins }: { bins: Bins | undefined }) {
   if (!bins) return <div class="histogram quiet">loading …</div>;
   const { counts, most } = bins;
   const total = counts.reduce((sum, n) => sum + n, 0);
-  if (!total) return <div class="histogram quiet">It fires at no patch.</div>;
+  if (!total) return <div class="histogram quiet">It fires nowhere in these images.</div>;
   const highest = Math.max(...counts);
   const width = WIDTH / counts.length;
   const edge = (bin: number) => number((most * bin) / counts.length);

@@ -5,12 +5,13 @@ import type { Parts } from "../address";
 import { hashOf, set, whole } from "../address";
 import { GRADIENT } from "../colour";
 import type { Point } from "../data/catalogue";
-import { Geometry } from "../data/geometry";
-import { classes } from "../data/records";
+import { Geometry, isSingle } from "../data/geometry";
 import type { ImageRecord } from "../data/records";
 import type { Session } from "../data/session";
 import { useLoaded, useSettled } from "../hooks";
 import { number } from "../text";
+import { About } from "./about";
+import { BareImages } from "./bare";
 import { layerKey, Layers, loadLayer } from "./layers";
 import type { Chosen, Side } from "./layers";
 import { ImageList } from "./list";
@@ -32,7 +33,7 @@ export function Images({ session, parts, points: [a, b] }: Props) {
     chosen && owner && `firing ${owner.entry.folder} ${chosen.layer} ${chosen.latent}`,
     () => firingIds(session, owner!, chosen!),
   );
-  if (!a) return <Empty>This run has no latents yet: nothing can be shown of its images.</Empty>;
+  if (!a) return <BareImages session={session} parts={parts} />;
   if (ids.error) return <Notice error={ids.error} />;
   if (!ids.value || !ids.fresh) return <Waiting what="the images" />;
   const id = parts["image"] ?? ids.value[0];
@@ -46,10 +47,12 @@ export function Images({ session, parts, points: [a, b] }: Props) {
         firing={chosen && firing.value && { name: `latent ${chosen.latent}`, ids: firing.value }}
       />
       {records.error && <Notice error={records.error} />}
-      {id !== undefined && ids.value.includes(id) ? (
+      {id !== undefined && (ids.value.includes(id) || records.value?.row(id) !== undefined) ? (
         <Image session={session} parts={parts} a={a} b={b} id={id} chosen={chosen} />
-      ) : (
+      ) : records.value || records.error ? (
         <Empty>This point has no image {id}. Choose one of the list.</Empty>
+      ) : (
+        <Waiting what="the image" />
       )}
     </div>
   );
@@ -129,8 +132,10 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
   const [top, setTop] = useState(8);
   useEffect(() => setHovered(undefined), [frame.value?.id]);
   const geometry = frame.value?.geometry;
-  const pinned = geometry && parsePatch(parts["patch"], geometry);
-  const token = hovered ?? pinned;
+  // The only token of an image is the whole image.
+  const single = geometry !== undefined && isSingle(geometry);
+  const pinned = geometry && !single ? parsePatch(parts["patch"], geometry) : undefined;
+  const token = single ? undefined : (hovered ?? pinned);
   const sides = useMemo(
     () => (frame.value ? frame.value.sides.map((side, n) => placed(side, frame.value!, n, token)) : []),
     [frame.value, token],
@@ -151,11 +156,11 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
           record={record}
           image={image}
           geometry={geometry}
-          hovered={hovered}
+          hovered={single ? undefined : hovered}
           chosen={pinned}
           map={map}
           most={most}
-          grid={grid}
+          grid={grid && !single}
           boxes={boxes}
           onHover={setHovered}
           onChoose={(chosen) => set({ patch: chosen === undefined ? undefined : patchName(geometry, chosen) })}
@@ -163,9 +168,11 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
         <div class="under">
           <Legend mapped={mapped} label={label ?? null} most={most} point={owner?.point} kept={mapped === chosen} />
           <div class="switches">
-            <label class="check">
-              <input type="checkbox" checked={grid} onChange={() => setGrid(!grid)} /> grid
-            </label>
+            {!single && (
+              <label class="check">
+                <input type="checkbox" checked={grid} onChange={() => setGrid(!grid)} /> grid
+              </label>
+            )}
             {record.objects.length > 0 && (
               <label class="check">
                 <input type="checkbox" checked={boxes} onChange={() => setBoxes(!boxes)} /> boxes
@@ -176,16 +183,20 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
         <About record={record} geometry={geometry} />
       </section>
       <section class="panel" aria-label="Latents">
-        <PanelHead sides={sides} geometry={geometry} token={token} hovering={hovered !== undefined} layer={whole(parts["layer"])} top={top} onTop={setTop} />
-        <Layers
-          session={session}
-          sides={sides}
-          layer={whole(parts["layer"])}
-          chosen={chosen}
-          top={top}
-          onChoose={choose}
-          onPeek={setPeeked}
-        />
+        <PanelHead sides={sides} geometry={geometry} token={token} hovering={token !== undefined && hovered !== undefined} layer={whole(parts["layer"])} top={top} onTop={setTop} />
+        {sides.every(({ place }) => place === undefined) ? (
+          <Empty>No latents of this image are stored: it is of the split {record.split}, and latents are of other images.</Empty>
+        ) : (
+          <Layers
+            session={session}
+            sides={sides}
+            layer={whole(parts["layer"])}
+            chosen={chosen}
+            top={top}
+            onChoose={choose}
+            onPeek={setPeeked}
+          />
+        )}
       </section>
     </>
   );
@@ -232,7 +243,7 @@ interface LegendProps {
 
 function Legend({ mapped, label, most, point, kept }: LegendProps) {
   if (!mapped || !point) {
-    return <p class="legend quiet">Choose a latent for its heat map.</p>;
+    return <p class="legend quiet">Choose a latent to see where it fires.</p>;
   }
   const open = hashOf({
     view: "latent",
@@ -256,32 +267,6 @@ function Legend({ mapped, label, most, point, kept }: LegendProps) {
         <span>{most > 0 ? number(most) : "silent in this image"}</span>
       </div>
     </div>
-  );
-}
-
-function About({ record, geometry }: { record: ImageRecord; geometry: Geometry }) {
-  const shown = classes(record);
-  const padded = geometry.image.width < geometry.size || geometry.image.height < geometry.size;
-  const cropped = geometry.image.width > geometry.size || geometry.image.height > geometry.size;
-  return (
-    <dl class="about">
-      <dt>image</dt>
-      <dd>
-        {record.id} <span class="muted">{record.split} · {record.width} × {record.height} px · {geometry.rows} × {geometry.columns} patches{padded ? " · padding is hatched" : ""}{cropped ? " · dimmed parts are not seen" : ""}</span>
-      </dd>
-      {shown.length > 0 && (
-        <>
-          <dt>shows</dt>
-          <dd>{shown.join(", ")}</dd>
-        </>
-      )}
-      {record.captions[0] && (
-        <>
-          <dt>caption</dt>
-          <dd>{record.captions[0]}</dd>
-        </>
-      )}
-    </dl>
   );
 }
 
@@ -315,7 +300,7 @@ function PanelHead({ sides, geometry, token, hovering, layer, top, onTop }: Head
     <header class="panel-head">
       <div class="panel-line">
         <h2 aria-live={hovering ? "off" : "polite"}>{where}</h2>
-        <span class="muted">{token === undefined ? "each latent at its strongest patch" : hovering ? "click to keep" : "kept; Escape lets go"}</span>
+        <span class="muted">{isSingle(geometry) ? "one token stands for it" : token === undefined ? "each latent at its strongest patch" : hovering ? "click to keep" : "kept; Escape lets go"}</span>
         <label class="top">
           <span class="muted">a layer</span>
           <select value={top} aria-label="Latents shown of a layer" onChange={(event) => onTop(Number(event.currentTarget.value))}>

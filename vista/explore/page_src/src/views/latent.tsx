@@ -184,6 +184,7 @@ function One(props: OneProps) {
   );
   if (facts.error) return <section class="one"><Notice error={facts.error} /></section>;
   if (!facts.value) return <section class="one"><Waiting what="the latent" /></section>;
+  const tokens = store.grid[0] * store.grid[1] === 1 ? "tokens, one an image" : "patches";
   const { label, source, words, sae, fires, images, share, ids } = facts.value;
   return (
     <section class={`one ${facts.fresh ? "" : "stale"}`} aria-label={`Latent ${latent} of layer ${layer}`}>
@@ -213,7 +214,7 @@ function One(props: OneProps) {
         <dt>fires in images</dt>
         <dd>
           {percent(fires / images)} <span class="muted">of {count(images, "image")}</span> · {percent(share)}{" "}
-          <span class="muted">of patches</span>
+          <span class="muted">of {tokens}</span>
         </dd>
       </dl>
       <div class="columns">
@@ -222,7 +223,7 @@ function One(props: OneProps) {
           {contexts.error ? <Notice error={contexts.error} /> : <Contexts list={contexts.value} loading={!contexts.fresh} />}
         </div>
         <div>
-          <h3>Activation on patches</h3>
+          <h3>Activation on {tokens}</h3>
           {bins.error ? <Notice error={bins.error} /> : <Histogram bins={bins.value} />}
         </div>
       </div>

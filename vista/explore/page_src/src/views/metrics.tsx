@@ -7,6 +7,7 @@ import { address as addressOf } from "../data/http";
 import { KEYS, keyText, loadFigures, loadPictures } from "../data/figures";
 import type { Figure, Key } from "../data/figures";
 import type { Session } from "../data/session";
+import { visionSaes } from "../data/vision";
 import { useLoaded, useSize } from "../hooks";
 import { number } from "../text";
 import { Empty, Notice, Waiting } from "./notice";
@@ -215,7 +216,7 @@ function Interval({ figure, scale: [low, high] }: { figure: Figure; scale: Scale
   );
 }
 
-/** To the images of the figure's point, where its latents are in the run. */
+/** To the latents of the figure's vision SAE, or to the images of its point, where the run has them. */
 function ImagesLink({ session, figure }: { session: Session; figure: Figure }) {
   const point = session.catalogue.points.find(
     ({ entry }) =>
@@ -226,6 +227,12 @@ function ImagesLink({ session, figure }: { session: Session; figure: Figure }) {
       entry.seed === figure.seed &&
       (entry.control ?? null) === figure.control,
   );
+  const saes = figure.method === null ? [] : visionSaes(session.catalogue);
+  const sae = saes.find(({ entry }) => entry.encoder === figure.encoder && entry.method === figure.method);
+  if (sae) {
+    const title = `latents of the vision SAE ${sae.title}`;
+    return <a href={hashOf({ view: "vision", parts: { sae: sae.key } })} title={title} aria-label={title}>›</a>;
+  }
   if (!point) return null;
   const layer: Record<string, string> = figure.layer === null || Number(figure.layer) < 0 ? {} : { layer: String(figure.layer) };
   return (

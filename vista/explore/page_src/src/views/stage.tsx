@@ -2,6 +2,7 @@
 
 import { useMemo } from "preact/hooks";
 import { heat } from "../colour";
+import { isSingle } from "../data/geometry";
 import type { Geometry } from "../data/geometry";
 import { classes } from "../data/records";
 import type { ImageRecord } from "../data/records";
@@ -71,7 +72,7 @@ export function Stage(props: Props) {
     onChoose(row * geometry.columns + column);
   };
   const shown = classes(record).join(", ");
-  const name = `Image ${record.id}${shown ? `, shows ${shown}` : ""}. Grid of ${geometry.rows} rows and ${geometry.columns} columns; arrow keys move the patch.`;
+  const name = `Image ${record.id}${shown ? `, shows ${shown}` : ""}. ${isSingle(geometry) ? "It has one token." : `Grid of ${geometry.rows} rows and ${geometry.columns} columns; arrow keys move the patch.`}`;
   return (
     <svg
       class="stage"
@@ -160,6 +161,10 @@ function Grid({ geometry }: { geometry: Geometry }) {
 }
 
 export function Heat({ geometry, map, most }: { geometry: Geometry; map: ArrayLike<number>; most: number }) {
+  if (isSingle(geometry)) {
+    // A colour over the whole image would hide it.
+    return map[0] ? <rect class="heat-frame" {...geometry.token(0)} stroke={heat(map[0] / most)} /> : null;
+  }
   const cells = [];
   for (let token = 0; token < map.length; token++) {
     if (!map[token]) continue;
