@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,15 @@ class Browser:
     def text(self, selector: str = "body") -> str:
         """Return the text that a person sees in an element; "" where there is none."""
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    def names(self, roles: Collection[str]) -> list[tuple[str, str]]:
+        """Return role and name of what a screen reader finds on the page, of some roles."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (role, str(node.get("name", {}).get("value", "")).strip())
+            for node in nodes
+            if not node["ignored"] and (role := str(node["role"]["value"])) in roles
+        ]
 
     def hover(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
         """Move the pointer to a place in an element, in shares of its size."""

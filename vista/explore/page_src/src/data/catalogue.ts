@@ -14,6 +14,12 @@ export interface Entry {
   control?: string;
   method?: string;
   layer?: number;
+  /** The start of the digest of all its bytes. */
+  digest?: string;
+  /** Whether the latents of an SAE have neighbours to show. */
+  neighbours?: boolean;
+  /** "MODEL/SOURCE" of an SAE, or of labels, at Neuronpedia. */
+  neuronpedia?: string;
   /** Whether it is a metric, with rows of the long table. */
   metric?: boolean;
   /** Whether the last report is not made from it. */
@@ -88,6 +94,12 @@ export class Catalogue {
       if (sae !== undefined && saes.includes(sae) && !bySae.has(sae)) bySae.set(sae, entry);
     }
     return saes.flatMap((sae) => bySae.get(sae) ?? []);
+  }
+
+  /** Return the SAE of a layer of latents, if the catalogue has it. */
+  sae(latents: Entry, layer: number): Entry | undefined {
+    const saes = (latents.parents["saes"] ?? []).map((folder) => this.get(folder));
+    return saes.find((sae) => sae?.layer === layer);
   }
 
   point(key: string | undefined): Point | undefined {

@@ -5,6 +5,7 @@ import { heat } from "../colour";
 import type { Geometry } from "../data/geometry";
 import { classes } from "../data/records";
 import type { ImageRecord } from "../data/records";
+import { Masks } from "./masks";
 
 interface Props {
   record: ImageRecord;
@@ -18,6 +19,7 @@ interface Props {
   most: number;
   grid: boolean;
   boxes: boolean;
+  masks?: boolean;
   /** Tokens that are marked, where several are; a click, Enter or space then marks one. */
   marked?: ReadonlySet<number>;
   onMark?: (token: number) => void;
@@ -100,6 +102,7 @@ export function Stage(props: Props) {
         preserveAspectRatio="none"
       />
       <Outside geometry={geometry} />
+      {props.masks && <Masks geometry={geometry} record={record} />}
       {props.map && <Heat geometry={geometry} map={props.map} most={props.most} />}
       {props.grid && <Grid geometry={geometry} />}
       {props.boxes && <Boxes geometry={geometry} record={record} />}
