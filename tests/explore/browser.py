@@ -30,6 +30,11 @@ _KEYS = {"/": 191, "[": 219, "]": 221, "?": 191, "Enter": 13, "Escape": 27, "Tab
 _KEYS |= {"PageUp": 33, "PageDown": 34, "End": 35, "Home": 36}
 _KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 
+# Roles of what takes input, and of pictures.
+CONTROLS = frozenset(
+    ("application", "button", "checkbox", "combobox", "dialog", "image", "link", "listbox")
+) | frozenset(("searchbox", "slider", "spinbutton", "table", "textbox"))
+
 
 class Browser:
     """A browser with one page.

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from tests.explore.browser import Browser
+from tests.explore.browser import CONTROLS, Browser
 from tests.explore.conftest import ON_BOTH
 from tests.explore.planted import HOSTILE, IDS, LAYERS, OUTLIER, SHAPES, WORDS
 from tests.explore.range_server import Site, serving
@@ -22,10 +22,6 @@ POINT = "latents/dinov2-gemma2-w0-s0-0123456789"
 CLIP = "latents/clip-gemma2-w1-s0-0123456789"
 FIRST = "document.querySelectorAll('.latent').length >= 8"
 ANSWER = "document.querySelector('.notice, .empty') !== null"
-# Roles of what takes input, and of pictures.
-CONTROLS = frozenset(
-    ("application", "button", "checkbox", "combobox", "dialog", "image", "link", "listbox")
-) | frozenset(("searchbox", "slider", "spinbutton", "table", "textbox"))
 Show = Callable[[str, str], None]
 
 

@@ -30,7 +30,8 @@ SAES = "import_sae"
 MOST = 8  # neighbours of a latent
 _DECIMALS = 4
 _BLOCK_CELLS = 2**22  # of decoder rows held at once: 16 MB
-_COSINE_CELLS = 2**24  # cosines held at once: 64 MB
+_COSINE_CELLS = 2**23  # cosines held at once: 96 MB with what orders them
+_NONE = -2.0  # less than any cosine
 _KEPT = 8
 _AT_ONCE = 2
 # Pages of a table: what is read for one latent.
@@ -98,13 +99,15 @@ class Decoder:
         A row that is zero or not finite has no neighbours and is none.
         """
         with safe_open(self._path, framework="numpy") as file:
-            own_nd = file.get_slice("W_dec")[start:stop] * self._scale_s[start:stop, None]
+            own_nd = file.get_slice("W_dec")[start:stop]
         cosine_ns = np.empty((stop - start, self.latents), np.float32)
-        for block, rows_sd in self._blocks():
-            cosine_ns[:, block] = (own_nd @ rows_sd.T) * self._scale_s[block]
+        with np.errstate(invalid="ignore", over="ignore"):  # rows that are not finite
+            own_nd = own_nd * self._scale_s[start:stop, None]
+            for block, rows_sd in self._blocks():
+                cosine_ns[:, block] = (own_nd @ rows_sd.T) * self._scale_s[block]
         none_s = self._scale_s == 0
-        cosine_ns[:, none_s] = cosine_ns[none_s[start:stop]] = -np.inf
-        cosine_ns[np.arange(stop - start), np.arange(start, stop)] = -np.inf
+        cosine_ns[:, none_s] = cosine_ns[none_s[start:stop]] = _NONE
+        cosine_ns[np.arange(stop - start), np.arange(start, stop)] = _NONE
         return _largest(cosine_ns)
 
 
@@ -117,14 +120,17 @@ def _inverse_norms(rows_sd: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _largest(cosine_ns: NDArray[np.float32]) -> Neighbours:
     k = min(MOST, cosine_ns.shape[1])
-    index_nk = np.argpartition(-cosine_ns, k - 1, axis=1)[:, :k]
-    cosine_nk = np.clip(np.take_along_axis(cosine_ns, index_nk, 1), None, 1)
-    order_nk = np.lexsort((index_nk, -cosine_nk.round(_DECIMALS)), axis=1)
-    index_nk, cosine_nk = (np.take_along_axis(x, order_nk, 1) for x in (index_nk, cosine_nk))
-    there_nk = np.isfinite(cosine_nk)
+    # Rounded cosine and number in one: no two are equal, so that every machine chooses the same.
+    key_ns = np.rint(cosine_ns * 10**_DECIMALS).astype(np.int64) << 32
+    key_ns -= np.arange(cosine_ns.shape[1])
+    index_nk = np.argpartition(key_ns, -k, axis=1)[:, -k:]
+    order_nk = np.argsort(-np.take_along_axis(key_ns, index_nk, 1), axis=1)
+    index_nk = np.take_along_axis(index_nk, order_nk, 1)
+    cosine_nk = np.take_along_axis(cosine_ns, index_nk, 1)
+    there_nk = cosine_nk > _NONE
     return Neighbours(
         np.where(there_nk, index_nk, -1).astype(np.int32),
-        np.where(there_nk, cosine_nk, 0).astype(np.float32),
+        np.where(there_nk, np.clip(cosine_nk, -1, 1), 0).astype(np.float32),
     )
 
 

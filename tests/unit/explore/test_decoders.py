@@ -56,6 +56,7 @@ def agree(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> 
     assert [x for _, x in found] == pytest.approx([x for _, x in expected], abs=6e-5)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("cells", [1, 100, 2**24])
 def test_neighbours_are_those_of_all_pairs(
     weights: Path, monkeypatch: pytest.MonkeyPatch, cells: int
