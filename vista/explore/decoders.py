@@ -3,7 +3,7 @@
 The file is memory-mapped and read in blocks of rows, without torch.
 
 Shape legend: s dictionary latent, d width of the residual stream, n latent that is asked for,
-k neighbour.
+k neighbour, c candidate.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAES = "import_sae"
 MOST = 8  # neighbours of a latent
 _DECIMALS = 4
 _BLOCK_CELLS = 2**22  # of decoder rows held at once: 16 MB
-_COSINE_CELLS = 2**23  # cosines held at once: 96 MB with what orders them
+_COSINE_CELLS = 2**24  # cosines held at once: 64 MB
 _NONE = -2.0  # less than any cosine
 _KEPT = 8
 _AT_ONCE = 2
@@ -119,19 +119,19 @@ def _inverse_norms(rows_sd: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _largest(cosine_ns: NDArray[np.float32]) -> Neighbours:
-    k = min(MOST, cosine_ns.shape[1])
-    # Rounded cosine and number in one: no two are equal, so that every machine chooses the same.
-    key_ns = np.rint(cosine_ns * 10**_DECIMALS).astype(np.int64) << 32
-    key_ns -= np.arange(cosine_ns.shape[1])
-    index_nk = np.argpartition(key_ns, -k, axis=1)[:, -k:]
-    order_nk = np.argsort(-np.take_along_axis(key_ns, index_nk, 1), axis=1)
-    index_nk = np.take_along_axis(index_nk, order_nk, 1)
-    cosine_nk = np.take_along_axis(cosine_ns, index_nk, 1)
-    there_nk = cosine_nk > _NONE
-    return Neighbours(
-        np.where(there_nk, index_nk, -1).astype(np.int32),
-        np.where(there_nk, np.clip(cosine_nk, -1, 1), 0).astype(np.float32),
-    )
+    n, s = cosine_ns.shape
+    k = min(MOST, s)
+    least_n1 = np.partition(cosine_ns, s - k, axis=1)[:, s - k, None]
+    # All that equal the last one when rounded, so that every machine chooses the same.
+    row_c, latent_c = np.nonzero(cosine_ns >= np.maximum(least_n1 - 10.0**-_DECIMALS, -1.5))
+    order_c = np.lexsort((latent_c, -cosine_ns[row_c, latent_c].round(_DECIMALS), row_c))
+    row_c, latent_c = row_c[order_c], latent_c[order_c]
+    rank_c = np.arange(len(row_c)) - np.searchsorted(row_c, row_c)
+    row_c, latent_c, rank_c = (x_c[rank_c < k] for x_c in (row_c, latent_c, rank_c))
+    found = Neighbours(np.full((n, k), -1, np.int32), np.zeros((n, k), np.float32))
+    found.index_nk[row_c, rank_c] = latent_c
+    found.cosine_nk[row_c, rank_c] = np.clip(cosine_ns[row_c, latent_c], -1, 1)
+    return found
 
 
 class Decoders:
