@@ -44,6 +44,7 @@ export class Catalogue {
   readonly entries: Entry[];
   readonly points: Point[];
   readonly #byFolder: Map<string, Entry>;
+  readonly #labels = new Map<string, Entry[]>();
 
   constructor(content: unknown) {
     const { format, run, report, artifacts, live, notes } = content as Record<string, unknown>;
@@ -87,6 +88,17 @@ export class Catalogue {
 
   /** Return the labels of the SAEs behind latents: an artifact each, at most one an SAE. */
   labels(latents: Entry): Entry[] {
+    let labels = this.#labels.get(latents.folder);
+    if (!labels) this.#labels.set(latents.folder, (labels = this.#labelsOf(latents)));
+    return labels;
+  }
+
+  /** Return what differs when other labels of latents are finished. */
+  labelsKey(latents: Entry | undefined): string {
+    return latents ? this.labels(latents).map(({ folder, digest }) => `${folder} ${digest}`).join(" ") : "";
+  }
+
+  #labelsOf(latents: Entry): Entry[] {
     const saes = latents.parents["saes"] ?? [];
     const bySae = new Map<string, Entry>();
     for (const entry of this.of(...LABEL_STAGES)) {

@@ -139,7 +139,7 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
   );
   const mapped = peeked ?? chosen;
   const owner = sides.find((side) => side.name === mapped?.side);
-  const layer = useLoaded(layerKey(owner, mapped?.layer), () => loadLayer(session, owner!, mapped!.layer), session);
+  const layer = useLoaded(layerKey(owner, mapped?.layer), () => loadLayer(session, owner!, mapped!.layer), session.catalogue.labelsKey(owner?.point.entry));
   if (frame.error) return <Notice error={frame.error} />;
   if (!frame.value || !geometry) return <Waiting what="the image" />;
   const { record, image, geometries } = frame.value;

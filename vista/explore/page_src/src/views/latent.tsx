@@ -62,7 +62,7 @@ interface SearchProps {
 
 function Search({ session, point, store, layer, latent, query }: SearchProps) {
   const settled = useSettled(query, 150);
-  const labels = useLoaded(`labels ${point.entry.folder}`, () => session.allLabels(point.entry), session);
+  const labels = useLoaded(`labels ${point.entry.folder}`, () => session.allLabels(point.entry), session.catalogue.labelsKey(point.entry));
   const found = labels.value ? search(labels.value, settled, FOUND) : [];
   return (
     <section class="search" aria-label="Search for a latent">
@@ -180,8 +180,9 @@ async function loadFacts({ session, point, store, layer, latent }: OneProps): Pr
 function One(props: OneProps) {
   const { session, point, store, layer, latent } = props;
   const key = `${point.entry.folder} ${layer} ${latent}`;
-  const facts = useLoaded(`facts ${key}`, () => loadFacts(props), session);
-  const contexts = useLoaded(`contexts ${key}`, async () => (await session.labels(point.entry, layer))?.contexts(latent), session);
+  const known = session.catalogue.labelsKey(point.entry);
+  const facts = useLoaded(`facts ${key}`, () => loadFacts(props), known);
+  const contexts = useLoaded(`contexts ${key}`, async () => (await session.labels(point.entry, layer))?.contexts(latent), known);
   const firings = useLoaded(`firings ${key}`, () => store.firings(layer, latent));
   const bins = useLoaded(`histogram ${key}`, async () =>
     (await store.histogram(layer, latent)) ?? binned((await store.firings(layer, latent)).value),

@@ -20,7 +20,7 @@ interface Props {
 
 export function Neighbours({ session, point, layer, latent, words }: Props) {
   const sae = session.catalogue.sae(point.entry, layer);
-  const found = useLoaded(sae && `neighbours ${sae.folder} ${latent}`, () => loadNeighbours(session, sae!, latent), session);
+  const found = useLoaded(sae && `neighbours ${sae.folder} ${latent}`, () => loadNeighbours(session, sae!, latent));
   if (found.error) return <Notice error={found.error} />;
   if (!found.fresh || !found.value?.length) return null;
   return (
