@@ -89,10 +89,10 @@ def write_store(work: Path, seed: int, grid: tuple[int, int]) -> None:
     writer.close()
 
 
-def write_label_table(work: Path, layer: int) -> None:
+def write_label_table(work: Path, layer: int, words: tuple[str | None, ...] = WORDS) -> None:
     size = LAYERS[layer]
     rng = np.random.default_rng(layer)
-    names = tuple(WORDS[n % len(WORDS)] for n in range(size))
+    names = tuple(words[n % len(words)] for n in range(size))
     share, density = (rng.random(size).astype(np.float32) for _ in range(2))
     contexts = tuple(
         (f"{n + 0.5}: a «{names[n]}» sat", "0.25: on") if n % 4 else () for n in range(size)

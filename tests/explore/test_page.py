@@ -191,7 +191,6 @@ def test_everything_that_takes_input_has_a_name(browser: Browser, show: Show) ->
     assert ("button", "Close") in browser.names(CONTROLS)
 
 
-@ON_BOTH
 def test_hostile_texts_are_text(browser: Browser, show: Show) -> None:
     hostile = WORDS.index(HOSTILE)
     show(

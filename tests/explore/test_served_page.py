@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,8 +18,11 @@ pytest.importorskip("starlette", reason="the explorer's packages are not install
 import torch
 
 from tests.explore.browser import CONTROLS, Browser
-from tests.explore.planted import IDS
+from tests.explore.planted import IDS, write_label_table, write_store
 from tests.explored_run import Client, explored
+from tests.published import publish
+from vista.engine.artifacts import open_artifact
+from vista.engine.lineage import parents_of, read_manifest
 from vista.errors import UserError
 from vista.explore import server as server_module
 from vista.explore.live import Live
@@ -197,20 +201,20 @@ def test_the_page_follows_a_run_that_goes_on(
         assert browser.run(scrolled) == 40
         browser.click(".news button")
         browser.wait(f"{NEWS} === ''")
-        remade(results / labels)
+        make_again(results, labels)
         browser.run(LOOK)
         browser.wait(f"{NEWS} === '1 artifact was made again or removed.'")
-        browser.wait("document.querySelector('.one h2').textContent === 'unlabelled'")
+        browser.wait("document.querySelector('.one h2').textContent === 'another'")
         assert browser.run("location.hash") == place
     browser.run(LOOK)  # the server has ended: nothing is said
     assert [text for text in browser.errors if "Failed to load resource" not in text] == []
 
 
-def remade(folder: Path) -> None:
-    """Put another artifact in the place of labels: of the other layer."""
-    other = folder.with_name(folder.name.replace("l1", "l3"))
-    shutil.rmtree(folder)
-    shutil.copytree(other, folder)
+def make_again(results: Path, labels: str) -> None:
+    """Put other labels of the same SAE in the place of some."""
+    shutil.rmtree(results / labels)
+    sae = open_artifact(results / labels.replace("label_latents", "import_sae"))
+    publish(results, labels, lambda work: write_label_table(work, 1, ("another",)), sae=sae)
 
 
 def test_points_stay_when_others_are_finished(
@@ -226,6 +230,24 @@ def test_points_stay_when_others_are_finished(
         browser.run(LOOK)
         browser.wait("document.querySelectorAll('.point option').length > 5")
         assert browser.run(chosen) == before == "clip-gemma2-w1-s0"
+        # Latents that were made again are read again.
+        numbers = "document.querySelector('#layer-1 .side .latents').innerText"
+        shown = browser.run(numbers)
+        clip = results / "latents/clip-gemma2-w1-s0-0123456789"
+        manifest = read_manifest(clip)
+        assert manifest is not None
+        shutil.rmtree(clip)
+        parents = {
+            role: made if role == "saes" else made[0]
+            for role, paths in parents_of(manifest).items()
+            for made in [[open_artifact(results / path) for path in paths]]
+        }
+        publish(
+            results, f"latents/{clip.name}", lambda work: write_store(work, 9, (3, 3)), **parents
+        )
+        browser.run(LOOK)
+        browser.wait(f"{numbers} !== {json.dumps(shown)}")
+        assert browser.run(chosen) == before
         # Loaded anew, the page compares the two weights of one encoder.
         opened(browser, client, "", "document.querySelectorAll('.latent').length >= 8")
         assert browser.run(chosen) == "dinov2-gemma2-w0-s0"
