@@ -72,7 +72,6 @@ def shown(browser: Browser, layer: int, side: int) -> list[int]:
     return latents
 
 
-@ON_BOTH
 def test_first_latents(browser: Browser, show: Show, planted: Path) -> None:
     show("", "document.querySelectorAll('.latent').length >= 32")
     assert browser.text(".panel h2") == "Whole image"

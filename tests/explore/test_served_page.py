@@ -183,6 +183,9 @@ def test_the_page_follows_a_run_that_goes_on(
         place = browser.run("location.hash")
         assert "this SAE is not labelled" in browser.text(".numbers")
         assert "there is no report yet" in browser.text(".notes")
+        browser.wait("document.querySelectorAll('.neighbours a').length === 8")
+        path = "/neighbours/import_sae/gemma2-l1-0123456789/5"
+        assert sum(url.endswith(path) for url in browser.requests) == 1
         browser.run(LOOK)
         browser.wait(f"({STATUS}).length === 2")
         browser.run(LOOK)
@@ -248,17 +251,6 @@ def test_points_stay_when_others_are_finished(
         browser.run(LOOK)
         browser.wait(f"{numbers} !== {json.dumps(shown)}")
         assert browser.run(chosen) == before
-        # Loaded anew, the page compares the two weights of one encoder.
-        opened(browser, client, "", "document.querySelectorAll('.latent').length >= 8")
-        assert browser.run(chosen) == "dinov2-gemma2-w0-s0"
-
-
-def test_neighbours_come_from_the_server(browser: Browser, served: Client) -> None:
-    ready = "document.querySelectorAll('.neighbours a').length === 8"
-    opened(browser, served, "#latent?layer=1&latent=5", ready)
-    path = "/neighbours/import_sae/gemma2-l1-0123456789/5"
-    assert sum(url.endswith(path) for url in browser.requests) == 1
-    assert browser.errors == []
 
 
 def test_the_live_view_by_keyboard_and_for_a_screen_reader(

@@ -18,8 +18,8 @@ def add_show(commands: Any) -> None:
         "show",
         help="print an artifact, a store or a table; the latents of an image, a patch",
         description="Print an artifact, a store or a table. Of latents also: the strongest ones of "
-        "an image (--image) or of one of its patches (--patch), or one latent with its label, texts, "
-        "neighbours and top images (--latent, --layer).",
+        "an image (--image) or of one of its patches (--patch), or one latent with its label, "
+        "texts, neighbours and top images (--latent, --layer).",
     )
     show.add_argument(
         "paths",
