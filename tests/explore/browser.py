@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import deque
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ _FLAGS = (
 _KEYS = {"/": 191, "[": 219, "]": 221, "?": 191, "Enter": 13, "Escape": 27, "Tab": 9, " ": 32}
 _KEYS |= {"PageUp": 33, "PageDown": 34, "End": 35, "Home": 36}
 _KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+
+# Roles of what takes input, and of pictures.
+CONTROLS = frozenset(
+    ("application", "button", "checkbox", "combobox", "dialog", "image", "link", "listbox")
+) | frozenset(("searchbox", "slider", "spinbutton", "table", "textbox"))
 
 
 class Browser:
@@ -128,6 +134,15 @@ class Browser:
     def text(self, selector: str = "body") -> str:
         """Return the text that a person sees in an element; "" where there is none."""
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    def names(self, roles: Collection[str]) -> list[tuple[str, str]]:
+        """Return role and name of what a screen reader finds on the page, of some roles."""
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (role, str(node.get("name", {}).get("value", "")).strip())
+            for node in nodes
+            if not node["ignored"] and (role := str(node["role"]["value"])) in roles
+        ]
 
     def hover(self, selector: str, x: float = 0.5, y: float = 0.5) -> None:
         """Move the pointer to a place in an element, in shares of its size."""

@@ -13,7 +13,9 @@ import pytest
 
 from tests.explore.browser import CHROMIUM, Browser
 from tests.explore.planted import planted_run
-from tests.explore.range_server import Site, serving
+from tests.explore.range_server import ExportedSite, Site, serving
+from vista.explore.export import export
+from vista.explore.finished import Finished
 
 SOURCE = Path(__file__).parents[2] / "vista" / "explore" / "page_src"
 NODE = shutil.which("node")
@@ -111,7 +113,20 @@ def site(planted: Path) -> Site:
 
 
 @pytest.fixture(scope="session")
-def address(site: Site) -> Iterator[str]:
+def exported(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `vista explore --export` writes of the planted run, which no test changes."""
+    folder = tmp_path_factory.mktemp("exported") / "site"
+    export(Finished(planted), folder, link=True)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["results"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of the planted run, or of its export (`ON_BOTH`)."""
+    if request.param == "export":
+        site: Site = ExportedSite(request.getfixturevalue("exported"))
+    else:
+        site = request.getfixturevalue("site")
     with serving(site) as url:
         yield url
 
@@ -148,3 +163,7 @@ def sentence(browser: Browser, site: Site, hash_: str = "", ready: str = ANSWER)
         # Chromium itself notes answers of 404 and the like.
         assert [text for text in browser.errors if "Failed to load resource" not in text] == []
         return browser.text()
+
+
+# Tests of what a static host shows, too.
+ON_BOTH = pytest.mark.parametrize("address", ["results", "export"], indirect=True)

@@ -1,9 +1,9 @@
 """A small run with everything that the page shows, through the product's own writers.
 
-Two points of one encoder, one of another (another grid) and one of class tokens, two layers, 300
-images of several shapes in two shards, labels of which one is hostile, edited captions with scores
-and a control, vision SAEs on patches and on class tokens with labels from training images and by
-steering, a report.
+Two points of one encoder, one of another (another grid) and one of class tokens, two layers with
+their SAEs, 300 images of several shapes in two shards with masks, labels of which one is hostile,
+edited captions with scores and a control, vision SAEs on patches and on class tokens with labels
+from training images and by steering, a report with an outlier.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from safetensors.numpy import save_file
 
 from tests.published import publish
+from vista.data.masks import encode_mask
 from vista.data.record import Box, Object, Record
 from vista.data.records import write_records
 from vista.engine.artifacts import Artifact
@@ -34,6 +36,8 @@ IDS = [f"image {n}" if n else "größe/0" for n in range(N)]
 # Images of which no latents are stored.
 TRAIN = [f"train {n}" for n in range(3)]
 LAYERS = {1: 40, 3: 60}
+PUBLISHED = {1: "gemma-2-2b/1-gemmascope-res-16k", 3: '../"onclick=alert(1)//x'}
+OUTLIER = 8000.0
 K = 6
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
 CAPTION = "a <script>document.title='hacked'</script> cat"
@@ -61,7 +65,11 @@ def make_records(images: Path) -> list[Record]:
     for n, image_id in enumerate(IDS + TRAIN):
         split = "train" if image_id in TRAIN else "test"
         width, height = SHAPES[n % len(SHAPES)]
-        cat = Object("cat" if n % 2 else "dog", Box(4, 4, width / 2, height / 2))
+        mask_hw = np.zeros((height, width), bool)
+        mask_hw[4 : 4 + height // 2, 4 : 4 + width // 2] = True
+        mask_hw[6:9, 6:9] = False  # a hole
+        box = Box(4, 4, width / 2, height / 2)
+        cat = Object("cat" if n % 2 else "dog", box, encode_mask(mask_hw))
         caption = CAPTION if n == 0 else f"a picture of number {n}"
         records.append(Record(image_id, split, f"{n}.png", width, height, (caption,), (), (cat,)))
         Image.new("RGB", (width, height), (n % 256, 99, 60)).save(images / f"{n}.png")
@@ -90,10 +98,10 @@ def write_store(work: Path, seed: int, grid: tuple[int, int]) -> None:
     writer.close()
 
 
-def write_label_table(work: Path, layer: int) -> None:
+def write_label_table(work: Path, layer: int, words: tuple[str | None, ...] = WORDS) -> None:
     size = LAYERS[layer]
     rng = np.random.default_rng(layer)
-    names = tuple(WORDS[n % len(WORDS)] for n in range(size))
+    names = tuple(words[n % len(words)] for n in range(size))
     share, density = (rng.random(size).astype(np.float32) for _ in range(2))
     contexts = tuple(
         (f"{n + 0.5}: a «{names[n]}» sat", "0.25: on") if n % 4 else () for n in range(size)
@@ -145,6 +153,15 @@ def write_steering(work: Path, sae: str, n_latents: int) -> None:
     pq.write_table(columns, work / "steering.parquet")
 
 
+def write_sae(work: Path, layer: int) -> None:
+    """Write an SAE with random decoder rows of width 12; that of layer 3 has a hostile name."""
+    size = LAYERS[layer]
+    rows_sd = np.random.default_rng(100 + layer).standard_normal((size, 12), np.float32)
+    save_file({"W_dec": rows_sd}, work / "sae.safetensors")
+    config = {"d_sae": size, "layer": layer, "neuronpedia": PUBLISHED[layer]}
+    (work / "sae.json").write_text(json.dumps(config))
+
+
 def write_report(work: Path) -> None:
     table = figures_table(
         Figure(
@@ -165,6 +182,11 @@ def write_report(work: Path) -> None:
         for weight in (0.0, 1.0)
         for layer in LAYERS
     )
+    figures = [
+        Figure("l0", encoder="dinov2", layer=layer, value=value, n=N)
+        for layer, value in enumerate((0.5, 2.0, 1.5, OUTLIER))
+    ]
+    table = pa.concat_tables([table, figures_table(figures)])
     write_parquet(work / "summary.parquet", table)
     (work / "figures").mkdir()
     Image.new("RGB", (60, 40), "white").save(work / "figures" / "matching_rate.png")
@@ -235,21 +257,25 @@ def planted_run(folder: Path) -> Path:
         )
         for name, placing in PLACING.items()
     }
-    saes = []
+    saes, labels, latents = [], [], []
     for layer in LAYERS:
         sae = publish(
-            root, f"import_sae/gemma2-l{layer}-0123456789", lambda work: (work / "a").touch()
+            root,
+            f"import_sae/gemma2-l{layer}-0123456789",
+            lambda work, layer=layer: write_sae(work, layer),
+            {"layer": layer},
         )
         saes.append(sae)
-        publish(
+        table_of_layer = publish(
             root,
             f"label_latents/gemma2-l{layer}-0123456789",
             lambda work, layer=layer: write_label_table(work, layer),
             sae=sae,
         )
+        labels.append(table_of_layer)
     for seed, (name, encoder) in enumerate(POINTS.items()):
         side = PLACING[encoder]["size"] // PLACING[encoder]["patch"]
-        publish(
+        point = publish(
             root,
             f"latents/{name}-0123456789",
             lambda work, seed=seed, side=side: write_store(work, seed, (side, side)),
@@ -257,16 +283,24 @@ def planted_run(folder: Path) -> Path:
             features=features[encoder],
             saes=saes,
         )
-    publish_edits(root, table, features["dinov2"])
+        latents.append(point)
     publish_vision_saes(root, table, features)
-    publish(root, "report/planted-0123456789", write_report, {"name": "planted"})
+    publish(
+        root,
+        "report/planted-0123456789",
+        write_report,
+        {"name": "planted"},
+        latents=latents,
+        labels=labels,
+        interventions=publish_edits(root, table, features["dinov2"]),
+    )
     return root
 
 
-def publish_edits(root: Path, records: Artifact, features: Artifact) -> None:
-    """Publish edited captions with scores, and a control of them."""
+def publish_edits(root: Path, records: Artifact, features: Artifact) -> list[Artifact]:
+    """Publish edited captions with scores, and a control of them; return the scores."""
     point, parents = "dinov2-gemma2-w1-s0-latent", {"records": records, "features": features}
-    method = None
+    method, scores = None, []
     for control in ("", "random_source"):
         name = f"{point}-{control}" if control else point
         test = publish(
@@ -285,6 +319,8 @@ def publish_edits(root: Path, records: Artifact, features: Artifact) -> None:
             development=test,
             **of_method,
         )
+        scores.append(method)
+    return scores
 
 
 def publish_vision_saes(root: Path, records: Artifact, features: dict[str, Artifact]) -> None:

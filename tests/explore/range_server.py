@@ -132,6 +132,17 @@ class Site:
         return out.getvalue()
 
 
+class ExportedSite(Site):
+    """A folder that `vista explore --export` wrote, as any web host serves it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "results", folder)
+
+    def content(self, path: str) -> bytes | None:
+        file = self.page / (path.lstrip("/") or "index.html")
+        return file.read_bytes() if file.is_file() and ".." not in path else None
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     site: Site

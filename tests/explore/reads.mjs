@@ -83,6 +83,15 @@ const tasks = {
       same: Array.from({ length: tokens }, (_, token) => geometry.same(token, geometry)),
     };
   },
+  mask({ text, width, height }) {
+    return { columns: vista.columnsOf(text, width, height), paths: vista.maskPaths(text, width, height) };
+  },
+  scale({ figures }) {
+    return vista.scaleOf(figures);
+  },
+  published({ texts }) {
+    return texts.map((text) => vista.neuronpediaPage(text, 7) ?? null);
+  },
   crc({ bytes }) {
     return vista.crc32c(Uint8Array.from(bytes));
   },

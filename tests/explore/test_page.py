@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -10,10 +9,10 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from tests.explore.browser import Browser
-from tests.explore.conftest import ANSWER, Show, sentence, still
-from tests.explore.planted import HOSTILE, IDS, LAYERS, WORDS
-from tests.explore.range_server import Site
+from tests.explore.browser import CONTROLS, Browser
+from tests.explore.conftest import ANSWER, ON_BOTH, Show, still
+from tests.explore.planted import HOSTILE, IDS, LAYERS, OUTLIER, SHAPES, WORDS
+from vista.explore.decoders import Decoder
 from vista.store.latents import LatentReader
 
 POINT = "latents/dinov2-gemma2-w0-s0-0123456789"
@@ -86,6 +85,7 @@ def test_hovering_asks_for_nothing(browser: Browser, show: Show, planted: Path) 
     browser.requests.append(browser.run("location.href"))
 
 
+@ON_BOTH
 def test_a_link_restores_what_was_shown(browser: Browser, show: Show, planted: Path) -> None:
     reader = LatentReader(planted / POINT / "latents.zarr")
     entries = reader.by_latent(3, 5)
@@ -155,20 +155,19 @@ def test_the_keyboard_alone(browser: Browser, show: Show) -> None:
 
 
 def test_everything_that_takes_input_has_a_name(browser: Browser, show: Show) -> None:
-    unnamed = (
-        "[...document.querySelectorAll('button, a, input, select, [tabindex], [role=img]')]"
-        ".filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))"
-        ".map(e => e.outerHTML.slice(0, 200))"
-    )
     for view, ready in (
         ("#images?layer=1&latent=2", FIRST),
         ("#latent?layer=1&latent=2", "document.querySelector('.tile image') !== null"),
         ("#vision?number=2", "document.querySelector('.tile image') !== null"),
         ("#metrics", "document.querySelector('.tr .fill') !== null"),
+        ("#metrics?show=figures", "document.querySelector('.pictures img') !== null"),
         ("#edits", "document.querySelector('.edit') !== null"),
     ):
         show(view, ready)
-        assert browser.run(unnamed) == []
+        named = browser.names(CONTROLS)
+        assert len(named) > 8 and [role for role, name in named if not name] == []
+    browser.press("?")
+    assert ("button", "Close") in browser.names(CONTROLS)
 
 
 def test_hostile_texts_are_text(browser: Browser, show: Show) -> None:
@@ -207,6 +206,7 @@ def test_images_where_a_latent_fires(browser: Browser, show: Show, planted: Path
     browser.wait(f"document.querySelector('.list-head .muted').textContent.startsWith('{n} of')")
 
 
+@ON_BOTH
 def test_a_latent(browser: Browser, show: Show, planted: Path) -> None:
     reader = LatentReader(planted / POINT / "latents.zarr")
     show("#latent?layer=3&latent=5", "document.querySelectorAll('.tile image').length >= 4")
@@ -227,6 +227,50 @@ def test_a_latent(browser: Browser, show: Show, planted: Path) -> None:
     browser.run("document.querySelector('.tile a').click()")
     browser.wait("document.querySelectorAll('.stage .heat rect').length > 0")
     assert browser.text(".item.on .item-id") == top[0]
+
+
+@pytest.mark.parametrize("address", ["export"], indirect=True)
+def test_a_latent_leads_to_its_neighbours_and_its_public_page(
+    browser: Browser, show: Show, planted: Path
+) -> None:
+    show("#latent?layer=1&latent=5", "document.querySelectorAll('.neighbours a').length === 8")
+    decoder = Decoder(planted / "import_sae/gemma2-l1-0123456789/sae.safetensors")
+    nearest = decoder.nearest(5, 6).of(0)
+    lines = browser.run("[...document.querySelectorAll('.neighbours li')].map(e => e.innerText)")
+    for line, (latent, cosine) in zip(lines, nearest, strict=True):
+        label = WORDS[latent % len(WORDS)] or "unlabelled"
+        assert line.split() == [*label.split(), str(latent), f"{cosine:.3g}"]
+    link = browser.run(
+        "(a => [a.href, a.rel, a.target])(document.querySelector('.one > p a'))",
+    )
+    page = "https://www.neuronpedia.org/gemma-2-2b/1-gemmascope-res-16k/5"
+    assert link == [page, "noopener noreferrer", "_blank"]
+    browser.run("document.querySelector('.neighbours a').click()")
+    browser.wait(f"location.hash.includes('latent={nearest[0][0]}')")
+    # A name that is none makes no link.
+    show("#latent?layer=3&latent=5", "document.querySelectorAll('.neighbours a').length === 8")
+    assert browser.run("document.querySelector('.one > p a, [onclick]')") is None
+
+
+def test_masks_on_request(browser: Browser, show: Show) -> None:
+    show(f"#images?image={quote(IDS[1])}", FIRST)
+    assert browser.run("document.querySelector('.mask')") is None
+    switch = "[...document.querySelectorAll('.switches label')].find(e => e.innerText === 'masks')"
+    browser.run(f"{switch}.click()")
+    browser.wait("document.querySelectorAll('.mask path').length === 2")
+    width, height = SHAPES[1]
+    # In px of the model's input: the image is 32 wide, padded above and below.
+    box = browser.run(
+        "(b => [b.x, b.y, b.width, b.height])(document.querySelector('.masks').getBBox())"
+    )
+    assert box == [4, 4, width // 2, height // 2]
+    inside = (
+        "(p => [[10, 20], [7, 7], [60, 20]].map(([x, y]) => p.isPointInFill(new DOMPoint(x, y))))"
+        "(document.querySelector('.mask-area'))"
+    )
+    assert browser.run(inside) == [True, False, False]
+    browser.run(f"{switch}.click()")
+    browser.wait("document.querySelector('.mask') === null")
 
 
 def test_the_search_over_labels(browser: Browser, show: Show) -> None:
@@ -253,9 +297,10 @@ def test_an_unlabelled_latent_and_one_that_is_not_there(browser: Browser, show: 
     assert "no layer 2; it has 1, 3." in browser.text("main")
 
 
+@ON_BOTH
 def test_the_long_table(browser: Browser, show: Show) -> None:
     show("#metrics?f_metric=fvu", "document.querySelector('.tr .fill') !== null")
-    assert "4 of 8 figures" in browser.text(".filters")
+    assert "4 of 12 figures" in browser.text(".filters")
     assert browser.run("document.querySelectorAll('.table-length .tr').length") == 4
     name = browser.run("document.querySelector('.interval').getAttribute('aria-label')")
     assert name == "0.2, interval 0.05 to 0.9, chance 0.02; scale 0 to 0.9"
@@ -275,6 +320,18 @@ def test_the_long_table(browser: Browser, show: Show) -> None:
     assert browser.text(".pictures figcaption") == "Matching _rate"
 
 
+def test_an_outlier_leaves_something_of_the_other_bars(browser: Browser, show: Show) -> None:
+    show("#metrics?f_metric=l0", "document.querySelectorAll('.tr .fill').length === 4")
+    widths = browser.run("[...document.querySelectorAll('.fill')].map(e => e.style.width)")
+    assert widths == ["25%", "100%", "75%", "100%"]
+    (mark,) = browser.run("[...document.querySelectorAll('.beyond')].map(e => e.textContent)")
+    assert mark == f"{OUTLIER:.0f} ▸"
+    names = browser.run("[...document.querySelectorAll('.interval')].map(e => e.ariaLabel)")
+    assert names[3] == "8000, no interval; scale 0 to 2, which it exceeds"
+    assert names[0] == "0.5, no interval; scale 0 to 2"
+
+
+@ON_BOTH
 def test_edits(browser: Browser, show: Show) -> None:
     show("#edits", "document.querySelectorAll('.edit image').length === 2")
     first = browser.text(".edit")
@@ -314,62 +371,3 @@ def test_only_layers_in_sight_are_loaded(browser: Browser, show: Show) -> None:
     browser.press("]")
     browser.press("]")
     browser.wait("document.querySelectorAll('#layer-3 .latent').length >= 8")
-
-
-def test_a_damaged_shard_is_named_and_the_rest_is_shown(browser: Browser, results: Path) -> None:
-    shard = results / POINT / "latents.zarr/layer_01/image/value/c/0/0/0"
-    content = bytearray(shard.read_bytes())
-    content[30] ^= 1
-    shard.write_bytes(content)
-    text = sentence(browser, Site(results), "#images", "document.querySelector('#layer-1 .notice')")
-    assert "layer_01/image/value is damaged (a checksum differs): rebuild this artifact." in text
-    browser.wait("true")
-    assert "dinov2 · gemma2 · weight 1" in text
-
-
-def test_missing_labels_are_said(browser: Browser, results: Path) -> None:
-    for layer in LAYERS:
-        shutil.rmtree(results / f"label_latents/gemma2-l{layer}-0123456789")
-    text = sentence(browser, Site(results), "#images", FIRST)
-    assert "this SAE is not labelled" in text
-    ready = "document.body.innerText.includes('No SAE of this point is labelled.')"
-    sentence(browser, Site(results), "#latent", ready)
-
-
-@pytest.mark.parametrize(
-    ("stages", "hash_", "says"),
-    [
-        ((), "", "This folder has no finished artifact yet. Run snakemake"),
-        (("records",), "", "This run has no latents yet"),
-        (("records",), "#vision", "This run has no vision SAE"),
-        (("train_vision_sae",), "#vision", "SAEs are not labelled yet: dinov2-topk, dinov2_class-"),
-        (("label_vision_latents",), "#vision", "its records are not in these results"),
-        (("records",), "#metrics", "No metric of this run is finished yet."),
-        (("records",), "#edits", "This run has no edited captions"),
-        (("latents", "records"), "", "its features are not in these results"),
-        (("latents",), "", "its records are not in these results"),
-    ],
-)
-def test_a_run_half_done(
-    browser: Browser, results: Path, stages: tuple[str, ...], hash_: str, says: str
-) -> None:
-    for folder in results.iterdir():
-        if folder.is_dir() and folder.name not in stages:
-            shutil.rmtree(folder)
-    text = sentence(browser, Site(results), hash_)
-    assert says in text
-    if stages:
-        assert "This run is not finished: there is no report yet." in text
-
-
-def test_other_broken_sites(browser: Browser, planted: Path) -> None:
-    site = Site(planted)
-    site.gone = {"/catalogue.json"}
-    assert "There is no catalogue.json: the folder has no run yet." in sentence(browser, site)
-    site = Site(planted)
-    site.ranges = False
-    assert "This server does not send byte ranges" in sentence(browser, site)
-    site = Site(planted)
-    site.gone = {"/app.js"}
-    text = sentence(browser, site, ready="document.querySelector('.too-old') !== null")
-    assert "a browser of 2022 or later" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.explore.conftest import Read
 from tests.explore.planted import LAYERS, POINTS, N
 from tests.explore.range_server import Site, serving
 from vista.data.geometry import ImageGeometry
+from vista.data.masks import encode_mask
 from vista.sae.top_table import read_top, write_top
 from vista.store.latents import LatentReader
 
@@ -246,3 +248,69 @@ def test_a_server_without_ranges_is_refused(read: Read, planted: Path) -> None:
     with serving(site) as url:
         (answer,) = read(url, IMAGE)
     assert "does not send byte ranges" in answer["problem"]
+
+
+def test_masks_equal_those_of_python(read: Read, address: str) -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((7, 5)) < share for share in (0.0, 0.3, 0.7, 1.0)]
+    masks += [np.kron(rng.random((6, 9)) < 0.5, np.ones((40, 50))) > 0]  # long runs
+    tasks = [
+        {"task": "mask", "text": encode_mask(mask)["counts"], "width": w, "height": h}
+        for mask in masks
+        for h, w in [mask.shape]
+    ]
+    for mask, answer in zip(masks, read(address, *tasks), strict=True):
+        drawn = np.zeros(mask.shape, bool)
+        for x, rows in enumerate(answer["columns"]):
+            for start, stop in rows:
+                drawn[start:stop, x] = True
+        assert (drawn == mask).all()
+        # The outline is as long as the border between the mask and the rest.
+        padded = np.pad(mask, 1).astype(int)
+        border = sum(int(np.abs(np.diff(padded, axis=axis)).sum()) for axis in (0, 1))
+        steps = re.findall(r"M(\d+) (\d+)(?:h1|V(\d+))", answer["paths"]["outline"])
+        assert sum(int(to) - int(y) if to else 1 for _, y, to in steps) == border
+
+
+def test_what_is_no_mask_is_left_out(read: Read, address: str) -> None:
+    texts = ["~", "P", "_", "0" * 9, "\x7f", "é", "p" * 40 + "0", "o0", "11"]
+    tasks = ({"task": "mask", "text": text, "width": 3, "height": 4} for text in texts)
+    assert read(address, *tasks) == [{}] * len(texts)
+
+
+def test_bars_are_cut_off_for_outliers_alone(read: Read, address: str) -> None:
+    def figures(*values: float | None) -> dict[str, Any]:
+        rows = [{"value": x, "ci_low": None, "ci_high": None, "chance": None} for x in values]
+        return {"task": "scale", "figures": rows}
+
+    shares = [0.01] * 50 + [0.9]
+    cases = {
+        (0.1, 0.5, 0.7, 8000.0): [0, 0.7],
+        (-0.5, 2.0, 1.5, -900.0): [-0.5, 2.0],
+        (5.0, 9.0, 40.0, None): [0, 40.0],
+        tuple(shares): [0, 0.9],
+        (0.0, 0.0): [0, 0],
+        (): [0, 0],
+    }
+    assert read(address, *(figures(*values) for values in cases)) == list(cases.values())
+
+
+def test_addresses_at_neuronpedia_are_made_of_names_alone(read: Read, address: str) -> None:
+    good = "gemma-2-2b/12-gemmascope-res-16k"
+    bad = [
+        "",
+        "a",
+        "a/",
+        "/b",
+        "../b",
+        "a/../b",
+        "a/b/c",
+        'a/b"x',
+        "a/b c",
+        "a/b?c",
+        "a/b#c",
+        "a//b",
+    ]
+    bad += ["javascript:alert(1)/b", "a/b\n", "ä/b"]
+    (answer,) = read(address, {"task": "published", "texts": [good, *bad]})
+    assert answer == [f"https://www.neuronpedia.org/{good}/7"] + [None] * len(bad)

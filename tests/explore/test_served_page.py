@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,12 @@ pytest.importorskip("starlette", reason="the explorer's packages are not install
 
 import torch
 
-from tests.explore.browser import Browser
-from tests.explore.planted import IDS
+from tests.explore.browser import CONTROLS, Browser
+from tests.explore.planted import IDS, write_label_table, write_store
 from tests.explored_run import Client, explored
+from tests.published import publish
+from vista.engine.artifacts import open_artifact
+from vista.engine.lineage import parents_of, read_manifest
 from vista.errors import UserError
 from vista.explore import server as server_module
 from vista.explore.live import Live
@@ -152,3 +157,142 @@ def test_a_refusal_is_a_sentence(browser: Browser, served: Client, readout: Read
     browser.click(".captioning button[type=submit]")
     browser.wait(ANSWERED)
     assert "blocks [9]: the model has 0..3." in browser.text(".captioning .notice")
+
+
+NEWS = "document.querySelector('.news [role=status]').textContent"
+LOOK = "window.dispatchEvent(new Event('focus'))"
+STATUS = (
+    "performance.getEntriesByType('resource').filter(e => e.name.endsWith('/catalogue.json'))"
+    ".map(e => e.responseStatus)"
+)
+
+
+def test_the_page_follows_a_run_that_goes_on(
+    browser: Browser, results: Path, tmp_path: Path
+) -> None:
+    labels = "label_latents/gemma2-l1-0123456789"
+    late = [labels, "report/planted-0123456789"]
+    for path in late:
+        (results / path).rename(tmp_path / path.partition("/")[0])
+    browser.resize(1400, 500)
+    with explored(results) as client:
+        opened(browser, client, "#latent?layer=1&latent=5", "document.querySelector('.tile image')")
+        browser.run("document.getElementById('filter').focus()")
+        scrolled = "document.querySelector('.one').scrollTop"
+        browser.wait(f"({scrolled} = 40) && {scrolled} === 40")
+        place = browser.run("location.hash")
+        assert "this SAE is not labelled" in browser.text(".numbers")
+        assert "there is no report yet" in browser.text(".notes")
+        browser.wait("document.querySelectorAll('.neighbours a').length === 8")
+        path = "/neighbours/import_sae/gemma2-l1-0123456789/5"
+        assert sum(url.endswith(path) for url in browser.requests) == 1
+        browser.run(LOOK)
+        browser.wait(f"({STATUS}).length === 2")
+        browser.run(LOOK)
+        browser.wait(f"({STATUS}).at(-1) === 304")
+        assert browser.run(NEWS) == ""
+        for path in late:
+            (tmp_path / path.partition("/")[0]).rename(results / path)
+        browser.run(LOOK)
+        browser.wait(f"{NEWS} === '2 artifacts are new.'")
+        browser.wait("document.querySelector('.one h2').textContent === 'kätzchen'")
+        browser.wait("document.querySelector('.contexts mark') !== null")
+        assert labels in browser.text(".numbers") and browser.text(".notes") == ""
+        # What was there is as it was.
+        assert browser.run("location.hash") == place
+        assert browser.run("document.activeElement.id") == "filter"
+        assert browser.run(scrolled) == 40
+        browser.click(".news button")
+        browser.wait(f"{NEWS} === ''")
+        make_again(results, labels)
+        browser.run(LOOK)
+        browser.wait(f"{NEWS} === '1 artifact was made again or removed.'")
+        browser.wait("document.querySelector('.one h2').textContent === 'another'")
+        assert browser.run("location.hash") == place
+    browser.run(LOOK)  # the server has ended: nothing is said
+    assert [text for text in browser.errors if "Failed to load resource" not in text] == []
+
+
+def make_again(results: Path, labels: str) -> None:
+    """Put other labels of the same SAE in the place of some."""
+    shutil.rmtree(results / labels)
+    sae = open_artifact(results / labels.replace("label_latents", "import_sae"))
+    publish(results, labels, lambda work: write_label_table(work, 1, ("another",)), sae=sae)
+
+
+def test_points_stay_when_others_are_finished(
+    browser: Browser, results: Path, tmp_path: Path
+) -> None:
+    weight_0 = results / "latents/dinov2-gemma2-w0-s0-0123456789"
+    weight_0.rename(tmp_path / "later")
+    chosen = "document.querySelector('.point select').value"
+    with explored(results) as client:
+        opened(browser, client, "", "document.querySelectorAll('.latent').length >= 8")
+        before = browser.run(chosen)
+        (tmp_path / "later").rename(weight_0)
+        browser.run(LOOK)
+        browser.wait("document.querySelectorAll('.point option').length > 5")
+        assert browser.run(chosen) == before == "clip-gemma2-w1-s0"
+        # Latents that were made again are read again.
+        numbers = "document.querySelector('#layer-1 .side .latents').innerText"
+        shown = browser.run(numbers)
+        clip = results / "latents/clip-gemma2-w1-s0-0123456789"
+        manifest = read_manifest(clip)
+        assert manifest is not None
+        shutil.rmtree(clip)
+        parents = {
+            role: made if role == "saes" else made[0]
+            for role, paths in parents_of(manifest).items()
+            for made in [[open_artifact(results / path) for path in paths]]
+        }
+        publish(
+            results, f"latents/{clip.name}", lambda work: write_store(work, 9, (3, 3)), **parents
+        )
+        browser.run(LOOK)
+        browser.wait(f"{numbers} !== {json.dumps(shown)}")
+        assert browser.run(chosen) == before
+
+
+def test_the_live_view_by_keyboard_and_for_a_screen_reader(
+    browser: Browser, served: Client, readout: Readout
+) -> None:
+    opened(browser, served, "#live", LATENTS)
+    said = (
+        "[...document.querySelectorAll('[role=status], [aria-live=polite]')].map(e => e.innerText)"
+    )
+    assert f"The latents of {IDS[0]} are there." in browser.run(said)
+    named = browser.names(CONTROLS)
+    assert len(named) > 12 and [role for role, name in named if not name] == []
+    assert {("button", "Caption"), ("button", "Edit all patches"), ("spinbutton", "strength")} <= {
+        *named
+    }
+    browser.run("document.querySelector('.live .stage').focus()")
+    browser.press("ArrowRight", "Enter")
+    browser.wait("document.querySelector('.live').innerText.includes('1 of 16 patches are edited')")
+    browser.run("document.querySelector('.live .latent button').focus()")
+    browser.press("Enter")
+    readout.seconds = 600
+    browser.run("document.querySelector('.captioning [type=submit]').focus()")
+    browser.press("Enter")
+    browser.wait("document.querySelector('.captioning [aria-live]').innerText.includes('waiting')")
+    assert ("button", "Cancel the caption") in browser.names(CONTROLS)
+    focus = "document.activeElement.innerText"
+    assert browser.run(focus) == "Caption"
+    browser.press("Enter")  # one request at a time
+    browser.press("Tab")
+    assert browser.run(focus) == "cancel"
+    readout.seconds = 0
+    browser.press("Enter")
+    browser.wait("document.querySelector('.captioning .fields .link') === null")
+    assert browser.run(focus) == "Caption"
+    browser.press("Enter")
+    browser.wait("document.querySelector('.captioning [aria-live] dl') !== null")
+    assert browser.run(focus) == "Caption"
+    # The button that takes the dropped image away goes with it; the focus does not.
+    browser.run(DROP)
+    browser.wait(f"{said}.includes('The latents of dropped.png are there.')")
+    browser.run("document.querySelector('.drop button').focus()")
+    browser.press("Enter")
+    browser.wait(f"{said}.includes('The latents of {IDS[0]} are there.')")
+    assert browser.run("document.activeElement.type") == "file"
+    assert browser.errors == []

@@ -18,9 +18,9 @@ def add_show(commands: Any) -> None:
         "show",
         help="print an artifact, a store or a table; the latents of an image, a patch",
         description="Print an artifact, a store or a table. Of latents also: the strongest ones of "
-        "an image (--image) or of one of its patches (--patch), or one latent with its label, its "
-        "texts and its top images (--latent, --layer). Of label_vision_latents: one latent with "
-        "its labels and its top images (--latent).",
+        "an image (--image) or of one of its patches (--patch), or one latent with its label, "
+        "texts, neighbours and top images (--latent, --layer). Of label_vision_latents: one latent "
+        "with its labels and its top images (--latent).",
     )
     show.add_argument(
         "paths",

@@ -25,6 +25,7 @@ from vista.config.metric import declared_metrics
 from vista.data.records import read_records
 from vista.engine.artifacts import open_artifact
 from vista.errors import UserError, reason_of
+from vista.explore.decoders import Decoders, neighbour_blocks, write_neighbours
 from vista.explore.finished import Finished, NotServed
 from vista.explore.page_files import catalogue_bytes, page_files
 from vista.explore.thumbnails import Pictures
@@ -36,7 +37,7 @@ from vista.store.latents import LatentReader
 
 MARKER = "vista-export.json"
 _FORMAT = "vista export 1"
-_FOLDERS = ("results", "images", "thumbs")
+_FOLDERS = ("results", "images", "thumbs", "neighbours")
 # What the page reads of each stage; of metrics, tables and results.
 _READ = {
     "latents": r"latents\.zarr/.+",
@@ -107,6 +108,7 @@ def export(finished: Finished, target: Path, *, link: bool = False, force: bool 
         for file in progress(files, desc="artifacts", unit="file"):
             _bring(finished, file, work / "results" / file.folder / file.name, link)
         missing = _draw(pictures, images, work)
+        catalogue = _compare(finished, catalogue, work)
         for name, content in page_files().items():
             (work / name).write_bytes(content)
         (work / CATALOGUE).write_bytes(catalogue_bytes(catalogue))
@@ -236,6 +238,36 @@ def _draw(pictures: Pictures, images: list[tuple[str, int]], work: Path) -> int:
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         missing = pool.map(draw, images)
         return sum(progress(missing, total=len(images), desc="images", unit="image"))
+
+
+def _compare(finished: Finished, catalogue: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Write the neighbours of the latents that are shown; return the catalogue, in which those SAEs
+    alone have some that have a file."""
+    shown = {sae for entry in catalogue["artifacts"] for sae in entry["parents"].get("saes", ())}
+    decoders, entries = Decoders(finished), []
+    for entry in catalogue["artifacts"]:
+        folder = entry["folder"]
+        if entry.get("neighbours"):
+            entry = {key: value for key, value in entry.items() if key != "neighbours"}
+            if folder in shown and _write_neighbours(decoders, folder, work / "neighbours"):
+                entry["neighbours"] = True
+        entries.append(entry)
+    return {**catalogue, "artifacts": entries}
+
+
+def _write_neighbours(decoders: Decoders, folder: str, target: Path) -> bool:
+    """Write the neighbours of an SAE's latents; return whether it can be read."""
+    try:
+        decoder = decoders.open(folder)
+    except NotServed:
+        return False
+    blocks = -(-decoder.latents // decoder.step)
+    name = f"neighbours in {folder.partition('/')[2]}"
+    parts = list(progress(neighbour_blocks(decoder), total=blocks, desc=name, unit="block"))
+    path = target / f"{folder}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_neighbours(path, parts)
+    return True
 
 
 def _put(work: Path, target: Path) -> None:

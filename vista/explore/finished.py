@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vista.engine.artifacts import CHECKSUMS, MANIFEST
+from vista.explore.published import CONFIG, LARGEST_CONFIG, label_facts, sae_facts
 from vista.report.catalogue import DIGEST, catalogue_of
 
 _STAGE = re.compile(r"[a-z_]{1,100}")
@@ -30,6 +31,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,240}")
 _NO_STAGES = frozenset(("logs", "benchmarks", "judgements", "orders", "links", "figures"))
 # The parts of a manifest that the catalogue reads.
 _READ = ("stage", "settings", "parents", "digest")
+_FACTS = "facts"  # beside those: what is published of an SAE
 _MOST_ARTIFACTS = 20_000
 _LARGEST_MANIFEST = 8_000_000  # bytes
 _LARGEST_LIST = 100_000_000  # bytes: 800,000 files
@@ -126,7 +128,8 @@ class Finished:
         self._made: tuple[Any, dict[str, Any]] | None = None
 
     def catalogue(self, *, live: bool) -> dict[str, Any]:
-        """Return the catalogue of what is finished now, as `catalogue_of` makes it."""
+        """Return the catalogue of what is finished now, as `catalogue_of` makes it; with what
+        `vista.explore.published` says of SAEs and labels."""
         with self._lock:
             stamps, notes = self._scan()
             key = (live, tuple(stamps.items()), tuple(notes))
@@ -152,7 +155,10 @@ class Finished:
         )
         if len(notes) > _MOST_NOTES:
             notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more notes like these"]
-        return catalogue_of(manifests, reports, live=live, notes=notes)
+        catalogue = catalogue_of(manifests, reports, live=live, notes=notes)
+        for entry in catalogue["artifacts"]:
+            entry.update(manifests[entry["folder"]][_FACTS])
+        return catalogue
 
     def _scan(self) -> tuple[dict[str, Stamp], list[str]]:
         """Return the stamps of all manifests by folder, and notes of what is left out."""
@@ -197,7 +203,18 @@ class Finished:
             return "its manifest is none"
         if manifest.get("stage") != stage:
             return "its manifest is of another stage"
-        return {key: manifest[key] for key in _READ if key in manifest}
+        facts = self._facts(stage, folder, manifest.get("settings"))
+        return {key: manifest[key] for key in _READ if key in manifest} | {_FACTS: facts}
+
+    def _facts(self, stage: str, folder: str, settings: Any) -> dict[str, Any]:
+        if stage == "import_labels":
+            return label_facts(settings)
+        if stage != "import_sae":
+            return {}
+        try:
+            return sae_facts(read_below(self.results, [stage, folder, CONFIG], LARGEST_CONFIG))
+        except NotServed:
+            return {}
 
     def manifest(self, path: str) -> Mapping[str, Any]:
         """Return the manifest of the finished artifact STAGE/NAME-ID, the parts that are read.

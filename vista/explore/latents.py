@@ -20,6 +20,7 @@ from vista.data.records import read_records
 from vista.engine.artifacts import MANIFEST, Artifact, open_artifact
 from vista.engine.lineage import parents_of, read_manifest
 from vista.errors import UserError
+from vista.explore.decoders import WEIGHTS, Decoder
 from vista.foreign.text import one_line
 from vista.inputs.image_files import image_files
 from vista.inputs.latents import LatentMaps, read_geometry, read_latents
@@ -164,6 +165,20 @@ class LatentView:
         """Return the label of a latent; None if it has none."""
         table = self.labels.get(layer)
         return None if table is None else table.label_s[latent]
+
+    def neighbours(self, layer: int, latent: int) -> list[tuple[int, float]]:
+        """Return the latents of the same SAE whose decoder rows have the largest cosines with that
+        of a latent, with these; none where the results do not have the SAE.
+
+        Raises:
+            UserError: The SAE is damaged.
+        """
+        for path in parents_of(self.artifact.manifest).get("saes", []):
+            settings = (read_manifest(self._results / path) or {}).get("settings")
+            if isinstance(settings, dict) and settings.get("layer") == layer:
+                sae = open_artifact(self._results / path, path.partition("/")[0])
+                return Decoder(sae.file(WEIGHTS)).nearest(latent, latent + 1).of(0)
+        return []
 
     def _parent(self, role: str, of: Artifact | None = None) -> Artifact | None:
         """Return an input of the latents, or of another artifact; None if it is not there."""

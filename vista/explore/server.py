@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vista.explore.decoders import Decoders
 from vista.explore.finished import Finished, NotServed, Opened
 from vista.explore.guard import NAMES, Guard
 from vista.explore.live import Live
@@ -35,6 +36,7 @@ KINDS = {
 }
 _BYTES = "application/octet-stream"
 _ROW = re.compile(r"([0-9]{1,9})\.png", re.ASCII)
+_LATENT = re.compile(r"[0-9]{1,9}", re.ASCII)
 _PIECE = 256 * 1024  # bytes read at a time
 _SMALLEST_GZIP, _LARGEST_GZIP = 500, 16_000_000  # bytes of JSON
 # It is asked again whether the file is the same: an artifact that is made anew keeps its folder.
@@ -85,6 +87,7 @@ class _Answers:
     def __init__(self, finished: Finished) -> None:
         self._finished = finished
         self._pictures = Pictures(finished)
+        self._decoders = Decoders(finished)
         self._page = page_files()
 
     def answer(self, request: Request) -> Response:
@@ -108,6 +111,9 @@ class _Answers:
                 thumb = size == "thumbs"
                 picture = self._pictures.picture(folder, int(match[1]), thumb=thumb)
                 return _content(request, picture.content, picture.kind, _FOR_A_WHILE)
+            case ["", "neighbours", stage, folder, latent] if _LATENT.fullmatch(latent):
+                content = self._decoders.answer(f"{stage}/{folder}", int(latent))
+                return _content(request, content, KINDS["json"], _FOR_A_WHILE)
         raise NotServed("no such file")
 
 

@@ -12,6 +12,7 @@ from vista.report.escape import clean
 from vista.report.grid import Grid, Name, number
 
 _CONTEXTS = 4
+_ON_A_LINE = 4
 _LONGEST = 40
 
 
@@ -107,7 +108,8 @@ def latent_text(view: LatentView, latent: int, layer: int, top: int = 16) -> str
     view.known(layer, latent)
     lines = [f"latent {latent} of layer {layer}", *_label_lines(view, layer, latent)]
     share = view.store.image_frequency(layer)[latent]
-    lines += [f"fires in {number(share)} of {len(view.store.image_ids)} images", ""]
+    lines += [f"fires in {number(share)} of {len(view.store.image_ids)} images"]
+    lines += [*_neighbour_lines(view, layer, latent), ""]
     entries = view.store.top(layer, latent)
     rows = []
     for place, token, value in list(zip(*entries, strict=True))[:top]:
@@ -150,6 +152,17 @@ def _label_lines(view: LatentView, layer: int, latent: int) -> Iterator[str]:
     yield f"density in text: {number(float(table.density_s[latent]), 4)}"
     for context in table.contexts_s[latent][:_CONTEXTS]:
         yield f"  {clean(context, 160)}"
+
+
+def _neighbour_lines(view: LatentView, layer: int, latent: int) -> Iterator[str]:
+    pairs = view.neighbours(layer, latent)
+    if pairs:
+        yield "neighbours by cosine of decoder rows:"
+    texts = [
+        f"{n} {_short(view.label(layer, n) or '-')} {number(cosine, 2)}" for n, cosine in pairs
+    ]
+    for start in range(0, len(texts), _ON_A_LINE):
+        yield "  " + ", ".join(texts[start : start + _ON_A_LINE])
 
 
 def _score(table: Any, latent: int) -> str:

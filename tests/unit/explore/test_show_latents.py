@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from explore_run import NAME, publish_run, write_store
 from PIL import Image
+from safetensors.numpy import save_file
 
 from tests.published import publish
 from vista.cli import main
 from vista.errors import UserError
 from vista.explore.addresses import find, is_address
 from vista.explore.latents import LatentView
+from vista.explore.terminal import show_latents
 
 
 @pytest.fixture
@@ -78,6 +81,25 @@ def test_heat_maps_are_saved(
         with Image.open(tmp_path / name) as picture:
             colours = picture.convert("RGB").getcolors(1 << 24)
             assert picture.width > 300 and colours is not None and len(colours) > 50
+
+
+def test_the_neighbours_of_a_latent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def write_sae(work: Path) -> None:
+        rows_sd = np.array([[1, 0], [1, 0.1], [1, 1], [0, 1], [-1, 0]], np.float32)
+        save_file({"W_dec": rows_sd}, work / "sae.safetensors")
+
+    root = publish_run(tmp_path)
+    sae = publish(root, "import_sae/l4-2", write_sae, {"layer": 4})
+    publish(root, f"latents/{NAME}-2", write_store, saes=[sae])
+    text = show_latents(
+        root / f"latents/{NAME}-2",
+        image=None, patch=None, latent=0, layer=4, top=None, save=None,
+    )  # fmt: skip
+    lines = text.splitlines()
+    start = lines.index("neighbours by cosine of decoder rows:")
+    assert lines[start + 1] == "  1 - 0.99, 2 - 0.71, 3 - 0.00, 4 - -1.00"
+    (root / f"latents/{NAME}-2").rename(tmp_path / "aside")
+    assert "neighbours" not in shown(root, capsys, "--latent", "1", "--layer", "4")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ export interface Loaded<T> {
   fresh: boolean;
 }
 
-/** Run `load` when `key` changes. No key: nothing is loaded. */
-export function useLoaded<T>(key: string | undefined, load: () => Promise<T>): Loaded<T> {
+/** Run `load` when `key` changes, or `source`: what is loaded from, for loads of which there may be
+ * more in a newer one. No key: nothing is loaded. */
+export function useLoaded<T>(key: string | undefined, load: () => Promise<T>, source?: unknown): Loaded<T> {
   const [state, setState] = useState<{ key?: string | undefined; value?: T; error?: Error }>({});
   const wanted = useRef(key);
   wanted.current = key;
@@ -25,7 +26,7 @@ export function useLoaded<T>(key: string | undefined, load: () => Promise<T>): L
         (value) => done({ value }),
         (error: unknown) => done({ error: error instanceof Error ? error : new Error(String(error)) }),
       );
-  }, [key]);
+  }, [key, source]);
   const fresh = key !== undefined && state.key === key;
   return { value: state.value, error: fresh ? state.error : undefined, fresh: fresh && !state.error };
 }

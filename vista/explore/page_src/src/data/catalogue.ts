@@ -14,6 +14,12 @@ export interface Entry {
   control?: string;
   method?: string;
   layer?: number;
+  /** The start of the digest of all its bytes. */
+  digest?: string;
+  /** Whether the latents of an SAE have neighbours to show. */
+  neighbours?: boolean;
+  /** "MODEL/SOURCE" of an SAE, or of labels, at Neuronpedia. */
+  neuronpedia?: string;
   /** Whether it is a metric, with rows of the long table. */
   metric?: boolean;
   /** Whether the last report is not made from it. */
@@ -38,6 +44,7 @@ export class Catalogue {
   readonly entries: Entry[];
   readonly points: Point[];
   readonly #byFolder: Map<string, Entry>;
+  readonly #labels = new Map<string, Entry[]>();
 
   constructor(content: unknown) {
     const { format, run, report, artifacts, live, notes } = content as Record<string, unknown>;
@@ -81,6 +88,17 @@ export class Catalogue {
 
   /** Return the labels of the SAEs behind latents: an artifact each, at most one an SAE. */
   labels(latents: Entry): Entry[] {
+    let labels = this.#labels.get(latents.folder);
+    if (!labels) this.#labels.set(latents.folder, (labels = this.#labelsOf(latents)));
+    return labels;
+  }
+
+  /** Return what differs when other labels of latents are finished. */
+  labelsKey(latents: Entry | undefined): string {
+    return latents ? this.labels(latents).map(({ folder, digest }) => `${folder} ${digest}`).join(" ") : "";
+  }
+
+  #labelsOf(latents: Entry): Entry[] {
     const saes = latents.parents["saes"] ?? [];
     const bySae = new Map<string, Entry>();
     for (const entry of this.of(...LABEL_STAGES)) {
@@ -88,6 +106,12 @@ export class Catalogue {
       if (sae !== undefined && saes.includes(sae) && !bySae.has(sae)) bySae.set(sae, entry);
     }
     return saes.flatMap((sae) => bySae.get(sae) ?? []);
+  }
+
+  /** Return the SAE of a layer of latents, if the catalogue has it. */
+  sae(latents: Entry, layer: number): Entry | undefined {
+    const saes = (latents.parents["saes"] ?? []).map((folder) => this.get(folder));
+    return saes.find((sae) => sae?.layer === layer);
   }
 
   point(key: string | undefined): Point | undefined {

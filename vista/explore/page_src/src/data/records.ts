@@ -7,6 +7,8 @@ import type { Placing, Rectangle } from "./geometry";
 export interface ImageObject extends Rectangle {
   category: string;
   crowd: boolean;
+  /** COCO's compressed run lengths, null where there is no mask. */
+  mask: string | null;
 }
 
 export interface ImageRecord {
@@ -87,7 +89,7 @@ function toRecord(row: Record<string, unknown>, n: number): ImageRecord {
     width: row["width"] as number,
     height: row["height"] as number,
     captions: captions.length ? captions : turns.slice(0, 1).map((turn) => turn.answer),
-    objects: (row["objects"] ?? []) as ImageObject[],
+    objects: ((row["objects"] ?? []) as ImageObject[]).map((item) => ({ ...item, mask: item.mask ?? null })),
   };
 }
 

@@ -12,7 +12,17 @@ import { Table } from "./table";
 export class Session {
   readonly #open = new Map<string, Promise<unknown>>();
 
-  constructor(readonly catalogue: Catalogue) {}
+  /** `age` counts the catalogues in which an artifact was made again or is gone. */
+  constructor(readonly catalogue: Catalogue, readonly age = 0) {}
+
+  /** Return the session of a newer catalogue, with what is open but for artifacts that changed. */
+  after(catalogue: Catalogue, changed: string[]): Session {
+    const next = new Session(catalogue, this.age + Number(changed.length > 0));
+    for (const [key, made] of this.#open) {
+      if (!changed.some((folder) => key.includes(folder))) next.#open.set(key, made);
+    }
+    return next;
+  }
 
   /** Return what `open` gives, once for a key; failures are tried again. */
   once<T>(key: string, open: () => Promise<T>): Promise<T> {

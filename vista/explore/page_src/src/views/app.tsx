@@ -12,6 +12,7 @@ import { Images } from "./images";
 import { Latents } from "./latent";
 import { Live } from "./live";
 import { Metrics } from "./metrics";
+import { News, useNewest } from "./news";
 import { Empty, Notice, Waiting } from "./notice";
 import { Vision } from "./vision";
 
@@ -21,13 +22,14 @@ export function App() {
   const session = useLoaded("catalogue", async () => new Session(await Catalogue.load()));
   if (session.error) return <Notice error={session.error} />;
   if (!session.value) return <Waiting what="the run" />;
-  return <Run session={session.value} />;
+  return <Run first={session.value} />;
 }
 
-function Run({ session }: { session: Session }) {
+function Run({ first }: { first: Session }) {
   const { view, parts } = useAddress();
+  const { session, said, close } = useNewest(first);
   const { catalogue } = session;
-  const points = chosenPoints(catalogue, parts);
+  const points = usePoints(catalogue, parts);
   useEffect(() => {
     document.title = `${catalogue.run ?? "run"} · ${NAMES[view]} · VISTA`;
   }, [view]);
@@ -60,9 +62,12 @@ function Run({ session }: { session: Session }) {
         </button>
       </header>
       <Notes catalogue={catalogue} />
-      <main class={`view-${view}`}>
+      <News said={said} onClose={close} />
+      <main class={`view-${view}`} key={session.age}>
         {catalogue.entries.length === 0 ? (
-          <Empty>This folder has no finished artifact yet. Run snakemake; then load this page again.</Empty>
+          <Empty>
+            This folder has no finished artifact yet. Run snakemake; {catalogue.live ? "what is finished appears here." : "then load this page again."}
+          </Empty>
         ) : view === "images" ? (
           <Images session={session} parts={parts} points={points} />
         ) : view === "latent" ? (
@@ -90,10 +95,18 @@ function isShown(view: View, catalogue: Catalogue): boolean {
   return view !== "live" || catalogue.live;
 }
 
-function chosenPoints(catalogue: Catalogue, parts: Parts): [Point | undefined, Point | undefined] {
-  const a = catalogue.point(parts["a"]) ?? catalogue.pair()[0];
-  const b = parts["b"] === "none" ? undefined : (catalogue.point(parts["b"]) ?? catalogue.beside(a));
-  return [a, b?.key === a?.key ? undefined : b];
+/** The points that the address names. Others are chosen once, and stay when more are finished. */
+function usePoints(catalogue: Catalogue, parts: Parts): [Point | undefined, Point | undefined] {
+  const chosen = useRef<{ a: string | undefined; beside: Map<string, string> }>({ a: undefined, beside: new Map() });
+  const a = catalogue.point(parts["a"]) ?? catalogue.point(chosen.current.a) ?? catalogue.pair()[0];
+  if (!a) return [undefined, undefined];
+  const id = ({ entry }: Point) => entry.folder.split("/")[1]!;
+  if (!catalogue.point(parts["a"])) chosen.current.a = id(a);
+  if (parts["b"] === "none") return [a, undefined];
+  const kept = chosen.current.beside;
+  const b = catalogue.point(parts["b"]) ?? catalogue.point(kept.get(id(a))) ?? catalogue.beside(a);
+  if (b && !catalogue.point(parts["b"])) kept.set(id(a), id(b));
+  return [a, b?.key === a.key ? undefined : b];
 }
 
 /** Points, image and latent go along from view to view. */

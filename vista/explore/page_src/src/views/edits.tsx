@@ -1,6 +1,6 @@
 /** Edits: captions before and after, with controls beside; failures are found by the score. */
 
-import { useMemo } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 import { hashOf, set } from "../address";
 import type { Parts } from "../address";
 import { controlName, editSets, loadEdits } from "../data/edits";
@@ -26,8 +26,12 @@ interface Props {
 
 export function Edits({ session, parts }: Props) {
   const sets = editSets(session.catalogue);
-  if (!sets.length) return <Empty>This run has no edited captions: its config has no interventions, or they are not finished.</Empty>;
-  const chosen = sets.find(({ name }) => name === parts["edit"]) ?? sets[0]!;
+  // What is shown stays so when more is finished.
+  const shown = useRef<string | undefined>(undefined);
+  const named = (wanted: string | undefined) => sets.find(({ name }) => name === wanted);
+  const chosen = named(parts["edit"]) ?? named(shown.current) ?? sets[0];
+  shown.current = chosen?.name;
+  if (!chosen) return <Empty>This run has no edited captions: its config has no interventions, or they are not finished.</Empty>;
   return <OneSet key={chosen.name} session={session} parts={parts} sets={sets} edits={chosen} />;
 }
 
@@ -61,7 +65,7 @@ async function load(session: Session, { captions, scores, controls }: EditSet): 
 }
 
 function OneSet({ session, parts, sets, edits }: Props & { sets: EditSet[]; edits: EditSet }) {
-  const data = useLoaded(edits.name, () => load(session, edits));
+  const data = useLoaded(edits.name, () => load(session, edits), session);
   const places = useMemo(() => [...new Set(data.value?.own.map(({ blocks }) => blocks))].sort(), [data.value]);
   const variants = useMemo(() => [...new Set(data.value?.own.map(({ variant }) => variant))].filter((name) => name !== OUTSIDE), [data.value]);
   const lengths = useMemo(() => [...new Set(data.value?.own.map(({ coefficient }) => coefficient))].sort((a, b) => a - b), [data.value]);

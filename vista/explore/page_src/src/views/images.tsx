@@ -15,6 +15,7 @@ import { BareImages } from "./bare";
 import { layerKey, Layers, loadLayer } from "./layers";
 import type { Chosen, Side } from "./layers";
 import { ImageList } from "./list";
+import { hasMasks } from "./masks";
 import { Empty, Notice, Waiting } from "./notice";
 import { patchName, Stage } from "./stage";
 
@@ -129,6 +130,7 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
   const [peeked, setPeeked] = useState<Chosen>();
   const [grid, setGrid] = useState(true);
   const [boxes, setBoxes] = useState(false);
+  const [masks, setMasks] = useState(false);
   const [top, setTop] = useState(8);
   useEffect(() => setHovered(undefined), [frame.value?.id]);
   const geometry = frame.value?.geometry;
@@ -142,7 +144,7 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
   );
   const mapped = peeked ?? chosen;
   const owner = sides.find((side) => side.name === mapped?.side);
-  const layer = useLoaded(layerKey(owner, mapped?.layer), () => loadLayer(session, owner!, mapped!.layer));
+  const layer = useLoaded(layerKey(owner, mapped?.layer), () => loadLayer(session, owner!, mapped!.layer), session.catalogue.labelsKey(owner?.point.entry));
   if (frame.error) return <Notice error={frame.error} />;
   if (!frame.value || !geometry) return <Waiting what="the image" />;
   const { record, image, geometries } = frame.value;
@@ -162,6 +164,7 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
           most={most}
           grid={grid && !single}
           boxes={boxes}
+          masks={masks}
           onHover={setHovered}
           onChoose={(chosen) => set({ patch: chosen === undefined ? undefined : patchName(geometry, chosen) })}
         />
@@ -176,6 +179,11 @@ function Image({ session, parts, a, b, id, chosen }: ImageProps) {
             {record.objects.length > 0 && (
               <label class="check">
                 <input type="checkbox" checked={boxes} onChange={() => setBoxes(!boxes)} /> boxes
+              </label>
+            )}
+            {hasMasks(record) && (
+              <label class="check">
+                <input type="checkbox" checked={masks} onChange={() => setMasks(!masks)} /> masks
               </label>
             )}
           </div>

@@ -15,6 +15,7 @@ import type { Session } from "../data/session";
 import { useLoaded, useSettled } from "../hooks";
 import { count, marked, number, percent } from "../text";
 import { Histogram } from "./histogram";
+import { Neighbours, PublishedLink } from "./neighbours";
 import { Empty, Notice, Waiting } from "./notice";
 import { Tile } from "./tile";
 
@@ -61,7 +62,7 @@ interface SearchProps {
 
 function Search({ session, point, store, layer, latent, query }: SearchProps) {
   const settled = useSettled(query, 150);
-  const labels = useLoaded(`labels ${point.entry.folder}`, () => session.allLabels(point.entry));
+  const labels = useLoaded(`labels ${point.entry.folder}`, () => session.allLabels(point.entry), session.catalogue.labelsKey(point.entry));
   const found = labels.value ? search(labels.value, settled, FOUND) : [];
   return (
     <section class="search" aria-label="Search for a latent">
@@ -145,6 +146,8 @@ interface OneProps {
 interface Facts {
   label: Label | undefined;
   source: string | undefined;
+  /** "MODEL/SOURCE" at Neuronpedia. */
+  published: string | undefined;
   sae: string | undefined;
   words: Labels | undefined;
   images: number;
@@ -164,6 +167,7 @@ async function loadFacts({ session, point, store, layer, latent }: OneProps): Pr
   return {
     label: words?.list[latent],
     source: source?.folder,
+    published: source?.neuronpedia ?? session.catalogue.sae(point.entry, layer)?.neuronpedia,
     sae: words?.sae,
     words,
     images: ids.length,
@@ -176,8 +180,9 @@ async function loadFacts({ session, point, store, layer, latent }: OneProps): Pr
 function One(props: OneProps) {
   const { session, point, store, layer, latent } = props;
   const key = `${point.entry.folder} ${layer} ${latent}`;
-  const facts = useLoaded(`facts ${key}`, () => loadFacts(props));
-  const contexts = useLoaded(`contexts ${key}`, async () => (await session.labels(point.entry, layer))?.contexts(latent));
+  const known = session.catalogue.labelsKey(point.entry);
+  const facts = useLoaded(`facts ${key}`, () => loadFacts(props), known);
+  const contexts = useLoaded(`contexts ${key}`, async () => (await session.labels(point.entry, layer))?.contexts(latent), known);
   const firings = useLoaded(`firings ${key}`, () => store.firings(layer, latent));
   const bins = useLoaded(`histogram ${key}`, async () =>
     (await store.histogram(layer, latent)) ?? binned((await store.firings(layer, latent)).value),
@@ -185,11 +190,11 @@ function One(props: OneProps) {
   if (facts.error) return <section class="one"><Notice error={facts.error} /></section>;
   if (!facts.value) return <section class="one"><Waiting what="the latent" /></section>;
   const tokens = store.grid[0] * store.grid[1] === 1 ? "tokens, one an image" : "patches";
-  const { label, source, words, sae, fires, images, share, ids } = facts.value;
+  const { label, source, published, words, sae, fires, images, share, ids } = facts.value;
   return (
     <section class={`one ${facts.fresh ? "" : "stale"}`} aria-label={`Latent ${latent} of layer ${layer}`}>
       <h2 class={label?.text == null ? "unlabelled" : ""}>{label?.text ?? "unlabelled"}</h2>
-      <p class="muted">latent {latent} of layer {layer}{sae ? ` · SAE ${sae}` : ""}</p>
+      <p class="muted">latent {latent} of layer {layer}{sae ? ` · SAE ${sae}` : ""}<PublishedLink published={published} latent={latent} /></p>
       <dl class="numbers">
         <dt>label from</dt>
         <dd>{source ?? "this SAE is not labelled"}</dd>
@@ -227,6 +232,7 @@ function One(props: OneProps) {
           {bins.error ? <Notice error={bins.error} /> : <Histogram bins={bins.value} />}
         </div>
       </div>
+      <Neighbours session={session} point={point} layer={layer} latent={latent} words={words} />
       <h3>Top images</h3>
       {fires === 0 ? (
         <p class="quiet">It fires at no image.</p>

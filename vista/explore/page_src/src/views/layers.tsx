@@ -83,8 +83,9 @@ function Layer({ number: layer, session, sides, props }: LayerProps) {
   const [element, seen] = useSeen<HTMLElement>();
   const wanted = seen || props.layer === layer || props.chosen?.layer === layer;
   const [a, b] = [sides[0], sides[1]];
-  const first = useLoaded(wanted ? layerKey(a, layer) : undefined, () => loadLayer(session, a!, layer));
-  const second = useLoaded(wanted ? layerKey(b, layer) : undefined, () => loadLayer(session, b!, layer));
+  const labelsOf = (side: Side | undefined) => session.catalogue.labelsKey(side?.point.entry);
+  const first = useLoaded(wanted ? layerKey(a, layer) : undefined, () => loadLayer(session, a!, layer), labelsOf(a));
+  const second = useLoaded(wanted ? layerKey(b, layer) : undefined, () => loadLayer(session, b!, layer), labelsOf(b));
   const loaded = [first, second].slice(0, sides.length);
   const lists = loaded.map(({ value }, n) => (value ? active(value, sides[n]!) : []));
   // One scale for both, so that bars compare.

@@ -11,7 +11,7 @@ import type { ImageRecord } from "../data/records";
 import type { Session } from "../data/session";
 import { useLoaded } from "../hooks";
 import { number } from "../text";
-import { Empty, Notice, Waiting } from "./notice";
+import { Empty, Notice } from "./notice";
 import { patchName, Stage } from "./stage";
 
 interface Props {
@@ -39,11 +39,16 @@ export function Live({ session, parts, point }: Props) {
   );
   useEffect(() => () => void (file && shown.value && URL.revokeObjectURL(shown.value.address)), [shown.value]);
   if (!point) return <Empty>This run has no latents yet: there is nothing to read an image with.</Empty>;
+  const there = shown.value && shown.fresh;
   return (
     <div class="live">
       <section class="middle" aria-label="Image">
         <Drop file={file} onFile={setFile} />
-        {shown.error ? <Notice error={shown.error} /> : !shown.fresh ? <Waiting what="the latents; models are loaded first" /> : null}
+        {/* Always there, so that screen readers say what it comes to hold. */}
+        <p role="status" class={there ? "unseen" : "quiet"}>
+          {shown.error ? "" : there ? `The latents of ${shown.value!.record.id} are there.` : "Reading the image; the first request loads the models …"}
+        </p>
+        {shown.error && <Notice error={shown.error} />}
       </section>
       {shown.value && shown.fresh && <Editor key={key} point={point} shown={shown.value} />}
     </div>
@@ -97,6 +102,7 @@ async function fromRun(session: Session, point: Point, asked: string | undefined
 
 function Drop({ file, onFile }: { file: File | undefined; onFile: (file: File | undefined) => void }) {
   const [over, setOver] = useState(false);
+  const input = useRef<HTMLInputElement>(null);
   const take = (files: FileList | null | undefined) => files?.[0] && onFile(files[0]);
   return (
     <div
@@ -114,11 +120,20 @@ function Drop({ file, onFile }: { file: File | undefined; onFile: (file: File | 
     >
       <label class="link">
         Choose an image
-        <input type="file" accept="image/*" class="hidden" onChange={(event) => take(event.currentTarget.files)} />
+        <input ref={input} type="file" accept="image/*" class="hidden" onChange={(event) => take(event.currentTarget.files)} />
       </label>{" "}
       <span class="muted">or drop one here{file ? ` · ${file.name}` : ""}</span>
       {file && (
-        <button type="button" class="link" onClick={() => onFile(undefined)}>
+        <button
+          type="button"
+          class="link"
+          onClick={() => {
+            // The button goes, and the focus with it.
+            input.current?.focus();
+            if (input.current) input.current.value = "";
+            onFile(undefined);
+          }}
+        >
           back to the run's image
         </button>
       )}
@@ -165,19 +180,19 @@ function Editor({ point, shown }: { point: Point; shown: Shown }) {
           onChoose={setCursor}
         />
         <p class="quiet">
-          {patches.size ? `${patches.size} of ${tokens} patches are edited` : "Click the patches to edit (arrow keys and Enter, too)"}
+          <span role="status">{patches.size ? `${patches.size} of ${tokens} patches are edited` : "Click the patches to edit (arrow keys and Enter, too)"}</span>
           {" · "}
-          <button type="button" class="link" onClick={() => setPatches(new Set(Array.from({ length: tokens }, (_, n) => n)))}>
+          <button type="button" class="link" aria-label="Edit all patches" onClick={() => setPatches(new Set(Array.from({ length: tokens }, (_, n) => n)))}>
             all
           </button>
-          <button type="button" class="link" onClick={() => setPatches(new Set())}>
+          <button type="button" class="link" aria-label="Edit no patch" onClick={() => setPatches(new Set())}>
             none
           </button>
         </p>
         <Captioning point={point} shown={shown} patches={patches} along={along} />
       </section>
       <section class="panel" aria-label="Latents">
-        <h2>{token === undefined ? "Whole image" : `Patch ${patchName(geometry, token)}`}</h2>
+        <h2 aria-live={hovered === undefined ? "polite" : "off"}>{token === undefined ? "Whole image" : `Patch ${patchName(geometry, token)}`}</h2>
         {layers.map((layer) => (
           <LayerList key={layer.layer} layer={layer} token={token} along={along} onChoose={setAlong} />
         ))}
@@ -216,6 +231,7 @@ function LayerList({ layer, token, along, onChoose }: ListProps) {
                 type="button"
                 aria-pressed={on}
                 title={name ?? `latent ${latent}, unlabelled`}
+                aria-label={`${name ?? "unlabelled"}, latent ${latent}, activation ${number(value)}`}
                 onClick={() => onChoose(on ? undefined : { layer: layer.layer, latent })}
               >
                 <span class="bar" style={{ width: `${(100 * value) / most}%` }} />
@@ -263,10 +279,12 @@ function Captioning({ point, shown, patches, along }: CaptionProps) {
   const [error, setError] = useState<Error>();
   const running = useRef<AbortController | undefined>(undefined);
   const [busy, setBusy] = useState(false);
+  const submit = useRef<HTMLButtonElement>(null);
   useEffect(() => () => running.current?.abort(), []);
   const edits = along && patches.size ? [{ ...along, change, strength: Number(strength), patches: [...patches], blocks: numbers(blocks) }] : [];
   const ask = async (event: Event) => {
     event.preventDefault();
+    if (busy) return;
     const stop = new AbortController();
     running.current?.abort();
     running.current = stop;
@@ -308,15 +326,24 @@ function Captioning({ point, shown, patches, along }: CaptionProps) {
           <span class="muted">question</span>
           <input type="search" placeholder="as in the data" value={question} onInput={(event) => setQuestion(event.currentTarget.value)} />
         </label>
-        <button type="submit" disabled={busy}>Caption</button>
+        {/* Not disabled, which would take the focus away. */}
+        <button type="submit" ref={submit} aria-disabled={busy}>Caption</button>
         {busy && (
-          <button type="button" class="link" onClick={() => running.current?.abort()}>
+          <button
+            type="button"
+            class="link"
+            aria-label="Cancel the caption"
+            onClick={() => {
+              submit.current?.focus();
+              running.current?.abort();
+            }}
+          >
             cancel
           </button>
         )}
       </div>
       <div aria-live="polite">
-        {busy && <p class="quiet">waiting for the models …</p>}
+        {busy && <p class="quiet">waiting for the models; requests are answered in their order …</p>}
         {error && <Notice error={error} />}
         {answer && !busy && <Answer answer={answer} />}
       </div>

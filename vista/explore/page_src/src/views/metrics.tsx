@@ -6,6 +6,8 @@ import type { Parts } from "../address";
 import { address as addressOf } from "../data/http";
 import { KEYS, keyText, loadFigures, loadPictures } from "../data/figures";
 import type { Figure, Key } from "../data/figures";
+import { scaleOf } from "../data/scale";
+import type { Scale } from "../data/scale";
 import type { Session } from "../data/session";
 import { visionSaes } from "../data/vision";
 import { useLoaded, useSize } from "../hooks";
@@ -35,7 +37,7 @@ interface Props {
 }
 
 export function Metrics({ session, parts }: Props) {
-  const table = useLoaded("figures", () => loadFigures(session));
+  const table = useLoaded("figures", () => loadFigures(session), session);
   const shown = parts["show"] === "figures" ? "figures" : "table";
   if (table.error) return <Notice error={table.error} />;
   if (!table.value) return <Waiting what="the table" />;
@@ -182,35 +184,32 @@ function Filter({ name, list, filters }: { name: Key; list: Figure[]; filters: F
   );
 }
 
-type Scale = [number, number];
-
 /** Figures of one metric share a scale, so that their bars compare. */
 function scalesOf(rows: Figure[]): Map<string, Scale> {
-  const scales = new Map<string, Scale>();
-  for (const { metric, value, ci_low, ci_high, chance } of rows) {
-    let [low, high] = scales.get(metric) ?? [0, 0];
-    for (const number of [value, ci_low, ci_high, chance]) {
-      if (number === null) continue;
-      low = Math.min(low, number);
-      high = Math.max(high, number);
-    }
-    scales.set(metric, [low, high]);
-  }
-  return scales;
+  const byMetric = new Map<string, Figure[]>();
+  for (const figure of rows) byMetric.set(figure.metric, [...(byMetric.get(figure.metric) ?? []), figure]);
+  return new Map([...byMetric].map(([metric, figures]) => [metric, scaleOf(figures)]));
 }
 
 function Interval({ figure, scale: [low, high] }: { figure: Figure; scale: Scale }) {
   const { value, ci_low, ci_high, chance } = figure;
   if (value === null || high <= low) return <span class="interval" />;
-  const at = (x: number) => `${(100 * (x - low)) / (high - low)}%`;
+  const share = (x: number) => (100 * (Math.min(Math.max(x, low), high) - low)) / (high - low);
+  const at = (x: number) => `${share(x)}%`;
+  const width = (from: number, to: number) => `${share(to) - share(from)}%`;
+  const [less, more] = [Math.min(value, ci_low ?? value) < low, Math.max(value, ci_high ?? value) > high];
+  // The number stands where the bar is cut off; an interval alone that is cut off has an arrow.
+  const cut = value < low || value > high ? number(value) : "";
   const interval = ci_low === null && ci_high === null ? "no interval" : `interval ${number(ci_low)} to ${number(ci_high)}`;
-  const name = `${number(value)}, ${interval}${chance === null ? "" : `, chance ${number(chance)}`}; scale ${number(low)} to ${number(high)}`;
+  const name = `${number(value)}, ${interval}${chance === null ? "" : `, chance ${number(chance)}`}; scale ${number(low)} to ${number(high)}${less || more ? ", which it exceeds" : ""}`;
   return (
     <span class="interval" role="img" aria-label={name} title={name}>
-      <span class="fill" style={{ left: at(Math.min(0, value)), width: `${(100 * Math.abs(value)) / (high - low)}%` }} />
+      <span class="fill" style={{ left: at(Math.min(0, value)), width: width(Math.min(0, value), Math.max(0, value)) }} />
       {(ci_low !== null || ci_high !== null) && (
-        <span class="ci" style={{ left: at(ci_low ?? low), width: `${(100 * ((ci_high ?? high) - (ci_low ?? low))) / (high - low)}%` }} />
+        <span class="ci" style={{ left: at(ci_low ?? low), width: width(ci_low ?? low, ci_high ?? high) }} />
       )}
+      {less && <span class="beyond low">◂ {value < low && cut}</span>}
+      {more && <span class="beyond high">{value > high && cut} ▸</span>}
       {chance !== null && <span class="chance" style={{ left: at(chance) }} />}
     </span>
   );

@@ -6,6 +6,7 @@ import { isSingle } from "../data/geometry";
 import type { Geometry } from "../data/geometry";
 import { classes } from "../data/records";
 import type { ImageRecord } from "../data/records";
+import { Masks } from "./masks";
 
 interface Props {
   record: ImageRecord;
@@ -19,6 +20,7 @@ interface Props {
   most: number;
   grid: boolean;
   boxes: boolean;
+  masks?: boolean;
   /** Tokens that are marked, where several are; a click, Enter or space then marks one. */
   marked?: ReadonlySet<number>;
   onMark?: (token: number) => void;
@@ -101,6 +103,7 @@ export function Stage(props: Props) {
         preserveAspectRatio="none"
       />
       <Outside geometry={geometry} />
+      {props.masks && <Masks geometry={geometry} record={record} />}
       {props.map && <Heat geometry={geometry} map={props.map} most={props.most} />}
       {props.grid && <Grid geometry={geometry} />}
       {props.boxes && <Boxes geometry={geometry} record={record} />}
