@@ -215,6 +215,11 @@ def test_the_top_images_are_the_strongest_in_a_stable_order(store: Path, layer: 
         )
         image, token, value = reader.top(layer, latent)
         assert list(zip(image.tolist(), token.tolist(), value.tolist(), strict=True)) == expected
+        maps = reader.top_maps(layer, latent)
+        assert maps is not None and maps.shape == (len(expected), 6)
+        fires = {(i, t): v for i, t, v in brute_force(layer, latent)}
+        for rank, (i, _, _) in enumerate(expected):
+            assert maps[rank].tolist() == [fires.get((i, t), 0) for t in range(6)]
 
 
 @pytest.mark.parametrize("layer", LAYERS)

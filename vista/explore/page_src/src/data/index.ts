@@ -6,7 +6,7 @@ export { crc32c } from "./crc32c";
 export { Geometry } from "./geometry";
 export { Problem, setBase } from "./http";
 export { Labels, search } from "./labels";
-export { binned, LatentStore, mapOf } from "./latents";
+export { LatentStore, mapOf } from "./latents";
 export { Records } from "./records";
 export { Session } from "./session";
 export { Store } from "./store";

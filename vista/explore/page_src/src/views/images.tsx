@@ -63,8 +63,8 @@ function chosenLatent(parts: Parts): Chosen | undefined {
 
 async function firingIds(session: Session, point: Point, { layer, latent }: Chosen): Promise<Set<string>> {
   const store = await session.latents(point.entry);
-  const [firings, ids] = await Promise.all([store.firings(layer, latent), store.ids()]);
-  return new Set(Array.from(firings.image, (place) => ids[place]!));
+  const [places, ids] = await Promise.all([store.firingImages(layer, latent), store.ids()]);
+  return new Set(Array.from(places, (place) => ids[place]!));
 }
 
 interface Frame {
