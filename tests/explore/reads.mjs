@@ -59,6 +59,17 @@ const tasks = {
       map: list(vista.mapOf(firings, place, tokens)),
     };
   },
+  async view({ folder, layer, latent }) {
+    const store = await latents(folder);
+    const top = store.top(layer, latent);
+    const [maps] = await Promise.all([
+      store.topMaps(layer, latent, top),
+      store.histogram(layer, latent, top),
+      store.tokenShare(layer, latent),
+      store.imageCount(layer, latent),
+    ]);
+    return maps.length;
+  },
   async contexts({ folder, latent }) {
     const labels = await vista.Labels.open(folder);
     return { contexts: await labels.contexts(latent), label: labels.list[latent], layer: labels.layer };

@@ -54,7 +54,9 @@ def listen(port: int) -> socket.socket:
     Raises:
         OSError: The port is in use, or not for this user.
     """
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Only of a socket that names its protocol does asyncio send small parts of an answer at once;
+    # otherwise the body may wait for the headers' receipt, 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A port that a server has just left is free.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

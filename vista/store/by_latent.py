@@ -40,11 +40,11 @@ _HISTOGRAM, _TOP_MAP = "histogram", "top_map"
 _VALID_TOKENS = "valid_tokens"
 _ENTRY_CHUNK, _ENTRY_CHUNKS_PER_SHARD = 1 << 14, 1 << 8
 # Latents in a chunk, of arrays with one number a latent; those with many have fewer.
-_LATENT_CHUNK, _TABLE_CHUNK = 256, 16
+_LATENT_CHUNK, _TABLE_CHUNK = 256, 64
 _OFFSET_CHUNK = 1024
 # Bytes of a chunk of maps before compression; most of it is 0.
 _MAP_BYTES = 1 << 16
-_TABLE_CHUNKS_PER_SHARD = 1 << 8
+_TABLE_CHUNKS_PER_SHARD = 1 << 9
 
 
 class Entries(NamedTuple):
@@ -73,8 +73,8 @@ def write_inverse(
 ) -> None:
     """Write the inverse of the latents that `blocks` gives into `group` of the store.
 
-    An image has `n_tokens` tokens; of all images `valid_tokens` are valid. Holds at most `budget` entries (8 bytes each) at once; reads the blocks once more for each
-    further `budget` entries.
+    An image has `n_tokens` tokens; of all images `valid_tokens` are valid. Holds at most `budget`
+    entries (8 bytes each) at once; reads the blocks once more for each further `budget` entries.
     """
     token_dtype = unsigned_for(n_tokens - 1)
     counts = count_entries(blocks, d_sae)

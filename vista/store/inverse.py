@@ -89,9 +89,7 @@ def bands(
         yield _gather(blocks, counts, low, high, token_dtype)
 
 
-def _band_limits(
-    counts: NDArray[np.int64], budget: int, latents: int
-) -> Iterator[tuple[int, int]]:
+def _band_limits(counts: NDArray[np.int64], budget: int, latents: int) -> Iterator[tuple[int, int]]:
     ends = np.cumsum(counts)
     low = 0
     while low < len(counts):

@@ -130,8 +130,10 @@ export class RemoteFile {
   }
 
   async #ending(length: number): Promise<Part> {
-    const known = await this.#end?.catch(() => undefined);
-    if (known && (known.bytes.length >= length || known.start === 0)) return known;
+    if (this.#end) {
+      const known = await this.#end.catch(() => undefined);
+      if (known && (known.bytes.length >= length || known.start === 0)) return known;
+    }
     this.#end = fetchPart(this.path, `-${Math.max(length, this.ahead)}`);
     // A failure is not kept: the next reader asks again.
     this.#end.catch(() => (this.#end = undefined));

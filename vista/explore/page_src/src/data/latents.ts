@@ -119,6 +119,7 @@ export class LatentStore {
   readonly #store: Store;
   readonly #groups = new Map<string, Promise<Group>>();
   readonly #kept = new Map<string, Promise<ArrayLike<number>>>();
+  readonly #rows = new Map<string, Promise<number[]>>();
   #ids: Promise<string[]> | undefined;
 
   private constructor(store: Store) {
@@ -255,10 +256,19 @@ export class LatentStore {
   async #row(name: string, start: number, length: number): Promise<number[]> {
     const together = this.#store.chunks(name)[0]! >= this.#store.shape(name)[0]!;
     const rows: Selection = [start, start + length];
-    if (!together && !this.#kept.has(name)) {
-      return Array.from((await this.#store.numbers(name, rows)).data);
+    if (together || this.#kept.has(name)) {
+      return Array.prototype.slice.call(await this.#whole(name), ...rows) as number[];
     }
-    return Array.prototype.slice.call(await this.#whole(name), ...rows) as number[];
+    // Several parts of a page ask for the same row at the same time.
+    const key = `${name} ${start}`;
+    let read = this.#rows.get(key);
+    if (!read) {
+      read = this.#store.numbers(name, rows).then(({ data }) => Array.from(data));
+      this.#rows.set(key, read);
+      const done = () => this.#rows.delete(key);
+      read.then(done, done);
+    }
+    return read;
   }
 
   /** Return the places of the images at which a latent fires most, strongest first. */
