@@ -19,7 +19,6 @@ from tests.explore.browser import Browser
 from tests.explore.planted import IDS
 from tests.explored_run import Client, explored
 from vista.errors import UserError
-from vista.explore import server as server_module
 from vista.explore.live import Live
 from vista.readout import LayerLatents
 
@@ -56,8 +55,7 @@ class Readout:
 def readout(monkeypatch: pytest.MonkeyPatch) -> Readout:
     made = Readout()
     monkeypatch.setattr(
-        server_module,
-        "Live",
+        "vista.explore.live.Live",
         lambda results: Live(results, lambda folder: made),  # type: ignore[arg-type, return-value]
     )
     return made

@@ -7,7 +7,9 @@ import hashlib
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,11 +18,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vista.explore.finished import Finished, NotServed, Opened
 from vista.explore.guard import NAMES, Guard
-from vista.explore.live import Live
 from vista.explore.page_files import INDEX, catalogue_bytes, page_files
 from vista.explore.ranges import Unsatisfiable, span_of
-from vista.explore.thumbnails import Pictures
 from vista.report.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from vista.explore.live import Live
+    from vista.explore.thumbnails import Pictures
 
 KINDS = {
     "html": "text/html; charset=utf-8",
@@ -68,12 +72,31 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
+class _Rest(NamedTuple):
+    """What answers when the page is there."""
+
+    pictures: Pictures
+    live: Live
+
+
+def _rest(finished: Finished) -> _Rest:
+    from vista.explore.live import Live
+    from vista.explore.thumbnails import Pictures
+
+    return _Rest(Pictures(finished), Live(finished.results))
+
+
 def _application(finished: Finished) -> ASGIApp:
-    answers, live = _Answers(finished), Live(finished.results)
+    # Its imports take half a second, in which the browser loads the page.
+    pool = ThreadPoolExecutor(1)
+    rest = pool.submit(_rest, finished)
+    pool.shutdown(wait=False)
+    answers = _Answers(finished, rest)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
-            await live(scope, receive, send)
+            made = await run_in_threadpool(rest.result)
+            await made.live(scope, receive, send)
             return
         response = await run_in_threadpool(answers.answer, Request(scope))
         await response(scope, receive, send)
@@ -84,9 +107,8 @@ def _application(finished: Finished) -> ASGIApp:
 class _Answers:
     """Answers to requests that may be asked."""
 
-    def __init__(self, finished: Finished) -> None:
-        self._finished = finished
-        self._pictures = Pictures(finished)
+    def __init__(self, finished: Finished, rest: Future[_Rest]) -> None:
+        self._finished, self._rest = finished, rest
         self._page = page_files()
 
     def answer(self, request: Request) -> Response:
@@ -108,7 +130,8 @@ class _Answers:
                 return _file(request, opened, names[-1])
             case ["", ("images" | "thumbs") as size, folder, file] if match := _ROW.fullmatch(file):
                 thumb = size == "thumbs"
-                picture = self._pictures.picture(folder, int(match[1]), thumb=thumb)
+                pictures = self._rest.result().pictures
+                picture = pictures.picture(folder, int(match[1]), thumb=thumb)
                 return _content(request, picture.content, picture.kind, _FOR_A_WHILE)
         raise NotServed("no such file")
 
