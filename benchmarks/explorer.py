@@ -40,7 +40,7 @@ TAKEN = """
 HEAP = "Math.round(performance.memory.usedJSHeapSize / 1e6)"
 QUIET = "new Promise(done => setTimeout(done, 1500))"
 # Page sizes in px at which one layer is in sight, and two.
-ONE_LAYER, TWO_LAYERS = (1400, 100), (1400, 900)
+ONE_LAYER, TWO_LAYERS = (1400, 260), (1400, 900)
 
 
 class Look:
@@ -97,6 +97,18 @@ class Look:
         return ids
 
 
+def look_at_images(look: Look, layers: str, share: float) -> None:
+    """Look at an image a few places on, and at one at a share of the list: in another shard."""
+    near = look.scrolled(0)[5]
+    for name, image_id in (
+        ("another image", near),
+        ("an image of another shard", look.scrolled(share)[3]),
+    ):
+        look.browser.run(QUIET)
+        look.browser.run(TAKEN)
+        look.image(f"{name}, {layers}", image_id)
+
+
 def measure(results: Path) -> dict[str, Any]:
     """Return what each step of looking at a results folder takes."""
     from tests.explore.browser import Browser
@@ -108,16 +120,7 @@ def measure(results: Path) -> dict[str, Any]:
         try:
             browser.resize(*TWO_LAYERS)
             look.open("open the page", f"{address}#images?b=none")
-            near = look.scrolled(0)
-            for size, layers in ((TWO_LAYERS, "two layers"), (ONE_LAYER, "one layer")):
-                browser.resize(*size)
-                look.image(f"another image, {layers}", near[6 if size == TWO_LAYERS else 12])
-                # Far enough away to lie in another shard.
-                far = look.scrolled(0.4 if size == TWO_LAYERS else 0.7)[3]
-                browser.run(QUIET)
-                browser.run(TAKEN)
-                look.image(f"an image of another shard, {layers}", far)
-            browser.resize(*TWO_LAYERS)
+            look_at_images(look, "two layers", 0.4)
             look.latent("a latent, the first", 100)
             look.latent("another latent", 4000)
             look.latent("a latent that fires often", 10)
@@ -129,6 +132,12 @@ def measure(results: Path) -> dict[str, Any]:
             look.steps["items of the list in the page"] = browser.run(
                 "document.querySelectorAll('.item').length"
             )
+            # What has been in sight stays loaded, so the page is opened anew.
+            browser.resize(*ONE_LAYER)
+            browser.open(f"{address}#images?b=none")
+            browser.wait(LATENTS, seconds=120)
+            look_at_images(look, "one layer", 0.7)
+            browser.resize(*TWO_LAYERS)
             browser.run(TAKEN)
             look.open("open the page, two points", f"{address}#images")
             look.steps["errors"] = browser.errors

@@ -20,7 +20,7 @@ type AnyArray = zarr.Array<zarr.DataType, zarr.Readable>;
 const NO_HALF = 0x7e00;
 // Bytes of the end of a shard that are read at once. Its index is known to be shorter, or is asked
 // for by its length; a small shard comes whole.
-const SHARD_AHEAD = 4096;
+const SHARD_AHEAD = 2048;
 const LARGEST: Record<string, number> = { uint8: 0xff, uint16: 0xffff, uint32: 0xffffffff };
 
 /** Store of bytes for zarrita: parts of files by HTTP ranges. */
