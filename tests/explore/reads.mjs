@@ -59,14 +59,29 @@ const tasks = {
   async latent({ folder, layer, latent, place, tokens }) {
     const store = await latents(folder);
     const firings = await store.firings(layer, latent);
+    const top = store.top(layer, latent);
     return {
-      top: await store.top(layer, latent),
+      top: await top,
+      maps: (await store.topMaps(layer, latent, top)).map(list),
+      images: list(await store.firingImages(layer, latent)),
+      count: await store.imageCount(layer, latent),
       firings: [list(firings.image), list(firings.token), list(firings.value)],
       share: await store.tokenShare(layer, latent),
       counts: list(await store.imageCounts(layer)),
-      histogram: (await store.histogram(layer, latent)) ?? vista.binned(firings.value),
+      histogram: await store.histogram(layer, latent, top),
       map: list(vista.mapOf(firings, place, tokens)),
     };
+  },
+  async view({ folder, layer, latent }) {
+    const store = await latents(folder);
+    const top = store.top(layer, latent);
+    const [maps] = await Promise.all([
+      store.topMaps(layer, latent, top),
+      store.histogram(layer, latent, top),
+      store.tokenShare(layer, latent),
+      store.imageCount(layer, latent),
+    ]);
+    return maps.length;
   },
   async contexts({ folder, latent }) {
     const labels = await vista.Labels.open(folder);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import zarr
 from tests.explore.conftest import Read
 from tests.explore.planted import LAYERS, POINTS, N
 from tests.explore.range_server import Site, serving
+from tests.former_store import make_former
 from vista.data.geometry import ImageGeometry
 from vista.data.masks import encode_mask
 from vista.sae.top_table import read_top, write_top
@@ -135,14 +137,20 @@ def test_latents_of_an_image(read: Read, address: str, planted: Path) -> None:
         }
 
 
+LATENT = {"task": "latent", "folder": POINT, "layer": 3, "latent": 11, "place": 257, "tokens": 16}
+
+
 def test_images_of_a_latent(read: Read, address: str, planted: Path) -> None:
     reader = LatentReader(planted / POINT / "latents.zarr")
-    task = {"task": "latent", "folder": POINT, "layer": 3, "latent": 11, "place": 257, "tokens": 16}
-    (answer,) = read(address, task)
-    top, entries = reader.top(3, 11), reader.by_latent(3, 11)
+    (answer,) = read(address, LATENT)
+    top, entries, maps = reader.top(3, 11), reader.by_latent(3, 11), reader.top_maps(3, 11)
     assert answer["top"] == [
         {"place": int(b), "token": int(t), "value": float(v)} for b, t, v in zip(*top, strict=True)
     ]
+    assert maps is not None and len(maps) == len(top.image) == 64
+    assert answer["maps"] == maps.astype(np.float64).tolist()
+    assert answer["images"] == entries.image.tolist()
+    assert answer["count"] == answer["counts"][11]
     assert answer["firings"] == [np.asarray(column, np.float64).tolist() for column in entries]
     assert answer["share"] == reader.token_frequency(3)[11]
     assert answer["counts"] == (reader.image_frequency(3) * N).round().tolist()
@@ -154,6 +162,28 @@ def test_images_of_a_latent(read: Read, address: str, planted: Path) -> None:
     at = entries.image == 257
     expected[entries.token[at]] = entries.value[at]
     assert answer["map"] == expected.tolist() and expected.any()
+
+
+def test_a_former_store_shows_the_same(read: Read, address: str, results: Path) -> None:
+    (expected,) = read(address, LATENT)
+    make_former(results / POINT / "latents.zarr")
+    with serving(Site(results)) as url:
+        (answer,) = read(url, LATENT)
+    assert answer == expected
+
+
+def test_a_latent_needs_rows_of_its_tables_alone(read: Read, results: Path) -> None:
+    site = Site(results)
+    with serving(site) as url:
+        (answer,) = read(url, {**LATENT, "task": "view"})
+    assert answer == 64
+    asked = Counter(path.partition("/latents.zarr/")[2] for path in site.asked)
+    tables = ("offset", "image_count", "top_image", "top_token", "top_value", "top_map")
+    names = {path.partition("layer_03/by_latent/")[2].partition("/")[0] for path in asked}
+    assert names - {""} == {*tables, "histogram"}
+    # Small files come whole, of a larger one the index and a chunk; nothing is asked for twice.
+    assert len(asked) == 8 and max(asked.values()) <= 2
+    assert asked["zarr.json"] == asked["layer_03/by_latent/image_count/c/0"] == 1
 
 
 def test_contexts_of_a_latent(read: Read, address: str) -> None:

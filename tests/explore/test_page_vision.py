@@ -172,5 +172,5 @@ def test_a_point_of_class_tokens(browser: Browser, show: Show) -> None:
     show("#images?a=dinov2_class-gemma2-w1-s0&b=none&layer=1&latent=2&patch=0,0", FIRST)
     assert browser.text(".panel h2") == "Whole image"
     assert "one token for the image" in browser.text(".about")
-    assert texts(browser, ".switches label") == [" boxes"]
+    assert texts(browser, ".switches label") == [" boxes", " masks"]
     assert browser.run("document.querySelectorAll('.heat rect, .grid-line').length") == 0

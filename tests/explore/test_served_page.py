@@ -24,7 +24,6 @@ from tests.published import publish
 from vista.engine.artifacts import open_artifact
 from vista.engine.lineage import parents_of, read_manifest
 from vista.errors import UserError
-from vista.explore import server as server_module
 from vista.explore.live import Live
 from vista.readout import LayerLatents
 
@@ -61,8 +60,7 @@ class Readout:
 def readout(monkeypatch: pytest.MonkeyPatch) -> Readout:
     made = Readout()
     monkeypatch.setattr(
-        server_module,
-        "Live",
+        "vista.explore.live.Live",
         lambda results: Live(results, lambda folder: made),  # type: ignore[arg-type, return-value]
     )
     return made

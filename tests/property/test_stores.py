@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vista.errors import UserError
 from vista.store.arrays import ArrayReader, ArraySpec, ArrayWriter, write_array
 from vista.store.features import FeatureReader, FeatureWriter
-from vista.store.inverse import Block, bands, count_entries, top_images
+from vista.store.inverse import Block, bands, count_entries, top_images, top_maps
 from vista.store.latents import LatentReader, LatentWriter
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -224,6 +224,7 @@ def test_the_inverse_equals_a_scan_for_any_memory_budget(
         next_low = band.high
         assert len(band.value) <= budget or band.high == band.low + 1
         top = top_images(band, ranks)
+        maps = top_maps(band, top, n_tokens)
         for latent in range(band.low, band.high):
             row = latent - band.low
             entries = slice(band.offsets[row], band.offsets[row + 1])
@@ -236,6 +237,11 @@ def test_the_inverse_equals_a_scan_for_any_memory_budget(
                 found, ranks
             )
             assert top.images[row] == len({image for image, _, _ in found})
+            expected = np.zeros((ranks, n_tokens), np.float16)
+            for rank, image in enumerate(top.image[row, used]):
+                for token, strength in ((t, v) for i, t, v in found if i == image):
+                    expected[rank, token] = strength
+            assert np.array_equal(maps[row], expected)
     assert next_low == d_sae
 
 

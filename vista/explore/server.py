@@ -7,21 +7,25 @@ import hashlib
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vista.explore.decoders import Decoders
 from vista.explore.finished import Finished, NotServed, Opened
 from vista.explore.guard import NAMES, Guard
-from vista.explore.live import Live
 from vista.explore.page_files import INDEX, catalogue_bytes, page_files
 from vista.explore.ranges import Unsatisfiable, span_of
-from vista.explore.thumbnails import Pictures
 from vista.report.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from vista.explore.decoders import Decoders
+    from vista.explore.live import Live
+    from vista.explore.thumbnails import Pictures
 
 KINDS = {
     "html": "text/html; charset=utf-8",
@@ -56,7 +60,9 @@ def listen(port: int) -> socket.socket:
     Raises:
         OSError: The port is in use, or not for this user.
     """
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Only of a socket that names its protocol does asyncio send small parts of an answer at once;
+    # otherwise the body may wait for the headers' receipt, 40 ms.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A port that a server has just left is free.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -68,12 +74,33 @@ def listen(port: int) -> socket.socket:
     return listening
 
 
+class _Rest(NamedTuple):
+    """What answers when the page is there."""
+
+    pictures: Pictures
+    decoders: Decoders
+    live: Live
+
+
+def _rest(finished: Finished) -> _Rest:
+    from vista.explore.decoders import Decoders
+    from vista.explore.live import Live
+    from vista.explore.thumbnails import Pictures
+
+    return _Rest(Pictures(finished), Decoders(finished), Live(finished.results))
+
+
 def _application(finished: Finished) -> ASGIApp:
-    answers, live = _Answers(finished), Live(finished.results)
+    # Its imports take half a second, in which the browser loads the page.
+    pool = ThreadPoolExecutor(1)
+    rest = pool.submit(_rest, finished)
+    pool.shutdown(wait=False)
+    answers = _Answers(finished, rest)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
-            await live(scope, receive, send)
+            made = await run_in_threadpool(rest.result)
+            await made.live(scope, receive, send)
             return
         response = await run_in_threadpool(answers.answer, Request(scope))
         await response(scope, receive, send)
@@ -84,10 +111,8 @@ def _application(finished: Finished) -> ASGIApp:
 class _Answers:
     """Answers to requests that may be asked."""
 
-    def __init__(self, finished: Finished) -> None:
-        self._finished = finished
-        self._pictures = Pictures(finished)
-        self._decoders = Decoders(finished)
+    def __init__(self, finished: Finished, rest: Future[_Rest]) -> None:
+        self._finished, self._rest = finished, rest
         self._page = page_files()
 
     def answer(self, request: Request) -> Response:
@@ -109,10 +134,11 @@ class _Answers:
                 return _file(request, opened, names[-1])
             case ["", ("images" | "thumbs") as size, folder, file] if match := _ROW.fullmatch(file):
                 thumb = size == "thumbs"
-                picture = self._pictures.picture(folder, int(match[1]), thumb=thumb)
+                pictures = self._rest.result().pictures
+                picture = pictures.picture(folder, int(match[1]), thumb=thumb)
                 return _content(request, picture.content, picture.kind, _FOR_A_WHILE)
             case ["", "neighbours", stage, folder, latent] if _LATENT.fullmatch(latent):
-                content = self._decoders.answer(f"{stage}/{folder}", int(latent))
+                content = self._rest.result().decoders.answer(f"{stage}/{folder}", int(latent))
                 return _content(request, content, KINDS["json"], _FOR_A_WHILE)
         raise NotServed("no such file")
 

@@ -6,7 +6,11 @@ each latent: `top_*` [latent, rank], the images at which it fires most, of which
 use, `image_count`, the number of images at which it fires, and `histogram` [latent, bin], how many
 of its activations lie in each of 32 bins of equal width from 0 to its largest activation m, which
 is `top_value` of rank 0. Bin i has i * m / 32 <= value < (i + 1) * m / 32; the last one has m as
-well, the first one also values below 0. Former stores have no histograms.
+well, the first one also values below 0. `top_map` [latent, rank, token] has the activations on the
+tokens of the top images. Former stores have neither histograms nor `top_map`.
+
+A page that shows one latent reads one chunk of each table, so their chunks are a few kB, and so is
+the index of a shard. How many valid image tokens there are is an attribute of `offset`.
 """
 
 from __future__ import annotations
@@ -17,15 +21,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.store.arrays import Array, ArrayReader, ArraySpec, ArrayWriter
-from vista.store.inverse import Band, Blocks, bands, count_entries, histograms, top_images
+from vista.store.inverse import (
+    Band,
+    Blocks,
+    bands,
+    count_entries,
+    histograms,
+    top_images,
+    top_maps,
+)
 from vista.store.latent_layout import unsigned_for
 from vista.store.tree import StoreTree, StoreWriter
 
 TOP_IMAGES = 64
 BINS = 32
-_HISTOGRAM = "histogram"
+_HISTOGRAM, _TOP_MAP = "histogram", "top_map"
+# Attribute of `offset`.
+_VALID_TOKENS = "valid_tokens"
 _ENTRY_CHUNK, _ENTRY_CHUNKS_PER_SHARD = 1 << 14, 1 << 8
-_LATENT_CHUNK = 256
+# Latents in a chunk, of arrays with one number a latent; those with many have fewer.
+_LATENT_CHUNK, _TABLE_CHUNK = 256, 64
+_OFFSET_CHUNK = 1024
+# Bytes of a chunk of maps before compression; most of it is 0.
+_MAP_BYTES = 1 << 16
+_TABLE_CHUNKS_PER_SHARD = 1 << 9
 
 
 class Entries(NamedTuple):
@@ -44,17 +63,23 @@ class Histogram(NamedTuple):
 
 
 def write_inverse(
-    store: StoreWriter, group: str, blocks: Blocks, d_sae: int, n_tokens: int, budget: int
+    store: StoreWriter,
+    group: str,
+    blocks: Blocks,
+    d_sae: int,
+    n_tokens: int,
+    valid_tokens: int,
+    budget: int,
 ) -> None:
     """Write the inverse of the latents that `blocks` gives into `group` of the store.
 
-    Holds at most `budget` entries (8 bytes each) at once; reads the blocks once more for each
-    further `budget` entries.
+    An image has `n_tokens` tokens; of all images `valid_tokens` are valid. Holds at most `budget`
+    entries (8 bytes each) at once; reads the blocks once more for each further `budget` entries.
     """
     token_dtype = unsigned_for(n_tokens - 1)
     counts = count_entries(blocks, d_sae)
     entries = _entry_specs(int(counts.sum()), token_dtype)
-    tables = _table_specs(d_sae, token_dtype)
+    tables = _table_specs(d_sae, token_dtype, n_tokens, valid_tokens)
     for name, spec in {**entries, **tables}.items():
         store.add_spec(f"{group}/{name}", spec)
     writers = {
@@ -67,15 +92,16 @@ def write_inverse(
         for name, rows in _entry_columns(band).items():
             writers[name].put(written, rows)
         written += len(band.value)
-        for name, rows in _table_columns(band).items():
-            writers[name].put(band.low, rows)
+        for part in band.parts():
+            for name, rows in _table_columns(part, n_tokens).items():
+                writers[name].put(part.low, rows)
 
 
 def _entry_columns(band: Band) -> dict[str, Array]:
     return {"image_index": band.image, "token_index": band.token, "value": band.value}
 
 
-def _table_columns(band: Band) -> dict[str, Array]:
+def _table_columns(band: Band, n_tokens: int) -> dict[str, Array]:
     top = top_images(band, TOP_IMAGES)
     return {
         "top_image": top.image,
@@ -84,6 +110,7 @@ def _table_columns(band: Band) -> dict[str, Array]:
         "top_used": top.used,
         "image_count": top.images,
         _HISTOGRAM: histograms(band, BINS),
+        _TOP_MAP: top_maps(band, top, n_tokens),
     }
 
 
@@ -104,24 +131,30 @@ def _entry_specs(n_entries: int, token_dtype: np.dtype[Any]) -> dict[str, ArrayS
     }
 
 
-def _table_specs(d_sae: int, token_dtype: np.dtype[Any]) -> dict[str, ArraySpec]:
-    chunk = min(_LATENT_CHUNK, d_sae)
-    shard = chunk * -(-d_sae // chunk)
+def _table_specs(
+    d_sae: int, token_dtype: np.dtype[Any], n_tokens: int, valid_tokens: int
+) -> dict[str, ArraySpec]:
+    sizes = {"latent": d_sae, "rank": TOP_IMAGES, "bin": BINS, "token": n_tokens}
+    of_map = max(1, min(_TABLE_CHUNK, _MAP_BYTES // (2 * TOP_IMAGES * n_tokens)))
+    bounds = {"units": "entry", "long_name": "first entry of each latent, and the end"}
 
     def spec(dtype: Any, dims: tuple[str, ...], units: str, long_name: str) -> ArraySpec:
-        shape = tuple({"latent": d_sae, "rank": TOP_IMAGES, "bin": BINS}[dim] for dim in dims)
+        shape = tuple(sizes[dim] for dim in dims)
+        chunk = min((_LATENT_CHUNK, _TABLE_CHUNK, of_map)[len(dims) - 1], d_sae)
+        shard = chunk * min(_TABLE_CHUNKS_PER_SHARD, -(-d_sae // chunk))
         attributes = {"units": units, "long_name": long_name}
         return ArraySpec(shape, np.dtype(dtype), dims, chunk, shard, attributes=attributes)
 
     ranked, single = ("latent", "rank"), ("latent",)
+    offset_chunk = min(_OFFSET_CHUNK, d_sae + 1)
     return {
         "offset": ArraySpec(
             (d_sae + 1,),
             np.dtype("int64"),
             ("latent_bound",),
-            d_sae + 1,
-            d_sae + 1,
-            attributes={"units": "entry", "long_name": "first entry of each latent, and the end"},
+            offset_chunk,
+            offset_chunk * -(-(d_sae + 1) // offset_chunk),
+            attributes={**bounds, _VALID_TOKENS: valid_tokens},
         ),
         "top_image": spec("uint32", ranked, "image", "images at which the latent fires most"),
         "top_token": spec(token_dtype, ranked, "token", "token of the image where it does"),
@@ -133,6 +166,12 @@ def _table_specs(d_sae: int, token_dtype: np.dtype[Any]) -> dict[str, ArraySpec]
             ("latent", "bin"),
             "1",
             "activations in each of the equal parts of 0 to the latent's largest activation",
+        ),
+        _TOP_MAP: spec(
+            "float16",
+            ("latent", "rank", "token"),
+            "activation",
+            "activation on the tokens of the top images",
         ),
     }
 
@@ -161,6 +200,14 @@ class InverseReader:
             for name in ("top_image", "top_token", "top_value")
         )
         return Entries(image, token, value)
+
+    def top_maps(self, latent: int) -> Array | None:
+        """Return the activations on the tokens of the top images [rank, token]; None in a former
+        store."""
+        if f"{self._group}/{_TOP_MAP}" not in self._tree.nodes:
+            return None
+        used = int(self._array("top_used").rows(latent, latent + 1)[0])
+        return self._array(_TOP_MAP).rows(latent, latent + 1)[0, :used]
 
     def histogram(self, latent: int) -> Histogram | None:
         """Return how the activations of a latent are distributed; None in a former store."""

@@ -22,8 +22,9 @@ from vista.store.arrays import Array
 # Entries of the CSC held at once: 2**26 are 0.54 GB, and one more pass over the shards for each
 # further 2**26 entries of the layer.
 BUDGET = 1 << 26
-# Entries whose top images are sought together; bounds the temporaries, which are 8 bytes each.
-_TOP_BLOCK = 1 << 20
+# Entries and latents whose tables are made together; bounds the temporaries, which are 8 bytes an
+# entry, and 2 bytes a token of each top image.
+_PART_ENTRIES, _PART_LATENTS = 1 << 20, 256
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ class Band:
     token: NDArray[Any]
     value: Array
 
+    def parts(self) -> Iterator[Band]:
+        """Yield the latents in smaller bands, whose tables are made one after the other."""
+        counts = np.diff(self.offsets)
+        for low, high in _band_limits(counts, _PART_ENTRIES, _PART_LATENTS):
+            entries = slice(int(self.offsets[low]), int(self.offsets[high]))
+            yield Band(
+                self.low + low,
+                self.low + high,
+                self.offsets[low : high + 1] - self.offsets[low],
+                self.image[entries],
+                self.token[entries],
+                self.value[entries],
+            )
+
 
 def count_entries(blocks: Blocks, d_sae: int) -> NDArray[np.int64]:
     """Return at how many tokens each latent fires [s]."""
@@ -70,16 +85,17 @@ def bands(
     blocks: Blocks, counts: NDArray[np.int64], token_dtype: np.dtype[Any], budget: int
 ) -> Iterator[Band]:
     """Yield all latents in bands of at most `budget` entries (or of one latent), ascending."""
-    for low, high in _band_limits(counts, budget):
+    for low, high in _band_limits(counts, budget, len(counts)):
         yield _gather(blocks, counts, low, high, token_dtype)
 
 
-def _band_limits(counts: NDArray[np.int64], budget: int) -> Iterator[tuple[int, int]]:
+def _band_limits(counts: NDArray[np.int64], budget: int, latents: int) -> Iterator[tuple[int, int]]:
     ends = np.cumsum(counts)
     low = 0
     while low < len(counts):
         before = int(ends[low - 1]) if low else 0
-        high = max(low + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        within = int(np.searchsorted(ends, before + budget, side="right"))
+        high = min(max(low + 1, within), low + latents, len(counts))
         yield low, high
         low = high
 
@@ -131,7 +147,8 @@ class TopImages:
     """The images at which each latent fires most [s, rank], strongest first, ties by image.
 
     `token` is the first token of the image at which the value is reached; `used` [s] tells how
-    many ranks are in use, `images` [s] at how many images the latent fires at all.
+    many ranks are in use, `images` [s] at how many images the latent fires at all. The entries of
+    the band that lie in such an image are `count` from `entry` on.
     """
 
     image: NDArray[np.uint32]
@@ -139,27 +156,15 @@ class TopImages:
     value: Array
     used: NDArray[np.uint16]
     images: NDArray[np.uint32]
+    entry: NDArray[np.int64]
+    count: NDArray[np.int64]
 
 
 def top_images(band: Band, ranks: int) -> TopImages:
     """Return the `ranks` strongest images of each latent of the band."""
     width = band.high - band.low
-    top = TopImages(
-        image=np.zeros((width, ranks), np.uint32),
-        token=np.zeros((width, ranks), band.token.dtype),
-        value=np.zeros((width, ranks), np.float16),
-        used=np.zeros(width, np.uint16),
-        images=np.zeros(width, np.uint32),
-    )
-    for low, high in _band_limits(np.diff(band.offsets), _TOP_BLOCK):
-        _top_of(band, low, high, top)
-    return top
-
-
-def _top_of(band: Band, low: int, high: int, top: TopImages) -> None:
-    entries = slice(int(band.offsets[low]), int(band.offsets[high]))
-    image, key = band.image[entries], _ordered_bits(band.value[entries])
-    latent = np.repeat(np.arange(low, high), np.diff(band.offsets[low : high + 1]))
+    latent = np.repeat(np.arange(width), np.diff(band.offsets))
+    image, key = band.image, _ordered_bits(band.value)
     # A run is one latent in one image; its first strongest token stands for it.
     begins = np.ones(len(image), bool)
     begins[1:] = (image[1:] != image[:-1]) | (latent[1:] != latent[:-1])
@@ -168,20 +173,39 @@ def _top_of(band: Band, low: int, high: int, top: TopImages) -> None:
     strongest = np.maximum.reduceat(key, starts)
     at = np.flatnonzero(key == strongest[run])
     at = at[np.diff(run[at], prepend=-1) > 0]
-    of_latent = np.bincount(latent[starts] - low, minlength=high - low)
-    top.images[low:high] = of_latent
+    of_latent = np.bincount(latent[starts], minlength=width)
     # Sort runs by latent, then falling strength; stable, so ties stay in image order.
     order = np.argsort(
         (latent[starts] << 16) | (0xFFFF - strongest.astype(np.int64)), kind="stable"
     )
     rank = np.arange(len(starts)) - np.repeat(np.cumsum(of_latent) - of_latent, of_latent)
-    ranks = top.image.shape[1]
-    chosen, rank = at[order][rank < ranks], rank[rank < ranks]
-    rows = latent[chosen]
-    top.image[rows, rank] = image[chosen]
-    top.token[rows, rank] = band.token[entries][chosen]
-    top.value[rows, rank] = band.value[entries][chosen]
-    top.used[low:high] = np.minimum(of_latent, ranks)
+    chosen, rank = order[rank < ranks], rank[rank < ranks]
+    rows = latent[starts[chosen]]
+
+    def table(column: Array) -> Array:
+        out = np.zeros((width, ranks), column.dtype)
+        out[rows, rank] = column[chosen]
+        return out
+
+    return TopImages(
+        image=table(image[at]),
+        token=table(band.token[at]),
+        value=table(band.value[at]),
+        used=np.minimum(of_latent, ranks).astype(np.uint16),
+        images=of_latent.astype(np.uint32),
+        entry=table(starts),
+        count=table(np.diff(starts, append=len(image))),
+    )
+
+
+def top_maps(band: Band, top: TopImages, n_tokens: int) -> Array:
+    """Return the activations of each latent on its top images [s, rank, token], 0 where silent."""
+    count = top.count.ravel()
+    place = np.repeat(np.arange(count.size), count)
+    entry = np.arange(len(place)) + np.repeat(top.entry.ravel() - np.cumsum(count) + count, count)
+    maps = np.zeros((count.size, n_tokens), np.float16)
+    maps[place, band.token[entry]] = band.value[entry]
+    return maps.reshape(*top.count.shape, n_tokens)
 
 
 def histograms(band: Band, bins: int) -> NDArray[np.uint32]:
@@ -191,18 +215,15 @@ def histograms(band: Band, bins: int) -> NDArray[np.uint32]:
     i * m / bins <= value < (i + 1) * m / bins, the last one m as well, the first one also values
     below 0.
     """
-    counts = np.zeros((band.high - band.low, bins), np.uint32)
-    for low, high in _band_limits(np.diff(band.offsets), _TOP_BLOCK):
-        value = band.value[int(band.offsets[low]) : int(band.offsets[high])].astype(np.float64)
-        row = np.repeat(np.arange(high - low), np.diff(band.offsets[low : high + 1]))
-        largest_s = np.zeros(high - low)
-        np.maximum.at(largest_s, row, value)
-        # float64 divides float16 values without a wrong bin: only a true edge gives a whole number.
-        share = np.divide(value, largest_s[row], out=np.zeros_like(value), where=value > 0)
-        column = np.minimum((share * bins).astype(np.int64), bins - 1)
-        cells = np.bincount(row * bins + column, minlength=(high - low) * bins)
-        counts[low:high] = cells.reshape(-1, bins)
-    return counts
+    width, value = band.high - band.low, band.value.astype(np.float64)
+    row = np.repeat(np.arange(width), np.diff(band.offsets))
+    largest_s = np.zeros(width)
+    np.maximum.at(largest_s, row, value)
+    # float64 divides float16 values without a wrong bin: only a true edge gives a whole number.
+    share = np.divide(value, largest_s[row], out=np.zeros_like(value), where=value > 0)
+    column = np.minimum((share * bins).astype(np.int64), bins - 1)
+    cells = np.bincount(row * bins + column, minlength=width * bins)
+    return cells.reshape(width, bins).astype(np.uint32)
 
 
 def _ordered_bits(values: Array) -> NDArray[np.uint16]:

@@ -199,8 +199,8 @@ class LatentWriter:
                 raise ValueError(f"{group}: the mean needs d_model and totals")
             if self.pending():
                 raise ValueError(f"{group}: finish was called before all images were written")
-            n_tokens = int(self._valid[kind].reader("valid").all().sum())
-            mean = unit.reader("total").all().sum(axis=0) / max(n_tokens, 1)
+            total_d = unit.reader("total").all().sum(axis=0)
+            mean = total_d / max(self._valid_tokens(kind), 1)
         self._store.add(f"{group}/mean", layout.mean_spec(len(mean)), mean)
 
     def close(self, budget: int = BUDGET) -> None:
@@ -224,9 +224,14 @@ class LatentWriter:
                 self._blocks(layer),
                 d_sae,
                 self._kinds[layout.IMAGE_TOKENS],
+                self._valid_tokens(layout.IMAGE_TOKENS),
                 budget,
             )
         self._store.seal()
+
+    def _valid_tokens(self, kind: str) -> int:
+        """Return how many tokens of all images are valid."""
+        return int(self._valid[kind].reader("valid").all().sum())
 
     def _blocks(self, layer: int) -> Callable[[bool], Iterator[Block]]:
         unit, valid = (

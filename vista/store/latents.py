@@ -20,7 +20,8 @@ shard file, and of these files only those that a token reaches are written (see 
 v3 reader and `xarray.open_datatree` open the store.
 
 The format is "vista latents 2". Stores of the former "vista latents 1", whose slots are not split
-and whose inverse has no histograms, are read as well.
+and whose inverse has no histograms, are read as well, and so are "vista latents 2" without the
+table of activations on top images.
 
 Shape letters: b image, t token (of any kind), k slot, d width of the language model, s latent.
 """
@@ -153,6 +154,14 @@ class LatentReader:
         `token` is the first token of the image with the value; ties are in the order of images.
         """
         return self._inverse(layer).top(self._latent(layer, latent))
+
+    def top_maps(self, layer: int, latent: int) -> Array | None:
+        """Return the latent's activations on the tokens of its top images [rank, token].
+
+        Images are in the order of `top`; the activation is 0 where the latent is silent. None in a
+        store of an earlier version.
+        """
+        return self._inverse(layer).top_maps(self._latent(layer, latent))
 
     def histogram(self, layer: int, latent: int) -> Histogram | None:
         """Return the histogram of the latent's activations at valid image tokens.

@@ -6,6 +6,9 @@ import gzip
 import io
 import json
 import os
+import socket
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,6 +154,20 @@ def test_it_listens_on_the_loopback_alone() -> None:
 
     with listen(0) as listening:
         assert listening.getsockname()[0] == "127.0.0.1"
+
+
+def test_small_answers_are_sent_at_once(server: Client) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+        times = []
+        for _ in range(9):
+            start = time.perf_counter()
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+            answer = b""
+            while b"vista explore" not in answer:
+                answer += connection.recv(65536)
+            times.append(time.perf_counter() - start)
+    # A body that waits for the receipt of its headers takes 40 ms.
+    assert statistics.median(times) < 0.03
 
 
 def test_every_answer_has_the_headers_that_protect_the_page(client: Client) -> None:

@@ -12,6 +12,7 @@ import pytest
 import xarray
 import zarr
 
+from tests.former_store import make_former
 from vista.errors import UserError
 from vista.store.latents import LatentReader, LatentWriter
 
@@ -215,6 +216,11 @@ def test_the_top_images_are_the_strongest_in_a_stable_order(store: Path, layer: 
         )
         image, token, value = reader.top(layer, latent)
         assert list(zip(image.tolist(), token.tolist(), value.tolist(), strict=True)) == expected
+        maps = reader.top_maps(layer, latent)
+        assert maps is not None and maps.shape == (len(expected), 6)
+        fires = {(i, t): v for i, t, v in brute_force(layer, latent)}
+        for rank, (i, _, _) in enumerate(expected):
+            assert maps[rank].tolist() == [fires.get((i, t), 0) for t in range(6)]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -227,6 +233,18 @@ def test_a_histogram_divides_zero_to_the_largest_activation(store: Path, layer: 
         expected, edges = np.histogram(values, bins=32, range=(0, max(values)))
         assert histogram.counts.tolist() == expected.tolist()
         assert np.allclose(histogram.edges, edges)
+
+
+def test_a_former_store_has_neither_histograms_nor_maps(store: Path) -> None:
+    present = LatentReader(store)
+    latent, kept = fired(1)[0], present.token_frequency(1)
+    top = present.top(1, latent)
+    make_former(store)
+    reader = LatentReader(store)
+    assert reader.histogram(1, latent) is None and reader.top_maps(1, latent) is None
+    assert np.array_equal(reader.token_frequency(1), kept)
+    for column, expected in zip(reader.top(1, latent), top, strict=True):
+        assert np.array_equal(column, expected)
 
 
 def test_values_below_zero_are_in_the_first_bin_of_a_histogram(tmp_path: Path) -> None:
@@ -437,23 +455,25 @@ def read_all(path: Path) -> list[np.ndarray]:
         found.append(total2)
     for layer in LAYERS:
         found += [reader.image_frequency(layer), reader.token_frequency(layer)]
-        for latent in fired(layer):
+        for latent in [0, *fired(layer)]:
             found += [*reader.by_latent(layer, latent), *reader.top(layer, latent)]
             histogram = reader.histogram(layer, latent)
-            assert histogram is not None
-            found += histogram
+            maps = reader.top_maps(layer, latent)
+            assert histogram is not None and maps is not None
+            found += [*histogram, maps]
     return found
 
 
 def data_files(store: Path) -> list[Path]:
-    """All metadata, and the shards of the arrays that the reader reads (not xarray's labels)."""
+    """All metadata, and the shards that `read_all` reads: not xarray's labels, of tables one."""
     files = [each for each in sorted(store.rglob("*")) if each.is_file()]
     read = [each for each in files if each.name == "zarr.json"]
     for file in files:
         array, _, shard = file.relative_to(store).as_posix().partition("/c/")
         name = array.rpartition("/")[2]
+        later = (name == "histogram" or name.startswith("top_")) and not shard.startswith("0")
         own_label = name == "image" and array != "tokens/image/image"
-        if shard and not own_label and name not in ("row", "column", "total"):
+        if shard and not own_label and not later and name not in ("row", "column", "total"):
             read.append(file)
     return read
 

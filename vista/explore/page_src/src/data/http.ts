@@ -6,7 +6,7 @@ export class Problem extends Error {}
 /** A file that the server does not have. */
 export class Missing extends Problem {}
 
-// A suffix request asks for at least this much: a small file then comes whole, in one request.
+// The first request for the end of a file asks for at least this much: a small file comes whole.
 const READ_AHEAD = 16384;
 
 /** Return where a path below the page lies; names are encoded, so that none leaves the page. */
@@ -96,7 +96,11 @@ async function fetchPart(path: string, range: string): Promise<Part> {
 export class RemoteFile {
   #end: Promise<Part> | undefined;
 
-  constructor(readonly path: string) {}
+  /** `ahead` bytes of the end are read at once, or more where more are asked for. */
+  constructor(
+    readonly path: string,
+    private readonly ahead = READ_AHEAD,
+  ) {}
 
   /** Return the last `length` bytes, or all of a shorter file. */
   async last(length: number): Promise<Uint8Array> {
@@ -126,9 +130,11 @@ export class RemoteFile {
   }
 
   async #ending(length: number): Promise<Part> {
-    const known = await this.#end?.catch(() => undefined);
-    if (known && (known.bytes.length >= length || known.start === 0)) return known;
-    this.#end = fetchPart(this.path, `-${Math.max(length, READ_AHEAD)}`);
+    if (this.#end) {
+      const known = await this.#end.catch(() => undefined);
+      if (known && (known.bytes.length >= length || known.start === 0)) return known;
+    }
+    this.#end = fetchPart(this.path, `-${Math.max(length, this.ahead)}`);
     // A failure is not kept: the next reader asks again.
     this.#end.catch(() => (this.#end = undefined));
     return this.#end;

@@ -9,7 +9,7 @@ export { Labels, search } from "./labels";
 export { columnsOf, maskPaths } from "./masks";
 export { neuronpediaPage } from "./published";
 export { scaleOf } from "./scale";
-export { binned, LatentStore, mapOf } from "./latents";
+export { LatentStore, mapOf } from "./latents";
 export { Records } from "./records";
 export { Session } from "./session";
 export { Store } from "./store";

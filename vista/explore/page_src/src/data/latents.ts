@@ -2,7 +2,7 @@
 
 import { Problem } from "./http";
 import { Store } from "./store";
-import type { Selection } from "./store";
+import type { Numbers, Selection } from "./store";
 
 /** A latent that fires at a token, and how strongly. */
 export interface Active {
@@ -119,6 +119,7 @@ export class LatentStore {
   readonly #store: Store;
   readonly #groups = new Map<string, Promise<Group>>();
   readonly #kept = new Map<string, Promise<ArrayLike<number>>>();
+  readonly #rows = new Map<string, Promise<number[]>>();
   #ids: Promise<string[]> | undefined;
 
   private constructor(store: Store) {
@@ -172,7 +173,6 @@ export class LatentStore {
   async #read(name: string, start: number, stop: number): Promise<Group> {
     const images: Selection = [start, stop];
     const store = this.#store;
-    const most = store.shape(`${name}/index`)[2]!;
     const counts = store.numbers(`${name}/nnz`, images);
     const others = Promise.all([
       store.numbers(`${name}/error`, images),
@@ -180,14 +180,12 @@ export class LatentStore {
       store.numbers("tokens/image/valid", images),
     ]);
     others.catch(() => undefined);
-    // Slots of one block come together; of several blocks only those in use are there.
-    const whole = store.chunks(`${name}/index`)[2]! >= most;
-    const used = whole ? most : Math.max(1, largest((await counts).data));
     const [nnz, index, value] = await Promise.all([
       counts,
-      store.numbers(`${name}/index`, images, null, [0, used]),
-      store.numbers(`${name}/value`, images, null, [0, used]),
+      this.#slots(`${name}/index`, images, counts),
+      this.#slots(`${name}/value`, images, counts),
     ]);
+    const used = index.shape[2]!;
     const [error, norm2, valid] = await others;
     const tokens = nnz.shape[1]!;
     for (let n = 0; n < nnz.data.length; n++) {
@@ -210,53 +208,121 @@ export class LatentStore {
     };
   }
 
+  /** Return the slots in use. Those of the first block, which is always there, are not waited for. */
+  async #slots(name: string, images: Selection, counts: Promise<Numbers>): Promise<Numbers> {
+    const store = this.#store;
+    const block = Math.min(store.chunks(name)[2]!, store.shape(name)[2]!);
+    const [first, nnz] = await Promise.all([store.numbers(name, images, null, [0, block]), counts]);
+    const used = largest(nnz.data);
+    if (used <= block || block === store.shape(name)[2]) return first;
+    return joined(first, await store.numbers(name, images, null, [block, used]));
+  }
+
   /** Return at how many images each latent of a layer fires. */
   imageCounts(layer: number): Promise<ArrayLike<number>> {
     return this.#whole(`${group(layer, "by_latent")}/image_count`);
   }
 
+  /** Return at how many images a latent fires. */
+  async imageCount(layer: number, latent: number): Promise<number> {
+    return (await this.#row(`${group(layer, "by_latent")}/image_count`, latent, 1))[0]!;
+  }
+
   /** Return the share of image tokens at which a latent fires. */
   async tokenShare(layer: number, latent: number): Promise<number> {
-    const offset = await this.#whole(`${group(layer, "by_latent")}/offset`);
+    const [[start, stop], tokens] = await Promise.all([this.#bounds(layer, latent), this.#tokens(layer)]);
+    return (stop - start) / Math.max(tokens, 1);
+  }
+
+  /** Return how many image tokens there are. */
+  async #tokens(layer: number): Promise<number> {
+    const known = this.#store.attributesOf(`${group(layer, "by_latent")}/offset`)["valid_tokens"];
+    if (typeof known === "number") return known;
+    // A store of an earlier version does not say.
     const valid = await this.#whole("tokens/image/valid");
     let tokens = 0;
     for (let n = 0; n < valid.length; n++) tokens += valid[n]!;
-    return (offset[latent + 1]! - offset[latent]!) / Math.max(tokens, 1);
+    return tokens;
+  }
+
+  /** Return where the entries of a latent begin and end. */
+  async #bounds(layer: number, latent: number): Promise<[number, number]> {
+    const [start, stop] = await this.#row(`${group(layer, "by_latent")}/offset`, latent, 2);
+    return [start!, stop!];
+  }
+
+  /** Return numbers of an array from `start` on: out of all of them where these are there already,
+   * or come together. */
+  async #row(name: string, start: number, length: number): Promise<number[]> {
+    const together = this.#store.chunks(name)[0]! >= this.#store.shape(name)[0]!;
+    const rows: Selection = [start, start + length];
+    if (together || this.#kept.has(name)) {
+      return Array.prototype.slice.call(await this.#whole(name), ...rows) as number[];
+    }
+    // Several parts of a page ask for the same row at the same time.
+    const key = `${name} ${start}`;
+    let read = this.#rows.get(key);
+    if (!read) {
+      read = this.#store.numbers(name, rows).then(({ data }) => Array.from(data));
+      this.#rows.set(key, read);
+      const done = () => this.#rows.delete(key);
+      read.then(done, done);
+    }
+    return read;
   }
 
   /** Return the places of the images at which a latent fires most, strongest first. */
   async top(layer: number, latent: number): Promise<TopImage[]> {
     const name = group(layer, "by_latent");
     const row: Selection = [latent, latent + 1];
-    const [used, image, token, value] = await Promise.all(
-      ["top_used", "top_image", "top_token", "top_value"].map((column) =>
-        this.#store.numbers(`${name}/${column}`, row),
-      ),
-    );
-    return Array.from({ length: used!.data[0]! }, (_, n) => ({
-      place: image!.data[n]!,
-      token: token!.data[n]!,
-      value: value!.data[n]!,
+    const [fires, image, token, value] = await Promise.all([
+      this.imageCount(layer, latent),
+      this.#store.numbers(`${name}/top_image`, row),
+      this.#store.numbers(`${name}/top_token`, row),
+      this.#store.numbers(`${name}/top_value`, row),
+    ]);
+    return Array.from({ length: Math.min(fires, image.shape[1]!) }, (_, n) => ({
+      place: image.data[n]!,
+      token: token.data[n]!,
+      value: value.data[n]!,
     }));
   }
 
-  /** Return how many activations of a latent lie in each equal part of 0 to its largest one;
-   * undefined where the store does not say. */
-  async histogram(layer: number, latent: number): Promise<Bins | undefined> {
+  /** Return the activation of a latent on the tokens of each of its top images, which `top` gives. */
+  async topMaps(layer: number, latent: number, top: Promise<TopImage[]>): Promise<Float32Array[]> {
+    const name = `${group(layer, "by_latent")}/top_map`;
+    const tokens = this.grid[0] * this.grid[1];
+    if (!this.#store.has(name)) {
+      const [firings, list] = await Promise.all([this.firings(layer, latent), top]);
+      return list.map(({ place }) => mapOf(firings, place, tokens));
+    }
+    const [{ data }, list] = await Promise.all([this.#store.numbers(name, [latent, latent + 1]), top]);
+    // NaN stands where a chunk is missing.
+    if (Number.isNaN(data[0])) throw this.#store.lost(name);
+    return list.map((_, rank) => Float32Array.from(data.subarray(rank * tokens, (rank + 1) * tokens)));
+  }
+
+  /** Return how many activations of a latent lie in each equal part of 0 to its largest one, which
+   * is that of the first of its top images. */
+  async histogram(layer: number, latent: number, top: Promise<TopImage[]>): Promise<Bins> {
     const name = `${group(layer, "by_latent")}/histogram`;
-    if (!this.#store.has(name)) return undefined;
-    const [counts, top] = await Promise.all([
-      this.#store.numbers(name, [latent, latent + 1]),
-      this.top(layer, latent),
-    ]);
-    return { counts: Array.from(counts.data), most: Math.max(0, top[0]?.value ?? 0) };
+    // A store of an earlier version has none.
+    if (!this.#store.has(name)) return binned((await this.firings(layer, latent)).value);
+    const [{ data }, list] = await Promise.all([this.#store.numbers(name, [latent, latent + 1]), top]);
+    return { counts: Array.from(data), most: Math.max(0, list[0]?.value ?? 0) };
+  }
+
+  /** Return the places of the images at which a latent fires; one may come more than once. */
+  async firingImages(layer: number, latent: number): Promise<ArrayLike<number>> {
+    const [start, stop] = await this.#bounds(layer, latent);
+    if (start === stop) return [];
+    return (await this.#store.numbers(`${group(layer, "by_latent")}/image_index`, [start, stop])).data;
   }
 
   /** Return all tokens at which a latent fires. */
   async firings(layer: number, latent: number): Promise<Firings> {
     const name = group(layer, "by_latent");
-    const offset = await this.#whole(`${name}/offset`);
-    const range: Selection = [offset[latent]!, offset[latent + 1]!];
+    const range = await this.#bounds(layer, latent);
     if (range[0] === range[1]) return { image: [], token: [], value: [] };
     const [image, token, value] = await Promise.all(
       ["image_index", "token_index", "value"].map((column) =>
@@ -277,7 +343,7 @@ export class LatentStore {
 }
 
 /** Return the histogram of values, as stores have it. */
-export function binned(values: ArrayLike<number>, bins = 32): Bins {
+function binned(values: ArrayLike<number>, bins = 32): Bins {
   let most = 0;
   for (let n = 0; n < values.length; n++) most = Math.max(most, values[n]!);
   const counts = new Array<number>(bins).fill(0);
@@ -305,6 +371,20 @@ export function mapOf(firings: Firings, place: number, tokens: number): Float32A
 
 function group(layer: number, name: string): string {
   return `layer_${String(layer).padStart(2, "0")}/${name}`;
+}
+
+/** Put arrays [image, token, slot] beside each other along the slots. */
+function joined(first: Numbers, rest: Numbers): Numbers {
+  const [images, tokens, left] = first.shape as [number, number, number];
+  const right = rest.shape[2]!;
+  const width = left + right;
+  const data = first.data.slice(0, 0).constructor as new (length: number) => Numbers["data"];
+  const all = new data(images * tokens * width);
+  for (let n = 0; n < images * tokens; n++) {
+    all.set(first.data.subarray(n * left, (n + 1) * left), n * width);
+    all.set(rest.data.subarray(n * right, (n + 1) * right), n * width + left);
+  }
+  return { data: all, shape: [images, tokens, width] };
 }
 
 function largest(values: ArrayLike<number>): number {

@@ -18,6 +18,9 @@ type AnyArray = zarr.Array<zarr.DataType, zarr.Readable>;
 
 // What stands where a chunk is missing, so that it is told from data.
 const NO_HALF = 0x7e00;
+// Bytes of the end of a shard that are read at once. Its index is known to be shorter, or is asked
+// for by its length; a small shard comes whole.
+const SHARD_AHEAD = 2048;
 const LARGEST: Record<string, number> = { uint8: 0xff, uint16: 0xffff, uint32: 0xffffffff };
 
 /** Store of bytes for zarrita: parts of files by HTTP ranges. */
@@ -30,7 +33,7 @@ function byteStore(root: string): zarr.Readable {
     async getRange(key: string, range: zarr.RangeQuery): Promise<Uint8Array | undefined> {
       const path = root + key;
       let file = files.get(path);
-      if (!file) files.set(path, (file = new RemoteFile(path)));
+      if (!file) files.set(path, (file = new RemoteFile(path, SHARD_AHEAD)));
       try {
         if ("suffixLength" in range) return await file.last(range.suffixLength);
         return await file.part(range.offset, range.length);
@@ -82,6 +85,11 @@ export class Store {
 
   shape(name: string): number[] {
     return this.#node(name)["shape"] as number[];
+  }
+
+  /** Return the attributes of an array. */
+  attributesOf(name: string): Json {
+    return (this.#node(name)["attributes"] ?? {}) as Json;
   }
 
   /** Return the lengths of an inner chunk, by axis. */

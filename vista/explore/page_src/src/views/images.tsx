@@ -6,6 +6,7 @@ import { hashOf, set, whole } from "../address";
 import { GRADIENT } from "../colour";
 import type { Point } from "../data/catalogue";
 import { Geometry, isSingle } from "../data/geometry";
+import type { Placing } from "../data/geometry";
 import type { ImageRecord } from "../data/records";
 import type { Session } from "../data/session";
 import { useLoaded, useSettled } from "../hooks";
@@ -67,8 +68,8 @@ function chosenLatent(parts: Parts): Chosen | undefined {
 
 async function firingIds(session: Session, point: Point, { layer, latent }: Chosen): Promise<Set<string>> {
   const store = await session.latents(point.entry);
-  const [firings, ids] = await Promise.all([store.firings(layer, latent), store.ids()]);
-  return new Set(Array.from(firings.image, (place) => ids[place]!));
+  const [places, ids] = await Promise.all([store.firingImages(layer, latent), store.ids()]);
+  return new Set(Array.from(places, (place) => ids[place]!));
 }
 
 interface Frame {
@@ -82,35 +83,36 @@ interface Frame {
 
 /** Everything of an image but its latents, so that it is shown at once. */
 async function loadFrame(session: Session, a: Point, b: Point | undefined, id: string): Promise<Frame> {
-  const records = await session.records(a.entry);
+  // The points are opened together with the records: none of them waits for another.
+  const [{ record, image }, loaded] = await Promise.all([
+    loadRecord(session, a, id),
+    Promise.all([a, ...(b ? [b] : [])].map((point, n) => loadSide(session, point, n === 0 ? "a" : "b", id))),
+  ]);
+  const geometries = loaded.map(({ placing }) => new Geometry(record.width, record.height, placing));
+  return { id, record, image, geometry: geometries[0]!, sides: loaded.map(({ side }) => side), geometries };
+}
+
+async function loadRecord(session: Session, point: Point, id: string): Promise<{ record: ImageRecord; image: string }> {
+  const records = await session.records(point.entry);
   const row = records.row(id);
   const record = row === undefined ? undefined : await records.record(row);
   if (row === undefined || !record) throw new Error(`The records have no image ${id}.`);
-  const sides = await Promise.all(
-    [a, ...(b ? [b] : [])].map(async (point, n) => {
-      const [store, places, placing] = await Promise.all([
-        session.latents(point.entry),
-        session.places(point.entry),
-        session.placing(point.entry),
-      ]);
-      const side = {
-        name: n === 0 ? ("a" as const) : ("b" as const),
-        point,
-        place: places.get(id),
-        images: places.size,
-        layers: store.layers,
-      };
-      return { side, geometry: new Geometry(record.width, record.height, placing) };
-    }),
-  );
-  return {
-    id,
-    record,
-    image: records.image(row, "images"),
-    geometry: sides[0]!.geometry,
-    sides: sides.map(({ side }) => side),
-    geometries: sides.map(({ geometry }) => geometry),
-  };
+  return { record, image: records.image(row, "images") };
+}
+
+async function loadSide(
+  session: Session,
+  point: Point,
+  name: "a" | "b",
+  id: string,
+): Promise<{ side: Frame["sides"][number]; placing: Placing }> {
+  const [store, places, placing] = await Promise.all([
+    session.latents(point.entry),
+    session.places(point.entry),
+    session.placing(point.entry),
+  ]);
+  const side = { name, point, place: places.get(id), images: places.size, layers: store.layers };
+  return { side, placing };
 }
 
 interface ImageProps {

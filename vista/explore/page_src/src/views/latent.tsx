@@ -1,6 +1,6 @@
 /** One latent: what it is called, where it fires in text and in images; and the search for one. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { hashOf, set, whole } from "../address";
 import type { Parts } from "../address";
 import { GRADIENT } from "../colour";
@@ -8,11 +8,11 @@ import type { Point } from "../data/catalogue";
 import type { Placing } from "../data/geometry";
 import { search } from "../data/labels";
 import type { Label, Labels } from "../data/labels";
-import { binned } from "../data/latents";
-import type { Firings, LatentStore, TopImage } from "../data/latents";
+import type { LatentStore, TopImage } from "../data/latents";
 import type { Records } from "../data/records";
 import type { Session } from "../data/session";
 import { useLoaded, useSettled } from "../hooks";
+import type { Loaded } from "../hooks";
 import { count, marked, number, percent } from "../text";
 import { Histogram } from "./histogram";
 import { Neighbours, PublishedLink } from "./neighbours";
@@ -157,10 +157,10 @@ interface Facts {
 }
 
 async function loadFacts({ session, point, store, layer, latent }: OneProps): Promise<Facts> {
-  const [words, source, counts, ids, share] = await Promise.all([
+  const [words, source, fires, ids, share] = await Promise.all([
     session.labels(point.entry, layer),
     session.labelSource(point.entry, layer),
-    store.imageCounts(layer),
+    store.imageCount(layer, latent),
     store.ids(),
     store.tokenShare(layer, latent),
   ]);
@@ -172,7 +172,7 @@ async function loadFacts({ session, point, store, layer, latent }: OneProps): Pr
     words,
     images: ids.length,
     ids,
-    fires: counts[latent]!,
+    fires,
     share,
   };
 }
@@ -183,10 +183,15 @@ function One(props: OneProps) {
   const known = session.catalogue.labelsKey(point.entry);
   const facts = useLoaded(`facts ${key}`, () => loadFacts(props), known);
   const contexts = useLoaded(`contexts ${key}`, async () => (await session.labels(point.entry, layer))?.contexts(latent), known);
-  const firings = useLoaded(`firings ${key}`, () => store.firings(layer, latent));
-  const bins = useLoaded(`histogram ${key}`, async () =>
-    (await store.histogram(layer, latent)) ?? binned((await store.firings(layer, latent)).value),
-  );
+  // Read once for all that need it, which do not wait for each other.
+  const list = useMemo(() => {
+    const read = store.top(layer, latent);
+    read.catch(() => undefined);
+    return read;
+  }, [store, layer, latent]);
+  const top = useLoaded(`top ${key}`, () => loadTop(props, key, list));
+  const maps = useLoaded(`maps ${key}`, async () => ({ of: key, maps: await store.topMaps(layer, latent, list) }));
+  const bins = useLoaded(`histogram ${key}`, () => store.histogram(layer, latent, list));
   if (facts.error) return <section class="one"><Notice error={facts.error} /></section>;
   if (!facts.value) return <section class="one"><Waiting what="the latent" /></section>;
   const tokens = store.grid[0] * store.grid[1] === 1 ? "tokens, one an image" : "patches";
@@ -237,7 +242,7 @@ function One(props: OneProps) {
       {fires === 0 ? (
         <p class="quiet">It fires at no image.</p>
       ) : (
-        <Top {...props} ids={ids} firings={firings.value} />
+        <Top point={point} ids={ids} top={top} maps={maps} />
       )}
     </section>
   );
@@ -265,31 +270,46 @@ function Contexts({ list, loading }: { list: string[] | undefined; loading: bool
   );
 }
 
-interface TopProps extends OneProps {
+/** Maps of the top images of a latent. */
+interface TopMaps {
+  of: string;
+  maps: Float32Array[];
+}
+
+interface TopProps {
+  point: Point;
   ids: string[];
-  firings: Firings | undefined;
+  top: Loaded<TopData>;
+  maps: Loaded<TopMaps>;
 }
 
 interface TopData {
+  of: string;
+  layer: number;
+  latent: number;
   list: TopImage[];
   records: Records;
   placing: Placing;
 }
 
-function Top({ session, point, store, layer, latent, ids, firings }: TopProps) {
+async function loadTop({ session, point, layer, latent }: OneProps, of: string, read: Promise<TopImage[]>): Promise<TopData> {
+  const [list, records, placing] = await Promise.all([
+    read,
+    session.records(point.entry),
+    session.placing(point.entry),
+  ]);
+  return { of, layer, latent, list, records, placing };
+}
+
+function Top({ point, ids, top, maps }: TopProps) {
   const [shown, setShown] = useState(16);
-  useEffect(() => setShown(16), [layer, latent]);
-  const data = useLoaded(`top ${point.entry.folder} ${layer} ${latent}`, async (): Promise<TopData> => {
-    const [list, records, placing] = await Promise.all([
-      store.top(layer, latent),
-      session.records(point.entry),
-      session.placing(point.entry),
-    ]);
-    return { list, records, placing };
-  });
-  if (data.error) return <Notice error={data.error} />;
-  if (!data.value) return <Waiting what="its images" />;
-  const { list, records, placing } = data.value;
+  const data = top.value;
+  useEffect(() => setShown(16), [data?.of]);
+  if (top.error) return <Notice error={top.error} />;
+  if (!data) return <Waiting what="its images" />;
+  const { of, layer, latent, list, records, placing } = data;
+  // While the next latent loads, maps and images may be of different ones.
+  const drawn = maps.value?.of === of ? maps.value.maps : undefined;
   const most = list[0]?.value ?? 1;
   return (
     <>
@@ -298,16 +318,16 @@ function Top({ session, point, store, layer, latent, ids, firings }: TopProps) {
         <span class="gradient" style={{ background: GRADIENT }} />
         <span>{number(most)}</span>
       </div>
+      {maps.error && <Notice error={maps.error} />}
       <ul class="tiles">
-        {list.slice(0, shown).map((item) => (
+        {list.slice(0, shown).map((item, rank) => (
           <Tile
             key={item.place}
             item={item}
             id={ids[item.place]!}
-            grid={store.grid}
             records={records}
             placing={placing}
-            firings={firings}
+            map={drawn?.[rank]}
             most={most}
             link={{ a: point.key, layer: String(layer), latent: String(latent) }}
           />

@@ -3,8 +3,7 @@
 import { hashOf } from "../address";
 import { Geometry } from "../data/geometry";
 import type { Placing } from "../data/geometry";
-import { mapOf } from "../data/latents";
-import type { Firings, TopImage } from "../data/latents";
+import type { TopImage } from "../data/latents";
 import { classes } from "../data/records";
 import type { Records } from "../data/records";
 import { useLoaded, useSeen } from "../hooks";
@@ -14,15 +13,15 @@ import { Heat, patchName } from "./stage";
 interface Props {
   item: TopImage;
   id: string;
-  grid: [number, number];
   records: Records;
   placing: Placing;
-  firings: Firings | undefined;
+  /** The activation on each token, once it is there. */
+  map: Float32Array | undefined;
   most: number;
   link: Record<string, string>;
 }
 
-export function Tile({ item, id, grid, records, placing, firings, most, link }: Props) {
+export function Tile({ item, id, records, placing, map, most, link }: Props) {
   const [element, seen] = useSeen<HTMLLIElement>();
   const row = records.row(id);
   const loaded = useLoaded(seen && row !== undefined ? `${records.folder} ${row}` : undefined, () =>
@@ -30,7 +29,6 @@ export function Tile({ item, id, grid, records, placing, firings, most, link }: 
   );
   const record = loaded.value;
   const geometry = record && new Geometry(record.width, record.height, placing);
-  const tokens = grid[0] * grid[1];
   const shows = record ? classes(record).join(", ") : "";
   const href = geometry
     ? hashOf({ view: "images", parts: { ...link, image: id, patch: patchName(geometry, item.token) } })
@@ -43,7 +41,7 @@ export function Tile({ item, id, grid, records, placing, firings, most, link }: 
             <svg viewBox={`${geometry.extent.x} ${geometry.extent.y} ${geometry.extent.width} ${geometry.extent.height}`} aria-hidden="true">
               <rect class="padding-ground" width={geometry.size} height={geometry.size} />
               <image class={record.width < 128 ? "coarse" : ""} href={records.image(row!, record.width <= 512 ? "images" : "thumbs")} {...geometry.image} preserveAspectRatio="none" />
-              {firings && <Heat geometry={geometry} map={mapOf(firings, item.place, tokens)} most={most} />}
+              {map && <Heat geometry={geometry} map={map} most={most} />}
             </svg>
           )}
         </span>
