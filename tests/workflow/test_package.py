@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from installed_package import UNTRACKED, InstalledPackage
-from PIL import Image
 from workflow_run import ROOT, SMOKE, jobs, snakemake
 
 from vista.cli import main
 from vista.engine.plan import load_plan
 
+SPLITS = ("train", "validation", "test")
 DIGESTS = """
 import json, sys
 from pathlib import Path
@@ -85,12 +85,16 @@ def test_an_installed_package_has_the_ids_and_digests_of_its_checkout(
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """The smoke config on a user's image, which is no result and stays where it is, with features
-    that two jobs share."""
+    """The smoke config on a user's files, which are no results and stay where they are, with
+    features that two jobs share."""
     content = yaml.safe_load(SMOKE.read_text())
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "cat.png")
-    content |= {"pretraining": content["data"], "data": {"kind": "folder", "images": "pictures"}}
+    (tmp_path / "images.txt").write_text("cat.png cat\n")
+    data = {
+        "kind": "list",
+        "images": "pictures",
+        "splits": dict.fromkeys(SPLITS, "images.txt"),
+    }
+    content |= {"pretraining": content["data"], "data": data}
     content["encoders"]["dinov2"]["jobs"] = 2
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content))
