@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Not $(abspath): it splits a path at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: help demo photographs choices test check fix bench faults bare rules clean
+.PHONY: help demo photographs choices test check fix bench faults bare package rules clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -54,6 +54,9 @@ faults: $(VENV)/installed-dev  ## break a small run in a hundred ways; benchmark
 
 bare:  ## make test on a copy as bare as a new machine: WordNet, Slurm and Node hidden, read-only
 	tests/bare.sh $(MAKE) test
+
+package:  ## install the wheel into an empty environment and run config/smoke.yaml as its user would
+	PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' tests/package.sh
 
 rules: $(VENV)/installed  ## draw the rules of CONFIG into docs/rules.png; needs Graphviz (dot, tred)
 	snakemake --configfile $(CONFIG) --rulegraph --forceall | sed '/label = "default"/d; /\t0 *->\|-> *0$$/d' \

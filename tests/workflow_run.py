@@ -17,22 +17,16 @@ def snakemake(
     config: Path = SMOKE,
     checkout: Path = ROOT,
     ok: bool = True,
-    trace: Path | None = None,
+    snakefile: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the Snakefile and the package of `checkout` with `folder` as working directory.
-
-    With `trace`, a folder, each stage notes there which functions of the package it called.
-    """
+    """Run the Snakefile (or `snakefile`) and the package of `checkout` in a folder."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(checkout),
     }
-    if trace is not None:
-        environment["VISTA_TRACE"] = str(trace)
-        environment["PYTHONPATH"] += f":{ROOT / 'tests' / 'workflow' / 'trace'}"
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(checkout / "Snakefile"),
+        sys.executable, "-m", "snakemake", "--snakefile", str(snakefile or checkout / "Snakefile"),
         "--cores", "2", "--directory", str(folder), f"--configfile={config}", *options,
     ]  # fmt: skip
     # Python looks into its working directory first, which must not be another checkout.

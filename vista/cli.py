@@ -31,6 +31,8 @@ from vista.engine.environment import prepare
 from vista.engine.gpus import claimed
 from vista.engine.job import Job
 from vista.engine.locks import WORK
+from vista.engine.project import add_init
+from vista.engine.shipped import project_config
 from vista.engine.stages import is_stage, stages
 from vista.errors import UserError
 from vista.explore.command import add_show
@@ -74,6 +76,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     # A job of the workflow needs no help on the other commands.
     is_job = "--spec" in words and is_stage(words[0])
     if not is_job:
+        add_init(commands)
         add_show(commands)
         add_explore(commands)
 
@@ -93,18 +96,14 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     )
     make.add_argument("stage", help="e.g. latents")
     make.add_argument("names", nargs="*", help="e.g. dinov2-gemma2-w1-s0, 'dinov2-*'; none: all")
-    make.add_argument(
-        "--config", type=Path, default=Path("config/default.yaml"), help="the run's YAML file"
-    )
+    _add_config(make)
     make.set_defaults(call=_make)
 
     explain = commands.add_parser("explain", help="why an artifact would be made again, or not")
     explain.add_argument(
         "paths", nargs="+", help="RESULTS/STAGE/NAME-ID, finished or planned; globs"
     )
-    explain.add_argument(
-        "--config", type=Path, default=Path("config/default.yaml"), help="the run's YAML file"
-    )
+    _add_config(explain)
     explain.set_defaults(call=_explain)
 
     accept = commands.add_parser(
@@ -156,6 +155,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             stage.add_argument("--part", type=_part, help="K/N: do the K-th of N parts only")
         stage.set_defaults(call=_run, stage=name, part=None)
     return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    config = project_config()
+    parser.add_argument(
+        "--config", type=Path, default=config, help=f"the run's YAML file; default: {config}"
+    )
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from installed_package import InstalledPackage
 from PIL import Image
+from workflow_run import ROOT, jobs, snakemake
 from workflow_run import SMOKE as CONFIG
-from workflow_run import jobs, snakemake
 
 from vista.engine.artifacts import open_artifact
 from vista.engine.code import SILENT, source_digests, stage_code
@@ -32,10 +33,13 @@ COLUMNS = [
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, package: InstalledPackage) -> Path:
+    """A run as a user of the wheel makes it, who has no checkout: the tests of this file continue
+    it with the checkout's workflow and code, to which that must make no difference."""
     folder = tmp_path_factory.mktemp("smoke")
+    package.run(folder, "vista", "init", ".", "--config", "smoke")
     (folder / "trace").mkdir()
-    snakemake(folder, trace=folder / "trace")
+    package.run(folder, "python", "-m", "snakemake", "--cores", "2", trace=folder / "trace")
     return folder
 
 
@@ -64,6 +68,7 @@ def test_the_code_that_ran_is_the_code_that_a_digest_is_over(run: Path, plan: Pl
     for node in plan.nodes.values():
         modules.setdefault(node.stage, set()).update(node.modules)
     traces = [path for path in (run / "trace").iterdir() if path.name.split(".")[0] in modules]
+    assert all(f"{ROOT}/" not in path.read_text(encoding="utf-8") for path in traces)
     assert {path.name.split(".")[0] for path in traces} == set(modules)
     for path in traces:
         stage = path.name.split(".")[0]

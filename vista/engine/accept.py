@@ -32,7 +32,7 @@ from vista.engine.artifacts import (
     open_artifact,
     remembered,
 )
-from vista.engine.code import PACKAGE, joint_digest
+from vista.engine.code import joint_digest
 from vista.engine.disk import force_to_disk, write_synced
 from vista.engine.explain import code_changes, code_now, packages_now, size_damage
 from vista.engine.lineage import PARENTS
@@ -46,12 +46,12 @@ from vista.engine.locks import (
 )
 from vista.engine.node import Node
 from vista.engine.plan import Plan, load_plan
+from vista.engine.shipped import shipped, snakefile_in
 from vista.errors import UserError
 
 # The manifest's key for the former code digests of an accepted artifact, oldest first.
 ACCEPTED = "accepted"
 _SUMMARY = ("summary.csv", "summary.parquet", "summary.md")
-_SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
 _MOST_NAMED = 3
 
 
@@ -94,7 +94,7 @@ def accept(configs: Sequence[Path], *, adopt: bool) -> Iterator[str]:
         The lines of a report.
 
     Raises:
-        UserError: A config is wrong; or, with `adopt`, a workflow runs or there is no Snakefile.
+        UserError: A config is wrong; or, with `adopt`, a workflow runs.
     """
     plans = {config: load_plan(config) for config in configs}
     snakefile = _snakefile() if adopt else None
@@ -299,15 +299,8 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _snakefile() -> Path:
-    """Return the Snakefile of the present folder, else that of the package's checkout."""
-    for folder in (Path(), PACKAGE.parent):
-        for name in _SNAKEFILES:
-            if (folder / name).is_file():
-                return folder / name
-    raise UserError(
-        "no Snakefile here: run `vista accept` in the folder in which you run snakemake; "
-        "nothing was accepted."
-    )
+    """Return the Snakefile of the present folder, else the package's."""
+    return snakefile_in(Path()) or shipped() / "workflow" / "Snakefile"
 
 
 def record_as_done(snakefile: Path, config: Path, targets: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vista.engine.plan import Plan, load_plan
+from vista.engine.shipped import snakefile_in
 from vista.errors import UserError
 
 _MOST_NAMED = 8
@@ -27,8 +28,10 @@ def make(stage: str, names: Sequence[str], config: Path, options: Sequence[str])
         UserError: The config is wrong or asks for no such artifact, or there is no Snakefile here.
     """
     targets = manifests(load_plan(config), stage, names or ["*"], config)
-    if not Path("Snakefile").is_file():
-        raise UserError("there is no Snakefile here: change to the checkout's folder.")
+    if snakefile_in(Path()) is None:
+        raise UserError(
+            "there is no Snakefile here: change to the project's folder (`vista init`)."
+        )
     has_cores = any(option.startswith(("--cores", "-c", "-n")) for option in options)
     command = [sys.executable, "-m", "snakemake", *targets, "--configfile", str(config)]
     command += [*([] if has_cores else ["--cores=all"]), "--rerun-incomplete", *options]

@@ -19,6 +19,7 @@ from vista.engine.code import code_digest, is_fetch, stage_code
 from vista.engine.graph import Graph
 from vista.engine.locks import WORK
 from vista.engine.node import Node
+from vista.engine.shipped import shipped
 from vista.errors import UserError
 
 # In characters. Linux limits an argument of a program to 128 KB, and the order of a report over
@@ -163,12 +164,12 @@ def load_plan(config: Path | Mapping[str, Any]) -> Plan:
     return Plan(parse_config(config))
 
 
-def workflow_plan(config: Mapping[str, Any], root: Path) -> Plan:
-    """Return the plan for the Snakefile, of `config` or else of `root`/config/default.yaml.
+def workflow_plan(config: Mapping[str, Any]) -> Plan:
+    """Return the plan for the Snakefile, of `config` or else of the package's default config.
 
     Exits with one sentence if the config is wrong; Snakemake would print an exception's traceback.
     """
     try:
-        return load_plan(config or root / "config" / "default.yaml")
+        return load_plan(config or shipped() / "config" / "default.yaml")
     except UserError as error:
         raise SystemExit(f"vista: {error}") from None

@@ -1,10 +1,29 @@
 # What the rules of all stages share.
+from snakemake.io import _IOFile
+
+# The results folder as jobs see it: behind the prefix, where another workflow uses this one with one.
+RESULTS = workflow.modifier.path_modifier.replace_prefix(plan.results)
 
 
 # The inputs of a job by role: the manifests of the artifacts that have it, or the user's files. A
 # role that the job does not have is left out; "judge_*" stands for all roles that begin so.
 def roles(*names):
-    return unpack(lambda wildcards: plan.inputs(wildcards.node, names))
+    def inputs(wildcards):
+        paths = plan.inputs(wildcards.node, names)
+        if "files" in paths:
+            # They lie where the config says: no prefix.
+            paths["files"] = list(map(local, paths["files"]))
+        return paths
+
+    return unpack(inputs)
+
+
+# The inputs of a manifest in Snakemake's record, with which it compares those of a job; None if it
+# has no record.
+def recorded(manifest):
+    there = manifest.replace(plan.results, RESULTS, 1)
+    inputs = workflow.persistence.input(_IOFile(there, None))
+    return inputs and [name.replace(RESULTS, plan.results, 1) for name in inputs]
 
 
 GPUS = lambda wildcards: plan.node(wildcards.node).gpus

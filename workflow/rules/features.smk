@@ -1,15 +1,10 @@
 # Dense patch features, one store for each encoder.
-from snakemake.io import _IOFile
 
 
 use rule stage as features with:
     input:
         roles("encoder", "records", "world", "fetched"),
-        # Snakemake's record of the features that are there is what it compares its inputs with.
-        parts=lambda wildcards: plan.parts(
-            wildcards.node,
-            lambda manifest: workflow.persistence.input(_IOFile(manifest, None)),
-        ),
+        parts=lambda wildcards: plan.parts(wildcards.node, recorded),
     pathvars:
         stage="features",
     resources:
@@ -37,7 +32,7 @@ rule features_part:
         gpu=GPUS,
     params:
         order=lambda wildcards: plan.order(wildcards.node),
-        manifest=f"{plan.results}/features/{{node}}/manifest.json",
+        manifest=f"{RESULTS}/features/{{node}}/manifest.json",
     message:
         "extracting part {wildcards.part} of {wildcards.parts} of the features of {wildcards.node}"
     shell:

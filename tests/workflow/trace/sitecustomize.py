@@ -18,11 +18,17 @@ _called: set[CodeType] = set()
 _foreign: set[CodeType] = set()
 
 
+def _ours(file: str) -> bool:
+    """Whether a file belongs to the package, which may be installed."""
+    _, installed, rest = f"{os.sep}{file}".rpartition(f"{os.sep}site-packages{os.sep}")
+    return rest.startswith(PACKAGE[1:]) if installed else PACKAGE in file
+
+
 def _note(frame: FrameType, event: str, _: Any) -> None:
     code = frame.f_code
     if code in _called or code in _foreign:
         return
-    if PACKAGE not in code.co_filename or "site-packages" in code.co_filename:
+    if not _ours(code.co_filename):
         _foreign.add(code)
     elif not _imports(frame):
         _called.add(code)
@@ -32,7 +38,7 @@ def _imports(frame: FrameType | None) -> bool:
     """Whether a call is part of importing a module of the package: then it makes a constant."""
     while frame is not None:
         code = frame.f_code
-        if code.co_name == "<module>" and PACKAGE in code.co_filename:
+        if code.co_name == "<module>" and _ours(code.co_filename):
             return True
         frame = frame.f_back
     return False
