@@ -194,12 +194,10 @@ def row_of_concepts(edit: ConceptEdit, concept_of: ConceptFinder, n_visual: int)
     source, target = (
         (None, None) if word is None else concept_of(word) for word in (edit.remove, edit.add)
     )
-    if (how in ("subtract", "ablate", "remove_add", "swap") and source[0] is None) or (
-        how in ("add", "remove_add", "swap") and target[0] is None
-    ):
-        raise UserError(
-            f"{how} needs {'both concepts' if '_' in how or how == 'swap' else 'the other concept'}"
-        )
+    if how in _TAKES_SOURCE and source[0] is None:
+        raise UserError(f"{how} needs a concept to remove")
+    if how in _TAKES_TARGET and target[0] is None:
+        raise UserError(f"{how} needs a concept to add")
     # Clamping acts on the target where there is one.
     reads = target if how == "clamp" and target[0] is not None else source
     if how in READS_LATENT and (reads[0] is None or not reads[0].latents):

@@ -228,6 +228,4 @@ def _token(patch: tuple[int, int], geometry: ImageGeometry) -> int:
 def _picture(figure: Any) -> Image.Image:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI)
-    picture = Image.open(content)
-    picture.load()
-    return picture
+    return Image.open(content).convert("RGB")
