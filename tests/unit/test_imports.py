@@ -62,10 +62,15 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {
         *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "job", "locks"),
         *("environment", "forecast", "gc", "gpus", "make", "plan", "project", "prompts", "report"),
-        "shipped",
-        *("explore", "stages", "store"),
+        *("explore", "library", "shipped", "stages", "store"),
     },
-    "readout": {*BASE, *TOOLS, "inputs", "interventions", "lineage", "projector"},
+    "readout": {
+        *(*BASE, *TOOLS, "inputs", "interventions", "judges", "lineage", "metrics", "projector"),
+        "report",
+    },
+    "library": {
+        *(*BASE, *TOOLS, "explore", "inputs", "lineage", "plan", "projector", "readout", "report"),
+    },
     "explore": {*BASE, "data", "inputs", "lineage", "readout", "report", "sae", "store"},
     "fetch": BASE,
     "data": BASE,

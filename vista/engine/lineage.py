@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vista.engine.artifacts import MANIFEST
+from vista.engine.artifacts import MANIFEST, Artifact, open_artifact
 
 # The manifest's key; its values are RESULTS/STAGE/NAME-ID without RESULTS, or lists of such.
 PARENTS = "parents"
@@ -52,6 +52,20 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def inputs_there(artifact: Artifact, role: str) -> list[Artifact]:
+    """Return the inputs of an artifact in a role, those that its results folder has.
+
+    Raises:
+        UserError: One is damaged.
+    """
+    results = artifact.path.absolute().parents[1]
+    return [
+        open_artifact(results / path, path.partition("/")[0])
+        for path in parents_of(artifact.manifest).get(role, [])
+        if (results / path / MANIFEST).is_file()
+    ]
 
 
 def lineage(folder: Path) -> Iterator[Parent]:

@@ -5,7 +5,6 @@ Shape legend: t token, k slot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +16,16 @@ from vista.data.geometry import ImageGeometry
 from vista.data.images import ImageSource
 from vista.data.record import Record
 from vista.data.records import read_records
-from vista.engine.artifacts import MANIFEST, Artifact, open_artifact
-from vista.engine.lineage import parents_of, read_manifest
+from vista.engine.artifacts import Artifact, open_artifact
+from vista.engine.lineage import inputs_there
 from vista.errors import UserError
 from vista.explore.decoders import WEIGHTS, Decoder
 from vista.foreign.text import one_line
 from vista.inputs.image_files import image_files
 from vista.inputs.latents import LatentMaps, read_geometry, read_latents
+from vista.readout.parts import labels_of
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 
-LABELS = ("label_latents", "import_labels")
 _RECORDS = "records.parquet"
 
 
@@ -53,7 +52,6 @@ class LatentView:
     def __init__(self, folder: Path) -> None:
         self.artifact = open_artifact(folder, "latents")
         self.store = read_latents(self.artifact)
-        self._results = folder.absolute().parents[1]
         self._places = {image_id: place for place, image_id in enumerate(self.store.image_ids)}
 
     def place(self, image_id: str) -> int:
@@ -147,19 +145,8 @@ class LatentView:
     @cached_property
     def labels(self) -> dict[int, LatentLabels]:
         """The labels of each layer whose SAE is labelled in these results."""
-        return {table.layer: table for table in map(read_labels, self._label_files())}
-
-    def _label_files(self) -> Iterator[Path]:
-        """Yield the labels of the SAEs that the latents were read with, each SAE's once."""
-        saes = dict.fromkeys(self.artifact.inputs.get("saes", []))
-        for stage in LABELS:
-            for manifest in sorted((self._results / stage).glob(f"*/{MANIFEST}")):
-                content = read_manifest(manifest.parent) or {}
-                inputs = content.get("inputs")
-                sae = inputs.get("sae") if isinstance(inputs, dict) else None
-                if isinstance(sae, str) and sae in saes:
-                    del saes[sae]
-                    yield open_artifact(manifest.parent, stage).file(FILE)
+        tables = [read_labels(labels.file(FILE)) for labels in labels_of(self.artifact)]
+        return {table.layer: table for table in tables}
 
     def label(self, layer: int, latent: int) -> str | None:
         """Return the label of a latent; None if it has none."""
@@ -182,10 +169,7 @@ class LatentView:
 
     def _parent(self, role: str, of: Artifact | None = None) -> Artifact | None:
         """Return an input of the latents, or of another artifact; None if it is not there."""
-        paths = parents_of((of or self.artifact).manifest).get(role, [])
-        if not paths or not (self._results / paths[0] / MANIFEST).is_file():
-            return None
-        return open_artifact(self._results / paths[0], paths[0].partition("/")[0])
+        return next(iter(inputs_there(of or self.artifact, role)), None)
 
     @cached_property
     def _records(self) -> Artifact | None:

@@ -73,7 +73,7 @@ def fetch(listing: Listing, names: Iterable[str], folder: Path) -> None:
     Raises UserError where the hub cannot be reached, a licence has to be accepted, a token is
     missing or refused, the disk is full, or a file differs from what the hub states.
     """
-    token = _token()
+    token = hub_token()
     files = [
         RemoteFile(
             hf_hub_url(listing.repo, name, revision=listing.commit, endpoint=constants.ENDPOINT),
@@ -94,7 +94,7 @@ def fetch(listing: Listing, names: Iterable[str], folder: Path) -> None:
 def _listing(repo: str, revision: str) -> Listing:
     # huggingface_hub reads the environment when it is imported, which may be long ago.
     patience = Patience(constants.ENDPOINT, _INSTEAD)
-    api = HfApi(endpoint=constants.ENDPOINT, token=_token() or False)
+    api = HfApi(endpoint=constants.ENDPOINT, token=hub_token() or False)
     while True:
         try:
             info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
@@ -130,7 +130,7 @@ def _listing(repo: str, revision: str) -> Listing:
     return Listing(repo, info.sha, files)
 
 
-def _token() -> str | None:
+def hub_token() -> str | None:
     token = os.environ.get("HF_TOKEN", "").strip()
     # The HTTP library would print a header that it cannot send.
     if token and not (token.isascii() and token.isprintable() and " " not in token):
@@ -145,8 +145,8 @@ def _refusal(repo: str, revision: str, status: int, headers: Mapping[str, str]) 
     if code == "GatedRepo":
         return UserError(
             f"{repo} needs its licence accepted at {page} by the account whose token is in HF_TOKEN"
-            f" ({'set, but without access' if _token() else 'not set'}); accept it, set HF_TOKEN "
-            "and run again"
+            f" ({'set, but without access' if hub_token() else 'not set'}); accept it, set "
+            "HF_TOKEN and run again"
         )
     if code == "RevisionNotFound":
         return UserError(f"{repo} has no revision {revision!r}; take a commit from {page}/commits")

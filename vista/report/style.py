@@ -69,6 +69,13 @@ def setup() -> Any:
     return pyplot
 
 
+def context() -> Any:
+    """Return a context that gives figures made in it this style; what is set outside stays."""
+    import matplotlib
+
+    return matplotlib.rc_context(_RC)
+
+
 def series_style(weights: Sequence[float], weight: float) -> dict[str, Any]:
     """Return colour and marker of one weight of the SAE term, out of all weights of a figure."""
     return further_style(_rank(weights, weight))

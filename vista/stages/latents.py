@@ -208,6 +208,8 @@ def write_tokens(
 
     `shape` is the token kind, its tokens an image, and the slots a token.
     """
+    from vista.sae.measured import measured_tokens
+
     kind, tokens, slots = shape
     b = len(mask_bt)
     valid = np.arange(tokens) < mask_bt.sum(1).cpu().numpy()[:, None]
@@ -216,15 +218,7 @@ def write_tokens(
         # Each layer may lie on another device.
         here_bt = mask_bt.to(taps[layer].device)
         # Row-major selection: the tokens of an image stay together and in order.
-        x_nd = taps[layer][here_bt].float()
-        codes = sae.encode_sparse(x_nd, slots, "latents.max_active")
-        # Not sae(x), which would encode once more.
-        error_n = (sae.decode_sparse(codes, x_nd) - x_nd).square().mean(-1)
-        index_nk, value_nk, nnz_n = codes
-        # Most slots are empty where there are many: they need not leave the device.
-        used = int(nnz_n.max()) if len(nnz_n) else 0
-        index_nk, value_nk = index_nk[:, :used], value_nk[:, :used]
-        columns = (index_nk, value_nk, nnz_n, error_n, x_nd.square().mean(-1))
+        columns = measured_tokens(sae, taps[layer][here_bt], slots)
         index, value, nnz, error, norm2 = (
             _unpack(column.cpu().numpy(), valid, b, tokens) for column in columns
         )

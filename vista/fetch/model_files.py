@@ -1,0 +1,39 @@
+"""Which files of a repository make up a pretrained model."""
+
+from __future__ import annotations
+
+import re
+
+from vista.errors import UserError
+from vista.fetch.hub import Listing
+
+# Weights only as safetensors, and only under the names that transformers loads: repositories hold
+# the same weights in other formats and precisions too.
+_WHOLE = "model.safetensors"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_INDEX = "model.safetensors.index.json"
+_SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+
+
+def wanted(listing: Listing) -> list[str]:
+    """Return the files of a repository that `from_pretrained` reads, sorted.
+
+    Raises UserError where there are no safetensors weights or no configuration.
+    """
+    names = sorted(listing.files)
+    weights = [_WHOLE] if _WHOLE in names else [name for name in names if _SHARD.fullmatch(name)]
+    if len(weights) > 1 or (weights and weights[0] != _WHOLE):
+        weights.append(_INDEX)
+    if not weights or not {"config.json", *weights} <= set(names):
+        raise UserError(
+            f"{listing.repo} has no config.json with safetensors weights at {listing.commit}, and "
+            "other formats may run code; take a revision or a repository that has them"
+        )
+    small = [
+        name
+        for name in names
+        if name.endswith(_SMALL)
+        and not name.endswith(".index.json")
+        and ("/" not in name or name.startswith("additional_chat_templates/"))
+    ]
+    return sorted({*weights, *small})
