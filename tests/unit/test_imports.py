@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "processes": {"artifacts", "errors", "job", "code"},
     "lineage": {"artifacts"},
     "syntax": set(),
-    "code": {"syntax"},
+    "code": {"config", "errors", "syntax"},
     "config": {"errors"},
     "node": {"config", "artifacts"},
     "package_nodes": {"config", "node", "user_files"},
@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"config", "artifacts", "code", "errors", "graph", "locks", "node"},
     "gpus": {"errors"},
     "environment": set(),
-    "stages": {"code", "config", "stages"},
+    "stages": {"code", "config", "job", "stages"},
     "explain": {
         *("artifacts", "code", "errors", "locks", "node", "plan", "stages", "user_files"),
     },

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vista.config.metric import declared_metrics
+from vista.config.metric import declared_metrics, plugin_metric_names
 from vista.engine.lineage import PARENTS, parents_of, read_manifest
 
 CATALOGUE = "catalogue.json"
@@ -124,7 +124,7 @@ def catalogue_of(
     behind = [set(_children_first([report], manifests.get)) for report in reports]
     facts = _facts(ordered, reports, set().union(*behind))
     artifacts = []
-    metrics = declared_metrics()
+    metrics = {*declared_metrics(), *plugin_metric_names()}
     for path, manifest in sorted(ordered.items()):
         stage, _, folder = path.partition("/")
         entry = {
