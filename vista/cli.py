@@ -34,6 +34,7 @@ from vista.engine.stages import is_stage, load_stage, stages
 from vista.errors import UserError
 from vista.explore.command import add_show
 from vista.explore.serve_command import add_explore
+from vista.library.export_command import add_export
 from vista.library.look import add_look
 from vista.stages import SPLIT
 
@@ -77,6 +78,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         add_show(commands)
         add_explore(commands)
         add_look(commands)
+        add_export(commands)
 
     plan = commands.add_parser(
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"

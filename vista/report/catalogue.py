@@ -202,7 +202,7 @@ def _facts(
     facts: dict[str, Facts] = {}
     # From those that use an artifact, who come before it.
     for path, manifest in manifests.items():
-        named = _named(path)
+        named = named_facts(path)
         if path in reported and "sae_weight" not in named:
             # Those that use it say more: entries of one model share what reads it.
             named = {}
@@ -246,8 +246,8 @@ def _settings_facts(manifest: Manifest) -> Facts:
     return _checked({key: settings.get(key) for key in keys})
 
 
-def _named(path: str) -> Facts:
-    """Return what an artifact's name says."""
+def named_facts(path: str) -> Facts:
+    """Return what the name of an artifact, STAGE/NAME-ID, says of it."""
     stage, _, folder = path.partition("/")
     name = folder.rpartition("-")[0]
     if match := _POINT.fullmatch(name):
