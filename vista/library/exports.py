@@ -66,13 +66,14 @@ def write_parquet(view: LatentView, path: Path, layer: int | None = None) -> int
         with work.open("xb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for table in _tables(view, layers, schema):
                 kept.append(table)
-                held += table.num_rows
+                rows, held = rows + table.num_rows, held + table.num_rows
                 if held >= _ROWS:
-                    writer.write_table(pa.concat_tables(kept), row_group_size=_ROWS)
-                    rows, kept, held = rows + held, [], 0
-            if kept:
+                    whole, held = pa.concat_tables(kept), held % _ROWS
+                    writer.write_table(whole[: len(whole) - held], row_group_size=_ROWS)
+                    kept = [whole[len(whole) - held :]]
+            if held:
                 writer.write_table(pa.concat_tables(kept), row_group_size=_ROWS)
-        return rows + held
+        return rows
 
     return _written(path, write)
 

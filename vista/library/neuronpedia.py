@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,8 @@ class _Source:
         for name, row in self._heads():
             (place / f"{name}.jsonl").write_text(_line(row), encoding="utf-8")
         labels = self.table.label_s
-        starts = range(0, len(labels), _BATCH)
-        for number, start in enumerate(
-            progress(starts, desc=f"latents of {self.id}", unit="batch")
-        ):
+        latents = progress(range(len(labels)), desc=f"latents of {self.id}", unit="latent")
+        for number in range(-(-len(labels) // _BATCH)):
             with ExitStack() as stack:
                 files = {}
                 for kind in (EXPLANATIONS, FEATURES, ACTIVATIONS):
@@ -92,9 +91,10 @@ class _Source:
                     # Without a name and a time: the same latents give the same bytes.
                     file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
                     files[kind] = stack.enter_context(file)
-                for latent in range(start, min(start + _BATCH, len(labels))):
+                for latent in islice(latents, _BATCH):
                     for kind, row in self._rows(latent, top):
                         files[kind].write(_line(row).encode())
+        next(latents, None)  # the last line of the progress
         return sum(label is not None for label in labels)
 
     def _heads(self) -> Iterator[tuple[str, Row]]:

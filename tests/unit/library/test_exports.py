@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 from explored_run import IDS, LATENTS, NAME, run_to_explore
 
+from tests.published import publish
 from vista.cli import main
 from vista.config.sae import NeuronpediaSettings
 from vista.engine.artifacts import open_artifact
@@ -20,6 +22,7 @@ from vista.errors import UserError
 from vista.library import exports
 from vista.library.latents import Latents
 from vista.sae.neuronpedia import read_export
+from vista.store.latents import LatentWriter
 
 SOURCE = f"gemma2/4-{NAME}"
 
@@ -67,7 +70,23 @@ def test_a_large_table_has_several_row_groups(
     path = latents.to_parquet(tmp_path / "latents.parquet", layer=4)
     metadata = pq.ParquetFile(path).metadata
     sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
-    assert sum(sizes) == 6 and max(sizes) == 2
+    assert sizes == [2, 2, 2]
+    assert pq.read_table(path)["activation"].to_pylist() == [2.0, 0.5, 1.5, 1.0, 3.0, 4.0]
+
+
+def test_tokens_that_stand_for_nothing_have_no_row(tmp_path: Path) -> None:
+    def write(work: Path) -> None:
+        writer = LatentWriter(work / "latents.zarr", ["a"], (1, 2), {4: 5}, {"image": 2}, k=1)
+        writer.set_valid("image", 0, np.array([[False, True]]))
+        index, value = np.array([[[3], [4]]], np.uint16), np.ones((1, 2, 1), np.float16)
+        ones = np.ones((1, 2), np.float32)
+        writer.write("image", 0, 4, index, value, np.ones((1, 2), np.uint16), ones, ones)
+        writer.finish(4, "image", np.full(4, 1.0))
+        writer.close()
+
+    latents = Latents(publish(tmp_path / "results", LATENTS, write).path)
+    table = pq.read_table(latents.to_parquet(tmp_path / "latents.parquet"))
+    assert table.select(["column", "latent"]).to_pylist() == [{"column": 1, "latent": 4}]
 
 
 def test_datasets_read_a_table(latents: Latents, tmp_path: Path) -> None:
