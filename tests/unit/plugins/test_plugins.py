@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -289,6 +292,24 @@ def test_a_name_that_is_taken_is_refused_with_both(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"of package (other|tiny-plugin) has the name of"):
             find_plugin(METRICS, "active_patches")
         assert family_module("dinov2") == ("vista.encoders.families.dinov2",)
+        chosen = with_metrics(ChosenMetrics, "metrics").model_validate({"probe": {}})
+        with pytest.raises(UserError, match=r"package third has the name of 'probe' of VISTA"):
+            list(chosen.chosen())
+        with pytest.raises(UserError, match=r"does not name a module; correct or uninstall third"):
+            find_plugin(METRICS, "probe")
+
+
+def test_the_example_of_the_documentation_is_a_judge(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "CONTRIBUTING.md").read_text()
+    project, module = re.findall(r"`(?:pyproject.toml|my_vista.py)`:\n\n((?:    .*\n|\n)+)", text)
+    (tmp_path / "my_vista.py").write_text(textwrap.dedent(module))
+    entry_points = tomllib.loads(textwrap.dedent(project))["project"]["entry-points"]
+    with plugged(install(tmp_path, "my-vista", entry_points)):
+        judge = load_judge("same_text")
+        assert judge.judge(["cat", None], ["cat", "dog"]).tolist() == [[True, False], [False] * 2]
+        assert "my_vista:create" in source_digests(
+            with_judge("naming", "n", {}, {}, "same_text").modules
+        )
 
 
 def test_jobs_of_this_package_search_for_no_plugins() -> None:
