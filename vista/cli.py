@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ from vista.engine.artifacts import (
     sharing,
     with_options,
 )
-from vista.engine.code import is_fetch, source_digests, stage_code, stage_module, third_party
+from vista.engine.code import is_fetch, source_digests, stage_code, third_party
 from vista.engine.disk import full_disk
 from vista.engine.environment import prepare
 from vista.engine.gpus import claimed
@@ -33,10 +32,11 @@ from vista.engine.job import Job
 from vista.engine.locks import WORK
 from vista.engine.project import add_init
 from vista.engine.shipped import project_config
-from vista.engine.stages import is_stage, stages
+from vista.engine.stages import is_stage, load_stage, stages
 from vista.errors import UserError
 from vista.explore.command import add_show
 from vista.explore.serve_command import add_explore
+from vista.library.export_command import add_export
 from vista.library.look import add_look
 from vista.stages import SPLIT
 
@@ -81,6 +81,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         add_show(commands)
         add_explore(commands)
         add_look(commands)
+        add_export(commands)
 
     plan = commands.add_parser(
         "plan", help="what a config asks for: jobs, disk, memory, time, and what is missing"
@@ -253,8 +254,7 @@ def run_stage(
         settings = with_options(spec["settings"], options)
         # Before torch is imported, which then sees these cards only.
         with claimed(options):
-            module = importlib.import_module(stage_module(stage))
-            module.run(Job(stage, settings, inputs, work, threads, part))
+            load_stage(stage)(Job(stage, settings, inputs, work, threads, part))
         print(f"{stage}/{node}: done in {time.monotonic() - start:.1f} s.")
 
 

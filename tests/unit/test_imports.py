@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "processes": {"artifacts", "errors", "job", "code"},
     "lineage": {"artifacts"},
     "syntax": set(),
-    "code": {"syntax"},
+    "code": {"config", "errors", "syntax"},
     "shipped": {"code"},
     "project": {"errors", "plan", "shipped"},
     "config": {"errors"},
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"config", "artifacts", "code", "errors", "graph", "locks", "node", "shipped"},
     "gpus": {"errors"},
     "environment": set(),
-    "stages": {"code", "config", "stages"},
+    "stages": {"code", "config", "job", "stages"},
     "explain": {
         *("artifacts", "code", "errors", "locks", "node", "plan", "stages", "user_files"),
     },

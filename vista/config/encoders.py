@@ -10,10 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 from vista.config.base import Settings, later
 from vista.config.checkpoint import Checkpoint
 from vista.config.packages import PackageFile
-from vista.config.registry import PACKAGE, known_name, names_in
+from vista.config.plugins import FAMILIES
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
-_FAMILIES = PACKAGE / "encoders" / "families"
 # Families without a class token; settings that ask for one are refused when they are read.
 _CLASSLESS = ("siglip", "siglip2", "ijepa", "vlm")
 _Share = Annotated[float, Field(gt=0, le=1)]
@@ -21,12 +20,8 @@ Colours = tuple[_Share, _Share, _Share]
 
 
 def family_names() -> list[str]:
-    """Return the names of all encoder families, sorted: those of the files that hold them."""
-    return names_in(_FAMILIES)
-
-
-def _known_family(name: str) -> str:
-    return known_name(name, _FAMILIES, "family")
+    """Return the names of this package's encoder families, sorted: those of their files."""
+    return FAMILIES.own()
 
 
 class StandinEncoder(Settings):
@@ -78,7 +73,7 @@ _RANDOM = (
 class CheckpointEncoder(Checkpoint):
     """A pretrained vision encoder."""
 
-    family: Annotated[str, AfterValidator(_known_family)] = Field(
+    family: Annotated[str, AfterValidator(FAMILIES.known)] = Field(
         description='Family that the checkpoint belongs to; "vit": any other vision transformer '
         'that AutoModel loads and whose config tells the patch size; "vlm": the vision tower and '
         "the projector of a vision-language model, whose visual tokens are the features."

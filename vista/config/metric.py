@@ -1,22 +1,30 @@
 """Metrics declare themselves: each is a folder of `vista/metrics` whose `METRIC` says what it is.
 
 The config, the plan, the rules, the command line and the report loop over the declarations, so a
-new metric is a new folder and no line elsewhere.
+new metric is a new folder and no line elsewhere. A metric of another package is an entry point, and
+its declaration is imported where a config or an artifact names it.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, create_model
 
 from vista.config.base import Settings
 from vista.config.data import Split
 from vista.config.judge_base import JudgeSettings
+from vista.config.plugins import (
+    METRICS,
+    PluginSettings,
+    find_plugin,
+    plugin_names,
+    refuse_clash,
+)
 from vista.config.registry import PACKAGE
 
 # What a metric is measured for: the run, an encoder, a layer of a language model that
@@ -36,6 +44,11 @@ Per = Literal[
 ]
 # The part of a config that a metric's settings stand in.
 Section = Literal["metrics", "probing"]
+# What the metrics of each section can be measured for.
+_PLACES: Mapping[Section | None, tuple[Per, ...]] = {
+    "metrics": ("run", "encoder", "layer", "point", "dictionaries"),
+    "probing": ("point", "vision_sae", "vision_sae_point"),
+}
 
 
 class MetricSettings(Settings):
@@ -109,33 +122,94 @@ class Metric:
     def module(self, part: str) -> str:
         """Return the dotted name of the module that holds a part of the metric (`stage`, `plan`,
         `report`): a file of its folder, else the folder's `__init__`."""
-        folder = f"vista.metrics.{self.name}"
-        file = PACKAGE / "metrics" / self.name / f"{part}.py"
-        return f"{folder}.{part}" if file.is_file() else folder
+        folder = PACKAGE / "metrics" / self.name
+        if not folder.is_dir() and (plugin := find_plugin(METRICS, self.name)) is not None:
+            return plugin.part(part)
+        name = f"vista.metrics.{self.name}"
+        return f"{name}.{part}" if (folder / f"{part}.py").is_file() else name
 
     def part(self, part: str, name: str) -> Any:
-        """Return the definition `name` of a part of the metric, or None where there is none."""
+        """Return the definition `name` of a part of the metric, or None where there is none.
+
+        Raises UserError if the metric is a plug-in whose part cannot be imported.
+        """
+        if self.name not in declared_metrics():
+            plugin = find_plugin(METRICS, self.name)
+            assert plugin is not None, self.name
+            return getattr(plugin.load(self.module(part)), name, None)
         return getattr(importlib.import_module(self.module(part)), name, None)
 
 
 @functools.cache
 def declared_metrics() -> Mapping[str, Metric]:
-    """Return the declarations of all metrics by name, in the order of their positions."""
+    """Return the declarations of this package's metrics by name, ordered by position."""
     folders = sorted(path.parent.name for path in (PACKAGE / "metrics").glob("*/__init__.py"))
     metrics: list[Metric] = [
         importlib.import_module(f"vista.metrics.{folder}").METRIC for folder in folders
     ]
-    return {metric.name: metric for metric in sorted(metrics, key=lambda m: (m.position, m.name))}
+    return {metric.name: metric for metric in sorted(metrics, key=_position)}
+
+
+@functools.cache
+def plugin_metric(name: str) -> Metric:
+    """Return the declaration of a metric that is a plug-in.
+
+    Raises:
+        UserError: It cannot be imported, or declares no metric of this name.
+    """
+    plugin = find_plugin(METRICS, name)
+    assert plugin is not None, name
+    metric = plugin.definition("METRIC")
+    if not isinstance(metric, Metric):
+        raise plugin.refusal("has a METRIC that is no vista.config.metric.Metric")
+    if metric.name != name:
+        raise plugin.refusal(f"has a METRIC whose name is {metric.name!r}")
+    if not issubclass(metric.settings, MetricSettings):
+        raise plugin.refusal("has settings that are no vista.config.metric.MetricSettings")
+    if metric.per not in _PLACES.get(metric.section, ()):
+        raise plugin.refusal(f"is measured per {metric.per!r}, not in section {metric.section!r}")
+    return metric
+
+
+def plugin_metric_names() -> list[str]:
+    """Return the names of the metrics that are plug-ins, sorted; none is imported.
+
+    Names of this package's stages are left out.
+    """
+    return [
+        name
+        for name in plugin_names(METRICS)
+        if name not in declared_metrics() and not (PACKAGE / "stages" / f"{name}.py").is_file()
+    ]
+
+
+def metrics_with(stages: Iterable[str]) -> Mapping[str, Metric]:
+    """Return the declarations of this package's metrics, and of those plug-ins among `stages`."""
+    metrics, further = declared_metrics(), set(stages) - set(declared_metrics())
+    if not further:
+        return metrics
+    plugins = [plugin_metric(name) for name in plugin_metric_names() if name in further]
+    return {metric.name: metric for metric in sorted([*metrics.values(), *plugins], key=_position)}
+
+
+def _position(metric: Metric) -> tuple[int, str]:
+    return metric.position, metric.name
 
 
 class ChosenMetrics(Settings):
     """The metrics of one section of a config; a metric that is null is not computed."""
 
     def chosen(self) -> Iterator[tuple[Metric, MetricSettings]]:
-        """Yield the metrics that are computed, each with its settings."""
-        for metric in declared_metrics().values():
+        """Yield the metrics that are computed, each with its settings.
+
+        Raises UserError if a plug-in has the name of one of this package.
+        """
+        named = [name for name, value in self if isinstance(value, MetricSettings)]
+        for metric in metrics_with(named).values():
             settings = getattr(self, metric.name, None)
             if isinstance(settings, metric.settings) and isinstance(settings, MetricSettings):
+                if metric.name in declared_metrics():
+                    refuse_clash(METRICS, metric.name)
                 yield metric, settings
 
 
@@ -143,12 +217,42 @@ Model = TypeVar("Model", bound=ChosenMetrics)
 
 
 def with_metrics(base: type[Model], section: Section) -> type[Model]:
-    """Return a model with a field for each metric of a section beside the fields of `base`."""
+    """Return a model with a field for each metric of a section beside the fields of `base`.
+
+    A plug-in has a field in both sections, since only its declaration says which is its own.
+    """
     fields: dict[str, Any] = {
         metric.name: (metric.settings | None, Field(None, description=metric.makes))
         for metric in declared_metrics().values()
         if metric.section == section
     }
+    for name in plugin_metric_names():
+        if not hasattr(base, name) and name not in base.model_fields:
+            validate, models = _plugin_field(name, section)
+            fields[name] = (Annotated[Any, PluginSettings(validate, models)] | None, None)
     return create_model(
         base.__name__, __base__=base, __doc__=base.__doc__, __module__=base.__module__, **fields
     )
+
+
+def _plugin_field(
+    name: str, section: Section
+) -> tuple[Callable[[Any], MetricSettings], Callable[[], list[type[MetricSettings]]]]:
+    """Return what validates a plug-in's settings in a section, and what returns their model."""
+
+    def validate(value: Any) -> MetricSettings:
+        metric = plugin_metric(name)
+        if metric.section != section:
+            raise ValueError(f"it belongs under `{metric.section}`: move it there")
+        return _model(metric).model_validate(value)
+
+    def models() -> list[type[MetricSettings]]:
+        metric = plugin_metric(name)
+        return [_model(metric)] if metric.section == section else []
+
+    return validate, models
+
+
+def _model(metric: Metric) -> type[MetricSettings]:
+    assert issubclass(metric.settings, MetricSettings), metric.name
+    return metric.settings

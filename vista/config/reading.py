@@ -72,7 +72,7 @@ def _complaint(error: Mapping[str, Any], content: Mapping[str, Any]) -> str:
 _TAGS = frozenset(
     {
         *("standin", "checkpoint", "combined", "drawn", "composed", "coco", "llava", "folder"),
-        *("list", "webdataset", "name", "pip", "apt", "json", "wordnet", *judge_names()),
+        *("list", "webdataset", "name", "pip", "apt", "json", "wordnet", "plug-in", *judge_names()),
         *("gguf", "onnx"),
     }
 )

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vista.config.encoders import family_names
+from vista.config.plugins import FAMILIES
 from vista.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,19 +95,32 @@ class EncoderFamily:
 
 
 def load_family(name: str) -> EncoderFamily:
-    """Return the family `name`, from the file of that name. Raises UserError that lists them.
+    """Return the family `name`, from the file of that name or from a plug-in.
 
     The code of a family counts only for the nodes that name its module (`Node.modules`), so a new
     family changes the code digest of no other node.
+
+    Raises:
+        UserError: There is none, which lists them; or a plug-in has no `FAMILY`.
     """
-    if name not in (known := family_names()):
-        raise UserError(f"encoder family {name!r} is unknown; known families: {', '.join(known)}")
+    plugin = FAMILIES.plugin(name)
+    if plugin is not None:
+        family = plugin.definition("FAMILY")
+        if not isinstance(family, EncoderFamily):
+            raise plugin.refusal("has a FAMILY that is no vista.encoders.registry.EncoderFamily")
+        return family
+    if name not in family_names():
+        known = ", ".join(FAMILIES.names())
+        raise UserError(f"encoder family {name!r} is unknown; known families: {known}")
     family = importlib.import_module(f"vista.encoders.families.{name}").FAMILY
     assert isinstance(family, EncoderFamily)
     return family
 
 
 def family_of(model_type: str) -> str:
-    """Return the name of the family that a model type belongs to; "vit" where none claims it."""
+    """Return the name of the family that a model type belongs to; "vit" where none claims it.
+
+    Plug-ins are not asked, since that would import them: their families are named.
+    """
     named = (name for name in family_names() if model_type in load_family(name).model_types)
     return next(named, "vit")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from vista.config.metric import Per, declared_metrics
+from vista.config.metric import Per, metrics_with
 from vista.config.run import RunConfig
 from vista.config.sweep import Point
 from vista.engine.control_nodes import ControlBuilder
@@ -78,7 +78,7 @@ class Graph:
         if dictionaries := self._dictionaries():
             settings["dictionaries"] = dictionaries
         stages = {node.stage for _, node in measured}
-        metrics = [metric for name, metric in declared_metrics().items() if name in stages]
+        metrics = [metric for name, metric in metrics_with(stages).items() if name in stages]
         modules = tuple(metric.module("report") for metric in metrics)
         return Node("report", config.name, settings, inputs, modules)
 

@@ -13,6 +13,7 @@ from vista.config.encoders import (
     OnnxEncoder,
 )
 from vista.config.language import LanguageSettings
+from vista.config.plugins import FAMILIES, refuse_clash
 from vista.config.sae import CheckSaeSettings, LabelSettings, TokenFilter, TrainSaeSettings
 from vista.engine.node import Node, dump, pick
 
@@ -33,8 +34,13 @@ def filtered(
 
 
 def family_module(family: str) -> tuple[str, ...]:
-    """Return the module of an encoder family, as modules of a node."""
-    return (f"vista.encoders.families.{family}",)
+    """Return the module of an encoder family, as modules of a node.
+
+    Raises UserError if a plug-in has the name of a family of this package.
+    """
+    if family in FAMILIES.own():
+        refuse_clash(FAMILIES.group, family)
+    return (FAMILIES.module(family),)
 
 
 def model_settings(settings: EncoderSettings | LanguageSettings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from vista.config.checkpoint import Checkpoint
 from vista.config.judge_base import JudgeSettings
 from vista.config.judges import judge_files, judge_module, judge_source
+from vista.config.plugins import KINDS, refuse_clash
 from vista.config.sweep import Point
 from vista.engine.artifacts import canonical_json, digest_text, with_options
 
@@ -187,6 +188,8 @@ def with_judges(
     """Return a node whose stage uses judges, if any, named by the role of the judge's model.
 
     `files` and `modules` are further ones of the node.
+
+    Raises UserError if a plug-in has the name of a judge of this package.
     """
     models: dict[str, Node] = {}
     code: dict[str, None] = dict.fromkeys(modules)
@@ -194,7 +197,10 @@ def with_judges(
         source = judge_source(judge)
         if source is not None and source.repo is not None:
             models[role] = fetched_model(source.repo.rpartition("/")[2], source)
-        code[judge_module(judge if isinstance(judge, str) else dump(judge))] = None
+        kind = judge if isinstance(judge, str) else judge.kind
+        if kind in KINDS.own():
+            refuse_clash(KINDS.group, kind)
+        code[judge_module(kind)] = None
         files = (*files, *judge_files(judge))
     return Node(stage, name, settings, {**inputs, **models}, tuple(code), files)
 

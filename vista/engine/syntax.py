@@ -38,14 +38,15 @@ def is_text(node: object) -> bool:
     )
 
 
-def imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """Return the dotted name behind each name that an import statement binds."""
+def imported(statement: ast.Import | ast.ImportFrom, package: str = "") -> dict[str, str]:
+    """Return the dotted name behind each name that an import statement binds.
+
+    `package` is that of the module, for relative imports.
+    """
     if isinstance(statement, ast.ImportFrom):
-        assert statement.level == 0 and statement.module, "imports are absolute here"
-        return {
-            alias.asname or alias.name: f"{statement.module}.{alias.name}"
-            for alias in statement.names
-        }
+        above = package.split(".")[: package.count(".") + 2 - statement.level]
+        origin = ".".join([*(above if statement.level else ()), *filter(None, [statement.module])])
+        return {alias.asname or alias.name: f"{origin}.{alias.name}" for alias in statement.names}
     return {
         alias.asname or alias.name.split(".")[0]: alias.name
         if alias.asname
@@ -68,9 +69,11 @@ class Reader:
 
     The text is equal in all versions of Python and leaves out what cannot change a result. `scope`
     is the outermost one; names that are bound in an inner scope and used there alone stay inside.
+    `package` is that of the module, for relative imports.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, package: str = "") -> None:
+        self.package = package
         self.text: list[str] = []
         self.scope = _Scope()
         self.meanings: set[tuple[str, ...]] = set()
@@ -179,7 +182,7 @@ class Reader:
         self.read([k for k in node.keywords if not (is_field and k.arg == "description")])
 
     def _read_Import(self, node: ast.Import | ast.ImportFrom) -> None:
-        self.scope.imports |= imported(node)
+        self.scope.imports |= imported(node, self.package)
         self._read(node)
 
     _read_ImportFrom = _read_Import

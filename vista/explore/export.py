@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vista.config.metric import declared_metrics
+from vista.config.metric import declared_metrics, plugin_metric_names
 from vista.data.records import read_records
 from vista.engine.artifacts import open_artifact
 from vista.errors import UserError, reason_of
@@ -153,10 +153,14 @@ def _is_export(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == _FORMAT
 
 
+def _is_metric(stage: str) -> bool:
+    return stage in declared_metrics() or stage in plugin_metric_names()
+
+
 def _files(finished: Finished, folder: str) -> Iterator[_File]:
     """Yield the files of an artifact that the page reads."""
     stage = folder.partition("/")[0]
-    pattern = _READ.get(stage) or (_OF_METRICS if stage in declared_metrics() else None)
+    pattern = _READ.get(stage) or (_OF_METRICS if _is_metric(stage) else None)
     if pattern is not None:
         for name, size in finished.files(folder).items():
             if re.fullmatch(pattern, name):

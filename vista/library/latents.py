@@ -108,6 +108,58 @@ class Latents:
         self._known(layer, latent)
         return self.view.heat_map(layer, self.view.place(image_id), latent)
 
+    def to_parquet(self, path: str | Path, layer: int | None = None) -> Path:
+        """Write one row for each active latent of each visual token, for pyarrow, DuckDB, or
+        `datasets.load_dataset("parquet", data_files=...)`.
+
+        Columns image, layer, row, column, latent, activation and label; the file's metadata say, as
+        JSON under "vista", which artifact it is of. Read in slices of images: memory does not grow
+        with their number.
+
+        Args:
+            path: The file to write.
+            layer: Layer; None: all.
+
+        Returns:
+            The file.
+
+        Raises:
+            UserError: The file exists or cannot be written; or there is no such layer.
+        """
+        from vista.library.exports import write_parquet
+
+        write_parquet(self.view, Path(path), layer)
+        return Path(path)
+
+    def to_neuronpedia(
+        self,
+        folder: str | Path,
+        layer: int | None = None,
+        top: int = 20,
+        creator: str | None = None,
+    ) -> Path:
+        """Write the labelled latents with the images at which they fire most, as Neuronpedia
+        imports them: a folder MODEL/SOURCE a layer, which `saes.labels.path` reads, too.
+
+        Args:
+            folder: The folder to write.
+            layer: Layer; None: all.
+            top: Images of a latent, 64 at most.
+            creator: Id of the user whom the rows belong to; None: the one that a Neuronpedia of
+                one's own is installed with.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: The folder exists or cannot be written; a layer has no labels; or there is no
+                such layer.
+        """
+        from vista.library.exports import write_neuronpedia
+
+        write_neuronpedia(self.view, Path(folder), layer, top, creator)
+        return Path(folder)
+
     def _known(self, layer: int, latent: int) -> None:
         self.view.layers(layer)
         self.view.known(layer, latent)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vista.config.metric import declared_metrics
+from vista.config.metric import declared_metrics, plugin_metric_names
 from vista.engine.lineage import PARENTS, parents_of, read_manifest
 
 CATALOGUE = "catalogue.json"
@@ -129,7 +129,7 @@ def catalogue_of(
     behind = [set(_children_first([report], manifests.get)) for report in reports]
     facts = _facts(ordered, reports, set().union(*behind))
     artifacts = []
-    metrics = declared_metrics()
+    metrics = {*declared_metrics(), *plugin_metric_names()}
     for path, manifest in sorted(ordered.items()):
         stage, _, folder = path.partition("/")
         entry = {
@@ -207,7 +207,7 @@ def _facts(
     facts: dict[str, Facts] = {}
     # From those that use an artifact, who come before it.
     for path, manifest in manifests.items():
-        named = _named(path)
+        named = named_facts(path)
         if path in reported and not named.keys() & {"sae_weight", "method"}:
             # Those that use it say more: entries of one model share what reads it.
             named = {}
@@ -251,8 +251,8 @@ def _settings_facts(manifest: Manifest) -> Facts:
     return _checked({key: settings.get(key) for key in keys})
 
 
-def _named(path: str) -> Facts:
-    """Return what an artifact's name says."""
+def named_facts(path: str) -> Facts:
+    """Return what the name of an artifact, STAGE/NAME-ID, says of it."""
     stage, _, folder = path.partition("/")
     name = folder.rpartition("-")[0]
     if match := _POINT.fullmatch(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from vista.config.metric import declared_metrics
+from vista.config.metric import metrics_with
 from vista.metrics.results import read_result
 from vista.report.collapse import collapse_section, collapses
 from vista.report.comparison_section import comparison_section
@@ -41,7 +41,8 @@ FIGURES = (
 
 def shown_metrics(stages: Iterable[str]) -> dict[str, Shown]:
     """Return what each metric shows that a run measured; one may show nothing of its own."""
-    metrics = declared_metrics()
+    stages = list(stages)
+    metrics = metrics_with(stages)
     shown = {stage: metrics[stage].part("report", "SHOWN") for stage in stages if stage in metrics}
     return {stage: part for stage, part in shown.items() if part is not None}
 

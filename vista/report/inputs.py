@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from vista.config.base import Settings
-from vista.config.metric import declared_metrics
+from vista.config.metric import metrics_with
 from vista.config.report import ReportSettings
 from vista.engine.artifacts import Artifact
 from vista.metrics.figure import Figure
@@ -94,7 +94,7 @@ def aligned(places: Sequence[Place], artifacts: Sequence[Artifact]) -> list[tupl
 def read_measured(order: ReportOrder, inputs: Inputs) -> Measured:
     """Read the figures of the run's metrics, and of the checks of SAEs on held-out text."""
     metrics = aligned(order.points, inputs.metrics)
-    declared = declared_metrics()
+    declared = metrics_with(place.metric for place, _ in metrics)
     figures: list[Figure] = []
     of_groups: list[Figure] = []
     of_controls: list[Figure] = []

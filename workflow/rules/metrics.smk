@@ -1,6 +1,7 @@
 # Metrics: each its own artifact, each from cached stages only. A metric declares itself in
-# vista/metrics/<name>/__init__.py; `reads` are the roles of its inputs.
-for metric in declared_metrics().values():
+# vista/metrics/<name>/__init__.py, or as a plug-in that the config names; `reads` are the roles of
+# its inputs.
+for metric in metrics_with(node.stage for node in plan.nodes.values()).values():
 
     rule:
         name:

@@ -6,7 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable
 
-from vista.config.metric import declared_metrics
+from vista.config.metric import metrics_with
 from vista.engine.code import stage_module
 from vista.engine.forecast.need import Need
 from vista.engine.forecast.shapes import Shapes
@@ -21,7 +21,7 @@ def node_need(node: Node, shapes: Shapes) -> Need:
 
 @functools.cache
 def _formula(stage: str) -> Callable[[Node, Shapes], Need] | None:
-    metric = declared_metrics().get(stage)
+    metric = metrics_with([stage]).get(stage)
     if metric is not None:
         formula: Callable[[Node, Shapes], Need] | None = metric.part("forecast", "need")
         return formula
