@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+USER_ERROR = 2  # exit status of the command line
 _LONGEST_REASON = 300  # characters
 # First lines of messages that do not hold the reason.
 _PREAMBLES = re.compile(

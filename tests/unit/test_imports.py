@@ -60,9 +60,13 @@ ALLOWED: dict[str, set[str]] = {
     "forecast": {*BASE, "code", "node", "plan", "sae"},
     "prompts": {"config", "data", "errors", "forecast", "foreign", "language", "node", "plan"},
     "cli": {
-        *("accept", "artifacts", "code", "config", "disk", "errors", "explain", "job", "locks"),
-        *("environment", "forecast", "gc", "gpus", "make", "plan", "project", "prompts", "report"),
-        *("explore", "library", "shipped", "stages", "store"),
+        *("artifacts", "code", "commands", "disk", "environment", "errors", "gpus", "job", "locks"),
+        *("report", "stages"),
+    },
+    "commands": {
+        *("accept", "artifacts", "config", "errors", "explain", "explore", "forecast", "gc"),
+        *("library", "locks", "make", "plan", "project", "prompts", "report", "shipped", "stages"),
+        "store",
     },
     "readout": {
         *(*BASE, *TOOLS, "inputs", "interventions", "judges", "lineage", "metrics", "projector"),

@@ -160,10 +160,8 @@ class LatentView:
         Raises:
             UserError: The SAE is damaged.
         """
-        for path in parents_of(self.artifact.manifest).get("saes", []):
-            settings = (read_manifest(self._results / path) or {}).get("settings")
-            if isinstance(settings, dict) and settings.get("layer") == layer:
-                sae = open_artifact(self._results / path, path.partition("/")[0])
+        for sae in inputs_there(self.artifact, "saes"):
+            if sae.settings.get("layer") == layer:
                 return Decoder(sae.file(WEIGHTS)).nearest(latent, latent + 1).of(0)
         return []
 
