@@ -13,7 +13,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 # Not $(abspath): it splits a path at spaces.
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(BIN):$(PATH)
 
-.PHONY: help demo photographs choices test check fix bench faults bare package rules clean
+.PHONY: help demo photographs choices test check fix bench faults bare package rules docs clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -61,6 +61,9 @@ package:  ## install the wheel into an empty environment and run config/smoke.ya
 rules: $(VENV)/installed  ## draw the rules of CONFIG into docs/rules.png; needs Graphviz (dot, tred)
 	snakemake --configfile $(CONFIG) --rulegraph --forceall | sed '/label = "default"/d; /\t0 *->\|-> *0$$/d' \
 	  | tred | dot -Tpng -Gdpi=80 -Grankdir=LR -o docs/rules.png
+
+docs: $(VENV)/installed-dev  ## build the documentation as a site: site/
+	mkdocs build --strict
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -21,6 +21,8 @@ from workflow_run import ROOT, jobs, snakemake
 from workflow_run import SMOKE as CONFIG
 
 import vista
+from tests.docs.examples import run_examples
+from tests.docs.tutorials import FOLDER, NAMES, cells_of, execute
 from vista.engine.artifacts import open_artifact
 from vista.engine.code import SILENT, source_digests, stage_code
 from vista.engine.plan import Plan, load_plan
@@ -108,6 +110,18 @@ def test_figures_are_drawn(run: Path) -> None:
     names = {path.name for path in (run / "results" / "figures").iterdir()}
     for name in ("matching_rate", "reconstruction_fvu", "localization", "training"):
         assert {f"{name}.png", f"{name}.svg"} <= names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tutorial_runs(name: str, run: Path, tmp_path: Path) -> None:
+    cells = cells_of((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    outputs = execute(cells, run / "results", tmp_path)
+    assert any(output and (output.printed or output.text) for output in outputs)
+
+
+def test_the_examples_of_docstrings_hold(run: Path, tmp_path: Path) -> None:
+    for module, (failed, attempted) in run_examples(run / "results", tmp_path).items():
+        assert (failed, attempted > 0) == (0, True), module
 
 
 def test_a_second_run_has_nothing_to_do(run: Path) -> None:

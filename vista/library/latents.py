@@ -24,6 +24,16 @@ class Latents:
         view: The reader, with the labels of the latents.
         layers: Size of the dictionary by layer.
         grid: Rows and columns of the patch grid.
+
+    Examples:
+        >>> latents = run.latents("dinov2", "gemma2", sae_weight=1)
+        >>> image_id = latents.image_ids[0]
+        >>> strongest = latents.top(image_id, k=3, layer=0).iloc[0]
+        >>> heat = latents.heatmap(image_id, strongest.latent, layer=0)
+        >>> heat.shape == latents.grid
+        True
+        >>> bool(heat[strongest.row, strongest.column] == heat.max())
+        True
     """
 
     def __init__(self, folder: Path) -> None:

@@ -35,6 +35,17 @@ class Run:
     Attributes:
         results: The results folder.
         name: Name of the run; None where it has no report yet.
+
+    Examples:
+        >>> run = vista.open("results")
+        >>> list(run.points().columns)
+        ['encoder', 'llm', 'sae_weight', 'seed', 'control', 'folder']
+        >>> table = run.table()
+        >>> rates = table[table.metric == "matching_rate"]
+        >>> bool(rates.value.between(0, 1).all())
+        True
+        >>> run.features("dinov2").dims
+        ('image', 'token', 'channel')
     """
 
     def __init__(self, results: Path, catalogue: Mapping[str, Any]) -> None:

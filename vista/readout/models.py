@@ -52,10 +52,7 @@ _BATCH = 16  # images of a pass
 class Readout:
     """An encoder, a projector, a language model and its SAEs that belong together.
 
-    Calling it with images gives their labelled latents:
-
-        seen = readout("cat.png")
-        seen.top(k=3)
+    Calling it with images gives their labelled latents.
 
     Attributes:
         encoder: The vision encoder.
@@ -67,6 +64,15 @@ class Readout:
         labels: Labels of the SAEs' latents by layer, as far as they are labelled.
         question: What is asked about an image, unless another question is given.
         parts: The artifacts that it was loaded from; None if it was put together by hand.
+
+    Examples:
+        >>> readout = run.readout("dinov2", "gemma2", sae_weight=1)
+        >>> seen = readout("cat.png")
+        >>> list(seen.top(k=3).columns)
+        ['image', 'layer', 'label', 'latent', 'activation', 'row', 'column']
+        >>> label = seen.top(k=50).label.dropna().iloc[0]
+        >>> caption = readout.caption("cat.png", max_new_tokens=8)
+        >>> edited = readout.caption("cat.png", remove=label, strength=2, max_new_tokens=8)
     """
 
     def __init__(

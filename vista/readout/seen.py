@@ -78,6 +78,15 @@ class SeenImages:
         geometry: How each image lies on the patch grid.
         labels: Labels of the latents by layer.
         concepts: Finds the latent that is named after a word.
+
+    Examples:
+        >>> seen = readout("cat.png")
+        >>> strongest = seen.top(k=1, layer=0).iloc[0]
+        >>> heat = seen.activations(strongest.latent, layer=0)
+        >>> bool(heat[strongest.row, strongest.column] == heat.max())
+        True
+        >>> seen.heatmap(strongest.latent, layer=0).format
+        'PNG'
     """
 
     names: Sequence[str]
