@@ -17,7 +17,7 @@ def written(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-PROJECT = {"config/config.yaml", "Snakefile", "README.md", ".gitignore"}
+PROJECT = {"config/config.yaml", "config/vista.schema.json", "Snakefile", "README.md", ".gitignore"}
 
 
 def test_a_project_has_the_config_and_the_files_that_it_names(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from vista.engine.shipped import config_names, shipped
 from vista.errors import UserError
 
 CONFIG = "config/config.yaml"
+SCHEMA = "config/vista.schema.json"
 _README = f"""\
 # A VISTA project
 
@@ -144,6 +145,8 @@ def _files(name: str) -> dict[str, bytes]:
     config = shipped() / "config" / f"{name}.yaml"
     files = {
         CONFIG: config.read_bytes(),
+        # Its first line names it, for editors.
+        SCHEMA: (shipped() / SCHEMA).read_bytes(),
         "Snakefile": _SNAKEFILE.encode(),
         "README.md": _README.replace("{name}", name).encode(),
         ".gitignore": _GITIGNORE.encode(),
