@@ -29,7 +29,8 @@ def test_a_project_has_the_config_and_the_files_that_it_names(tmp_path: Path) ->
     assert written(tmp_path / "own") == PROJECT | {"config/photographs/stamps.json"}
     for path in sorted(PROJECT - {"config/config.yaml"}):
         text = (tmp_path / "own" / path).read_text()
-        assert str(ROOT) not in text and "{" not in text
+        # No place of this machine, and no place that was left open.
+        assert str(ROOT) not in text and (path.endswith(".json") or "{" not in text)
 
 
 @pytest.mark.parametrize("name", config_names())
