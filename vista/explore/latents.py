@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +25,9 @@ from vista.inputs.image_files import image_files
 from vista.inputs.latents import LatentMaps, read_geometry, read_latents
 from vista.readout.parts import labels_of
 from vista.sae.label_table import FILE, LatentLabels, read_labels
+from vista.store.strongest import Active, strongest
 
 _RECORDS = "records.parquet"
-
-
-class Active(NamedTuple):
-    """A latent that fires at an image.
-
-    Attributes:
-        latent: Its number.
-        value: Its activation there.
-        token: The visual token of that activation.
-    """
-
-    latent: int
-    value: float
-    token: int
 
 
 class LatentView:
@@ -115,14 +102,7 @@ class LatentView:
         used_tk &= tokens.valid[0][:, None]
         if token is not None:
             used_tk &= (np.arange(len(index_tk)) == token)[:, None]
-        token_n, slot_n = np.nonzero(used_tk)
-        value_n = value_tk[token_n, slot_n].astype(np.float64)
-        strongest: dict[int, Active] = {}
-        # Stable: of equal activations the first token's counts.
-        for n in np.argsort(-value_n, kind="stable").tolist():
-            latent = int(index_tk[token_n[n], slot_n[n]])
-            strongest.setdefault(latent, Active(latent, float(value_n[n]), int(token_n[n])))
-        return list(strongest.values())
+        return strongest(index_tk, value_tk, used_tk)
 
     def reconstruction(self, layer: int, place: int, token: int | None) -> tuple[float, float]:
         """Return L0 and the SAE's error / the squared norm of the stream, at a visual token or as

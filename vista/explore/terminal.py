@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vista.errors import UserError
-from vista.explore.latents import Active, LatentView
+from vista.explore.latents import LatentView
 from vista.report.escape import clean
 from vista.report.grid import Grid, Name, number
+from vista.store.strongest import Active
 
 _CONTEXTS = 4
 _ON_A_LINE = 4

@@ -21,6 +21,7 @@ from vista.report.escape import mathtext
 from vista.report.heat_panels import COLUMNS, DPI, NOTE, Panel, draw_panels
 from vista.report.heatmaps import grid_extent
 from vista.sae.label_table import LatentLabels
+from vista.store.strongest import Active, strongest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,20 +52,13 @@ class LayerLatents:
         activation_p: NDArray[np.float32] = np.where(at_pk, self.value_pk, 0).sum(1)
         return activation_p
 
-    def strongest(self, token: int | None = None) -> list[tuple[int, float, int]]:
-        """Return (latent, activation, token) of the latents that fire at a visual token, or at any
-        with the largest of their activations; strongest first."""
+    def strongest(self, token: int | None = None) -> list[Active]:
+        """Return the latents that fire at a visual token, or at any with the largest of their
+        activations; strongest first."""
         used_pk = np.arange(self.index_pk.shape[1]) < self.nnz_p[:, None]
         if token is not None:
             used_pk &= (np.arange(len(used_pk)) == token)[:, None]
-        token_n, slot_n = np.nonzero(used_pk)
-        value_n = self.value_pk[token_n, slot_n]
-        found: dict[int, tuple[int, float, int]] = {}
-        # Stable: of equal activations the first token's counts.
-        for n in np.argsort(-value_n, kind="stable").tolist():
-            latent = int(self.index_pk[token_n[n], slot_n[n]])
-            found.setdefault(latent, (latent, float(value_n[n]), int(token_n[n])))
-        return list(found.values())
+        return strongest(self.index_pk, self.value_pk, used_pk)
 
 
 @dataclass(frozen=True)
