@@ -37,8 +37,10 @@ class LatentView:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.artifact = open_artifact(folder, "latents")
-        self.store = read_latents(self.artifact)
+        self._read(open_artifact(folder, "latents"))
+
+    def _read(self, artifact: Artifact) -> None:
+        self.artifact, self.store = artifact, read_latents(artifact)
         self._places = {image_id: place for place, image_id in enumerate(self.store.image_ids)}
 
     def place(self, image_id: str) -> int:

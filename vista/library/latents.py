@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.explore.latents import LatentView
-
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+    from vista.explore.latents import LatentView
 
 
 class Latents:
@@ -36,8 +36,8 @@ class Latents:
         True
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.view = folder, LatentView(folder)
+    def __init__(self, view: LatentView) -> None:
+        self.folder, self.view = view.artifact.path, view
         self.layers, self.grid = dict(self.view.store.layers), self.view.store.grid
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vista.engine.artifacts import Artifact, open_artifact
 from vista.engine.lineage import inputs_there
 from vista.errors import UserError, reason_of
+from vista.explore.latents import LatentView
+from vista.library.exported import ExportedLatents, exported_artifact
 from vista.library.latents import Latents
 from vista.report.catalogue import CATALOGUE
 
@@ -26,7 +29,8 @@ _COLUMNS = (
     "folder",
 )
 _LARGEST = 200_000_000  # bytes of a catalogue
-_SPLIT = "test"
+# Latents of a split that is not evaluated have its name after the point's.
+_OTHER_SPLIT = re.compile("-(train|validation)-[0-9a-f]+$")
 
 
 class Run:
@@ -48,8 +52,10 @@ class Run:
         ('image', 'token', 'channel')
     """
 
-    def __init__(self, results: Path, catalogue: Mapping[str, Any]) -> None:
-        self.results = results
+    def __init__(
+        self, results: Path, catalogue: Mapping[str, Any], *, is_export: bool = False
+    ) -> None:
+        self.results, self._is_export = results, is_export
         self.name: str | None = catalogue.get("run")
         self._entries: list[dict[str, Any]] = list(catalogue["artifacts"])
 
@@ -71,10 +77,10 @@ class Run:
 
     def points(self) -> pd.DataFrame:
         """Return the points of the sweep that can be read: encoder, llm, sae_weight, seed and
-        control of each artifact of latents of the test split, and its folder."""
+        control of each artifact of latents of the evaluated split, and its folder."""
         table = self.artifacts("latents")
         columns = ["encoder", "llm", "sae_weight", "seed", "control", "folder"]
-        held = [self._split(folder) == _SPLIT for folder in table["folder"]]
+        held = [_is_evaluated(folder) for folder in table["folder"]]
         return table.loc[held, columns].reset_index(drop=True)
 
     def readout(
@@ -100,6 +106,10 @@ class Run:
         """
         from vista.readout import Readout
 
+        if self._is_export:
+            raise UserError(
+                f"{self.results.parent} is an export, which has no models: open results"
+            )
         point = self._point(encoder, llm, sae_weight, seed, None)
         return Readout.of_latents(self.results / point["folder"], method)
 
@@ -159,7 +169,9 @@ class Run:
             UserError: There is no such point, or several and no default; or the store is damaged.
         """
         point = self._point(encoder, llm, sae_weight, seed, control)
-        return Latents(self.results / point["folder"])
+        if self._is_export:
+            return Latents(ExportedLatents(self.results, point, self._entries))
+        return Latents(LatentView(self.results / point["folder"]))
 
     def labels(self, llm: str | None = None, layer: int | None = None) -> pd.DataFrame:
         """Return the labels of a language model's SAEs: layer, latent, label, share, density.
@@ -204,6 +216,7 @@ class Run:
         """
         from vista.data.records import read_records
         from vista.inputs.image_files import image_files
+        from vista.readout.images import open_images
 
         for entry in self._matching(("records",)):
             records = self._artifact(entry)
@@ -212,6 +225,10 @@ class Run:
                 (row,) = table.rows_by_id([image_id])
             except UserError:
                 continue
+            if self._is_export:
+                folder = self.results.parent / "images" / records.path.name
+                ((_, image),) = open_images(folder / f"{row}.png")
+                return image
             world, fetched = (
                 next(iter(inputs_there(records, role)), None) for role in ("world", "fetched")
             )
@@ -226,7 +243,7 @@ class Run:
         seed: int | None,
         control: str | None,
     ) -> dict[str, Any]:
-        """Return the one artifact of latents of the test split that is asked for."""
+        """Return the one artifact of latents of the evaluated split that is asked for."""
         entries = [
             entry
             for entry in self._matching(
@@ -234,7 +251,7 @@ class Run:
             )
             if entry.get("control") == control
         ]
-        entries = [e for e in entries if self._split(e["folder"]) == _SPLIT] or entries
+        entries = [e for e in entries if _is_evaluated(e["folder"])] or entries
         if not entries:
             raise UserError(
                 f"{self.results} has no such latents"
@@ -250,11 +267,6 @@ class Run:
         entries = [entry for entry in entries if entry.get("seed", 0) == first]
         self._choose(entries, "folder")
         return entries[0]
-
-    def _split(self, folder: str) -> str | None:
-        settings = open_artifact(self.results / folder, "latents").settings
-        latents = settings.get("latents")
-        return latents.get("split") if isinstance(latents, dict) else None
 
     def _one(self, *stages: str, **wanted: Any) -> dict[str, Any]:
         entries = self._matching(stages, **wanted)
@@ -297,6 +309,8 @@ class Run:
             raise UserError(f"name one {what} of {', '.join(values)}")
 
     def _artifact(self, entry: Mapping[str, Any]) -> Artifact:
+        if self._is_export:
+            return exported_artifact(self.results, entry)
         return open_artifact(self.results / str(entry["folder"]), str(entry["stage"]))
 
     def _labels(self, entry: Mapping[str, Any]) -> LatentLabels:
@@ -329,7 +343,7 @@ def open_run(source: str | Path = "results") -> Run:
         )
     exported = path / "results"
     if (path / CATALOGUE).is_file() and exported.is_dir():
-        return Run(exported, _exported(path / CATALOGUE))
+        return Run(exported, _exported(path / CATALOGUE), is_export=True)
     catalogue = Finished(path).catalogue(live=False)
     if wanted is not None:
         kept = [entry for entry in catalogue["artifacts"] if entry["folder"] in wanted]
@@ -353,6 +367,10 @@ def _exported(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is no catalogue ({reason_of(error)}): export again") from error
     return {**catalogue, "artifacts": entries}
+
+
+def _is_evaluated(folder: str) -> bool:
+    return _OTHER_SPLIT.search(folder) is None
 
 
 def _label_frame(table: LatentLabels) -> pd.DataFrame:

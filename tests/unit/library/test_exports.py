@@ -19,6 +19,7 @@ from vista.cli import main
 from vista.config.sae import NeuronpediaSettings
 from vista.engine.artifacts import open_artifact
 from vista.errors import UserError
+from vista.explore.latents import LatentView
 from vista.library import exports
 from vista.library.latents import Latents
 from vista.sae.neuronpedia import read_export
@@ -34,7 +35,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def latents(results: Path) -> Latents:
-    return Latents(results / LATENTS)
+    return Latents(LatentView(results / LATENTS))
 
 
 def test_a_table_has_a_row_for_each_active_latent(
@@ -84,7 +85,7 @@ def test_tokens_that_stand_for_nothing_have_no_row(tmp_path: Path) -> None:
         writer.finish(4, "image", np.full(4, 1.0))
         writer.close()
 
-    latents = Latents(publish(tmp_path / "results", LATENTS, write).path)
+    latents = Latents(LatentView(publish(tmp_path / "results", LATENTS, write).path))
     table = pq.read_table(latents.to_parquet(tmp_path / "latents.parquet"))
     assert table.select(["column", "latent"]).to_pylist() == [{"column": 1, "latent": 4}]
 
@@ -176,7 +177,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 def test_latents_without_labels_have_a_table_alone(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    latents = Latents(results / LATENTS)
+    latents = Latents(LatentView(results / LATENTS))
     latents.view.__dict__["labels"] = {}
     with pytest.raises(UserError, match="layer 4 has no labels in these results"):
         latents.to_neuronpedia(tmp_path / "export")
