@@ -1,0 +1,37 @@
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO: the images of COCO that have referring expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vista.config.data import CocoData, CocoFiles, RefCocoData
+from vista.data.readers.coco import coco_records
+from vista.data.records import Record
+from vista.data.references import group_of, image_splits, read_references, split_of
+from vista.data.skipped import Skipped
+from vista.data.splits import Splitter, in_split_order
+
+
+def refcoco_records(settings: RefCocoData, skipped: Skipped) -> Iterator[Record]:
+    """Records of the images with expressions, split by split, in the order of the instances.
+
+    Raises:
+        UserError: As the readers of COCO's files and of references do.
+    """
+    splits = image_splits(read_references(map(Path, settings.references)))
+    coco = CocoData(
+        kind="coco",
+        images=settings.images,
+        splits={"test": CocoFiles(instances=settings.instances)},
+        missing_images=settings.missing_images,
+        max_unreadable=settings.max_unreadable,
+    )
+    splitters = {split: Splitter(split, settings) for split in map(split_of, splits.values())}
+    yield from in_split_order(
+        replace(record, split=split, group=group_of(splits[record.image_id]))
+        for record in coco_records(coco, skipped)
+        if record.image_id in splits
+        and (split := splitters[split_of(splits[record.image_id])].split(record.image_id))
+    )
