@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,18 @@ def refcoco_records(settings: RefCocoData, skipped: Skipped) -> Iterator[Record]
     splitters = {split: Splitter(split, settings) for split in map(split_of, splits.values())}
     yield from in_split_order(
         replace(record, split=split, group=group_of(splits[record.image_id]))
-        for record in coco_records(coco, skipped)
-        if record.image_id in splits
-        and (split := splitters[split_of(splits[record.image_id])].split(record.image_id))
+        for record in _listed(coco, skipped, splits)
+        if (split := splitters[split_of(splits[record.image_id])].split(record.image_id))
     )
+
+
+def _listed(settings: CocoData, skipped: Skipped, wanted: Collection[str]) -> Iterator[Record]:
+    """The records of some images; those that the instances do not list are noted."""
+    unlisted = set(wanted)
+    for record in coco_records(settings, skipped):
+        if record.image_id in unlisted:
+            unlisted.remove(record.image_id)
+            yield record
+    unlisted -= {row for row, _, _ in skipped.rows}
+    if unlisted:
+        skipped.notes["images with expressions that the instances do not list"] += len(unlisted)

@@ -34,7 +34,7 @@ class ReferringSettings(MetricSettings):
         32,
         ge=1,
         description="thresholds that are compared on validation images: 0 and quantiles of the "
-        "maps' values above 0",
+        "interpolated maps' values above 0",
     )
     mask_cover: float = Field(
         0.5,

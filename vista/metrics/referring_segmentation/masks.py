@@ -19,6 +19,8 @@ from vista.data.masks import Rle, decode_mask
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
+# Expressions whose pixels thresholds are quantiles of.
+_SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,23 @@ class Overlap:
         return np.where(empty_x, 1.0, self.intersection_x / np.maximum(self.union_x, 1))
 
 
-def candidate_thresholds(maps_xp: NDArray[Any], count: int) -> FloatArray:
-    """Return 0 and quantiles of a set of maps' values above 0, ascending [t]."""
-    positive = maps_xp[maps_xp > 0].astype(np.float64)
+def candidate_thresholds(
+    targets: Sequence[Target], maps_xp: NDArray[Any], count: int
+) -> FloatArray:
+    """Return 0 and quantiles of the pixels' values above 0, ascending [t]; of at most
+    `_SAMPLED` expressions, evenly chosen."""
+    step = -(-len(targets) // _SAMPLED)
+    pixels = [
+        interpolated(map_p, target.geometry).reshape(-1)
+        for target, map_p in zip(targets[::step], maps_xp[::step], strict=True)
+        if map_p.any()
+    ]
+    positive = np.concatenate([np.zeros(0), *pixels])
+    positive = positive[positive > 0]
     if not len(positive):
         return np.zeros(1)
-    quantiles = np.quantile(positive, np.arange(count) / count)
-    return np.unique(np.concatenate([[0.0], quantiles[1:]]))
+    quantiles = np.quantile(positive, np.arange(1, count) / count)
+    return np.unique(np.concatenate([[0.0], quantiles]))
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ def choose_threshold(targets: Sequence[Target], maps_xp: NDArray[Any], count: in
     """
     if not targets:
         raise ValueError("a threshold needs expressions of validation images")
-    thresholds_t = candidate_thresholds(maps_xp, count)
+    thresholds_t = candidate_thresholds(targets, maps_xp, count)
     total_t = np.zeros(len(thresholds_t))
     for target, map_p in zip(targets, maps_xp, strict=True):
         total_t += _overlap(target.mask(), interpolated(map_p, target.geometry), thresholds_t).iou_x
