@@ -214,6 +214,13 @@ def test_fetched_files_lie_below_their_folder(root: Path) -> None:
     assert whole.model_copy(update={"fetch": ()}) == settings(root, "refs.json")
 
 
+@pytest.mark.parametrize("target", [-1, [-1], []])
+def test_no_target_without_the_flag(root: Path, target: object) -> None:
+    (root / "refs.json").write_text(json.dumps([{**REFS[0], "ann_id": target}]))
+    _, expressions, _ = read(root, settings(root, "refs.json"))
+    assert [item.kind for item in expressions] == ["none", "none"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
