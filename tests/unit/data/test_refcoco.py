@@ -324,13 +324,13 @@ def test_expressions_of_a_drawn_world_say_what_its_scenes_hold(tmp_path: Path) -
     assert found == list(drawn_expressions(drawn, read_records(tmp_path / "records.parquet")))
     for record in records:
         of_image = [item for item in found if item.image_id == record.image_id]
-        caption = record.captions[0]
+        described = record.captions[0]
         for thing in record.objects:
             placed, plain = (
                 [e for e in of_image if e.kind == kind and thing.category in e.text.split()]
                 for kind in ("place", "no_place")
             )
-            assert placed[0].text.removeprefix("the ") in caption
+            assert placed[0].text.removeprefix("the ") in described
             assert placed[0].text.startswith(f"{plain[0].text} at ")
             assert placed[0].rle == plain[0].rle == thing.rle
         several = [e for e in of_image if e.kind == "several"]
