@@ -19,8 +19,8 @@ from vista.data.masks import Rle, decode_mask
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
-# Expressions whose pixels thresholds are quantiles of.
-_SAMPLED = 256
+# Expressions whose pixels thresholds are quantiles of, and pixels of each.
+_SAMPLED, _PIXELS = 256, 4096
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ def candidate_thresholds(
     targets: Sequence[Target], maps_xp: NDArray[Any], count: int
 ) -> FloatArray:
     """Return 0 and quantiles of the pixels' values above 0, ascending [t]; of at most
-    `_SAMPLED` expressions, evenly chosen."""
+    `_SAMPLED` expressions and `_PIXELS` pixels of each, evenly chosen."""
     step = -(-len(targets) // _SAMPLED)
-    pixels = [
-        interpolated(map_p, target.geometry).reshape(-1)
-        for target, map_p in zip(targets[::step], maps_xp[::step], strict=True)
-        if map_p.any()
-    ]
+    pixels = []
+    for target, map_p in zip(targets[::step], maps_xp[::step], strict=True):
+        if map_p.any():
+            values = interpolated(map_p, target.geometry).reshape(-1)
+            pixels.append(values[:: -(-len(values) // _PIXELS)])
     positive = np.concatenate([np.zeros(0), *pixels])
     positive = positive[positive > 0]
     if not len(positive):
