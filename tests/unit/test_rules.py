@@ -36,6 +36,7 @@ FURTHER = {
     "control_tokens": {"files"},
     "choose_scale": {"judge", "files"},
     "records": {"files"},
+    "expressions": {"records", "fetched", "files"},
     "text": {"files", "packages"},
     "prompt_features": {"files"},
     "train_diffusion": {"fetched"},

@@ -1,10 +1,11 @@
 """Settings of the images and texts that a run reads: `data:` and `text:` of a config.
 
-`data` is one of seven kinds, told apart by its key `kind`:
+`data` is one of eight kinds, told apart by its key `kind`:
 
 - `drawn`       scenes that the run draws itself (no download, exact masks);
 - `composed`    scenes that the run composes of cut-out photographs (exact masks);
 - `coco`        a folder of images with COCO instance and caption files;
+- `refcoco`     a folder of images with COCO instances and files of referring expressions;
 - `llava`       a folder of images with a LLaVA conversation file;
 - `folder`      a plain folder of images, optionally one sub-folder a class;
 - `list`        a folder of images with text files that name image and label on each line;
@@ -187,6 +188,32 @@ class CocoData(FileData):
         )
 
 
+class RefCocoData(FileData):
+    """Images with referring expressions: RefCOCO, RefCOCO+, RefCOCOg or gRefCOCO.
+
+    The split of an image is that of its expressions: `val` is validation; `testA` and `testB` are
+    test, each a group of its own. An image that has expressions of several splits is in the last
+    one of train, validation and test, and those of its other splits are left out. Images without
+    an expression are left out.
+    """
+
+    kind: Literal["refcoco"]
+    instances: str = Field(description="COCO instances JSON: boxes and masks by annotation id.")
+    references: tuple[str, ...] = Field(
+        min_length=1,
+        description="Files of expressions: refs.json or grefs(unc).json; a pickled refs(unc).p is "
+        "read, too, if it holds nothing but plain values.",
+    )
+
+    def annotation_files(self) -> list[str]:
+        """The annotation files that the settings name, sorted."""
+        return _sorted([self.instances, *self.references])
+
+    def holds(self, split: Split) -> bool:
+        """Whether the settings put any image into a split: the files tell."""
+        return True
+
+
 class LlavaData(FileData):
     """LLaVA conversations: `splits` names a file per split, or `file` is divided by `fractions`.
 
@@ -294,7 +321,7 @@ class WebDatasetData(FileData):
         return _sorted(f"{self.images}/{name}" for name in names)
 
 
-AnyFiles = CocoData | LlavaData | FolderData | ListData | WebDatasetData
+AnyFiles = CocoData | RefCocoData | LlavaData | FolderData | ListData | WebDatasetData
 AnyData = DrawnData | ComposedData | AnyFiles
 DataSettings = Annotated[AnyData, Field(discriminator="kind")]
 # What records depend on: scenes that the run makes are an input of theirs.

@@ -17,6 +17,7 @@ from vista.config.data import (
     CocoFiles,
     ListData,
     LlavaData,
+    RefCocoData,
     reader_module,
 )
 from vista.config.drawn import DrawnData
@@ -87,6 +88,9 @@ def resolve(settings: AnyFiles, fetched: Path | None) -> AnyFiles:
         splits = settings.splits
         update["splits"] = splits and {key: whole_files(files) for key, files in splits.items()}
         update["files"] = settings.files and whole_files(settings.files)
+    elif isinstance(settings, RefCocoData):
+        update["instances"] = whole(settings.instances)
+        update["references"] = tuple(str(fetched / name) for name in settings.references)
     elif isinstance(settings, LlavaData):
         named = settings.splits
         update["splits"] = named and {key: whole(name) for key, name in named.items()}

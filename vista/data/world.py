@@ -99,6 +99,15 @@ def scene_images(
         yield scene, paint(rng, scene, library, settings.image_size, settings.noise)
 
 
+def split_scenes(
+    settings: DrawnData, library: StampLibrary, seed: int, split: str
+) -> Iterator[Scene]:
+    """The scenes of a split, in the order of its images, without their pixels."""
+    pool = "test" if split == "test" else "train"
+    for rng in _generators(seed, split, getattr(settings.scenes, split)):
+        yield sample_scene(rng, settings, library, pool)
+
+
 def paint(
     rng: np.random.Generator, scene: Scene, library: StampLibrary, side: int, noise: float = 0.0
 ) -> NDArray[np.uint8]:

@@ -35,6 +35,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "logit_lens": ("batch_size",),
     "embedding_lens": ("batch_size",),
     "latent_lens": ("batch_size",),
+    "referring_segmentation": ("batch_size",),
     "edit": ("batch_size",),
     "directions": ("batch_size",),
     "sae": ("device",),

@@ -13,6 +13,7 @@ MAKERS = {
     "draw_world": "scenes with exact masks, boxes, captions and a text corpus",
     "compose_scenes": "scenes of cut-out photographs with exact masks, boxes and captions",
     "records": "COCO, LLaVA, folder, list or WebDataset data as one table",
+    "expressions": "referring expressions with the mask of what each means",
     "text": "the language corpus as one table",
     "train_encoder": "a stand-in vision encoder",
     "train_llm": "a stand-in language model",

@@ -26,6 +26,15 @@ use rule stage as records with:
         "reading the data {wildcards.node}"
 
 
+use rule stage as expressions with:
+    input:
+        roles("records", "fetched", "files"),
+    pathvars:
+        stage="expressions",
+    message:
+        "reading referring expressions of {wildcards.node}"
+
+
 use rule stage as text with:
     input:
         roles("world", "records", "packages", "files"),

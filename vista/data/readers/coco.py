@@ -209,6 +209,14 @@ def _object(
     )
 
 
+def segmentation_mask(item: dict[str, Any], size: tuple[int, int], path: Path) -> Rle | None:
+    """The mask of an annotation of an image of a size (width, height); None if it has none.
+
+    Raises UserError naming file and annotation if it cannot be read.
+    """
+    return _mask(item.get("segmentation"), f"annotation {_entry_id(item)}", size, path)
+
+
 def _mask(value: Any, label: str, size: tuple[int, int], path: Path) -> Rle | None:
     """Polygons, uncompressed or compressed runs as compressed runs; None if there are none."""
     if not value:
