@@ -112,11 +112,11 @@ class KernelMachine:
     @classmethod
     def fit(cls, x_nd: Floats, y_n: Floats, m_dd: Floats, bandwidth: float) -> KernelMachine:
         """Fit y with `RIDGE` on the kernel's diagonal."""
-        from scipy.linalg import solve
+        from scipy.linalg import cho_factor, cho_solve
 
         kernel_nn = np.exp(-_distances(x_nd, x_nd, m_dd) / bandwidth)
         kernel_nn[np.diag_indices_from(kernel_nn)] += RIDGE
-        return cls(x_nd, solve(kernel_nn, y_n, assume_a="pos"), m_dd, bandwidth)
+        return cls(x_nd, cho_solve(cho_factor(kernel_nn), y_n), m_dd, bandwidth)
 
     def predict(self, z_md: Floats) -> Floats:
         """Return the fit [m] at further tokens."""
