@@ -7,7 +7,7 @@ import pytest
 
 from vista.data.geometry import ImageGeometry
 from vista.data.records import Box, Object, Record
-from vista.interventions.methods import rfm as methods_rfm
+from vista.interventions import feature_machine
 from vista.metrics.direction_detection import DirectionDetectionSettings
 from vista.metrics.direction_detection.measure import Tokens, detect
 from vista.metrics.direction_detection.report import direction_detection_section
@@ -17,7 +17,7 @@ from vista.report.table import LongTable
 NAMES = ("linear", "parts", "square", "rare")
 
 
-def tokens(seed: int, images: int = 90, each: int = 3) -> Tokens:
+def tokens(seed: int, images: int = 90, each: int = 6) -> Tokens:
     """Of `linear` block 0 holds all; of `parts` each block a noisy half; `square` is far from the
     middle along a channel of block 1, on either side."""
     rng = np.random.default_rng(seed)
@@ -50,11 +50,11 @@ def found(methods: tuple[str, ...] = ("mean_difference", "rfm")):  # type: ignor
 
 
 def test_planted_classes_are_detected_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods_rfm, "ROUNDS", 2)
+    monkeypatch.setattr(feature_machine, "ROUNDS", 2)
     result, columns = found()
     assert (result.classes, result.left_out) == (3, ["rare"])
     assert (result.fit_images, result.stack_images, result.images) == (60, 30, 90)
-    assert result.tokens == 270
+    assert result.tokens == 540
     keys = ("method", "layer", "class")
     rows = zip(*(columns[key] for key in keys), columns["auroc"], strict=True)
     auroc = {tuple(row[:3]): row[3] for row in rows}

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from vista.interventions.directions import unit_rows
+from vista.interventions.feature_machine import rfm
 from vista.interventions.methods.logistic import logistic
 from vista.interventions.methods.mean_difference import mean_difference
-from vista.interventions.methods.rfm import rfm
 from vista.metrics.bootstrap import bootstrap_mean
 from vista.metrics.figure import Figure
 from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vista.interventions.methods.logistic import logistic
-from vista.interventions.methods.mean_difference import mean_difference
-from vista.interventions.methods.rfm import (
+from vista.interventions.feature_machine import (
     KernelMachine,
     images_of_tokens,
     rfm,
     top_direction,
 )
+from vista.interventions.methods.logistic import logistic
+from vista.interventions.methods.mean_difference import mean_difference
 from vista.interventions.search import Selection
 
 
