@@ -171,7 +171,7 @@ def _depths(
         return np.zeros(0)
     starts = np.cumsum([0, *counts[:-1]])
     common_st = np.logical_and.reduceat(images_nt, starts, axis=0)
-    return np.where(common_st, depth_t, 0).max(axis=1).astype(np.float64)
+    return np.asarray(np.where(common_st, depth_t, 0).max(axis=1), dtype=np.float64)
 
 
 def _permuted(
