@@ -108,8 +108,8 @@ class DirectionSettings(Settings):
         description="latent: text-SAE latent whose label names the concept, best by AUROC; "
         "latent_at: given latents; random_latent: a labelled latent of matched density that is "
         "not one of the concept's; wrong_concept: another concept's latent; random: a random "
-        "direction; mean_difference, logistic: fitted in the residual stream; vision_latent: "
-        "latent of an SAE on the encoder's features.",
+        "direction; mean_difference, logistic, rfm (recursive feature machine): fitted in the "
+        "residual stream; vision_latent: latent of an SAE on the encoder's features.",
     )
     concepts: ConceptSettings = Field(default_factory=ConceptSettings, description="The concepts.")
     split: Split = Field("validation", description="Images that latents are ranked on.")
@@ -128,7 +128,9 @@ class DirectionSettings(Settings):
         None, description='latent_at: JSON file {"cat": {"layer": 4, "latent": 15456}, ...}.'
     )
     layer: int = Field(
-        0, ge=0, description="mean_difference, logistic: block after which the stream is read."
+        0,
+        ge=0,
+        description="mean_difference, logistic, rfm: block after which the stream is read.",
     )
     patches_per_image: int = Field(
         32, ge=1, description="Most patches of an image's objects, and most others, to fit on."

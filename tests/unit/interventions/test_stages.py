@@ -106,7 +106,9 @@ def test_a_word_is_a_concept_without_a_place(made: dict[str, Any]) -> None:
     assert named(rows, "all", "target") > 0.8
 
 
-@pytest.mark.parametrize("method", ["latent", "mean_difference", "logistic", "vision_latent"])
+@pytest.mark.parametrize(
+    "method", ["latent", "mean_difference", "logistic", "rfm", "vision_latent"]
+)
 def test_planted_nouns_are_removed_and_replaced(made: dict[str, Any], method: str) -> None:
     found = find(made, method)
     strong = 6.0 if method == "vision_latent" else 5.0

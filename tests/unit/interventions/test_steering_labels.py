@@ -28,6 +28,7 @@ from vista.inputs.steered_answers import Answer, chosen_answer, first_name, labe
 from vista.judges.words import phrase_table
 from vista.language.model import LanguageModel
 from vista.metrics.results import read_result
+from vista.metrics.steering_score import stage as steering_score
 from vista.metrics.vision_labels import stage as vision_labels
 from vista.sae.label_table import read_labels
 from vista.sae.neutral import SaeConfig, SparseAutoencoder, load_sae, save_sae
@@ -281,3 +282,25 @@ def test_a_step_is_what_the_sae_writes_at_its_strongest(
     for row, twin_row in zip(rows_of(steer(made, labels)), same, strict=True):
         assert row["answer"] == twin_row["answer"]
         assert row["gain"] == pytest.approx(twin_row["gain"], abs=1e-3)
+
+
+def test_answers_fit_the_top_images_of_their_latents(
+    made: dict[str, Any], labels: Artifact
+) -> None:
+    settings = {"split": "test", "min_images": 2}
+    answers = steer(made, labels, coefficients=[4])
+    inputs = {"labels": labels, "steering": answers, "other": made["features"]}
+    inputs |= {role: made[role] for role in ("features", "records")}
+    found = publish(
+        made["root"],
+        f"steering_score_{next(COUNT)}",
+        lambda work: steering_score.run(Job("s", settings, inputs, work)),
+    )
+    result = read_result(found)
+    assert (result["blank"], result["latents"]) == (None, len(WORDS) + 2)
+    # Of the grounds' latents the answers name no class.
+    assert result["named"]["steered"]["value"] == 1
+    assert result["named"]["blank"]["value"] == 0
+    cosines = [row["cosine"] for row in pq.read_table(found.file("items.parquet")).to_pylist()]
+    assert min(cosines[: len(WORDS)]) > 0.8 and cosines[len(WORDS) :] == [0, 0]
+    assert result["gain"]["blank"]["value"] == pytest.approx(np.mean(cosines))
