@@ -9,12 +9,15 @@
 | siglip  | siglip, siglip_*   | none     | post_layernorm | google/siglip2-base-patch16-224    |
 | siglip2 | siglip2, siglip2_* | none     | post_layernorm | google/siglip2-base-patch16-naflex |
 | vit     | any other          | learnt   | probed         | google/vit-base-patch16-224        |
+| vjepa2  | vjepa2             | none     | layernorm      | facebook/vjepa2-vitl-fpc64-256     |
 | vlm     | llava, gemma3, ... | none     | none           | google/gemma-3-4b-it               |
 
 The final norm is the one that `last_hidden_state` has on patch tokens; r are the register tokens
 that the config counts; `*` stands for the rest of a name. SigLIP 2 of a fixed
 resolution is `siglip`; `siglip2` is its NaFlex variant. `vlm` gives the visual tokens that a
-vision-language model makes: its vision tower and its projector together.
+vision-language model makes: its vision tower and its projector together. `svd` reads no model of
+transformers but a pipeline of diffusers, stabilityai/stable-video-diffusion-img2vid. `svd` and
+`vjepa2` see an image as a clip of frames.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vista.config.encoders import family_names
 from vista.config.plugins import FAMILIES
 from vista.errors import UserError
+from vista.foreign.preprocessor import read_preprocessor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,6 +86,12 @@ class EncoderFamily:
         blocks: the tower's transformer blocks, in order.
         any_size: those of `model_types` that take images of any size.
         instead: what to do with a checkpoint of another family; empty: to name its family.
+        preprocessor: the settings of a folder's image processor.
+        read: the model in a folder that is none of AutoModel's; called with the folder, the seed
+            of random weights (or None) and the dtype.
+        shown: the model as it is shown an image, where the family has settings of its own; called
+            with the model, `vista.config.encoders.CheckpointEncoder.own` (or None) and the side of
+            the input, px.
     """
 
     model_types: tuple[str, ...]
@@ -92,6 +103,9 @@ class EncoderFamily:
     blocks: Callable[[Any], Any] = only_blocks
     any_size: tuple[str, ...] = ()
     instead: str = ""
+    preprocessor: Callable[[Path], dict[str, Any]] = read_preprocessor
+    read: Callable[[Path, int | None, Any], Any] | None = None
+    shown: Callable[[Any, Any, int], Any] | None = None
 
 
 def load_family(name: str) -> EncoderFamily:
