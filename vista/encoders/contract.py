@@ -19,8 +19,9 @@ from vista.config.encoders import SvdSettings, Vjepa2Settings
 from vista.device import find_device
 from vista.encoders.pooling import pool_tokens
 from vista.encoders.preprocessing import Preprocessing, square
-from vista.encoders.registry import EncoderFamily, family_of, load_family
+from vista.encoders.registry import EncoderFamily, VideoFamily, family_of, load_family
 from vista.errors import UserError, reason_of
+from vista.foreign.preprocessor import read_preprocessor
 from vista.foreign.pretrained import load_model, load_part, loading
 from vista.foreign.weights import check_checkpoint
 
@@ -228,7 +229,8 @@ def load_encoder(
     """
     parts = load_family(family)
     place = find_device(device)
-    preprocessor = parts.preprocessor(folder)
+    video = parts if isinstance(parts, VideoFamily) else None
+    preprocessor = (video.preprocessor if video else read_preprocessor)(folder)
     if size is not None:
         square_input = {"height": size, "width": size}
         preprocessor |= {"do_resize": True, "do_center_crop": False, "size": square_input}
@@ -236,15 +238,14 @@ def load_encoder(
         f"vision encoder {folder}: could not be loaded",
         "a save_pretrained folder with safetensors weights",
     ):
-        if parts.read is None:
-            model = _read(parts, family, folder, dtype, random_weights, size)
+        if video and video.read:
+            model = video.read(folder, random_weights, getattr(torch, dtype))
         else:
-            model = parts.read(folder, random_weights, getattr(torch, dtype))
-        if parts.shown is not None:
+            model = _read(parts, family, folder, dtype, random_weights, size)
+        if video:
             config = getattr(model, "config", None)
-            model = parts.shown(
-                model, own, Preprocessing.from_config(preprocessor, config, parts.resample).size
-            )
+            side = Preprocessing.from_config(preprocessor, config, parts.resample).size
+            model = video.shown(model, own, side)
         return VisionEncoder(
             family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens, pool
         )

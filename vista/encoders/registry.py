@@ -86,12 +86,6 @@ class EncoderFamily:
         blocks: the tower's transformer blocks, in order.
         any_size: those of `model_types` that take images of any size.
         instead: what to do with a checkpoint of another family; empty: to name its family.
-        preprocessor: the settings of a folder's image processor.
-        read: the model in a folder that is none of AutoModel's; called with the folder, the seed
-            of random weights (or None) and the dtype.
-        shown: the model as it is shown an image, where the family has settings of its own; called
-            with the model, `vista.config.encoders.CheckpointEncoder.own` (or None) and the side of
-            the input, px.
     """
 
     model_types: tuple[str, ...]
@@ -103,9 +97,23 @@ class EncoderFamily:
     blocks: Callable[[Any], Any] = only_blocks
     any_size: tuple[str, ...] = ()
     instead: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFamily(EncoderFamily):
+    """A family of video models, which see an image as a clip, and have settings of their own.
+
+    Attributes:
+        shown: the model as it is shown an image; called with the model,
+            `vista.config.encoders.CheckpointEncoder.own` (or None) and the side of the input, px.
+        preprocessor: the settings of a folder's image processor.
+        read: the model in a folder that is none of AutoModel's; called with the folder, the seed
+            of random weights (or None) and the dtype.
+    """
+
+    shown: Callable[[Any, Any, int], Any]
     preprocessor: Callable[[Path], dict[str, Any]] = read_preprocessor
     read: Callable[[Path, int | None, Any], Any] | None = None
-    shown: Callable[[Any, Any, int], Any] | None = None
 
 
 def load_family(name: str) -> EncoderFamily:

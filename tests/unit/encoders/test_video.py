@@ -129,6 +129,13 @@ def test_svd_of_random_weights_needs_no_weights(svd: tuple[Path, Any], tmp_path:
         tokens(None)
 
 
+@pytest.mark.parametrize("family", ["svd", "vjepa2"])
+def test_the_shipped_architectures_have_the_stand_ins_grid(family: str) -> None:
+    folder = Path(__file__).parents[3] / "config/architectures" / family
+    encoder = load_encoder(folder, family, random_weights=0, size=48)
+    assert (encoder.grid, encoder.d_vision) == ((6, 6 * encoder.per_patch), 96)
+
+
 def test_svd_refuses_what_it_cannot_read(svd: tuple[Path, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images of 18 px; set `size` to a multiple of 4"):
         load_svd(svd[0], size=18)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vista.config.encoders import SvdSettings
-from vista.encoders.registry import EncoderFamily, plain_inputs
+from vista.encoders.registry import VideoFamily, plain_inputs
 from vista.errors import UserError
 from vista.foreign.preprocessor import ImageSteps, image_steps
 from vista.foreign.pretrained import load_model, load_part
@@ -236,7 +236,7 @@ def _inputs(pixels_bchw: Tensor, patch: int) -> Any:
     return plain_inputs(pixels_bchw, patch)
 
 
-FAMILY = EncoderFamily(
+FAMILY = VideoFamily(
     model_types=("stable_video_diffusion",),
     prefix_tokens=lambda tower: 0,
     norm=lambda tower: None,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vista.config.encoders import Vjepa2Settings
 from vista.encoders.preprocessing import square
-from vista.encoders.registry import EncoderFamily, plain_inputs
+from vista.encoders.registry import VideoFamily, plain_inputs
 from vista.errors import UserError
 
 
@@ -58,7 +58,7 @@ def _inputs(pixels_bchw: Tensor, patch: int) -> Any:
     return plain_inputs(pixels_bchw, patch)
 
 
-FAMILY = EncoderFamily(
+FAMILY = VideoFamily(
     model_types=("vjepa2",),
     prefix_tokens=lambda tower: 0,
     norm=lambda tower: tower.video.layernorm,
