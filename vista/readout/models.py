@@ -207,8 +207,14 @@ class Readout:
     def geometry(self, image: Image.Image) -> ImageGeometry:
         """Return how an image lies on the encoder's patch grid."""
         encoder, size = self.encoder, (image.width, image.height)
-        square = (encoder.size, encoder.patch, self.fit, encoder.per_patch, encoder.pool)
-        return ImageGeometry(*size, *square)
+        return ImageGeometry(
+            *size,
+            encoder.size,
+            encoder.patch,
+            self.fit,
+            per_patch=encoder.per_patch,
+            pool=encoder.pool,
+        )
 
     def visual_tokens(self, images: Sequence[Image.Image]) -> Tensor:
         """Return the visual tokens of images [b, p, d]: features as they are stored (float16),

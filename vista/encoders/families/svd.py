@@ -127,12 +127,12 @@ class OneStep(nn.Module):
     def _embedding(self, pixels_bchw: Tensor) -> Tensor:
         """CLIP's embedding of the images [b, 1, c]."""
         # The pipeline's own filter, which PIL's are not.
-        from diffusers.pipelines.stable_video_diffusion import (
-            pipeline_stable_video_diffusion as svd,
+        from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import (
+            _resize_with_antialiasing,
         )
 
         side = self.image_encoder.config.image_size
-        small_bchw = svd._resize_with_antialiasing(pixels_bchw, (side, side))
+        small_bchw = _resize_with_antialiasing(pixels_bchw, (side, side))  # type: ignore[no-untyped-call]
         mean, std = (
             torch.tensor(values, device=pixels_bchw.device).view(3, 1, 1)
             for values in (self._clip.mean, self._clip.std)
