@@ -118,6 +118,17 @@ def test_what_a_folder_lacks_is_one_sentence(
     assert str(tmp_path) in line and line.endswith(".") and "\n" not in line
 
 
+def test_a_video_pipeline_is_a_vision_encoder(tmp_path: Path) -> None:
+    index = {"_class_name": "StableVideoDiffusionPipeline"}
+    parts = {f"{part}/config.json": {} for part in ("unet", "vae", "image_encoder", "scheduler")}
+    folder = write(tmp_path, {"model_index.json": index, **parts})
+    assert list(problems(VISION, folder)) == []
+    (folder / "unet/config.json").unlink()
+    (folder / "unet").rmdir()
+    (line,) = problems(VISION, folder)
+    assert line.endswith("unet is missing: give the whole pipeline.")
+
+
 def test_named_templates_with_a_default_lack_nothing(tmp_path: Path) -> None:
     listed = [{"name": name, "template": "x"} for name in ("rag", "default")]
     write(tmp_path, {**WHOLE[LANGUAGE], "tokenizer_config.json": {"chat_template": listed}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,7 +14,10 @@ from vista.config.plugins import FAMILIES
 
 StandinFamily = Literal["dinov2", "clip", "siglip"]
 # Families without a class token; settings that ask for one are refused when they are read.
-_CLASSLESS = ("siglip", "siglip2", "ijepa", "vlm")
+_CLASSLESS = ("siglip", "siglip2", "ijepa", "vlm", "svd", "vjepa2")
+# Families with settings of their own, which are in the id of their features: the family's name is
+# the field of `CheckpointEncoder`.
+_OWN = ("svd", "vjepa2")
 _Share = Annotated[float, Field(gt=0, le=1)]
 Colours = tuple[_Share, _Share, _Share]
 
@@ -70,13 +73,45 @@ _RANDOM = (
 )
 
 
+class SvdSettings(Settings):
+    """One denoising step of Stable Video Diffusion from an image (arXiv 2510.00855)."""
+
+    tap: Literal["down", "mid"] = Field(
+        "down", description="Features of the denoiser before (down) or after (mid) its mid block."
+    )
+    frames: int = Field(8, ge=1, le=256, description="Frames of the clip: tokens of each patch.")
+    noise_seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the noise, the same for every image."
+    )
+    fps: int = Field(
+        7, ge=1, le=255, description="Frames a second; the model is told one less, as in training."
+    )
+    motion_bucket: int = Field(127, ge=0, le=255, description="How much motion is asked for.")
+    noise: float = Field(
+        0.02, ge=0, le=10, description="Standard deviation of noise on the image's pixels, -1..1."
+    )
+
+
+class Vjepa2Settings(Settings):
+    """An image as a clip of equal frames."""
+
+    frames: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Frames of the clip, a multiple of the model's tubelet_size (2 in those "
+        "published); each patch has a token for each tubelet_size frames.",
+    )
+
+
 class CheckpointEncoder(Checkpoint):
     """A pretrained vision encoder."""
 
     family: Annotated[str, AfterValidator(FAMILIES.known)] = Field(
         description='Family that the checkpoint belongs to; "vit": any other vision transformer '
         'that AutoModel loads and whose config tells the patch size; "vlm": the vision tower and '
-        "the projector of a vision-language model, whose visual tokens are the features."
+        "the projector of a vision-language model, whose visual tokens are the features; "
+        '"svd": the denoiser of a StableVideoDiffusionPipeline.'
     )
     prefix_tokens: int | None = Field(
         None,
@@ -92,6 +127,31 @@ class CheckpointEncoder(Checkpoint):
         description="Side of the square input, px; null: that of the checkpoint's image "
         "processor. A model that takes images of any size needs it: Qwen2.5-VL a multiple of 28.",
     )
+    svd: SvdSettings | None = later(None, description="Of family svd alone; null: the defaults.")
+    vjepa2: Vjepa2Settings | None = later(
+        None, description="Of family vjepa2 alone; null: the defaults."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_own_settings(cls, given: Any) -> Any:
+        """Fill in a family's own settings, so that the id of the features tells them."""
+        if isinstance(given, Mapping) and given.get("family") in _OWN:
+            family = given["family"]
+            return {**given, family: {} if given.get(family) is None else given[family]}
+        return given
+
+    @model_validator(mode="after")
+    def _has_its_own_settings(self) -> Self:
+        for family in _OWN:
+            if getattr(self, family) is not None and family != self.family:
+                raise ValueError(f"{family} is for family {family}, not {self.family}; drop it")
+        return self
+
+    @property
+    def own(self) -> SvdSettings | Vjepa2Settings | None:
+        """The settings that the family alone has."""
+        return self.svd or self.vjepa2
 
 
 class OnnxEncoder(PackageFile):
@@ -124,8 +184,8 @@ class CombinedEncoder(Settings):
     )
     how: Literal["concat", "interleave"] = Field(
         "concat",
-        description="concat: the channels of both at each patch. interleave: two tokens a patch, "
-        "one of each encoder, the narrower one padded with zeros.",
+        description="concat: the channels of both at each patch. interleave: the tokens of both at "
+        "each patch, those of the first encoder first, the narrower ones padded with zeros.",
     )
 
 
@@ -144,7 +204,7 @@ class EncoderSettings(Settings):
     tokens: Literal["patches", "class"] = Field(
         "patches",
         description="Features of an image: its patch tokens, or its class token as the one patch "
-        "of a grid of 1 x 1 (not SigLIP, I-JEPA and vlm, which have none).",
+        "of a grid of 1 x 1 (not SigLIP, I-JEPA, vlm, svd and vjepa2, which have none).",
     )
     pool: int | None = later(
         None,

@@ -49,8 +49,9 @@ class ImageGeometry:
     With `pool`, the area of all patches is divided into `pool` x `pool` patches instead, to which
     the tokens of the model's own are averaged (`vista.encoders.pooling`).
 
-    Each patch has `per_patch` tokens, one after another (those of several encoders). Results per
-    patch are then results per token: p counts tokens, and the grid is `per_patch` times wider.
+    Each patch has `per_patch` tokens, one after another (those of several encoders, or of the
+    frames of a clip). Results per patch are then results per token: p counts tokens, and the grid
+    is `per_patch` times wider.
     """
 
     width: int

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vista.config.encoders import SvdSettings, Vjepa2Settings
 from vista.device import find_device
 from vista.encoders.pooling import pool_tokens
 from vista.encoders.preprocessing import Preprocessing, square
-from vista.encoders.registry import family_of, load_family
+from vista.encoders.registry import EncoderFamily, VideoFamily, family_of, load_family
 from vista.errors import UserError, reason_of
 from vista.foreign.preprocessor import read_preprocessor
 from vista.foreign.pretrained import load_model, load_part, loading
@@ -37,9 +38,12 @@ class VisionEncoder:
         d_vision: width of the patch tokens.
         size: side of the square input, px; patch: side of a patch, px.
         pool: side of the grid that patches are averaged to; None: they are not.
-        grid: rows and columns of tokens; token p is row p // columns, column p % columns. A class
-            token is the one patch of a 1 x 1 grid, as large as the input.
-        n_patches: patches of an image before they are pooled, in a class token's encoder too.
+        per_patch: tokens of a patch, one of each frame where an image is seen as a clip, else 1.
+        grid: rows and columns of tokens; token p is row p // columns, column p % columns. The
+            tokens of a patch stand side by side, in the order of frames, so that there are
+            `per_patch` times as many columns as in the grid of patches. A class token is the one
+            patch of a 1 x 1 grid, as large as the input.
+        n_patches: patch tokens of an image before they are pooled, in a class token's encoder too.
         prefix_tokens: tokens before the patches, which `encode` drops (but for a class token).
         resample: the filter that images are resized with.
         mean_colour: the colour that normalises to zero, 0..255; what padding is filled with.
@@ -84,8 +88,9 @@ class VisionEncoder:
                 f"has {side} x {side} patches of an image of {self.size} px"
             )
         self.pool = pool
-        self.grid = (pool or side, pool or side)
-        self.n_patches = side * side
+        self.per_patch = int(getattr(config, "per_patch", 1))
+        self.grid = (pool or side, (pool or side) * self.per_patch)
+        self.n_patches = side * side * self.per_patch
         self.prefix_tokens = (
             parts.prefix_tokens(self.model) if prefix_tokens is None else prefix_tokens
         )
@@ -164,13 +169,25 @@ class VisionEncoder:
             )
         if self._norm is not None:
             tokens_btd = self._norm(tokens_btd)
-        tokens_bpd: Tensor = tokens_btd[:, self._kept].float()
+        tokens_bpd = by_patch(tokens_btd[:, self._kept].float(), self.per_patch)
         if not tokens_bpd.isfinite().all():
             raise UserError(
                 f"{self.family} encoder: the {self.model.config.model_type} model gives tokens "
                 "that are no finite numbers; set dtype: float32, or check its config.json"
             )
-        return tokens_bpd if self.pool is None else pool_tokens(tokens_bpd, self.pool)
+        if self.pool is None:
+            return tokens_bpd
+        # The frames of a patch are averaged each with their own.
+        frames_bpd = tokens_bpd.reshape(len(tokens_bpd), -1, self.per_patch * self.d_vision)
+        return pool_tokens(frames_bpd, self.pool).reshape(len(tokens_bpd), -1, self.d_vision)
+
+
+def by_patch(tokens_bpd: Tensor, per_patch: int) -> Tensor:
+    """Tokens in the order (frame, row, column), as video models have them, in the order (row,
+    column, frame), in which the tokens of a patch follow one another [b, p, d]."""
+    b, tokens, d = tokens_bpd.shape
+    frames_bfpd = tokens_bpd.reshape(b, per_patch, tokens // per_patch, d)
+    return frames_bfpd.transpose(1, 2).reshape(b, tokens, d)
 
 
 def load_encoder(
@@ -185,6 +202,7 @@ def load_encoder(
     pool: int | None = None,
     random_weights: int | None = None,
     size: int | None = None,
+    own: SvdSettings | Vjepa2Settings | None = None,
 ) -> VisionEncoder:
     """Load a vision encoder from a `save_pretrained` folder.
 
@@ -202,19 +220,17 @@ def load_encoder(
         random_weights: seed of weights as the model's class initialises them, in place of those in
             the folder, which are not read.
         size: side of the square input, px; None: that of the folder's image processor.
+        own: what families svd and vjepa2 have to choose; None: their defaults.
 
     Raises:
         UserError: the folder is missing, is of another family, or lacks weights or valid settings
             of an image processor; the device is not there; or the model has no class token, or
             fewer patches than `pool` asks for.
     """
-    from transformers import AutoConfig, AutoModel
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     parts = load_family(family)
     place = find_device(device)
-    preprocessor = read_preprocessor(folder)
+    video = parts if isinstance(parts, VideoFamily) else None
+    preprocessor = (video.preprocessor if video else read_preprocessor)(folder)
     if size is not None:
         square_input = {"height": size, "width": size}
         preprocessor |= {"do_resize": True, "do_center_crop": False, "size": square_input}
@@ -222,32 +238,53 @@ def load_encoder(
         f"vision encoder {folder}: could not be loaded",
         "a save_pretrained folder with safetensors weights",
     ):
-        # The config first: a wrong family is refused before gigabytes are read.
-        config = load_part(AutoConfig, folder)
-        model_type = str(config.model_type)
-        other = parts.model_types and model_type not in parts.model_types
-        # "vit" takes any model type, but not a model that is called with other inputs.
-        if other or load_family(family_of(model_type)).inputs is not parts.inputs:
-            raise UserError(
-                f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
-                + (parts.instead or f"set family: {family_of(model_type)}")
-            )
-        if size is None and model_type in parts.any_size:
-            raise UserError(
-                f"vision encoder {folder}: a {model_type} model takes images of any size; set "
-                "`size`, the side of the square that images are resized to, px"
-            )
-        if random_weights is None:
-            model, missing = load_model(
-                AutoModel, folder, config=config, dtype=getattr(torch, dtype)
-            )
-            _refuse_missing(folder, model, parts.tower(model), missing)
+        if video and video.read:
+            model = video.read(folder, random_weights, getattr(torch, dtype))
         else:
-            check_checkpoint(folder)
-            model = _random(AutoModel, config, random_weights).to(getattr(torch, dtype))
+            model = _read(parts, family, folder, dtype, random_weights, size)
+        if video:
+            config = getattr(model, "config", None)
+            side = Preprocessing.from_config(preprocessor, config, parts.resample).size
+            model = video.shown(model, own, side)
         return VisionEncoder(
             family, model.to(place), preprocessor, layer, final_norm, prefix_tokens, tokens, pool
         )
+
+
+def _read(
+    parts: EncoderFamily,
+    family: str,
+    folder: Path,
+    dtype: str,
+    random_weights: int | None,
+    size: int | None,
+) -> Any:
+    """The model of transformers in a folder."""
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    # The config first: a wrong family is refused before gigabytes are read.
+    config = load_part(AutoConfig, folder)
+    model_type = str(config.model_type)
+    other = parts.model_types and model_type not in parts.model_types
+    # "vit" takes any model type, but not a model that is called with other inputs.
+    if other or load_family(family_of(model_type)).inputs is not parts.inputs:
+        raise UserError(
+            f"vision encoder {folder}: it is a {model_type} model, not of {family!r}; "
+            + (parts.instead or f"set family: {family_of(model_type)}")
+        )
+    if size is None and model_type in parts.any_size:
+        raise UserError(
+            f"vision encoder {folder}: a {model_type} model takes images of any size; set "
+            "`size`, the side of the square that images are resized to, px"
+        )
+    if random_weights is None:
+        model, missing = load_model(AutoModel, folder, config=config, dtype=getattr(torch, dtype))
+        _refuse_missing(folder, model, parts.tower(model), missing)
+        return model
+    check_checkpoint(folder)
+    return _random(AutoModel, config, random_weights).to(getattr(torch, dtype))
 
 
 def _random(auto_class: Any, config: Any, seed: int) -> Any:

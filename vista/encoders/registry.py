@@ -9,12 +9,15 @@
 | siglip  | siglip, siglip_*   | none     | post_layernorm | google/siglip2-base-patch16-224    |
 | siglip2 | siglip2, siglip2_* | none     | post_layernorm | google/siglip2-base-patch16-naflex |
 | vit     | any other          | learnt   | probed         | google/vit-base-patch16-224        |
+| vjepa2  | vjepa2             | none     | layernorm      | facebook/vjepa2-vitl-fpc64-256     |
 | vlm     | llava, gemma3, ... | none     | none           | google/gemma-3-4b-it               |
 
 The final norm is the one that `last_hidden_state` has on patch tokens; r are the register tokens
 that the config counts; `*` stands for the rest of a name. SigLIP 2 of a fixed
 resolution is `siglip`; `siglip2` is its NaFlex variant. `vlm` gives the visual tokens that a
-vision-language model makes: its vision tower and its projector together.
+vision-language model makes: its vision tower and its projector together. `svd` reads no model of
+transformers but a pipeline of diffusers, stabilityai/stable-video-diffusion-img2vid. `svd` and
+`vjepa2` see an image as a clip of frames.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vista.config.encoders import family_names
 from vista.config.plugins import FAMILIES
 from vista.errors import UserError
+from vista.foreign.preprocessor import read_preprocessor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +97,23 @@ class EncoderFamily:
     blocks: Callable[[Any], Any] = only_blocks
     any_size: tuple[str, ...] = ()
     instead: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFamily(EncoderFamily):
+    """A family of video models, which see an image as a clip, and have settings of their own.
+
+    Attributes:
+        shown: the model as it is shown an image; called with the model,
+            `vista.config.encoders.CheckpointEncoder.own` (or None) and the side of the input, px.
+        preprocessor: the settings of a folder's image processor.
+        read: the model in a folder that is none of AutoModel's; called with the folder, the seed
+            of random weights (or None) and the dtype.
+    """
+
+    shown: Callable[[Any, Any, int], Any]
+    preprocessor: Callable[[Path], dict[str, Any]] = read_preprocessor
+    read: Callable[[Path, int | None, Any], Any] | None = None
 
 
 def load_family(name: str) -> EncoderFamily:

@@ -12,15 +12,23 @@ from vista.fetch.hub import Listing
 _WHOLE = "model.safetensors"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _INDEX = "model.safetensors.index.json"
+# A pipeline of diffusers has its parts in folders of their own.
+_PIPELINE = "model_index.json"
+_PART = re.compile(r"\w+/(?:model|diffusion_pytorch_model)\.safetensors")
 _SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
 def wanted(listing: Listing) -> list[str]:
-    """Return the files of a repository that `from_pretrained` reads, sorted.
+    """Return the files of a repository that `from_pretrained` reads, sorted; of a pipeline of
+    diffusers those of its parts.
 
     Raises UserError where there are no safetensors weights or no configuration.
     """
     names = sorted(listing.files)
+    parts = [name for name in names if _PART.fullmatch(name)] if _PIPELINE in names else []
+    if parts:
+        small = [name for name in names if _is_small(name) and name.count("/") == 1]
+        return sorted({_PIPELINE, *parts, *small})
     weights = [_WHOLE] if _WHOLE in names else [name for name in names if _SHARD.fullmatch(name)]
     if len(weights) > 1 or (weights and weights[0] != _WHOLE):
         weights.append(_INDEX)
@@ -32,8 +40,10 @@ def wanted(listing: Listing) -> list[str]:
     small = [
         name
         for name in names
-        if name.endswith(_SMALL)
-        and not name.endswith(".index.json")
-        and ("/" not in name or name.startswith("additional_chat_templates/"))
+        if _is_small(name) and ("/" not in name or name.startswith("additional_chat_templates/"))
     ]
     return sorted({*weights, *small})
+
+
+def _is_small(name: str) -> bool:
+    return name.endswith(_SMALL) and not name.endswith(".index.json")

@@ -13,6 +13,7 @@ from vista.foreign.text import read_json_object
 from vista.foreign.values import flag, integer, number
 
 PREPROCESSOR = "preprocessor_config.json"
+VIDEO = "video_preprocessor_config.json"  # the same keys, of a model that sees videos
 # Where transformers 5 writes the same values, under the key, for a model with a text tower too.
 PROCESSOR, _KEY = "processor_config.json", "image_processor"
 
@@ -62,8 +63,9 @@ def preprocessors(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """The files of a folder that have settings of an image processor, and these; the one that
     counts first."""
     entries = []
-    if (folder / PREPROCESSOR).is_file():
-        entries.append((PREPROCESSOR, read_json_object(folder / PREPROCESSOR)))
+    for name in (PREPROCESSOR, VIDEO):
+        if (folder / name).is_file():
+            entries.append((name, read_json_object(folder / name)))
     if (folder / PROCESSOR).is_file():
         nested = read_json_object(folder / PROCESSOR).get(_KEY)
         if isinstance(nested, dict):

@@ -44,6 +44,7 @@ def load_vision_encoder(settings: EncoderSettings, model: Artifact | None) -> Vi
         settings.pool,
         None if isinstance(source, StandinEncoder) else source.random_weights,
         source.size if isinstance(source, CheckpointEncoder) else None,
+        source.own if isinstance(source, CheckpointEncoder) else None,
     )
 
 

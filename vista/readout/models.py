@@ -207,7 +207,14 @@ class Readout:
     def geometry(self, image: Image.Image) -> ImageGeometry:
         """Return how an image lies on the encoder's patch grid."""
         encoder, size = self.encoder, (image.width, image.height)
-        return ImageGeometry(*size, encoder.size, encoder.patch, self.fit, pool=encoder.pool)
+        return ImageGeometry(
+            *size,
+            encoder.size,
+            encoder.patch,
+            self.fit,
+            per_patch=encoder.per_patch,
+            pool=encoder.pool,
+        )
 
     def visual_tokens(self, images: Sequence[Image.Image]) -> Tensor:
         """Return the visual tokens of images [b, p, d]: features as they are stored (float16),

@@ -2,14 +2,16 @@
 
 The features are not standardised.
 
-Legend of shape suffixes: b image, p patch token, d channel.
+Legend of shape suffixes: b image, p patch token, k token of a patch, d channel.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -58,12 +60,12 @@ class Inputs:
 def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
     """Read two stores of features; write features.zarr and geometry.json.
 
-    concat: the channels of both encoders at each patch. interleave: two tokens a patch, that of the
-    first encoder first; the narrower ones are padded with zeros at the end, and the grid is twice
-    as wide.
+    concat: the channels of both encoders at each token. interleave: at each patch the tokens of the
+    first encoder, then those of the second (one each, but for video models); the narrower ones are
+    padded with zeros at the end, and the grid is wider.
 
-    Raises UserError where the stores hold other images or another order of them, or where their
-    patches are not the same parts of an image.
+    Raises UserError where the stores hold other images or another order of them, where their
+    patches are not the same parts of an image, or where concat meets two numbers of tokens a patch.
     """
     parts = job.inputs.features
     readers = [FeatureReader(part.store("features.zarr")) for part in parts]
@@ -74,8 +76,13 @@ def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
             "the workflow again so that both come from one data set"
         )
     places = [read_geometry(part) for part in parts]
-    if first.grid != second.grid or _patches(places[0]) != _patches(places[1]):
-        grids = " and ".join(f"{rows} x {columns}" for rows, columns in (first.grid, second.grid))
+    tokens = [place["per_patch"] for place in places]
+    shapes = [
+        (reader.grid[0], reader.grid[1] // count)
+        for reader, count in zip(readers, tokens, strict=True)
+    ]
+    if shapes[0] != shapes[1] or _patches(places[0]) != _patches(places[1]):
+        grids = " and ".join(f"{rows} x {columns}" for rows, columns in shapes)
         raise UserError(
             f"a combined encoder needs two whose patches are the same parts of an image; the grids "
             f"are {grids} (size, patch, fit, and pool if any: {_listed(places[0])} and "
@@ -83,22 +90,28 @@ def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
             "encoders.<name>.pool"
         )
     interleaved = job.settings.encoder.source.how == "interleave"
+    if not interleaved and tokens[0] != tokens[1]:
+        raise UserError(
+            f"how: concat needs two encoders with as many tokens a patch, not {tokens[0]} and "
+            f"{tokens[1]}; set how: interleave, or the same number of frames"
+        )
     widths = [reader.shape[2] for reader in readers]
-    rows, columns = first.grid
+    per_patch = sum(tokens) if interleaved else tokens[0]
+    rows, columns = shapes[0]
     writer = FeatureWriter(
         job.work / "features.zarr",
         first.image_ids,
-        grid=(rows, columns * (1 + interleaved)),
+        grid=(rows, columns * per_patch),
         d_vision=max(widths) if interleaved else sum(widths),
     )
-    combined = _interleaved if interleaved else _concatenated
+    combined = partial(_interleaved, tokens) if interleaved else _concatenated
     done = writer.done_shards()
     for shard in progress(range(writer.shards), desc="features", unit="shard"):
         if shard not in done:
             images = writer.shard_images(shard)
             writer.write_shard(shard, combined(*(reader.read(images) for reader in readers)))
     writer.close()
-    placing = places[0] | {"per_patch": 1 + interleaved}
+    placing = places[0] | {"per_patch": per_patch}
     text = json.dumps(placing, sort_keys=True) + "\n"
     (job.work / GEOMETRY).write_text(text, encoding="utf-8")
 
@@ -107,13 +120,15 @@ def _concatenated(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([a_bpd, b_bpd], axis=2)
 
 
-def _interleaved(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
-    b, p, _ = a_bpd.shape
-    width = max(a_bpd.shape[2], b_bpd.shape[2])
-    out_bpd = np.zeros((b, 2 * p, width), np.result_type(a_bpd, b_bpd))
-    out_bpd[:, 0::2, : a_bpd.shape[2]] = a_bpd
-    out_bpd[:, 1::2, : b_bpd.shape[2]] = b_bpd
-    return out_bpd
+def _interleaved(tokens: Sequence[int], a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
+    """Both features [b, p * (i + j), d], where `tokens` are those of a patch in each, i and j."""
+    images, width = len(a_bpd), max(a_bpd.shape[2], b_bpd.shape[2])
+    dtype = np.result_type(a_bpd, b_bpd)
+    out_bpkd = np.zeros((images, a_bpd.shape[1] // tokens[0], sum(tokens), width), dtype)
+    for x_bpd, first, count in zip((a_bpd, b_bpd), (0, tokens[0]), tokens, strict=True):
+        x_bpkd = x_bpd.reshape(*out_bpkd.shape[:2], count, -1)
+        out_bpkd[:, :, first : first + count, : x_bpd.shape[2]] = x_bpkd
+    return out_bpkd.reshape(images, -1, width)
 
 
 def _patches(placing: dict[str, Any]) -> tuple[Fraction, str]:

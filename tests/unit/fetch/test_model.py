@@ -110,6 +110,32 @@ def test_fetches_shards_where_weights_are_divided(put: Put, job: MakeJob) -> Non
     assert sorted(contents(order.work / "model")) == expected
 
 
+def test_fetches_the_parts_of_a_pipeline(put: Put, job: MakeJob) -> None:
+    # As stabilityai/stable-video-diffusion-img2vid has them.
+    names = [
+        "feature_extractor/preprocessor_config.json",
+        "image_encoder/config.json",
+        "image_encoder/model.safetensors",
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    unwanted = [
+        "svd.safetensors",
+        "image_encoder/model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.bin",
+    ]
+    for name in names + unwanted:
+        put(f"{REPO}/{name}", name.encode())
+    order = job("fetch_model", repo=REPO, revision="main")
+    fetch_model.run(order)
+    assert sorted(contents(order.work / "model")) == names
+
+
 def test_refuses_weights_that_may_run_code(put: Put, job: MakeJob, hub: FakeHub) -> None:
     put(f"{REPO}/config.json", b"{}")
     put(f"{REPO}/pytorch_model.bin", b"pickle")

@@ -27,12 +27,12 @@ PLACING = {"size": 16, "patch": 8, "fit": "pad"}
 def features(
     root: Path, name: str, width: int, ids: list[str] = IDS, side: int = 2, **placing: Any
 ) -> Artifact:
-    rng = np.random.default_rng(width)
+    rng, columns = np.random.default_rng(width), side * placing.get("per_patch", 1)
     with publishing(root, "features", name, Provenance("features", {}, {}, "", {})) as work:
         assert work is not None
-        writer = FeatureWriter(work / "features.zarr", ids, (side, side), width)
+        writer = FeatureWriter(work / "features.zarr", ids, (side, columns), width)
         for shard in range(writer.shards):
-            shape = (len(writer.shard_images(shard)), side * side, width)
+            shape = (len(writer.shard_images(shard)), side * columns, width)
             writer.write_shard(shard, rng.normal(size=shape).astype(np.float16))
         writer.close()
         (work / "geometry.json").write_text(json.dumps({**PLACING, **placing}))
@@ -64,6 +64,25 @@ def test_channels_stand_side_by_side_and_tokens_in_turn(tmp_path: Path) -> None:
     np.testing.assert_array_equal(x[:, 1::2], b)
     assert not x[:, 0::2, 3:].any()
     assert read_geometry(turns) == {**PLACING, "per_patch": 2}
+
+
+def test_the_tokens_of_a_patch_stay_together(tmp_path: Path) -> None:
+    parts = [features(tmp_path, "clip", 3, per_patch=2), features(tmp_path, "still", 5)]
+    a, b = (FeatureReader(part.store("features.zarr")).read(range(260)) for part in parts)
+    turns = combine(tmp_path, "interleave", *parts)
+    reader = FeatureReader(turns.store("features.zarr"))
+    x = reader.read(range(260))
+    assert (reader.grid, x.shape) == ((2, 6), (260, 12, 5))
+    np.testing.assert_array_equal(x[:, 0::3, :3], a[:, 0::2])
+    np.testing.assert_array_equal(x[:, 1::3, :3], a[:, 1::2])
+    np.testing.assert_array_equal(x[:, 2::3], b)
+    assert read_geometry(turns) == {**PLACING, "per_patch": 3}
+    with pytest.raises(UserError, match="as many tokens a patch, not 2 and 1"):
+        combine(tmp_path, "concat", *parts)
+    pair = [parts[0], features(tmp_path, "other", 4, per_patch=2)]
+    both = combine(tmp_path, "concat", *pair)
+    assert FeatureReader(both.store("features.zarr")).grid == (2, 4)
+    assert read_geometry(both) == {**PLACING, "per_patch": 2}
 
 
 def test_pooled_patches_are_combined_where_they_are_the_same_parts(tmp_path: Path) -> None:

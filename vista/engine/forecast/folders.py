@@ -5,7 +5,7 @@ No library that would load it is imported here: what only that can tell, the sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ _OTHERS = {
     "adapter_config.json": "an adapter (merge it into its model)",
 }
 _PARTS = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
+_VIDEO, _VIDEO_PARTS = "StableVideoDiffusionPipeline", ("unet", "vae", "image_encoder", "scheduler")
 _VISION_KEYS = ("vision_config", "patch_size", "image_size")
 
 
@@ -56,6 +57,10 @@ def _language(folder: Path) -> None:
 
 
 def _vision(folder: Path) -> None:
+    index = folder / "model_index.json"
+    if index.is_file() and read_json_object(index).get("_class_name") == _VIDEO:
+        _parts(folder, _VIDEO_PARTS)
+        return
     config = _model(folder, "a vision encoder")
     if "vocab_size" in config and not _looks(config):
         raise UserError(f"{folder} holds a language model, not a vision encoder: correct its path")
@@ -71,7 +76,11 @@ def _pipeline(folder: Path) -> None:
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} has no model_index.json: give a pipeline that diffusers saved")
     read_json_object(folder / "model_index.json")
-    for part in _PARTS:
+    _parts(folder, _PARTS)
+
+
+def _parts(folder: Path, names: Sequence[str]) -> None:
+    for part in names:
         if not (folder / part).is_dir():
             raise UserError(f"{folder / part} is missing: give the whole pipeline")
         check_checkpoint(folder / part)

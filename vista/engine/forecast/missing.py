@@ -98,7 +98,9 @@ def _folders(node: Node) -> Iterator[tuple[str, str]]:
             named += [("folder of images", f"{settings['images']}/{name}") for name in below]
     for key, what in _MODELS.items():
         if isinstance(settings.get(key), dict):
-            named.append((what, settings[key]["source"].get("path")))
+            source = settings[key]["source"]
+            bare = source.get("random_weights") is not None  # then the folder needs no weights
+            named.append(("folder of an architecture" if bare else what, source.get("path")))
     named += [(MODEL, path) for path in _judges(settings)]
     if node.stage == "import_sae":
         # A copy of a release has folders of its settings below.

@@ -139,7 +139,8 @@ def vision_shape(folder: Path) -> VisionShape | None:
     keys = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
     d, blocks, patch, size = (first_size(vision, key) for key in keys)
     size = _input_size(folder) or size
-    if not (d and blocks and patch and size):
+    # A video model's tokens are as many as its settings ask for.
+    if not (d and blocks and patch and size) or config.get("model_type") == "vjepa2":
         return None
     parameters = vit_parameters(d, blocks, first_size(vision, "intermediate_size"))
     text = _mapping(config.get("text_config"))

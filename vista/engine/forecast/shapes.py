@@ -232,7 +232,8 @@ class Shapes:
         widths = [shape.d_vision for shape in shapes]
         if node.settings["encoder"]["source"]["how"] == "concat":
             return replace(shapes[0], d_vision=sum(widths))
-        return replace(shapes[0], d_vision=max(widths), patches=2 * shapes[0].patches)
+        tokens = sum(shape.patches for shape in shapes)
+        return replace(shapes[0], d_vision=max(widths), patches=tokens)
 
     def _prompts(self, node: Node) -> VisionShape | None:
         """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
