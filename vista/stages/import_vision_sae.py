@@ -74,11 +74,9 @@ def run(job: StageJob[ImportVisionSaeOrder, Inputs]) -> None:
 
 def _moments(read: Callable[[], Iterator[torch.Tensor]]) -> tuple[torch.Tensor, float]:
     """Mean [d] of the patches that `read` yields, and their mean distance from it over sqrt(d)."""
-    total_d, patches = 0.0, 0
-    for x_nd in read():
-        total_d, patches = total_d + x_nd.double().sum(dim=0), patches + len(x_nd)
-    assert not isinstance(total_d, float)
-    mean_d = total_d / patches
+    sums = [(x_nd.double().sum(dim=0), len(x_nd)) for x_nd in read()]
+    patches = sum(part for _, part in sums)
+    mean_d = sum((sum_d for sum_d, _ in sums[1:]), start=sums[0][0]) / patches
     distance = sum(float((x_nd.double() - mean_d).norm(dim=1).sum()) for x_nd in read())
     return mean_d.float(), distance / patches / float(len(mean_d)) ** 0.5
 

@@ -11,16 +11,16 @@ Shape legend: n patch, s latent, v distinct value or bin of a latent, c class.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-# Activations of some patches: of a sparse dictionary by latents, else dense [n, s].
-Activations = NDArray[Any] | scipy.sparse.csc_array
+# Activations of some patches [n, s]: of a sparse dictionary a scipy.sparse.csc_array, which has no
+# types, else an array.
+Activations: TypeAlias = Any
 
 _STEPS = 40
 # Of one Newton step in w and b: a full one overshoots where hardly a patch shows the class.
@@ -119,7 +119,7 @@ def choose_latents(activation: Activations, shown_nc: Bools, bins: int, ridge: f
 def column(activation: Activations, latent: int) -> Floats:
     """Return the activations of one latent [n]."""
     if isinstance(activation, np.ndarray):
-        return activation[:, latent].astype(np.float64)
+        return np.asarray(activation[:, latent], dtype=np.float64)
     return np.asarray(activation[:, [latent]].toarray()[:, 0], dtype=np.float64)
 
 
@@ -151,7 +151,7 @@ def _histograms(
 
 def _nonzero(activation: Activations, latent: int) -> tuple[NDArray[np.int64], Floats]:
     if isinstance(activation, np.ndarray):
-        x_n = activation[:, latent].astype(np.float64)
+        x_n = np.asarray(activation[:, latent], dtype=np.float64)
         return np.flatnonzero(x_n), x_n[x_n != 0]
     part = slice(activation.indptr[latent], activation.indptr[latent + 1])
     return activation.indices[part].astype(np.int64), activation.data[part].astype(np.float64)

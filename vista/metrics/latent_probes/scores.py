@@ -74,8 +74,8 @@ def count_images(score_n: Floats, shown_n: Bools, image_n: NDArray[np.int64], at
         counted(~shown_n & tied_n)[:, :wide],
         between_bv[:, :wide],
         between_bv[:, wide],
-        np.bincount(image_n, weights=chosen_n & shown_n, minlength=images),
-        np.bincount(image_n, weights=chosen_n & ~shown_n, minlength=images),
+        np.bincount(image_n[chosen_n & shown_n], minlength=images).astype(np.float64),
+        np.bincount(image_n[chosen_n & ~shown_n], minlength=images).astype(np.float64),
     )
 
 
