@@ -18,7 +18,9 @@ from vista.engine.artifacts import Artifact
 from vista.errors import UserError
 from vista.metrics.latent_probes import LatentProbesSettings
 from vista.metrics.latent_probes import stage as latent_probes
-from vista.metrics.results import read_result
+from vista.metrics.latent_probes.report import latent_probes_section
+from vista.metrics.results import read_figures, read_result
+from vista.report.table import LongTable
 from vista.sae.neutral import load_sae
 from vista.stages import import_vision_sae
 from vista.store.features import FeatureReader, FeatureWriter
@@ -101,6 +103,10 @@ def test_one_latent_tells_a_class_and_no_channel_does(
     assert {row["patches"] for row in of_sae} == {10}
     assert {row["layer"] for row in read_rows(found)} == {2}
     assert run(root, latent_probes, settings, **inputs).digest == found.digest
+    shown = latent_probes_section(LongTable(read_figures(found, encoder="clip", method="it")))
+    assert [len(part.rows) for part in shown.grids] == [6, 6, 6]
+    first = shown.grids[0].rows[0]
+    assert first[3:6] == ["SAE", "6", "1.000"] and first[9] == "–"
     few = {**settings, "min_images": 11}
     with pytest.raises(UserError, match=r"no class is on patches of 11 images of both 'train'"):
         run(root, latent_probes, few, **inputs)
