@@ -19,7 +19,7 @@ from vista.stages import MAKERS
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 # Roles that no shipped config has: of judges that look, that run a fetched model or that read
-# WordNet, of fetched or listed data, of packages and models in files, and of
+# WordNet, of fetched or listed data, of packages, models and vision SAEs in files, and of
 # edits that read the latent that they change.
 _JUDGE = {"judge", "files"}
 FURTHER = {
@@ -41,6 +41,7 @@ FURTHER = {
     "prompt_features": {"files"},
     "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},
+    "import_vision_sae": {"features", "records", "encoder", "files"},
     "label_by_steering": {"files"},
     "suggest": {"files"},
     "train_projector": {"files"},

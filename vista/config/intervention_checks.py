@@ -69,7 +69,9 @@ def _learnt_on(name: str, method: MethodEntry, saes: VisionSaes) -> Iterator[tup
     yield f"interventions.methods.{name}.directions.split", method.directions.split
     if method.vision_sae is not None:
         sae, key = saes[method.vision_sae], f"vision_saes.{method.vision_sae}"
-        yield f"{key}.train.split", sae.train.split
+        if sae.split is not None:
+            source = "train" if sae.imported is None else "import"
+            yield f"{key}.{source}.split", sae.split
         yield f"{key}.labels.split", sae.labels.split
 
 

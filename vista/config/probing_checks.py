@@ -160,8 +160,9 @@ def _refuse_leaks(settings: ProbingSettings, saes: Mapping[str, VisionSaeEntry])
         if name is None and not key.endswith("fit_split")
     }
     for name in settings.vision_saes or saes:
-        if saes[name].train.split in judged:
+        if (split := saes[name].split) in judged:
+            key = "train" if saes[name].imported is None else "import"
             raise ValueError(
-                f"vision_saes.{name}.train.split and images that `probing` judges on are both "
-                f"{saes[name].train.split!r}; choose another split"
+                f"vision_saes.{name}.{key}.split and images that `probing` judges on are both "
+                f"{split!r}; choose another split"
             )

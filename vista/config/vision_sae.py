@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.data import Split
 from vista.config.sae import SaeBounds, SaeRecipe
 
@@ -105,11 +106,57 @@ class LabelVisionSettings(Settings):
     )
 
 
+class ImportVisionSaeSettings(Settings):
+    """An SAE that another program trained on this encoder, in a file."""
+
+    format: Literal["saev", "prisma", "sae_for_vlm", "patchsae"] = Field(
+        description="program that saved it: saev, ViT-Prisma, sae-for-vlm (dictionary_learning), "
+        "PatchSAE"
+    )
+    path: str = Field(
+        min_length=1,
+        description="its weights: a .pt of saev or PatchSAE; the weights of prisma (.pt, "
+        ".safetensors) and the ae.pt of sae_for_vlm, with their config.json beside them",
+    )
+    standardise: bool = Field(
+        False,
+        description="features are centred and scaled to a mean norm of sqrt(d), by the patches of "
+        "`split`, before it reads them; as in saev's first releases",
+    )
+    split: Split = Field("train", description="images whose patches `standardise` reads")
+    subtract_decoder_bias: bool | None = Field(
+        None, description="whether it reads features less b_dec; null: as its format does"
+    )
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda|cuda:\d+|mps|auto)$",
+        description='where it runs: "cpu", "cuda", "cuda:1", "mps" or "auto"',
+    )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that are read: the weights, and the config beside them, if there is one."""
+        beside = Path(self.path).with_name("config.json")
+        is_read = self.format in ("prisma", "sae_for_vlm") and beside.is_file()
+        return (self.path, str(beside)) if is_read else (self.path,)
+
+    @model_validator(mode="after")
+    def _normalised_once(self) -> Self:
+        if self.standardise and self.format == "prisma":
+            raise ValueError("`standardise`: SAEs of prisma say themselves how they normalise")
+        return self
+
+
 class VisionSaeEntry(Settings):
-    """One SAE on the patch features of an encoder: training, bounds, labels."""
+    """One SAE on the patch features of an encoder: training or import, bounds, labels."""
 
     train: TrainVisionSaeSettings = Field(
         TrainVisionSaeSettings(), description="how it is trained on cached features"
+    )
+    imported: ImportVisionSaeSettings | None = later(
+        None,
+        alias="import",
+        description="an SAE to import instead of training one; null: `train`",
     )
     check: CheckVisionSaeSettings = Field(
         CheckVisionSaeSettings(), description="bounds on held-out images"
@@ -117,3 +164,26 @@ class VisionSaeEntry(Settings):
     labels: LabelVisionSettings = Field(
         LabelVisionSettings(), description="how latents are named by their top images"
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.imported is not None and "train" in self.model_fields_set:
+            raise ValueError("give `train` or `import`, not both")
+        return self
+
+    @property
+    def recipe(self) -> TrainVisionSaeSettings | None:
+        """How it is trained here; None where it is imported."""
+        return self.train if self.imported is None else None
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return (self.imported or self.train).device
+
+    @property
+    def split(self) -> Split | None:
+        """The images that it is learnt from; None if it learns from none of them."""
+        if self.imported is None:
+            return self.train.split
+        return self.imported.split if self.imported.standardise else None

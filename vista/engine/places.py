@@ -259,7 +259,7 @@ class Places:
                 "labels": tuple(node.labels for node in nodes),
                 "features": builder.features[encoder],
             }
-            recipes = {name: builder.config.vision_saes[name].train for name in names}
+            recipes = {name: builder.config.vision_saes[name].recipe for name in names}
             yield Place(builder, encoder, {"encoder": encoder}, inputs, _dictionaries(recipes))
 
     def _encoders(self) -> Iterator[Place]:
@@ -309,7 +309,7 @@ class Places:
                 "features": builder.features[encoder],
                 **vision_sae_nodes(builder, encoder, name)._asdict(),
             },
-            {"sae": {"device": builder.config.vision_saes[name].train.device}},
+            {"sae": {"device": builder.config.vision_saes[name].device}},
         )
 
     def _vision_sae_at(self, point: Point, projector: Node, name: str) -> Place:

@@ -1,5 +1,5 @@
-"""The nodes of a vision SAE: training, check, labels. They depend on the encoder alone, so all
-experiments share them."""
+"""The nodes of a vision SAE: training or import, check, labels. They depend on the encoder alone,
+so all experiments share them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from vista.config.sae import architecture_modules
+from vista.config.vision_sae import VisionSaeEntry
 from vista.engine.node import Inputs, Node, dump
 from vista.engine.nodes import Builder
 
 
 class VisionSaeNodes(NamedTuple):
-    """The nodes that train, check and label one SAE."""
+    """The nodes that train or import, check and label one SAE."""
 
     sae: Node
     check: Node
@@ -29,7 +30,7 @@ def vision_sae_nodes(builder: Builder, encoder: str, name: str) -> VisionSaeNode
 
 
 def sae_nodes(
-    name: str, entry: BaseModel, read: Mapping[str, Node], model: Node | None = None
+    name: str, entry: VisionSaeEntry, read: Mapping[str, Node], model: Node | None = None
 ) -> VisionSaeNodes:
     """Return the nodes of an SAE.
 
@@ -40,11 +41,18 @@ def sae_nodes(
         model: The encoder of the features, if it is an artifact; training reads its block.
     """
     settings = dump(entry)
-    train = settings["train"]
-    modules = architecture_modules(train["architecture"])
     learnt = {**read, "encoder": model} if model else read
-    sae = Node("train_vision_sae", name, {"sae": train, "name": name}, learnt, modules)
-    device = {"sae": {"device": train["device"]}}
+    if entry.imported is not None:
+        source = dump(entry.imported)
+        order = {"sae": source, "name": name}
+        # The architecture is known when the SAE is imported: all of them count.
+        modules, files = architecture_modules(), entry.imported.files
+        sae = Node("import_vision_sae", name, order, learnt, modules, files)
+    else:
+        train = settings["train"]
+        modules = architecture_modules(train["architecture"])
+        sae = Node("train_vision_sae", name, {"sae": train, "name": name}, learnt, modules)
+    device = {"sae": {"device": entry.device}}
     inputs = {**read, "sae": sae}
     check = Node("check_vision_sae", name, {"check": settings["check"], **device}, inputs)
     checked = {**inputs, "check": check}

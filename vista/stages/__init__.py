@@ -33,6 +33,7 @@ MAKERS = {
     "choose_scale": "visual tokens in the scale that labelled latents read best",
     "latents": "sparse SAE latents of visual, text and control tokens",
     "train_vision_sae": "an SAE on an encoder's patch features, by sae_lens",
+    "import_vision_sae": "a vision SAE that another program trained, in the neutral form",
     "check_vision_sae": "how well a vision SAE explains held-out images; fails below its bounds",
     "label_vision_latents": "top patches and label of each latent of a vision SAE",
     "label_by_steering": "labels of a vision SAE's latents out of a language model's answers",

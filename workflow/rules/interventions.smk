@@ -13,6 +13,15 @@ use rule stage as train_vision_sae with:
         "training the vision SAE {wildcards.node}"
 
 
+use rule stage as import_vision_sae with:
+    input:
+        roles("features", "records", "encoder", "files"),
+    pathvars:
+        stage="import_vision_sae",
+    message:
+        "importing the vision SAE {wildcards.node}"
+
+
 use rule stage as check_vision_sae with:
     input:
         roles("features", "records", "sae"),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.engine.forecast import formulas
+from vista.engine.forecast.model_shapes import first_size, read_config
 from vista.engine.forecast.need import ROW, SMALL, TORCH_START, Need
 from vista.engine.forecast.shapes import Images, Shapes, all_known, many, one
 from vista.engine.node import Node
@@ -83,12 +84,22 @@ def on_text(node: Node, shapes: Shapes, key: str, disk: float | None, decoded: b
 
 
 def vision_sae(node: Node, shapes: Shapes) -> VisionSae | None:
-    """The vision SAE that a node trains or reads."""
+    """The vision SAE that a node trains or reads; None of an imported one that is not there."""
     shape, sae = shapes.features(node), one(node, "sae") or node
     if shape is None:
         return None
+    if sae.stage == "import_vision_sae":
+        latents = imported_latents(sae, shapes)
+        return VisionSae(shape.d_vision, latents, shape.patches) if latents else None
     settings = TrainVisionSaeSettings.model_validate(sae.order["sae"])
     return VisionSae(shape.d_vision, settings.latents(shape.d_vision), shape.patches)
+
+
+def imported_latents(sae: Node, shapes: Shapes) -> int | None:
+    """Latents of an `import_vision_sae`, if it is there."""
+    if not shapes.done(sae):
+        return None
+    return first_size(read_config(shapes.results / sae.path / "sae.json"), "d_sae")
 
 
 def image_level(node: Node, shapes: Shapes) -> ImageLevel | None:

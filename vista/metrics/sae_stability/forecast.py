@@ -8,6 +8,7 @@ from itertools import combinations
 from vista.config.vision_sae import TrainVisionSaeSettings
 from vista.engine.forecast.need import ROW, SMALL, TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes, all_known, many
+from vista.engine.forecast.shared import imported_latents
 from vista.engine.node import Node
 
 # A pair is matched three times: itself, and two random pairs of as many rows.
@@ -28,6 +29,8 @@ def need(node: Node, shapes: Shapes) -> Need:
 
 
 def _latents(sae: Node, node: Node, shapes: Shapes) -> int | None:
+    if sae.stage == "import_vision_sae":
+        return imported_latents(sae, shapes)
     if sae.stage != "train_vision_sae":
         return shapes.d_sae(sae)
     features = shapes.features(node)
