@@ -103,10 +103,8 @@ def other_regions(region_ip: BoolArray, image_i: NDArray[np.int64]) -> OtherRegi
         own_bx = np.zeros((n_images, values_ix.shape[1]))
         np.add.at(own_bx, image_i, values_ix)
         count_i = len(image_i) - np.bincount(image_i, minlength=n_images)[image_i]
-        with np.errstate(invalid="ignore"):
-            return (values_ix.sum(axis=0) - own_bx[image_i]) / np.where(
-                count_i > 0, count_i, np.nan
-            )[:, None]
+        count_i1 = np.where(count_i > 0, count_i, np.nan)[:, None]
+        return np.asarray((values_ix.sum(axis=0) - own_bx[image_i]) / count_i1)
 
     return OtherRegions(
         others(region),

@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from vista.metrics.bootstrap import bootstrap_ratio, percentile_interval, resample_means
+from vista.metrics.bootstrap import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    percentile_interval,
+    resample_means,
+)
 from vista.metrics.figure import Figure
 from vista.metrics.grounding_attention.maps import MapValues, Readings
 from vista.metrics.ranking import FloatArray
@@ -113,6 +118,10 @@ class GroundingAttentionResult(MetricResult):
     n_fit_images: int = Field(description="Images that the best head was chosen on.")
     n_layers: int = Field(description="Blocks of the language model.")
     n_heads: int = Field(description="Heads of a block.")
+    cross_entropy: Estimate = Field(
+        description="Nats a token of these captions, mean over captions; chance: behind another "
+        "image."
+    )
     grounding: list[Grounding] = Field(
         description="By position: mean over heads of all blocks and of each block, then the head "
         "with the largest AUROC on the other split."
@@ -124,7 +133,11 @@ class GroundingAttentionResult(MetricResult):
 
     def figures(self) -> list[Figure]:
         """Return all figures, in the order of the result."""
-        return [row for part in (*self.grounding, *self.right_image) for row in part.figures()]
+        return [
+            self.cross_entropy.figure("grounding_cross_entropy", None, "text"),
+            *(row for part in self.grounding for row in part.figures()),
+            *(row for score in self.right_image for row in score.figures()),
+        ]
 
 
 @dataclass(frozen=True)
@@ -231,8 +244,8 @@ def grounding_attention(
         ]
         grounding += [_grounding(test.words, position, *place, draws) for place in places]
     right_image = []
-    for score, own in test.own.items() if test.other is not None else ():
-        other = test.other[score]
+    for score, other in (test.other or {}).items():
+        own = test.own[score]
         if score == "cross_entropy":
             right_image.append(_right_image(own, other, score, 0, None, None, draws))
             continue
@@ -241,9 +254,12 @@ def grounding_attention(
         if fitted.other is not None:
             best = readings.best_head(_aurocs(fitted.own[score], fitted.other[score]))
             right_image.append(_right_image(own, other, score, best, *readings.head(best), draws))
+    nats_b = -test.own["cross_entropy"][:, 0]
+    behind = None if test.other is None else float(-test.other["cross_entropy"].mean())
     return GroundingAttentionResult(
         region=region,
-        n_images=len(test.own["cross_entropy"]),
+        cross_entropy=estimate(bootstrap_mean(nats_b, *draws), len(nats_b), behind),
+        n_images=len(nats_b),
         n_pairs=len(test.words.image_i),
         n_fit_images=len(fitted.own["cross_entropy"]),
         n_layers=readings.layers,
@@ -275,7 +291,7 @@ def _grounding(
     n, has = len(image_i), count_b > 0
 
     def by_image(value_i: FloatArray) -> FloatArray:
-        return np.bincount(image_i, weights=value_i)[has]
+        return np.asarray(np.bincount(image_i, weights=value_i)[has], dtype=np.float64)
 
     def mean(value_ir: FloatArray, chance: float) -> Estimate:
         value_i = value_ir[:, reading]
