@@ -11,15 +11,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from tests.long_table import figures_of
+from vista.config.cross_attention import CrossAttentionSettings
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.data.records import Box, Object, Record, Turn, write_records
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
+from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.language.model import LanguageModel
+from vista.metrics.cross_attention import stage as cross_attention
+from vista.metrics.cross_attention.report import cross_attention_section
 from vista.metrics.grounding_attention import GroundingAttentionSettings
 from vista.metrics.grounding_attention import stage as grounding
 from vista.metrics.grounding_attention.maps import Readings, map_values, other_regions
@@ -35,9 +40,11 @@ from vista.metrics.grounding_attention.report import grounding_attention_section
 from vista.metrics.results import read_result
 from vista.projector.module import make_projector, save_projector
 from vista.report.table import LongTable
+from vista.stages import train_cross_attention
 from vista.standins.llm import build_model, build_tokenizer
 from vista.store.features import FeatureWriter
 
+ROOT = Path(__file__).parents[3]
 D, N_VISUAL, WIDTH = 32, 4, 8
 READINGS = Readings(layers=2, heads=2)
 # Readings: all, layer 0, layer 1, then heads 0.0, 0.1, 1.0, 1.1.
@@ -294,3 +301,92 @@ def test_the_section_shows_both_tables(made: dict[str, Any], tmp_path: Path) -> 
         *("attention", "attention_before", "cross_entropy", "focus", "focus_before"),
     ]
     assert {row[-1] for row in first.rows} == {"4"}
+
+
+# Gated cross-attention, which is measured by the same figures.
+
+
+def trained(made: dict[str, Any], folder: Path, weight: float, steps: int) -> Artifact:
+    llm = LanguageSettings(source=StandinLlm(family="gemma2")).model_dump(mode="json")
+    train = CrossAttentionSettings(steps=steps, batch_size=2, heads=2, split="validation")
+    order = {
+        "llm": llm,
+        "cross_attention": train.model_dump(mode="json"),
+        "weight": weight,
+        "seed": 0,
+    }
+    inputs = {name: made[name] for name in ("llm", "records", "features")}
+    return publish(
+        folder,
+        f"train{weight:g}",
+        lambda work: train_cross_attention.run(Job("n", order, inputs, work)),
+    )
+
+
+def test_cross_attention_is_trained_and_measured(made: dict[str, Any], tmp_path: Path) -> None:
+    llm = LanguageSettings(source=StandinLlm(family="gemma2")).model_dump(mode="json")
+    train = CrossAttentionSettings()
+    own = {
+        "weights": [0.0, 1.0],
+        "split": "test",
+        "fit_split": "validation",
+        "max_images": 9,
+        "batch_size": 2,
+        "max_length": 64,
+        "region": train.region,
+        "mask_cover": train.mask_cover,
+        "bootstrap": {},
+    }
+    parts = [trained(made, tmp_path, weight, steps=3) for weight in (0.0, 1.0)]
+    inputs = {**{name: made[name] for name in ("llm", "records", "features")}, "trained": parts}
+    artifact = publish(
+        tmp_path,
+        "cross_attention",
+        lambda work: cross_attention.run(
+            Job("n", {"llm": llm, "cross_attention": own}, inputs, work)
+        ),
+    )
+    result = read_result(artifact)
+    assert [part["weight"] for part in result["trained"]] == [0.0, 1.0]
+    for part in result["trained"]:
+        assert list(part["gates"]) == ["0"]
+        assert part["gates"]["0"] != 0
+        attention = part["attention"]
+        assert (attention["n_pairs"], attention["n_layers"], attention["n_heads"]) == (4, 1, 2)
+        # All of it goes to the patches.
+        assert attention["grounding"][0]["on_image"]["value"] == pytest.approx(1)
+        plain = result["without_image"]["value"]
+        assert attention["cross_entropy"]["value"] != pytest.approx(plain, abs=1e-6)
+    rows = pq.read_table(artifact.file("rows.parquet")).to_pylist()
+    point = {"encoder": "clip", "llm": "gemma", "sae_weight": 0.0, "seed": 0}
+    table = LongTable(figures_of(point | {"metric": "cross_attention"}, rows))
+    (grid,) = cross_attention_section(table).grids
+    assert [row[2] for row in grid.rows] == ["0", "1", "without image"]
+
+
+def test_cross_attention_is_planned_once_whatever_the_sae_weights() -> None:
+    content = yaml.safe_load((ROOT / "config/smoke.yaml").read_text())
+    before = load_plan(content)
+    content["metrics"]["cross_attention"] = {"weights": [0, 0.5], "train": {"steps": 10}}
+    after = load_plan(content)
+    added = [node for node in after.nodes.values() if node.path not in paths(before)]
+    assert sorted(node.stage for node in added) == [
+        *["cross_attention"] * 2,
+        "report",
+        *["train_cross_attention"] * 4,
+    ]
+    assert {node.name for node in added if node.stage == "train_cross_attention"} == {
+        f"{encoder}-gemma2-a{weight}-s0"
+        for encoder in ("dinov2", "siglip")
+        for weight in ("0", "0.5")
+    }
+    # What is measured, and in what portions, is no matter of the training.
+    content["metrics"]["cross_attention"]["max_images"] = 7
+    changed = [
+        node.stage for node in load_plan(content).nodes.values() if node.path not in paths(after)
+    ]
+    assert sorted(changed) == [*["cross_attention"] * 2, "report"]
+
+
+def paths(plan: Any) -> set[Any]:
+    return {node.path for node in plan.nodes.values()}
