@@ -45,6 +45,7 @@ FURTHER = {
     "label_by_steering": {"files"},
     "suggest": {"files"},
     "train_projector": {"files"},
+    "train_cross_attention": {"features", "records", "llm", "files"},
     "latents": {"files"},
     "directions": _JUDGE,
     "edit_captions": {*_JUDGE, "saes", "vision_sae"},

@@ -32,6 +32,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "latents": ("batch_size",),
     "caption": ("batch_size",),
     "spliced_loss": ("batch_size",),
+    "grounding_attention": ("batch_size",),
     "logit_lens": ("batch_size",),
     "embedding_lens": ("batch_size",),
     "latent_lens": ("batch_size",),

@@ -28,6 +28,7 @@ MAKERS = {
     "combine_features": "the features of two encoders as those of one",
     "suggest": "a first guess for a projector's learning rate, first weights and SAE weight",
     "train_projector": "a projector for one encoder, LLM, SAE weight and seed",
+    "train_cross_attention": "gated cross-attention from a language model to an encoder's patches",
     "import_projector": "a projector that another program trained",
     "control_tokens": "the visual tokens of a control: changed on purpose",
     "choose_scale": "visual tokens in the scale that labelled latents read best",

@@ -13,6 +13,17 @@ use rule stage as train_projector with:
         "training the projector {wildcards.node}"
 
 
+use rule stage as train_cross_attention with:
+    input:
+        roles("features", "records", "llm", "files"),
+    pathvars:
+        stage="train_cross_attention",
+    resources:
+        gpu=GPUS,
+    message:
+        "training cross-attention {wildcards.node}"
+
+
 use rule stage as suggest with:
     input:
         roles("features", "records", "llm", "saes", "checks", "files"),
