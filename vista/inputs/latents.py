@@ -28,7 +28,7 @@ from vista.store.latents import Entries, LatentReader
 
 BoolArray = NDArray[np.bool_]
 # Written beside the store of features: {"size": px, "patch": px, "fit": "pad" | "crop"}, and
-# "per_patch" where a patch has several tokens.
+# "per_patch" where a patch has several tokens, "windows" where a place holds several patches.
 GEOMETRY = "geometry.json"
 
 

@@ -1,4 +1,4 @@
-"""Stage: combine the features of two encoders, shard by shard (arXiv 2406.16860).
+"""Stage: combine the features of several encoders, shard by shard (arXiv 2406.16860).
 
 The features are not standardised.
 
@@ -8,6 +8,8 @@ Legend of shape suffixes: b image, p patch token, d channel.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -32,7 +34,8 @@ class Combination(Settings):
     """How the features of the encoders become one."""
 
     kind: Literal["combined"]
-    how: Literal["concat", "interleave"]
+    how: Literal["concat", "interleave", "windows"]
+    grid: int | None = None
 
 
 class CombinedFeatures(Settings):
@@ -49,78 +52,120 @@ class CombineFeaturesOrder(Settings):
 
 @dataclass(frozen=True)
 class Inputs:
-    """The features of the two encoders."""
+    """The features of the encoders, two or more."""
 
     features: list[Artifact]
 
 
 @stage(CombineFeaturesOrder, Inputs)
 def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
-    """Read two stores of features; write features.zarr and geometry.json.
+    """Read stores of features; write features.zarr and geometry.json.
 
-    concat: the channels of both encoders at each patch. interleave: two tokens a patch, that of the
-    first encoder first; the narrower ones are padded with zeros at the end, and the grid is twice
-    as wide.
+    concat: the channels of all encoders at each patch. interleave: a token of each encoder a patch,
+    that of the first encoder first; narrower ones are padded with zeros at the end, and the grid is
+    so many times as wide. windows: at each place of a grid the channels of the patches of all
+    encoders there, encoder after encoder, row after row of the window; geometry.json then has
+    `windows`, the tokens of a window and their channels for each encoder.
 
     Raises UserError where the stores hold other images or another order of them, or where their
-    patches are not the same parts of an image.
+    patches are not the same parts of an image, or a grid that does not divide theirs.
     """
     parts = job.inputs.features
     readers = [FeatureReader(part.store("features.zarr")) for part in parts]
-    first, second = readers
-    if first.image_ids != second.image_ids:
-        raise UserError(
-            f"{parts[0].path} and {parts[1].path} hold other images, or another order of them; run "
-            "the workflow again so that both come from one data set"
-        )
     places = [read_geometry(part) for part in parts]
-    if first.grid != second.grid or _patches(places[0]) != _patches(places[1]):
-        grids = " and ".join(f"{rows} x {columns}" for rows, columns in (first.grid, second.grid))
-        raise UserError(
-            f"a combined encoder needs two whose patches are the same parts of an image; the grids "
-            f"are {grids} (size, patch, fit, and pool if any: {_listed(places[0])} and "
-            f"{_listed(places[1])}): choose another pair, or pool both to one grid by "
-            "encoders.<name>.pool"
-        )
-    interleaved = job.settings.encoder.source.how == "interleave"
+    first = readers[0]
+    source = job.settings.encoder.source
+    for part, reader, placing in zip(parts[1:], readers[1:], places[1:], strict=True):
+        if first.image_ids != reader.image_ids:
+            raise UserError(
+                f"{parts[0].path} and {part.path} hold other images, or another order of them; run "
+                "the workflow again so that both come from one data set"
+            )
+        same_grid = source.how == "windows" or first.grid == reader.grid
+        if not same_grid or _covered(places[0]) != _covered(placing):
+            grids = " and ".join(
+                f"{rows} x {columns}" for rows, columns in (first.grid, reader.grid)
+            )
+            raise UserError(
+                f"a combined encoder needs encoders whose patches are the same parts of an image; "
+                f"the grids are {grids} (size, patch, fit, and pool if any: {_listed(places[0])} "
+                f"and {_listed(placing)}): choose others, or pool all to one grid by "
+                "encoders.<name>.pool"
+            )
     widths = [reader.shape[2] for reader in readers]
-    rows, columns = first.grid
+    placing, (rows, columns) = places[0] | {"per_patch": 1}, first.grid
+    if source.how == "windows":
+        assert source.grid is not None
+        sides = [_window(*pair, source.grid) for pair in zip(parts, readers, strict=True)]
+        rows = columns = source.grid
+        windows = [(side**2, width) for side, width in zip(sides, widths, strict=True)]
+        d_vision = sum(tokens * width for tokens, width in windows)
+        placing |= {"pool": source.grid, "windows": windows}
+    elif source.how == "interleave":
+        columns, d_vision = columns * len(parts), max(widths)
+        placing["per_patch"] = len(parts)
+    else:
+        d_vision = sum(widths)
     writer = FeatureWriter(
-        job.work / "features.zarr",
-        first.image_ids,
-        grid=(rows, columns * (1 + interleaved)),
-        d_vision=max(widths) if interleaved else sum(widths),
+        job.work / "features.zarr", first.image_ids, grid=(rows, columns), d_vision=d_vision
     )
-    combined = _interleaved if interleaved else _concatenated
     done = writer.done_shards()
     for shard in progress(range(writer.shards), desc="features", unit="shard"):
         if shard not in done:
             images = writer.shard_images(shard)
-            writer.write_shard(shard, combined(*(reader.read(images) for reader in readers)))
+            maps = [reader.read(images) for reader in readers]
+            if source.grid is not None:
+                maps = [to_windows(map_bpd, source.grid) for map_bpd in maps]
+            joined = _interleaved if source.how == "interleave" else _concatenated
+            writer.write_shard(shard, joined(maps))
     writer.close()
-    placing = places[0] | {"per_patch": 1 + interleaved}
     text = json.dumps(placing, sort_keys=True) + "\n"
     (job.work / GEOMETRY).write_text(text, encoding="utf-8")
 
 
-def _concatenated(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate([a_bpd, b_bpd], axis=2)
+def to_windows(map_bpd: NDArray[Any], grid: int) -> NDArray[Any]:
+    """Return the channels of all patches at each place of a grid, [b, grid * grid, window * d].
+
+    Args:
+        map_bpd: A square map, row after row, whose side `grid` divides.
+        grid: Side of the grid of places.
+    """
+    b, p, d = map_bpd.shape
+    side = math.isqrt(p) // grid
+    # image, row of the place, row in its window, column of the place, column in its window, channel
+    split = map_bpd.reshape(b, grid, side, grid, side, d)
+    return split.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, side * side * d)
 
 
-def _interleaved(a_bpd: NDArray[Any], b_bpd: NDArray[Any]) -> NDArray[Any]:
-    b, p, _ = a_bpd.shape
-    width = max(a_bpd.shape[2], b_bpd.shape[2])
-    out_bpd = np.zeros((b, 2 * p, width), np.result_type(a_bpd, b_bpd))
-    out_bpd[:, 0::2, : a_bpd.shape[2]] = a_bpd
-    out_bpd[:, 1::2, : b_bpd.shape[2]] = b_bpd
+def _window(part: Artifact, reader: FeatureReader, grid: int) -> int:
+    """Return the side of the windows in one encoder's map. Raises UserError if there is none."""
+    rows, columns = reader.grid
+    if rows != columns or rows % grid:
+        raise UserError(
+            f"{part.path}: its grid is {rows} x {columns}, of which {grid} x {grid} places have no "
+            "whole windows; choose a `grid` of the combined encoder that divides the grids of all "
+            "its encoders, or pool them by encoders.<name>.pool"
+        )
+    return rows // grid
+
+
+def _concatenated(maps_bpd: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(maps_bpd, axis=2)
+
+
+def _interleaved(maps_bpd: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    b, p, _ = maps_bpd[0].shape
+    n, width = len(maps_bpd), max(map_bpd.shape[2] for map_bpd in maps_bpd)
+    out_bpd = np.zeros((b, n * p, width), np.result_type(*maps_bpd))
+    for i, map_bpd in enumerate(maps_bpd):
+        out_bpd[:, i::n, : map_bpd.shape[2]] = map_bpd
     return out_bpd
 
 
-def _patches(placing: dict[str, Any]) -> tuple[Fraction, str]:
-    """Where the patches lie: the side of one as a share of the input's side, and the fit."""
+def _covered(placing: dict[str, Any]) -> tuple[Fraction, str]:
+    """What the patches cover: their side as a share of the input's, and the fit."""
     size, patch = placing["size"], placing["patch"]
-    cells = placing.get("pool", size // patch)
-    return Fraction(size // patch * patch, size * cells), placing["fit"]
+    return Fraction(size // patch * patch, size), placing["fit"]
 
 
 def _listed(placing: dict[str, Any]) -> str:
@@ -129,7 +174,7 @@ def _listed(placing: dict[str, Any]) -> str:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Disk: the features of both encoders once more."""
+    """Disk: the features of all encoders once more."""
     shape = shapes.vision(node)
     images = shapes.images(one(many(node, "features")[0], "records"))
     if shape is None or images is None:

@@ -230,9 +230,13 @@ class Shapes:
         if shapes is None:
             return None
         widths = [shape.d_vision for shape in shapes]
-        if node.settings["encoder"]["source"]["how"] == "concat":
+        source = node.settings["encoder"]["source"]
+        if source["how"] == "concat":
             return replace(shapes[0], d_vision=sum(widths))
-        return replace(shapes[0], d_vision=max(widths), patches=2 * shapes[0].patches)
+        if grid := source.get("grid"):
+            values = sum(shape.patches * shape.d_vision for shape in shapes)
+            return replace(shapes[0], d_vision=values // grid**2, patches=grid**2)
+        return replace(shapes[0], d_vision=max(widths), patches=len(shapes) * shapes[0].patches)
 
     def _prompts(self, node: Node) -> VisionShape | None:
         """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
