@@ -26,12 +26,13 @@ from vista.config.language import LanguageSettings
 from vista.config.metric import ChosenMetrics, Metric, with_metrics
 from vista.config.packages import PackageSettings, refuse_unknown_packages
 from vista.config.probing import ProbingSettings
-from vista.config.probing_checks import refuse_unfit_probing
+from vista.config.probing_checks import refuse_unfit_probing, refuse_without_head
 from vista.config.projector import (
     LatentsSettings,
     OwnProjector,
     ProjectorSettings,
     ProjectorSource,
+    RecipeChange,
 )
 from vista.config.report import ReportSettings
 from vista.config.sae import (
@@ -292,6 +293,8 @@ class RunConfig(Settings):
                 self.llms,
                 list(self.points()),
             )
+            recipes = [self.recipe_of(source) for source in self.points().values()]
+            refuse_without_head(self.probing, (r.head_weight() for r in recipes if r))
         return self
 
     @model_validator(mode="after")
@@ -395,6 +398,12 @@ class RunConfig(Settings):
         with the source of its projector; None if `projector` says how it is trained."""
         own = {Point(name, name, 0.0, 0): OwnProjector() for name in self.vlms}
         return {**dict(self._sweep()), **own}
+
+    def recipe_of(self, source: ProjectorSource) -> ProjectorSettings | None:
+        """Return how a projector is trained; None if it is not."""
+        if isinstance(source, RecipeChange):
+            return source.of(self.projector)
+        return self.projector if source is None else None
 
     def controls(self) -> dict[Point, tuple[ControlSettings, Point]]:
         """Return the controls of the sweep, as `controls_of_sweep`."""

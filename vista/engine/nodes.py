@@ -33,7 +33,6 @@ from vista.config.projector import (
     PretrainedProjector,
     ProjectorSettings,
     ProjectorSource,
-    RecipeChange,
     TrainingStage,
 )
 from vista.config.run import RunConfig
@@ -294,15 +293,14 @@ class Builder:
         by the largest weight so far, so points share their stages without the term, as entries of
         `llms` do that read one model by several SAEs.
         """
-        if isinstance(source, PretrainedProjector | OwnProjector):
+        recipe = self.config.recipe_of(source)
+        if recipe is None:
+            assert isinstance(source, PretrainedProjector | OwnProjector)
             settings, inputs = self.read_text(point.llm)
             settings["projector"] = dump(source)
             inputs["features"] = self.features[point.encoder]
             files = (source.pretrained,) if isinstance(source, PretrainedProjector) else ()
             return [Node("import_projector", point_name(point), settings, inputs, files=files)]
-        recipe = self.config.projector
-        if isinstance(source, RecipeChange):
-            recipe = source.of(recipe)
         stages: list[Node] = []
         weight = 0.0
         for number, stage in enumerate(recipe.stages, start=1):
