@@ -150,7 +150,7 @@ class _Block(nn.Module):
         return read_nh
 
     def _by_head(self, x_nkh: Tensor) -> Tensor:
-        return x_nkh.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x_nkh.reshape(*x_nkh.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 def _normed(width: int) -> nn.Sequential:

@@ -120,7 +120,8 @@ def _aggregator(content: Any, d_vision: int) -> AggregatorShape:
     numbers = [*sizes, *(number for pair in windows for number in pair)]
     if not all(type(number) is int and 0 < number <= _LARGEST for number in numbers):
         raise ValueError(f"sizes of its aggregator are no integers from 1 to {_LARGEST}")
-    shape = AggregatorShape(windows, *sizes, context=bool(content["context"]))
+    hidden, heads, depth = sizes
+    shape = AggregatorShape(windows, hidden, heads, depth, bool(content["context"]))
     if shape.channels != d_vision:
         raise ValueError(f"its windows have {shape.channels} channels, not {d_vision}")
     return shape

@@ -136,7 +136,7 @@ class Losses:
         if self.head is not None:
             # An answer is predicted from the last visual token at the earliest, after those here.
             is_answer_n = predict_bt[scored_bt]
-            expected_bpv = logits_nv[~is_answer_n].unflatten(0, (len(visual_bpd), -1))
+            expected_bpv = logits_nv[~is_answer_n].reshape(len(visual_bpd), -1, logits_nv.shape[1])
             said = words.words_term(self.head, visual_bpd, expected_bpv)
             logits_nv = logits_nv[is_answer_n]
         entropy = token_cross_entropy(logits_nv, batch).sum()
