@@ -259,3 +259,27 @@ def test_a_combined_encoder_does_not_judge_a_pipeline(content: dict[str, Any]) -
     assert str(refusal.value) == (
         "config: probing.diffusion.judged_by is 'both', which is combined: name its part"
     )
+
+
+def test_the_head_of_visual_words_is_read_where_a_projector_has_one(
+    content: dict[str, Any],
+) -> None:
+    metrics = ("visual_words", "pseudo_images")
+    content |= {"probing": {name: {} for name in metrics}, "interventions": None}
+    with pytest.raises(UserError, match="no projector trains one"):
+        parse_config(content)
+    plain, other = list(content["encoders"])[:2]
+    blocks = [{"encoders": [plain]}, {"encoders": [other], "recipe": {"visual_words": {}}}]
+    content["sweep"] = blocks
+    nodes = list(load_plan(content).nodes.values())
+    for name in metrics:
+        read = [node for node in nodes if node.stage == name]
+        assert {node.name.split("-")[0] for node in read} == {other}
+        projectors = [node.inputs["projector"] for node in read]
+        assert {node.settings["words_weight"] for node in projectors} == {1.0}
+    # With a recipe of its own a block has other projectors, and leaves those of others as they are.
+    trained = {node.id for node in nodes if node.stage == "train_projector"}
+    content["sweep"] = [{"encoders": [plain, other]}]
+    content["probing"] = None
+    before = {n.id for n in load_plan(content).nodes.values() if n.stage == "train_projector"}
+    assert len(trained & before) == len(before) / 2 > 0

@@ -176,17 +176,33 @@ class OnnxEncoder(PackageFile):
 
 
 class CombinedEncoder(Settings):
-    """The features of two encoders of the run, as an encoder of its own (arXiv 2406.16860)."""
+    """The features of several encoders of the run, as an encoder of its own (arXiv 2406.16860)."""
 
     kind: Literal["combined"] = "combined"
-    encoders: tuple[str, str] = Field(
-        description="Names of two others of `encoders`, with grids of the same size."
+    encoders: tuple[str, ...] = Field(
+        min_length=2,
+        description="Names of two or more others of `encoders`; but for `how: windows` with grids "
+        "of the same size.",
     )
-    how: Literal["concat", "interleave"] = Field(
+    how: Literal["concat", "interleave", "windows"] = Field(
         "concat",
-        description="concat: the channels of both at each patch. interleave: the tokens of both at "
-        "each patch, those of the first encoder first, the narrower ones padded with zeros.",
+        description="concat: the channels of all at each patch. interleave: the tokens of all at "
+        "each patch, those of the first encoder first, narrower ones padded with zeros. windows: "
+        "the channels of all patches of all encoders that lie at a place of `grid`, each encoder with a grid of its own; "
+        "`projector.kind: spatial_aggregator` tells them apart.",
     )
+    grid: int | None = later(
+        None,
+        ge=1,
+        description="With `how: windows`: side of the grid of places, which divides that of each "
+        "encoder. The places are the visual tokens.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_grid(self) -> Self:
+        if (self.how == "windows") != (self.grid is not None):
+            raise ValueError("`how: windows` needs a `grid`, and nothing else takes one")
+        return self
 
 
 AnyEncoder = StandinEncoder | CheckpointEncoder | OnnxEncoder | CombinedEncoder
@@ -265,8 +281,9 @@ def refuse_unfit_parts(encoders: Mapping[str, EncoderSettings]) -> None:
         key, names = f"encoders.{name}.source.encoders", " and ".join(source.encoders)
         if keys := sorted(settings.model_fields_set - {"source"}):
             raise ValueError(f"encoders.{name}.{keys[0]} has no effect: set it for {names}")
-        if len(set(source.encoders)) == 1:
-            raise ValueError(f"{key} names {source.encoders[0]!r} twice: name two encoders")
+        for part in source.encoders:
+            if source.encoders.count(part) > 1:
+                raise ValueError(f"{key} names {part!r} twice: name two encoders")
         for part in source.encoders:
             if part not in encoders:
                 raise ValueError(f"{key} names {part!r}; there are {', '.join(sorted(encoders))}")

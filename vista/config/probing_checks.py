@@ -5,7 +5,7 @@ Every function raises ValueError with the whole keys.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from vista.config.base import Settings
@@ -55,6 +55,21 @@ def refuse_unfit_probing(
     _refuse_unfit_judges(settings, encoders)
     _refuse_missing_images(settings, data)
     _refuse_leaks(settings, saes)
+
+
+def refuse_without_head(settings: ProbingSettings, weights: Iterable[float]) -> None:
+    """Refuse metrics of visual words where no projector is trained with a head of them.
+
+    `weights` are those of the terms of visual words of the projectors that are trained.
+    """
+    if any(weights):
+        return
+    for metric, _ in settings.chosen():
+        if metric.name in ("visual_words", "pseudo_images"):
+            raise ValueError(
+                f"probing.{metric.name} reads the head of visual words, and no projector trains "
+                "one; give `projector`, or `recipe` of a block of the sweep, `visual_words`"
+            )
 
 
 def _refuse_wrong_names(

@@ -12,6 +12,8 @@ from vista.config.data import Split
 
 # Module of the SAE term, loaded by a projector that is trained with it.
 SAE_TERM = "vista.projector.loss"
+# Module of the term of visual words, loaded by a projector that is trained with a head.
+WORDS_TERM = "vista.projector.visual_words"
 Normalise = Literal["none", "variance", "norm"]
 Penalised = Literal["error", "stream"]
 
@@ -104,13 +106,55 @@ class SaeTermSettings(Settings):
     )
 
 
+class AggregatorSettings(Settings):
+    """Sizes of a Spatial Vision Aggregator (Cambrian-1, arXiv 2406.16860); the defaults are the
+    published ones."""
+
+    hidden: int = Field(1024, ge=1, description="width of queries, keys and values")
+    heads: int = Field(16, ge=1, description="attention heads")
+    depth: int = Field(3, ge=1, description="layers of cross-attention")
+    context: bool = Field(
+        True,
+        description="queries know the mean of the first encoder's map, too; false: a visual token "
+        "depends on its own windows alone",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
+        return self
+
+
+class VisualWordsSettings(Settings):
+    """A head on visual tokens that gives each a distribution over the vocabulary: visual words
+    (VW-LMM, arXiv 2403.07720)."""
+
+    weight: float = Field(
+        1.0,
+        ge=0,
+        description="weight of KL(words of a visual token || what the language model expects after "
+        "the token before it) beside the cross-entropy; 0: no head",
+    )
+
+
+Kind = Literal["linear", "mlp", "spatial_aggregator"]
+
+
 class ProjectorSettings(Settings):
     """What a projector is and how it is trained."""
 
-    kind: Literal["linear", "mlp"] = Field(
+    kind: Kind = Field(
         "linear",
         description="module between encoder and LLM: one linear layer (VISTA), or two with a GELU "
-        "between them (LLaVA 1.5)",
+        "between them (LLaVA 1.5); spatial_aggregator: queries on a grid that read the windows of "
+        "encoders combined by `how: windows`, then two layers (Cambrian-1)",
+    )
+    aggregator: AggregatorSettings = later(
+        AggregatorSettings(), description="sizes of a spatial_aggregator"
+    )
+    visual_words: VisualWordsSettings | None = later(
+        None, description="train a head that reads visual tokens as words; null: none"
     )
     init_scale: float = Field(
         1.0, gt=0, description="factor on the first weights; 1: those of a plain linear layer"
@@ -131,6 +175,25 @@ class ProjectorSettings(Settings):
         min_length=1,
         description="one after the other, each starting from the weights of the one before",
     )
+
+    def head_weight(self) -> float:
+        """Return the weight of the term of visual words, 0 where there is no head."""
+        return self.visual_words.weight if self.visual_words else 0.0
+
+
+class RecipeChange(Settings):
+    """What a block of the sweep trains in another way than `projector` says."""
+
+    kind: Kind | None = Field(None, description="null: that of `projector`")
+    aggregator: AggregatorSettings | None = Field(None, description="null: that of `projector`")
+    visual_words: VisualWordsSettings | None = Field(
+        None, description="null: that of `projector`; weight 0: none"
+    )
+
+    def of(self, recipe: ProjectorSettings) -> ProjectorSettings:
+        """Return a recipe with these changes."""
+        changes = {name: value for name, value in self if value is not None}
+        return recipe.model_copy(update=changes)
 
 
 class PretrainedProjector(Settings):
@@ -162,3 +225,7 @@ class LatentsSettings(Settings):
     batch_size: int = Field(64, gt=0, description="images a forward pass")
     max_active: int = Field(512, gt=0, description="slots a token; more active latents: an error")
     max_length: int = Field(512, gt=0, description="tokens a sample, visual tokens included")
+
+
+# Where a point's projector comes from; None: it is trained by `projector`.
+ProjectorSource = PretrainedProjector | OwnProjector | RecipeChange | None

@@ -26,12 +26,13 @@ from vista.config.language import LanguageSettings
 from vista.config.metric import ChosenMetrics, Metric, with_metrics
 from vista.config.packages import PackageSettings, refuse_unknown_packages
 from vista.config.probing import ProbingSettings
-from vista.config.probing_checks import refuse_unfit_probing
+from vista.config.probing_checks import refuse_unfit_probing, refuse_without_head
 from vista.config.projector import (
     LatentsSettings,
     OwnProjector,
-    PretrainedProjector,
     ProjectorSettings,
+    ProjectorSource,
+    RecipeChange,
 )
 from vista.config.report import ReportSettings
 from vista.config.sae import (
@@ -292,6 +293,8 @@ class RunConfig(Settings):
                 self.llms,
                 list(self.points()),
             )
+            recipes = [self.recipe_of(source) for source in self.points().values()]
+            refuse_without_head(self.probing, (r.head_weight() for r in recipes if r))
         return self
 
     @model_validator(mode="after")
@@ -352,7 +355,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _one_projector_a_point(self) -> Self:
-        sources: dict[Point, PretrainedProjector | OwnProjector | None] = {}
+        sources: dict[Point, ProjectorSource] = {}
         for point, projector in self._sweep():
             if sources.setdefault(point, projector) != projector:
                 raise ValueError(
@@ -390,20 +393,27 @@ class RunConfig(Settings):
             *(n for n, entry in self.llms.items() if entry.model.source.kind == "standin"),
         ]
 
-    def points(self) -> dict[Point, PretrainedProjector | OwnProjector | None]:
+    def points(self) -> dict[Point, ProjectorSource]:
         """Return the points of the sweep in the order of the blocks, then those of `vlms`, each
-        with the source of its projector; None if the run trains it."""
+        with the source of its projector; None if `projector` says how it is trained."""
         own = {Point(name, name, 0.0, 0): OwnProjector() for name in self.vlms}
         return {**dict(self._sweep()), **own}
+
+    def recipe_of(self, source: ProjectorSource) -> ProjectorSettings | None:
+        """Return how a projector is trained; None if it is not."""
+        if isinstance(source, RecipeChange):
+            return source.of(self.projector)
+        return self.projector if source is None else None
 
     def controls(self) -> dict[Point, tuple[ControlSettings, Point]]:
         """Return the controls of the sweep, as `controls_of_sweep`."""
         return controls_of_sweep(self.sweep, self.combined("encoders"), self.combined("llms"))
 
-    def _sweep(self) -> Iterator[tuple[Point, PretrainedProjector | None]]:
+    def _sweep(self) -> Iterator[tuple[Point, ProjectorSource]]:
         for block in self.sweep:
+            source = block.projector or block.recipe
             for encoder in block.encoders or self.combined("encoders"):
                 for llm in block.llms or self.combined("llms"):
                     for weight in block.sae_weights:
                         for seed in block.seeds:
-                            yield Point(encoder, llm, float(weight), seed), block.projector
+                            yield Point(encoder, llm, float(weight), seed), source

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from vista.config.base import Settings, later
 from vista.config.control_base import ControlSettings
 from vista.config.controls import Controls
-from vista.config.projector import PretrainedProjector
+from vista.config.projector import PretrainedProjector, RecipeChange
 
 
 class Block(Settings):
@@ -25,6 +25,11 @@ class Block(Settings):
         None,
         description="`{pretrained: FILE}`: a projector trained elsewhere; the block must be one "
         "encoder, LLM, weight and seed, which say where its figures stand in the table",
+    )
+    recipe: RecipeChange | None = later(
+        None,
+        description="what projectors of this block have in another way than `projector` says. A "
+        "point has one projector: to compare two, give the encoder a second name in `encoders`",
     )
     controls: Controls = later(
         Controls(),
@@ -40,6 +45,10 @@ class Block(Settings):
                 raise ValueError(f"{name} must name at least one value, and none twice")
             if self.projector is not None and (values is None or len(values) != 1):
                 raise ValueError(f"a pretrained projector is one point: give {name} one value")
+        if self.projector is not None and self.recipe is not None:
+            raise ValueError(
+                "a pretrained projector is not trained: remove `recipe` or `projector`"
+            )
         if min(self.sae_weights) < 0:
             raise ValueError("sae_weights must not be negative")
         for name, control in self.controls.chosen():
@@ -50,6 +59,8 @@ class Block(Settings):
                 )
             if self.projector is not None and control.trains:
                 raise ValueError(f"controls.{name} trains projectors: remove it or `projector`")
+            if self.recipe is not None and control.trains:
+                raise ValueError(f"controls.{name} trains by `projector`: remove it or `recipe`")
         return self
 
     def controls_of(self, encoder: str, llm: str) -> Iterator[tuple[Point, ControlSettings, Point]]:

@@ -14,14 +14,32 @@ from vista.config.encoders import (
 )
 from vista.config.language import LanguageSettings
 from vista.config.plugins import FAMILIES, refuse_clash
+from vista.config.projector import ProjectorSettings, SaeTermSettings
 from vista.config.sae import CheckSaeSettings, LabelSettings, TokenFilter, TrainSaeSettings
 from vista.engine.node import Node, dump, pick
 
 
 def combined(name: str, source: CombinedEncoder, parts: Sequence[Node]) -> Node:
-    """Return the combined features of two encoders; their order says nothing of their names."""
-    order = {"encoder": {"source": pick(source, "kind", "how")}}
+    """Return the combined features of encoders; their order says nothing of their names."""
+    order = {"encoder": {"source": pick(source, "kind", "how", "grid")}}
     return Node("combine_features", name, order, {"features": tuple(parts)})
+
+
+def aggregator(recipe: ProjectorSettings) -> dict[str, Any]:
+    """Return the sizes of a projector's aggregator, if it has one."""
+    if recipe.kind != "spatial_aggregator":
+        return {}
+    return {"aggregator": dump(recipe.aggregator)}
+
+
+def sae_term(recipe: ProjectorSettings, control: str | None) -> dict[str, Any]:
+    """Return the settings of the SAE term, of which some are left out while they are the defaults.
+
+    `control`, if any, is one that trains with the squared stream in place of the term.
+    """
+    term = recipe.sae_term if control is None else SaeTermSettings(penalises="stream")
+    changed = {} if term == SaeTermSettings() else {"sae_term": dump(term)}
+    return {"sae_dtype": recipe.sae_dtype, **changed}
 
 
 def filtered(

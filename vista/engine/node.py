@@ -37,6 +37,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "embedding_lens": ("batch_size",),
     "latent_lens": ("batch_size",),
     "referring_segmentation": ("batch_size",),
+    "visual_words": ("batch_size",),
+    "pseudo_images": ("batch_size",),
     "edit": ("batch_size",),
     "directions": ("batch_size",),
     "sae": ("device",),

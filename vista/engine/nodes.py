@@ -14,7 +14,6 @@ from vista.config.composed import ComposedData
 from vista.config.controls import control_settings
 from vista.config.data import (
     AnyData,
-    FileData,
     Split,
     annotation_files,
     reader_module,
@@ -29,9 +28,11 @@ from vista.config.encoders import (
 from vista.config.language import CheckpointLlm, GgufLlm
 from vista.config.projector import (
     SAE_TERM,
+    WORDS_TERM,
     OwnProjector,
     PretrainedProjector,
-    SaeTermSettings,
+    ProjectorSettings,
+    ProjectorSource,
     TrainingStage,
 )
 from vista.config.run import RunConfig
@@ -41,11 +42,13 @@ from vista.config.sae import (
 from vista.config.sweep import Point
 from vista.config.text import CaptionsText, DrawnText, text_files, text_parts
 from vista.engine.model_settings import (
+    aggregator,
     as_published,
     combined,
     family_module,
     filtered,
     model_settings,
+    sae_term,
     without_package,
 )
 from vista.engine.node import Inputs, Node, checkpoint, dump, pick, point_name
@@ -104,7 +107,7 @@ class Builder:
             images["world"] = self._composed(data)
             name = images["world"].name
         else:
-            name = _data_name(data)
+            name = _name_of_file(data.kind, next(iter(data.annotation_files()), data.images))
             if data.fetch:
                 order = {"files": [dump(file) for file in data.fetch]}
                 images["fetched"] = Node("fetch_data", name, order)
@@ -283,34 +286,35 @@ class Builder:
             "checks": tuple(self.checks[llm, layer] for layer in layers),
         }
 
-    def projector(
-        self, point: Point, pretrained: PretrainedProjector | OwnProjector | None
-    ) -> list[Node]:
+    def projector(self, point: Point, source: ProjectorSource) -> list[Node]:
         """Return the training stages of one point's projector; the last is the one that is used.
 
         Without the SAE term they depend on no SAE, unless they measure its error. A stage is named
         by the largest weight so far, so points share their stages without the term, as entries of
         `llms` do that read one model by several SAEs.
         """
-        if pretrained is not None:
+        recipe = self.config.recipe_of(source)
+        if recipe is None:
+            assert isinstance(source, PretrainedProjector | OwnProjector)
             settings, inputs = self.read_text(point.llm)
-            settings["projector"] = dump(pretrained)
+            settings["projector"] = dump(source)
             inputs["features"] = self.features[point.encoder]
-            files = (pretrained.pretrained,) if isinstance(pretrained, PretrainedProjector) else ()
+            files = (source.pretrained,) if isinstance(source, PretrainedProjector) else ()
             return [Node("import_projector", point_name(point), settings, inputs, files=files)]
         stages: list[Node] = []
         weight = 0.0
-        for number, stage in enumerate(self.config.projector.stages, start=1):
-            last = number == len(self.config.projector.stages)
+        for number, stage in enumerate(recipe.stages, start=1):
+            last = number == len(recipe.stages)
             weight = max(weight, point.sae_weight * stage.sae_factor)
             # Without a term there is nothing that a control could put in its place.
             control = point.control if weight > 0 else None
-            measured = any(done.measure_every for done in self.config.projector.stages[:number])
+            measured = any(done.measure_every for done in recipe.stages[:number])
             llm = point.llm if weight > 0 or measured else self.with_same_model(point.llm)
             reached = point._replace(sae_weight=weight, control=control, llm=llm)
             named = point._replace(llm=llm) if last else reached
             name = point_name(named) if last else f"{point_name(reached)}-stage{number}"
-            stages.append(self._train(point, stage, name, stages[-1] if stages else None))
+            start = stages[-1] if stages else None
+            stages.append(self._train(point, recipe, stage, name, start))
         return stages
 
     def suggestion(self, encoder: str, llm: str) -> Node:
@@ -323,6 +327,7 @@ class Builder:
         settings |= {
             "training": first.model_dump(mode="json", exclude=unread),
             "kind": recipe.kind,
+            **aggregator(recipe),
             "sae_dtype": recipe.sae_dtype,
             "sae_term": dump(recipe.sae_term),
             "suggest": dump(self.config.suggest) if self.config.suggest else {},
@@ -341,9 +346,15 @@ class Builder:
         files = self.template_files(llm)
         return Node("suggest", f"{encoder}-{llm}", settings, gated, (SAE_TERM,), files)
 
-    def _train(self, point: Point, stage: TrainingStage, name: str, start: Node | None) -> Node:
+    def _train(
+        self,
+        point: Point,
+        recipe: ProjectorSettings,
+        stage: TrainingStage,
+        name: str,
+        start: Node | None,
+    ) -> Node:
         settings, inputs = self.read(point.llm)
-        recipe = self.config.projector
         weight = point.sae_weight * stage.sae_factor
         unread = {"data", "sae_factor", *(("sae_warmup",) if weight == 0 else ())}
         settings |= {
@@ -357,21 +368,19 @@ class Builder:
             features = self.training_features[point.encoder, stage.data]
         models: dict[str, Node] = {"features": features, "records": data.records, **inputs}
         if start is None:
-            settings["projector"] = pick(recipe, "kind", "init_scale")
+            settings["projector"] = pick(recipe, "kind", "init_scale") | aggregator(recipe)
         else:
             models["start"] = start
         layers = recipe.layers or self.config.llms[point.llm].saes.layers
         if weight == 0 and stage.measure_every is None:
             layers = ()
         if layers:
-            settings["sae_dtype"] = recipe.sae_dtype
-            term = recipe.sae_term
-            if point.control is not None and weight > 0:
-                term = SaeTermSettings(penalises="stream")
-            if term != SaeTermSettings():
-                settings["sae_term"] = dump(term)
+            settings |= sae_term(recipe, point.control if weight > 0 else None)
         gated: Inputs = {**models, **self.gated(point.llm, layers)}
-        modules, files = (SAE_TERM,) if layers else (), self.template_files(point.llm)
+        if head_weight := recipe.head_weight():
+            settings["words_weight"] = head_weight
+        modules = (*((SAE_TERM,) if layers else ()), *((WORDS_TERM,) if head_weight else ()))
+        files = self.template_files(point.llm)
         return Node("train_projector", name, settings, gated, modules, files)
 
     def latents(self, point: Point, projector: Node, split: Split | None = None) -> Node:
@@ -400,11 +409,7 @@ class Builder:
         return tuple(node for (name, _), node in self.labels.items() if name == llm)
 
 
-def _data_name(data: FileData) -> str:
-    """Return a readable name of data: its kind and its first file."""
-    return _name_of_file(data.kind, next(iter(data.annotation_files()), data.images))
-
-
 def _name_of_file(kind: str, file: str) -> str:
+    """Return a readable name of data: its kind and its first file."""
     stem = PurePosixPath(file).stem or "images"
     return f"{kind}-{re.sub(r'[^A-Za-z0-9_.]+', '_', stem)}"

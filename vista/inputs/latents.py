@@ -28,7 +28,8 @@ from vista.store.latents import Entries, LatentReader
 
 BoolArray = NDArray[np.bool_]
 # Written beside the store of features: {"size": px, "patch": px, "fit": "pad" | "crop"}, and
-# "per_patch" where a patch has several tokens (of two encoders, or of frames of a clip).
+# "per_patch" where a patch has several tokens (of several encoders, or of frames of a clip),
+# "windows" where a place holds several patches.
 GEOMETRY = "geometry.json"
 
 

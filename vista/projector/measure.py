@@ -38,7 +38,7 @@ def measure(projector: Projector, losses: Losses, chosen: NDArray[np.int64]) -> 
     for part in parts:
         batch = part.batch.to(llm.device)
         visual_bpd = losses.visual(projector, part)
-        entropy_part, term_part = losses.of_part(visual_bpd, batch, moments or None)
+        entropy_part, term_part, _ = losses.of_part(visual_bpd, batch, moments or None)
         terms = [entropy_part / n_answer, term_part * part.share][: 2 if losses.saes else 1]
         for value, sums in zip(terms, gradients, strict=False):
             for sum_, found in zip(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vista.config.projector import SAE_TERM, Normalise, Penalised, TrainingStage
+from vista.config.projector import (
+    SAE_TERM,
+    WORDS_TERM,
+    Normalise,
+    Penalised,
+    TrainingStage,
+)
 from vista.data.records import Turn
 from vista.language.loss import token_cross_entropy
 from vista.language.model import LanguageModel
@@ -49,12 +55,22 @@ class Part:
     share: float
 
 
+class PartLosses(NamedTuple):
+    """The loss of a part: the sum of the cross-entropy over its answer tokens, the SAE term (NaN
+    without SAEs) and the term of visual words (NaN without a head)."""
+
+    entropy: Tensor
+    term: Tensor
+    words: Tensor
+
+
 @dataclass(frozen=True)
 class Losses:
     """The loss of the parts of a batch: models, data and settings of one training.
 
-    Both terms are means over the whole batch, so a part counts by its share of the answer tokens in
-    the one and by its share of the images in the other, whichever rank has it.
+    All terms are means over the whole batch, so a part counts by its share of the answer tokens in
+    the cross-entropy and by its share of the images in the others, whichever rank has it.
+    `head` reads visual tokens as words, if there is one.
     """
 
     llm: LanguageModel
@@ -64,6 +80,7 @@ class Losses:
     normalise: Normalise
     ranks: Accelerator
     penalises: Penalised = "error"
+    head: nn.Linear | None = None
 
     def parts(self, chosen: NDArray[np.int64]) -> tuple[list[Part], float]:
         """Return this rank's parts of a batch, and the number of answer tokens of the whole."""
@@ -93,29 +110,43 @@ class Losses:
 
     def of_part(
         self, visual_bpd: Tensor, batch: Batch, whole: Mapping[int, Moments] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the sum of the cross-entropy over the answer tokens, and the SAE term (NaN without
-        SAEs); `whole` as `moments` gives it."""
+    ) -> PartLosses:
+        """Return the losses of a part; `whole` as `moments` gives it."""
         visual = slice(batch.visual_start, batch.visual_start + batch.n_visual)
         # The last token is learnt, never read: nothing before it depends on it.
         read = slice(max(visual.stop, batch.input_ids.shape[1] - 1))
+        predict_bt = batch.predict_mask[:, read]
+        scored_bt, nan = predict_bt, torch.tensor(float("nan"))
+        words: Any = None
+        if self.head is not None:
+            # Imported by name, as the SAE term below.
+            words = importlib.import_module(WORDS_TERM)
+            scored_bt = predict_bt.clone()
+            scored_bt[:, words.expecting(batch.visual_start, batch.n_visual)] = True
         out = self.llm.forward(
             batch.input_ids[:, read],
             batch.attention_mask[:, read],
             visual=visual_bpd,
             visual_start=batch.visual_start,
             taps=tuple(self.saes),
-            logits_at=batch.predict_mask[:, read],
+            logits_at=scored_bt,
         )
         assert out.logits is not None
-        entropy = token_cross_entropy(out.logits, batch).sum()
+        logits_nv, said = out.logits, nan
+        if self.head is not None:
+            # An answer is predicted from the last visual token at the earliest, after those here.
+            is_answer_n = predict_bt[scored_bt]
+            expected_bpv = logits_nv[~is_answer_n].reshape(len(visual_bpd), -1, logits_nv.shape[1])
+            said = words.words_term(self.head, visual_bpd, expected_bpv)
+            logits_nv = logits_nv[is_answer_n]
+        entropy = token_cross_entropy(logits_nv, batch).sum()
         if not self.saes:
-            return entropy, torch.tensor(float("nan"))
+            return PartLosses(entropy, nan, said)
         # Imported by name, so that a projector without the term does not depend on its code. The
         # node of a projector with the term names the module.
         loss = importlib.import_module(SAE_TERM)
         term = loss.sae_term(out.taps, self.saes, visual, self.normalise, whole, self.penalises)
-        return entropy, term.to(entropy.device)
+        return PartLosses(entropy, term.to(entropy.device), said)
 
     def moments(self, projector: nn.Module, parts: Sequence[Part]) -> dict[int, Moments]:
         """Return the moments of the visual tokens of the whole batch by layer: a pass without

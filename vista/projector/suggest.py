@@ -14,6 +14,7 @@ import numpy as np
 from vista.config.projector import Normalise, TrainingStage
 from vista.config.suggest import SuggestSettings
 from vista.language.model import LanguageModel
+from vista.projector.aggregator import AggregatorShape
 from vista.projector.measure import measure
 from vista.projector.module import Projector, make_projector
 from vista.projector.passes import Losses, TrainingData
@@ -40,6 +41,7 @@ class Trials:
     Attributes:
         kind: Kind of the projector.
         d_vision: Width of the encoder's features.
+        aggregator: Sizes of the projector's aggregator, if it has one.
         train: What the runs learn from.
         held_out: What they are compared on.
         stage: Settings of training; its learning rate and its length are replaced.
@@ -54,11 +56,17 @@ class Trials:
     stage: TrainingStage
     normalise: Normalise
     settings: SuggestSettings
+    aggregator: AggregatorShape | None = None
 
     def fresh(self, init_scale: float) -> Projector:
         """Return a projector before training."""
         module = make_projector(
-            self.kind, self.d_vision, self.llm.d_model, self.settings.seed, init_scale
+            self.kind,
+            self.d_vision,
+            self.llm.d_model,
+            self.settings.seed,
+            init_scale,
+            self.aggregator,
         )
         return module.to(self.llm.device)
 

@@ -12,6 +12,7 @@ Legend of shape suffixes: b image, p patch token, v encoder width, d LLM width, 
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import nn
 
-from vista.config.projector import Normalise, Penalised, TrainingStage
+from vista.config.projector import WORDS_TERM, Normalise, Penalised, TrainingStage
 from vista.engine.disk import force_to_disk
 from vista.language.model import LanguageModel
 from vista.progress import progress
@@ -53,6 +54,8 @@ def train_projector(
     checkpoints: Path,
     normalise: Normalise = "none",
     penalises: Penalised = "error",
+    head: nn.Linear | None = None,
+    words_weight: float = 0.0,
     ranks: Accelerator | None = None,
     stop_at: int | None = None,
 ) -> dict[str, list[float]]:
@@ -62,7 +65,9 @@ def train_projector(
     The loss is the mean cross-entropy over the batch's answer tokens + `sae_weight` * SAE term,
     which `normalise` may divide and in whose place `penalises` may put the squared stream
     (vista.projector.loss); the curve has the term as the SAE error. `saes` may be empty where
-    `sae_weight` is 0, and the curve then has NaN for the SAE error.
+    `sae_weight` is 0, and the curve then has NaN for the SAE error. A `head` is trained beside the
+    projector: the loss has `words_weight` * its term, too (vista.projector.visual_words), which the
+    curve has as `visual_words`.
     AdamW, linear warm-up, cosine to 0 (VISTA paper, training). Resumes from the newest checkpoint
     in `checkpoints`; `stop_at` ends after that step, as a kill would.
 
@@ -71,19 +76,26 @@ def train_projector(
     """
     assert saes or sae_weight == 0, "a positive SAE weight needs SAEs"
     ranks = ranks or join_ranks(llm.device)
+    trained: nn.Module = projector
+    if head is not None:
+        # By name, so that a projector without a head does not depend on its code.
+        trained = importlib.import_module(WORDS_TERM).WithHead(projector, head)
     optimizer = torch.optim.AdamW(
-        projector.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        trained.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     measured = MEASURED if settings.measure_every else ()
     curve: dict[str, list[float]] = {name: [] for name in (*CURVE, *measured)}
-    first = _restore(checkpoints, projector, optimizer, curve)
+    if head is not None:
+        curve["visual_words"] = []
+    first = _restore(checkpoints, trained, optimizer, curve)
     if total(ranks, first) != [first * ranks.num_processes]:
         # A network file system may still hide a checkpoint from one of the machines.
         raise RuntimeError(f"the ranks found different checkpoints; this one starts at {first}")
-    shared: nn.Module = ranks.prepare_model(projector)
+    shared: nn.Module = ranks.prepare_model(trained)
     watched = Losses(llm, saes, data, settings, normalise, ranks, penalises)
     # What is measured at times is not computed at every step.
-    losses = watched if sae_weight or not measured else replace(watched, saes={})
+    at_times = bool(measured) and not sae_weight
+    losses = replace(watched, saes={} if at_times else saes, head=head)
     steps = settings.total_steps(len(data.turns))
     last = steps if stop_at is None else stop_at
     todo = range(first, last)
@@ -96,13 +108,16 @@ def train_projector(
         weight = term_weight(step, steps, sae_weight, settings)
         due = settings.measure_every and (step % settings.measure_every == 0 or step + 1 == steps)
         seen = measure(projector, watched, chosen) if due else dict.fromkeys(measured, math.nan)
-        entropy, error = _accumulate(shared, losses, chosen, weight)
+        entropy, error, words = _accumulate(shared, losses, chosen, weight, words_weight)
         loss = entropy if weight == 0 else entropy + weight * error
-        norm = torch.nn.utils.clip_grad_norm_(projector.parameters(), settings.clip)
+        if head is not None:
+            loss += words_weight * words
+            seen["visual_words"] = words
+        norm = torch.nn.utils.clip_grad_norm_(trained.parameters(), settings.clip)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
         optimizer.step()
-        if losses is not watched:
+        if at_times:
             error = seen.get("term", math.nan)
         values = (step, entropy, error, loss, rate, norm.item())
         seen |= dict(zip(CURVE, values, strict=True))
@@ -110,7 +125,7 @@ def train_projector(
             curve[name].append(float(seen[name]))
         kept = (step + 1) % settings.checkpoint_every == 0 and step + 1 < steps
         if kept and ranks.is_main_process:
-            _save(checkpoints, step + 1, projector, optimizer, curve)
+            _save(checkpoints, step + 1, trained, optimizer, curve)
     return curve
 
 
@@ -139,35 +154,39 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.i
 
 
 def _accumulate(
-    projector: nn.Module, losses: Losses, chosen: NDArray[np.int64], sae_weight: float
-) -> tuple[float, float]:
-    """Add the gradient of the whole batch's loss; return its cross-entropy and SAE term."""
+    projector: nn.Module,
+    losses: Losses,
+    chosen: NDArray[np.int64],
+    sae_weight: float,
+    words_weight: float,
+) -> list[float]:
+    """Add the gradient of the whole batch's loss; return its cross-entropy, its SAE term and its
+    term of visual words."""
     ranks = losses.ranks
     parts, n_answer = losses.parts(chosen)
     whole = losses.whole(projector, parts)
-    entropy = error = 0.0
+    entropy = error = said = 0.0
     for part in parts:
         # Gradients are exchanged once a step, with those of the last part.
         with nullcontext() if part is parts[-1] else ranks.no_sync(projector):
             visual_bpd = losses.visual(projector, part)
-            entropy_part, error_part = losses.of_part(
-                visual_bpd, part.batch.to(losses.llm.device), whole
-            )
-            entropy_part = entropy_part / n_answer
-            error_part = error_part * part.share
+            found = losses.of_part(visual_bpd, part.batch.to(losses.llm.device), whole)
+            entropy_part, error_part = found.entropy / n_answer, found.term * part.share
             loss = entropy_part if sae_weight == 0 else entropy_part + sae_weight * error_part
+            if losses.head is not None:
+                loss = loss + words_weight * part.share * found.words
             # The exchange takes the mean over ranks, and the loss here is a part of a sum.
             (loss * ranks.num_processes).backward()
         entropy += entropy_part.item()
         error += error_part.item()
-    entropy, error = total(ranks, entropy, error)
-    return entropy, error
+        said += found.words.item() * part.share
+    return total(ranks, entropy, error, said)
 
 
 def _save(
     folder: Path,
     step: int,
-    projector: Projector,
+    projector: nn.Module,
     optimizer: torch.optim.Optimizer,
     curve: Mapping[str, list[float]],
 ) -> None:
@@ -194,7 +213,7 @@ def _save(
 
 def _restore(
     folder: Path,
-    projector: Projector,
+    projector: nn.Module,
     optimizer: torch.optim.Optimizer,
     curve: dict[str, list[float]],
 ) -> int:

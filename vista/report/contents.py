@@ -30,6 +30,7 @@ SECTIONS = (
     *("check_vision_sae", "sae_stability"),
     *("monosemanticity", "ood_detection", "ood_generalization", "ontology", "image_attributes"),
     *("diffusion_steering", "attribute_discovery", "shared_latents", "logit_lens", "readouts"),
+    "pseudo_images",
 )
 FIGURES = (
     *("matching_rate", "reconstruction", "spliced_loss", "localization", "intervention"),

@@ -17,6 +17,7 @@ READOUTS = {
     "logit_lens": "logit lens",
     "embedding_lens": "embedding lens",
     "latent_lens": "latent lens",
+    "visual_words": "visual words",
 }
 _MASKS = {None: "as set", "unmasked": "none"}
 
@@ -38,7 +39,8 @@ def readouts_section(table: LongTable, top_k: int) -> Section:
                     for weight in weights:
                         cells += _cells(table, top_k, columns | {"sae_weight": weight})
                     mean = over_seeds([f for f in measured if f.layer is None])
-                    rows.append([*cells, str(mean.n if mean else 0)])
+                    # Visual words are read at layer -1 alone, which no mean includes.
+                    rows.append([*cells, str(mean.n if mean else max(f.n for f in measured))])
     if len({row[2] for row in rows}) < 2:
         rows = []
     return Section(

@@ -25,7 +25,7 @@ MAKERS = {
     "import_labels": "labels of latents out of an export",
     "label_latents": "top text contexts, density and label of each latent",
     "features": "dense patch features of an encoder",
-    "combine_features": "the features of two encoders as those of one",
+    "combine_features": "the features of several encoders as those of one",
     "suggest": "a first guess for a projector's learning rate, first weights and SAE weight",
     "train_projector": "a projector for one encoder, LLM, SAE weight and seed",
     "train_cross_attention": "gated cross-attention from a language model to an encoder's patches",

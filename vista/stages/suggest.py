@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vista.config.base import Settings
 from vista.config.language import LanguageSettings
-from vista.config.projector import SaeTermSettings, TrainingStage
+from vista.config.projector import AggregatorSettings, Kind, SaeTermSettings, TrainingStage
 from vista.config.suggest import SuggestSettings
 from vista.data.records import RecordTable, read_records
 from vista.engine.artifacts import Artifact, canonical_json
@@ -32,10 +32,11 @@ class SuggestOrder(Settings):
 
     llm: LanguageSettings
     training: TrainingStage
-    kind: Literal["linear", "mlp"]
+    kind: Kind
     sae_dtype: Literal["float32", "bfloat16"]
     sae_term: SaeTermSettings
     suggest: SuggestSettings
+    aggregator: AggregatorSettings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ def run(job: StageJob[SuggestOrder, Inputs]) -> None:
     import torch
 
     from vista.inputs.models import load_llm, load_saes
+    from vista.inputs.windows import aggregator_of
     from vista.projector.passes import TrainingData
     from vista.projector.suggest import Trials, suggest, table
 
@@ -83,6 +85,7 @@ def run(job: StageJob[SuggestOrder, Inputs]) -> None:
         saes=load_saes(inputs.saes, llm, order.sae_dtype),
         kind=order.kind,
         d_vision=reader.shape[-1],
+        aggregator=aggregator_of(inputs.features, reader, order.aggregator),
         train=train,
         held_out=held_out,
         stage=order.training,
@@ -114,6 +117,9 @@ def need(node: Node, shapes: Shapes) -> Need:
     device = shapes.llm_device(node)
     settings, training = order.suggest, order.training
     size = formulas.projector_parameters(order.kind, vision.d_vision, shape.d_model)
+    if sizes := order.aggregator:
+        own = (sizes.hidden, sizes.depth)
+        size = formulas.aggregator_parameters(vision.d_vision, shape.d_model, *own)
     visual, length = vision.patches, training.max_length
     micro = min(training.micro_batch or training.batch_size, training.batch_size)
     memory = formulas.training_memory(shape, device, saes, micro, length, visual, size)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vista.config.base import Settings
 from vista.config.language import LanguageSettings
-from vista.config.projector import SaeTermSettings, TrainingStage
+from vista.config.projector import (
+    WORDS_TERM,
+    AggregatorSettings,
+    Kind,
+    SaeTermSettings,
+    TrainingStage,
+)
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.forecast import formulas
+from vista.engine.forecast.model_shapes import LanguageShape
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.forecast.shared import text_tokens
@@ -22,12 +30,18 @@ from vista.engine.processes import is_rank, run_ranks
 from vista.errors import UserError
 from vista.store.features import FeatureReader
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vista.language.model import LanguageModel
+
 
 class FreshProjector(Settings):
     """A projector that training starts with."""
 
-    kind: Literal["linear", "mlp"]
+    kind: Kind
     init_scale: float
+    aggregator: AggregatorSettings | None = None
 
 
 class TrainProjectorOrder(Settings):
@@ -36,6 +50,7 @@ class TrainProjectorOrder(Settings):
     Attributes:
         projector: None where the input `start` is trained further.
         sae_dtype: Number format of the SAE term; without the term there are no SAEs.
+        words_weight: Weight of the term of visual words; 0: the projector has no head.
     """
 
     llm: LanguageSettings
@@ -45,6 +60,7 @@ class TrainProjectorOrder(Settings):
     projector: FreshProjector | None = None
     sae_dtype: Literal["float32", "bfloat16"] = "float32"
     sae_term: SaeTermSettings = SaeTermSettings()
+    words_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +81,8 @@ class Inputs:
 @stage(TrainProjectorOrder, Inputs)
 def run(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
     """Read features, records, LLM, SAEs and the projector to train further, if any; write
-    projector.safetensors, projector.json and curve.parquet.
+    projector.safetensors, projector.json and curve.parquet, and visual_words.safetensors where it
+    has a head.
 
     Raises UserError where there is nothing to learn from, or where the settings ask for several
     processes that cannot be started.
@@ -96,6 +113,7 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
 
     from vista.device import find_device
     from vista.inputs.models import load_llm, load_saes
+    from vista.inputs.windows import aggregator_of
     from vista.language.prompt import sample_text
     from vista.projector.module import load_projector, make_projector, save_projector
     from vista.projector.passes import TrainingData
@@ -120,7 +138,12 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
         fresh = order.projector
         assert fresh is not None
         projector = make_projector(
-            fresh.kind, reader.shape[-1], llm.d_model, order.seed, fresh.init_scale
+            fresh.kind,
+            reader.shape[-1],
+            llm.d_model,
+            order.seed,
+            fresh.init_scale,
+            aggregator_of(inputs.features, reader, fresh.aggregator),
         )
     else:
         start.verify()
@@ -134,6 +157,7 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
     )
     sample = llm.batch(data.turns[:1], data.n_visual, settings.max_length)
     print(f"first sample: {sample_text(llm.tokenizer, sample)}", file=sys.stderr)
+    head = _head(order, start, llm) if order.words_weight else None
     curve = train_projector(
         projector.to(llm.device),
         llm,
@@ -145,13 +169,30 @@ def _train(job: StageJob[TrainProjectorOrder, Inputs]) -> None:
         checkpoints=job.checkpoints,
         normalise=order.sae_term.normalise,
         penalises=order.sae_term.penalises,
+        head=head,
+        words_weight=order.words_weight,
         ranks=ranks,
     )
     ranks.end_training()
     if not ranks.is_main_process:
         return
     save_projector(job.work, projector)
+    if head is not None:
+        importlib.import_module(WORDS_TERM).save_head(job.work, head)
     pq.write_table(pa.table(curve), job.work / "curve.parquet")
+
+
+def _head(order: TrainProjectorOrder, start: Artifact | None, llm: LanguageModel) -> nn.Linear:
+    """Return the head of visual words: a fresh one, or that of the projector to train further."""
+    # By name, so that a projector without a head does not depend on its code.
+    words = importlib.import_module(WORDS_TERM)
+    vocabulary = llm.model.get_output_embeddings().weight.shape[0]
+    if start is None:
+        head: nn.Linear = words.make_head(llm.d_model, vocabulary, order.seed)
+    else:
+        head = words.load_head(start.path, d_model=llm.d_model, vocabulary=vocabulary)
+        head.requires_grad_(True).train()
+    return head.to(llm.device)
 
 
 def need(node: Node, shapes: Shapes) -> Need:
@@ -163,7 +204,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     device = shapes.llm_device(node, stage.processes)
     if shape is None or vision is None:
         return UNKNOWN
-    size = formulas.projector_parameters(_kind(node), vision.d_vision, shape.d_model)
+    size = _parameters(node, vision.d_vision, shape)
     if saes is None:
         return Need(4 * size, None, None)
     visual, length = vision.patches, stage.max_length
@@ -184,10 +225,15 @@ def need(node: Node, shapes: Shapes) -> Need:
     return Need(4 * size, device.memory(memory), seconds)
 
 
-def _kind(node: Node) -> str:
-    """The kind of a projector, which the first stage of its training has in its settings."""
-    start = one(node, "start")
-    projector: Mapping[str, Any] | None = node.settings.get("projector")
-    if projector is not None:
-        return str(projector["kind"])
-    return _kind(start) if start else "linear"
+def _parameters(node: Node, d_vision: int, shape: LanguageShape) -> float:
+    """Parameters of a projector, whose kind the first stage of its training has in its settings,
+    and of its head."""
+    first = node
+    while "projector" not in first.settings and (start := one(first, "start")):
+        first = start
+    projector: Mapping[str, Any] = first.settings.get("projector", {"kind": "linear"})
+    head = shape.vocabulary * shape.d_model if node.settings.get("words_weight") else 0
+    if sizes := projector.get("aggregator"):
+        own = (sizes["hidden"], sizes["depth"])
+        return head + formulas.aggregator_parameters(d_vision, shape.d_model, *own)
+    return head + formulas.projector_parameters(projector["kind"], d_vision, shape.d_model)

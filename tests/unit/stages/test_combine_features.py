@@ -16,6 +16,7 @@ from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.inputs.latents import read_geometry
+from vista.inputs.windows import read_windows
 from vista.stages import combine_features
 from vista.store.features import FeatureReader, FeatureWriter
 
@@ -39,8 +40,8 @@ def features(
     return open_artifact(root / "features" / name)
 
 
-def combine(root: Path, how: str, *parts: Artifact) -> Artifact:
-    settings = {"encoder": {"source": {"kind": "combined", "how": how}}}
+def combine(root: Path, how: str, *parts: Artifact, **more: Any) -> Artifact:
+    settings = {"encoder": {"source": {"kind": "combined", "how": how, **more}}}
     with publishing(root, "combine_features", how, Provenance("x", {}, {}, "", {})) as work:
         assert work is not None
         combine_features.run(Job("x", settings, {"features": list(parts)}, work))
@@ -83,6 +84,33 @@ def test_the_tokens_of_a_patch_stay_together(tmp_path: Path) -> None:
     both = combine(tmp_path, "concat", *pair)
     assert FeatureReader(both.store("features.zarr")).grid == (2, 4)
     assert read_geometry(both) == {**PLACING, "per_patch": 2}
+
+
+def test_windows_of_maps_of_other_grids_stand_at_their_places(tmp_path: Path) -> None:
+    parts = [
+        features(tmp_path, "a", 3, side=4, size=32),
+        features(tmp_path, "b", 5),
+        features(tmp_path, "c", 2, side=6, size=84, patch=14),
+    ]
+    a, b, c = (FeatureReader(part.store("features.zarr")).read(range(260)) for part in parts)
+    made = combine(tmp_path, "windows", *parts, grid=2)
+    reader = FeatureReader(made.store("features.zarr"))
+    assert (reader.grid, reader.shape) == ((2, 2), (260, 4, 4 * 3 + 5 + 9 * 2))
+    x = reader.read([0, 259])
+    # The place in the first row and the second column.
+    expected = [a[i, p] for i, p in ((259, 2), (259, 3), (259, 6), (259, 7))]
+    rows = [c[259, 6 * row + column] for row in range(3) for column in range(3, 6)]
+    np.testing.assert_array_equal(x[1, 1], np.concatenate([*expected, b[259, 1], *rows]))
+    assert read_geometry(made) == {**PLACING, "size": 32, "per_patch": 1, "pool": 2}
+    assert read_windows(made, 35) == ((4, 3), (1, 5), (9, 2))
+    assert read_windows(parts[0], 3) == ((1, 3),)
+    with pytest.raises(UserError, match="rebuild them"):
+        read_windows(made, 36)
+    with pytest.raises(UserError, match="2 x 2, of which 4 x 4 places have no whole windows"):
+        combine(tmp_path / "four", "windows", *parts, grid=4)
+    with pytest.raises(UserError, match="the same parts of an image"):
+        other = features(tmp_path, "d", 3, side=4, size=36)
+        combine(tmp_path / "other", "windows", parts[0], other, grid=2)
 
 
 def test_pooled_patches_are_combined_where_they_are_the_same_parts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ at a visual token the word whose embedding was planted there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,16 @@ from tests.long_table import read_rows
 from vista.config.language import LanguageSettings, StandinLlm
 from vista.config.report import ReportSettings
 from vista.config.text_index import TextIndexSettings
-from vista.data.records import Box, Object, Record, encode_mask, write_records, write_text
+from vista.data.records import (
+    Box,
+    Object,
+    Record,
+    Turn,
+    encode_mask,
+    read_records,
+    write_records,
+    write_text,
+)
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job, roles
 from vista.errors import UserError
@@ -30,9 +40,14 @@ from vista.metrics.latent_lens import LatentLensSettings
 from vista.metrics.latent_lens import stage as latent_lens
 from vista.metrics.logit_lens import LogitLensSettings
 from vista.metrics.logit_lens import stage as logit_lens
+from vista.metrics.pseudo_images import PseudoImagesSettings
+from vista.metrics.pseudo_images import stage as pseudo_images
+from vista.metrics.pseudo_images.report import pseudo_images_section
 from vista.metrics.results import read_result
 from vista.metrics.shared_latents import SharedLatentsSettings
 from vista.metrics.shared_latents import stage as shared_latents
+from vista.metrics.visual_words import VisualWordsReadoutSettings
+from vista.metrics.visual_words import stage as visual_words
 from vista.report.contents import all_notes
 from vista.report.shown import Measured, MetricPlace
 from vista.report.table import LongTable
@@ -297,6 +312,98 @@ def test_the_nearest_words_are_the_planted_ones(
                 assert row["contexts"][place(image)] == f"the {noun(image)}"
                 assert set(row["index_layers"]) <= {0, 1}
         assert row["words"] == expected
+
+
+@pytest.fixture(scope="module")
+def headed(made: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The planted world with answers, and a projector whose head knows each embedding."""
+    import torch
+
+    from vista.language.model import LanguageModel
+    from vista.projector.module import load_projector, save_projector
+    from vista.projector.visual_words import save_head
+
+    root = tmp_path_factory.mktemp("headed")
+    model = LanguageModel.load(made["llm"].folder("model"))
+    embedding_vd = model.model.get_input_embeddings().weight.detach()
+    head = torch.nn.Linear(model.d_model, len(embedding_vd), bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.linalg.pinv(embedding_vd).T)
+
+    def write_projector(work: Path) -> None:
+        width = model.d_model
+        save_projector(work, load_projector(made["projector"].path, d_vision=width, d_model=width))
+        save_head(work, head)
+
+    def write_answers(work: Path) -> None:
+        rows = [replace(r, turns=(Turn("the", r.captions[0]),)) for r in records()]
+        write_records(work / "records.parquet", rows)
+
+    found: dict[str, Any] = {**made, "model": model}
+    for role, write in (("projector", write_projector), ("records", write_answers)):
+        with publishing(root, role, "node", Provenance(role, {}, {}, "code", {})) as work:
+            assert work is not None
+            write(work)
+        found[role] = open_artifact(root / role / "node")
+    return found
+
+
+def test_the_head_reads_the_planted_words_of_visual_tokens(
+    made: dict[str, Artifact], headed: dict[str, Any], tmp_path: Path
+) -> None:
+    own = VisualWordsReadoutSettings(ks=(1, 3), max_image_share=0.5, batch_size=5)
+    artifact = run(headed, tmp_path, visual_words, own)
+    rows = [row for row in read_rows(artifact) if row["of"] is None]
+    assert {(row["method"], row["layer"]) for row in rows} == {("visual_words", -1)}
+    value = {(row["metric"], row["k"]): row for row in rows}
+    assert value["lens_patches_named", 1]["value"] == pytest.approx(12 / 13)
+    for row in pq.read_table(artifact.file("items.parquet")).to_pylist()[:N]:
+        image = int(row["image_id"][1:])
+        assert [p for p, word in enumerate(row["words"]) if word == noun(image)] == [place(image)]
+        assert min(row["strengths"]) > 0.999
+    with pytest.raises(UserError, match=r"visual_words\.safetensors: not the head"):
+        run(made, tmp_path / "none", visual_words, own)
+
+
+def test_a_pseudo_image_is_the_text_of_the_words_that_the_head_reads(
+    headed: dict[str, Any], tmp_path: Path
+) -> None:
+    """The visual tokens are 100 times the embedding of a word, the pseudo image is that word."""
+    import torch
+
+    from vista.language.loss import sample_cross_entropy
+
+    artifact = run(headed, tmp_path, pseudo_images, PseudoImagesSettings(batch_size=5))
+    model, table = headed["model"], pq.read_table(artifact.file("items.parquet")).to_pylist()
+    shown = read_records(headed["records"].file("records.parquet"))
+    for row, record in zip(table[:3], shown, strict=False):
+        image = int(row["image_id"][1:])
+        words = ["grass"] * 9
+        words[place(image)] = noun(image)
+        ids = model.tokenizer(" ".join(words), add_special_tokens=False)["input_ids"]
+        batch = model.batch([record.turns], 9, 512)
+        for factor, name in ((1, "words"), (100, "visual")):
+            logits = model.forward(
+                batch.input_ids,
+                batch.attention_mask,
+                visual=factor * model.embed(torch.tensor([ids])),
+                visual_start=batch.visual_start,
+                logits_at=batch.predict_mask,
+            ).logits
+            nats_b, tokens_b = sample_cross_entropy(logits, batch)
+            assert row[f"{name}_sum"] == pytest.approx(float(nats_b.detach()), rel=1e-2), name
+            assert row["tokens"] == int(tokens_b)
+    columns = {name: sum(row[name] for row in table) for name in table[0] if name != "image_id"}
+    figure = {(row["metric"], row["of"]): row for row in read_rows(artifact)}
+    words = figure["pseudo_image_cross_entropy", "expected words"]
+    assert words["value"] == pytest.approx(columns["words_sum"] / columns["tokens"])
+    assert words["chance"] == pytest.approx(columns["other_words_sum"] / columns["tokens"])
+    difference = columns["words_sum"] - columns["visual_sum"]
+    cost = figure["pseudo_image_cost", None]
+    assert cost["value"] == pytest.approx(difference / columns["tokens"])
+    assert (cost["n"], cost["chance"]) == (N + 1, None)
+    grid = pseudo_images_section(LongTable(())).grids[0]
+    assert grid.rows == []
 
 
 def test_a_readout_does_not_depend_on_its_batches(

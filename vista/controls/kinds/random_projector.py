@@ -21,5 +21,11 @@ def make(sources: Sources, settings: Settings) -> ControlTokens:
     from vista.projector.module import make_projector
 
     trained = sources.projector
-    fresh = make_projector(trained.kind, trained.d_vision, trained.d_model, sources.seed)
+    fresh = make_projector(
+        trained.kind,
+        trained.d_vision,
+        trained.d_model,
+        sources.seed,
+        aggregator=trained.aggregator,
+    )
     return in_norm_of(sources, fresh.requires_grad_(False).eval(), trained, settings)

@@ -107,6 +107,13 @@ def projector_parameters(kind: str, d_vision: int, d_model: int) -> float:
     return float((d_vision + 1) * d_model + second)
 
 
+def aggregator_parameters(d_vision: int, d_model: int, hidden: int, depth: int) -> float:
+    """Matrices of an aggregator and of the two layers behind it, as if its one encoder had windows
+    of one token: few patches a window make it less, several encoders more."""
+    block = (2 + 1 + 2 + 1 + 1 + 2) * hidden**2
+    return float((d_vision + hidden) * hidden + depth * block + (hidden + d_model) * d_model)
+
+
 def text_tokens(length: int, visual: int) -> int:
     """Text tokens that are assumed of a sample: at most what `length` leaves beside `visual`."""
     return max(0, min(TEXT_TOKENS, length - visual - 1))

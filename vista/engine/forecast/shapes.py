@@ -230,8 +230,12 @@ class Shapes:
         if shapes is None:
             return None
         widths = [shape.d_vision for shape in shapes]
-        if node.settings["encoder"]["source"]["how"] == "concat":
+        source = node.settings["encoder"]["source"]
+        if source["how"] == "concat":
             return replace(shapes[0], d_vision=sum(widths))
+        if grid := source.get("grid"):
+            values = sum(shape.patches * shape.d_vision for shape in shapes)
+            return replace(shapes[0], d_vision=values // grid**2, patches=grid**2)
         tokens = sum(shape.patches for shape in shapes)
         return replace(shapes[0], d_vision=max(widths), patches=tokens)
 
