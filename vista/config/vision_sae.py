@@ -6,8 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from vista.config.base import Settings
+from vista.config.base import Settings, later
 from vista.config.data import Split
+from vista.config.guided import GuideSettings
 from vista.config.sae import SaeBounds, SaeRecipe
 
 
@@ -117,3 +118,16 @@ class VisionSaeEntry(Settings):
     labels: LabelVisionSettings = Field(
         LabelVisionSettings(), description="how latents are named by their top images"
     )
+    guide: GuideSettings | None = later(
+        None,
+        description="concepts that latents are defined for while a topk SAE is trained; null: none",
+    )
+
+    @model_validator(mode="after")
+    def _guide_of_topk(self) -> Self:
+        if self.guide is not None and self.train.architecture != "topk":
+            raise ValueError(
+                f"`guide` defines latents of topk; `train.architecture` is "
+                f"{self.train.architecture}"
+            )
+        return self

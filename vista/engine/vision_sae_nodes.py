@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from vista.config.guided import GuideSettings
 from vista.config.sae import architecture_modules
 from vista.engine.node import Inputs, Node, dump
 from vista.engine.nodes import Builder
@@ -43,12 +44,22 @@ def sae_nodes(
     train = settings["train"]
     modules = architecture_modules(train["architecture"])
     learnt = {**read, "encoder": model} if model else read
-    sae = Node("train_vision_sae", name, {"sae": train, "name": name}, learnt, modules)
+    order = {"sae": train, "name": name}
+    label = "label_vision_latents"
+    if guide := settings.get("guide"):
+        # How latents are named does not concern training.
+        named = guide.pop("name_latents")
+        order["guide"] = guide
+        files = GuideSettings.model_validate(guide).files
+        sae = Node("train_guided_sae", name, order, learnt, modules, files)
+        label = "label_guided_latents" if named else label
+    else:
+        sae = Node("train_vision_sae", name, order, learnt, modules)
     device = {"sae": {"device": train["device"]}}
     inputs = {**read, "sae": sae}
     check = Node("check_vision_sae", name, {"check": settings["check"], **device}, inputs)
     checked = {**inputs, "check": check}
-    labels = Node("label_vision_latents", name, {"labels": settings["labels"], **device}, checked)
+    labels = Node(label, name, {"labels": settings["labels"], **device}, checked)
     return VisionSaeNodes(sae, check, labels)
 
 
