@@ -13,7 +13,9 @@ Only these two terms reach W_pred, and Adam does not see their common factor.
 The trainer, its schedule, the scaling of features and the revival of dead latents are those of
 `vista.sae.train`; what is saved is a plain topk SAE that holds the tied columns. The public part of
 the source's program lacks the model, so what is not in its formulas is chosen here: b_pred starts
-at the log odds of each concept, W_pred at zero.
+at the log odds of each concept; as a free latent starts at a token (`data_init`), a defined one
+starts at the mean of the tokens that have its concept, less that of all. A column that started at
+zero would lose every place in topk to a free latent that writes the same direction.
 
 Shape legend: n token, d width, s latent, m concept, u kind of token, e pair of concepts.
 """
@@ -52,13 +54,36 @@ class Guide:
         settings: Weights of the two terms, and whether activation is forced.
         share_m: Share of the annotated tokens that have each concept.
         pairs_e2: Numbers of child and parent.
-        truth_nm: Annotation of the tokens of the next step: 1, 0, or -1 where it is unknown.
+        truth_um: Annotation of each kind of token: 1, 0, or -1 where it is unknown.
+        truth_nm: The same of the tokens of the next step.
+        sum_ud: Sum of the tokens of each kind that were read before the first step.
+        count_u: Number of these.
+        started: Whether the first step was made.
     """
 
     settings: GuideSettings
     share_m: torch.Tensor
     pairs_e2: torch.Tensor
+    truth_um: torch.Tensor
+    sum_ud: torch.Tensor
+    count_u: torch.Tensor
     truth_nm: torch.Tensor | None = None
+    started: bool = False
+
+    def read(self, x_nd: torch.Tensor, kind_n: torch.Tensor) -> None:
+        """Take the tokens of the next step, or those that the trainer reads before its steps."""
+        self.truth_nm = self.truth_um[kind_n]
+        if not self.started:
+            self.sum_ud.index_add_(0, kind_n, x_nd)
+            self.count_u += torch.bincount(kind_n, minlength=len(self.count_u))
+
+    def directions(self) -> torch.Tensor:
+        """Mean token of each concept less the mean of all, unit rows [m, d]; zero without one."""
+        has_um = (self.truth_um == 1).to(self.sum_ud)
+        count_m1 = (self.count_u @ has_um)[:, None]
+        mean_md = has_um.T @ self.sum_ud / count_m1.clamp_min(1)
+        mean_md -= self.sum_ud.sum(dim=0) / self.count_u.sum().clamp_min(1)
+        return torch.nn.functional.normalize(mean_md, dim=1) * (count_m1 > 0)
 
 
 @dataclass
@@ -103,6 +128,22 @@ class GuidedSae(TopKTrainingSAE):
         if self.cfg.rescale_acts_by_decoder_norm:
             pre_ns = pre_ns * self.W_dec.norm(dim=-1)
         return self.hook_sae_acts_post(self.activation_fn(pre_ns)), pre_ns
+
+    def training_forward_pass(self, step_input: Any) -> Any:
+        """Losses of a step; the first one starts defined latents at their concepts."""
+        if not self.guide.started:
+            self.guide.started = True
+            self.start()
+        return super().training_forward_pass(step_input)
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Point each defined latent, of which a token was read, at its concept."""
+        row_md = self.guide.directions().to(self.W_dec)
+        m, seen_m = len(row_md), row_md.any(dim=1)
+        row_md *= self.W_dec[:m].norm(dim=1, keepdim=True)
+        self.W_dec[:m] = torch.where(seen_m[:, None], row_md, self.W_dec[:m])
+        self.W_pred.copy_(row_md.T)
 
     def calculate_aux_loss(self, step_input: Any, **parts: torch.Tensor) -> dict[str, torch.Tensor]:
         """The losses beside the squared error: for dead latents, of annotation, of is-a pairs."""
@@ -221,6 +262,9 @@ def train_guided_sae(
         guide,
         torch.from_numpy(present_m / np.maximum(known_m, 1)).float(),
         torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 2),
+        truth_um,
+        torch.zeros(len(truth_um), d_in, device=device),
+        torch.zeros(len(truth_um), device=device),
     )
     size = settings.batch_patches
     marked = _Marked(features, images, kind_bp)
@@ -228,8 +272,9 @@ def train_guided_sae(
     def batches() -> Iterator[torch.Tensor]:
         for batch in shuffled_patches(marked, images, size, settings.buffer_patches, rng, device):
             # The trainer asks for a batch right before the step that learns from it.
-            guiding.truth_nm = truth_um[batch[:, -1].long()]
-            yield batch[:, :-1].contiguous()
+            x_nd = batch[:, :-1].contiguous()
+            guiding.read(x_nd, batch[:, -1].long())
+            yield x_nd
 
     options = {**sparsity_options("topk", settings), "k": int(settings.k), "guide": guiding}
     new = NewSae(_NAME, d_in, d_sae, name=f"vision SAE {name}", options=options, metadata={})

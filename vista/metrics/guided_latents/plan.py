@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from vista.config.metric import Metric
@@ -24,13 +25,13 @@ def request(metric: Metric, settings: GuidedLatentsSettings, place: Place) -> Re
     guided = entries[name]
     if guided.guide is None or guided.guide.shuffle_labels:
         return None
-    plain = _counterpart(entries, name, settings.plain, "plain")
+    plain = counterpart(entries, name, settings.plain, "plain")
     if plain is None:
         raise UserError(
             f"probing.guided_latents compares {name!r} with the same SAE without a guide: add an "
             f"entry to `vision_saes` whose `train` is that of {name!r}"
         )
-    shuffled = _counterpart(entries, name, settings.shuffled, "shuffled")
+    shuffled = counterpart(entries, name, settings.shuffled, "shuffled")
     saes: dict[str, Node] = {
         role: vision_sae_nodes(place.builder, place.encoder, other).sae
         for role, other in (("plain", plain), ("shuffled", shuffled))
@@ -40,12 +41,23 @@ def request(metric: Metric, settings: GuidedLatentsSettings, place: Place) -> Re
     return replace(default, inputs={**default.inputs, **saes})
 
 
-def _counterpart(
-    entries: dict[str, VisionSaeEntry], name: str, named: str | None, role: str
+def counterpart(
+    entries: Mapping[str, VisionSaeEntry], name: str, named: str | None, role: str
 ) -> str | None:
-    """Return the SAE that differs from `name` in nothing but its guide, as the role asks."""
+    """Return the SAE that differs from `name` in nothing but its guide, as the role asks.
+
+    Args:
+        entries: The config's vision SAEs.
+        name: The guided one.
+        named: The one that the settings name; None: the first that fits, if one does.
+        role: plain: without a guide; shuffled: with the same guide and shuffled annotation.
+
+    Raises:
+        UserError: The named one does not fit.
+    """
     guided = entries[name]
     assert guided.guide is not None
+    # How latents are named does not concern training.
     shuffled = guided.guide.model_copy(update={"shuffle_labels": True})
 
     def fits(entry: VisionSaeEntry) -> bool:
