@@ -41,6 +41,8 @@ FURTHER = {
     "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},
     "label_by_steering": {"files"},
+    "train_guided_sae": {"features", "records", "encoder", "files"},
+    "label_guided_latents": {"features", "records", "sae", "check"},
     "suggest": {"files"},
     "train_projector": {"files"},
     "latents": {"files"},

@@ -107,21 +107,21 @@ def concepts_of(
             own.setdefault(synset_of[name], name)
     concepts = []
     for name in classes:
-        synset = synset_of.get(name)
-        under = below[synset] if synset and own[synset] == name else {name}
-        concepts.append(_concept(name, synset, under | {name}, defined, silent))
+        sense = synset_of.get(name)
+        kinds = below[sense] if sense and own[sense] == name else set()
+        concepts.append(_concept(name, sense, kinds | {name}, defined, silent))
     if hypernyms:
-        kinds: dict[frozenset[str], str] = {}
+        lowest: dict[frozenset[str], str] = {}
         for synset in above:  # the lowest of a chain is met last
             under = frozenset(below[synset] & defined)
             if synset not in own and 2 <= len(under) < len(defined):
-                kinds[under] = synset
+                lowest[under] = synset
         # A class may hold the same classes: it is that concept then.
         held = {frozenset(concept.classes) for concept in concepts}
-        order = sorted(kinds, key=lambda under: (len(under), kinds[under]))
+        order = sorted(lowest, key=lambda under: (len(under), lowest[under]))
         concepts += [
             _concept(
-                wordnet.names[kinds[under]], kinds[under], below[kinds[under]], defined, silent
+                wordnet.names[lowest[under]], lowest[under], below[lowest[under]], defined, silent
             )
             for under in order
             if under not in held
