@@ -225,7 +225,7 @@ def test_only_conversion_and_training_of_saes_import_sae_lens() -> None:
         for path in FILES
         if any(name.split(".")[0] == "sae_lens" for name in imports(path))
     }
-    assert found == {"sae/convert.py", "sae/train.py", "sae/trainers/kmeans.py"}
+    assert found == {"sae/convert.py", "sae/guided.py", "sae/train.py", "sae/trainers/kmeans.py"}
 
 
 def test_planning_loads_no_heavy_library() -> None:

@@ -43,6 +43,8 @@ FURTHER = {
     "import_projector": {"features", "llm", "files"},
     "import_vision_sae": {"features", "records", "encoder", "files"},
     "label_by_steering": {"files"},
+    "train_guided_sae": {"features", "records", "encoder", "files"},
+    "label_guided_latents": {"features", "records", "sae", "check"},
     "suggest": {"files"},
     "train_projector": {"files"},
     "train_cross_attention": {"features", "records", "llm", "files"},

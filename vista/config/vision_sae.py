@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from vista.config.base import Settings, later
 from vista.config.data import Split
+from vista.config.guided import GuideSettings
 from vista.config.sae import SaeBounds, SaeRecipe
 
 
@@ -164,6 +165,10 @@ class VisionSaeEntry(Settings):
     labels: LabelVisionSettings = Field(
         LabelVisionSettings(), description="how latents are named by their top images"
     )
+    guide: GuideSettings | None = later(
+        None,
+        description="concepts that latents are defined for while a topk SAE is trained; null: none",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -187,3 +192,16 @@ class VisionSaeEntry(Settings):
         if self.imported is None:
             return self.train.split
         return self.imported.split if self.imported.standardise else None
+
+    @model_validator(mode="after")
+    def _guide_of_topk(self) -> Self:
+        if self.guide is None:
+            return self
+        if self.imported is not None:
+            raise ValueError("`guide` is of an SAE that is trained here, not of an `import`")
+        if self.train.architecture != "topk":
+            raise ValueError(
+                f"`guide` defines latents of topk; `train.architecture` is "
+                f"{self.train.architecture}"
+            )
+        return self

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from vista.config.guided import GuideSettings
 from vista.config.sae import architecture_modules
 from vista.config.vision_sae import VisionSaeEntry
 from vista.engine.node import Inputs, Node, dump
@@ -42,21 +43,30 @@ def sae_nodes(
     """
     settings = dump(entry)
     learnt = {**read, "encoder": model} if model else read
+    label = "label_vision_latents"
     if entry.imported is not None:
-        source = dump(entry.imported)
-        order = {"sae": source, "name": name}
+        order = {"sae": dump(entry.imported), "name": name}
         # The architecture is known when the SAE is imported: all of them count.
         modules, files = architecture_modules(), entry.imported.files
         sae = Node("import_vision_sae", name, order, learnt, modules, files)
     else:
         train = settings["train"]
         modules = architecture_modules(train["architecture"])
-        sae = Node("train_vision_sae", name, {"sae": train, "name": name}, learnt, modules)
+        order = {"sae": train, "name": name}
+        if guide := settings.get("guide"):
+            # How latents are named does not concern training.
+            named = guide.pop("name_latents")
+            order["guide"] = guide
+            files = GuideSettings.model_validate(guide).files
+            sae = Node("train_guided_sae", name, order, learnt, modules, files)
+            label = "label_guided_latents" if named else label
+        else:
+            sae = Node("train_vision_sae", name, order, learnt, modules)
     device = {"sae": {"device": entry.device}}
     inputs = {**read, "sae": sae}
     check = Node("check_vision_sae", name, {"check": settings["check"], **device}, inputs)
     checked = {**inputs, "check": check}
-    labels = Node("label_vision_latents", name, {"labels": settings["labels"], **device}, checked)
+    labels = Node(label, name, {"labels": settings["labels"], **device}, checked)
     return VisionSaeNodes(sae, check, labels)
 
 

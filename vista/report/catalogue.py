@@ -69,7 +69,10 @@ _OF_ENCODERS = frozenset(("features", "combine_features"))
 # ENCODER-METHOD: the method is a vision SAE's, as in the long table.
 _VISION_SAE = re.compile(rf"({_PART})-({_PART})")
 _OF_VISION_SAES = frozenset(
-    ("train_vision_sae", "import_vision_sae", "check_vision_sae", "label_vision_latents")
+    (
+        *("train_vision_sae", "import_vision_sae", "check_vision_sae", "label_vision_latents"),
+        *("train_guided_sae", "label_guided_latents"),
+    )
 )
 # Stages whose names have a method after the point.
 _OF_METHODS = frozenset(

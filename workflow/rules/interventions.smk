@@ -22,6 +22,17 @@ use rule stage as import_vision_sae with:
         "importing the vision SAE {wildcards.node}"
 
 
+use rule stage as train_guided_sae with:
+    input:
+        roles("features", "records", "encoder", "files"),
+    pathvars:
+        stage="train_guided_sae",
+    resources:
+        gpu=GPUS,
+    message:
+        "training the guided vision SAE {wildcards.node}"
+
+
 use rule stage as check_vision_sae with:
     input:
         roles("features", "records", "sae"),
@@ -42,6 +53,17 @@ use rule stage as label_vision_latents with:
         gpu=GPUS,
     message:
         "labelling the latents of {wildcards.node}"
+
+
+use rule stage as label_guided_latents with:
+    input:
+        roles("features", "records", "sae", "check"),
+    pathvars:
+        stage="label_guided_latents",
+    resources:
+        gpu=GPUS,
+    message:
+        "labelling the latents of {wildcards.node} by their concepts"
 
 
 use rule stage as label_by_steering with:

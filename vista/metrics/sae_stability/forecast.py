@@ -31,7 +31,7 @@ def need(node: Node, shapes: Shapes) -> Need:
 def _latents(sae: Node, node: Node, shapes: Shapes) -> int | None:
     if sae.stage == "import_vision_sae":
         return imported_latents(sae, shapes)
-    if sae.stage != "train_vision_sae":
+    if sae.stage not in ("train_vision_sae", "train_guided_sae"):
         return shapes.d_sae(sae)
     features = shapes.features(node)
     settings = TrainVisionSaeSettings.model_validate(sae.order["sae"])
