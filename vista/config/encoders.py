@@ -188,7 +188,8 @@ class CombinedEncoder(Settings):
         "concat",
         description="concat: the channels of all at each patch. interleave: the tokens of all at "
         "each patch, those of the first encoder first, narrower ones padded with zeros. windows: "
-        "the channels of all patches of all encoders that lie at a place of `grid`, each encoder with a grid of its own; "
+        "the channels of all patches of all encoders that lie at a place of `grid`, each encoder "
+        "with a grid of its own; "
         "`projector.kind: spatial_aggregator` tells them apart.",
     )
     grid: int | None = later(
