@@ -3,6 +3,7 @@ and the rivals are what they are called."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from vista.metrics.latent_probes.measure import (
     with_gains,
 )
 from vista.metrics.latent_probes.probes import choose_latents, fit_probes, histogram_of
+from vista.metrics.latent_probes.report import latent_probes_section
 from vista.metrics.latent_probes.scores import (
     best_threshold,
     class_scores,
@@ -28,6 +30,7 @@ from vista.metrics.latent_probes.scores import (
     resampled_scores,
 )
 from vista.metrics.latent_probes.semi_nmf import encode_semi_nmf, fit_semi_nmf
+from vista.report.table import LongTable
 
 IMAGES, PATCHES, CLASSES = 40, 12, 3
 
@@ -102,7 +105,7 @@ def test_a_dictionary_is_scored_on_held_out_patches_and_compared_on_the_same_ima
     measured = {}
     for name, (fit_ns, held_ns) in {"sae": (z, other), "random": noise}.items():
         probe = one_latent_probes(fit_ns, held_ns, fit.shown_nc, 16, 1e-4)
-        measured[name] = measure_dictionary(probe, fit_ns.shape[1], fit, held, **options)
+        measured[name] = measure_dictionary(probe, 1536, fit, held, **options)
     result = LatentProbesResult(
         layer=1, classes=3, images=IMAGES, patches=len(z), fitted_images=IMAGES,
         dictionaries=with_gains(measured, 0.95),
@@ -121,9 +124,15 @@ def test_a_dictionary_is_scored_on_held_out_patches_and_compared_on_the_same_ima
         sae.average_precision.value - random.average_precision.value
     )
     rows = {(row.metric, row.of): row for row in result.figures()}
-    assert rows["probe_latents", "sae"].value == 8
+    assert rows["probe_latents", "sae"].value == 1536
     assert rows["probe_average_precision", "sae"].n == IMAGES
     assert ("probe_precision_gain", "sae") not in rows
+    placed = [replace(row, encoder="clip", method="topk") for row in result.figures()]
+    shown = latent_probes_section(LongTable(placed)).grids[0].rows
+    assert [row[3:5] for row in shown if row[5] != "–"] == [
+        ["SAE", "1536"],
+        ["random dictionary", "1536"],
+    ]
 
 
 def test_classes_that_few_images_show_are_left_out() -> None:

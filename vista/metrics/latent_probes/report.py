@@ -61,7 +61,7 @@ def _rows(table: LongTable, quantities: tuple[str, str], least_n: int) -> list[l
         place = {"encoder": encoder, "method": sae}
         for dictionary, name in DICTIONARIES.items():
             size = table.select("probe_latents", of=dictionary, **place)
-            latents = grid.spread(over_seeds(size)).split(".")[0]
+            latents = str(size[0].n) if size else "–"
             cells = [grid.name(encoder), block(layer), grid.name(sae), Name(name), latents]
             for quantity in quantities:
                 score = over_seeds(table.select(FIGURES[quantity], of=dictionary, **place))
