@@ -17,11 +17,13 @@ from sklearn.metrics import roc_auc_score
 from tests.long_table import figures_of
 from vista.config.cross_attention import CrossAttentionSettings
 from vista.config.language import LanguageSettings, StandinLlm
-from vista.data.records import Box, Object, Record, Turn, write_records
+from vista.data.records import Box, Object, Record, Turn, read_records, write_records
 from vista.engine.artifacts import Artifact, Provenance, open_artifact, publishing
 from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
+from vista.inputs.visual_tokens import read_visual_tokens
+from vista.language.attention import visual_attention
 from vista.language.model import LanguageModel
 from vista.metrics.cross_attention import stage as cross_attention
 from vista.metrics.cross_attention.report import cross_attention_section
@@ -260,6 +262,20 @@ def test_the_stage_reads_each_mention_with_its_patches(
     result = read_result(artifact)
     assert (result["n_images"], result["n_pairs"], result["n_fit_images"]) == (3, 4, 3)
     assert (result["n_layers"], result["n_heads"]) == (2, 2)
+    # The last pair by hand: its word is one token.
+    llm = LanguageModel.load(made["llm"].folder("model"))
+    table = read_records(made["records"].file("records.parquet"))
+    visual = read_visual_tokens(made["projector"], made["features"], table, llm)
+    (row,) = table.rows_by_id(["test2"]).tolist()
+    batch = llm.batch([table[row].turns], N_VISUAL, 64)
+    at_bt = batch.input_ids == llm.tokenizer.convert_tokens_to_ids("dogs")
+    with torch.no_grad():
+        for position, chosen_bt in (("word", at_bt), ("before", at_bt.roll(-1, 1))):
+            weights_nlhp, _ = visual_attention(llm, batch, visual.of([row]), chosen_bt)
+            expected = float(weights_nlhp.mean(dim=(1, 2)).sum())
+            found = [r for r in items if (r["image_id"], r["position"]) == ("test2", position)]
+            assert found[0]["layer"] is None
+            assert found[0]["on_image"] == pytest.approx(expected, rel=1e-4)
     other = run(made, tmp_path / "one", batch_size=1)
     again = pq.read_table(other.file("items.parquet")).to_pylist()
     for name in ("on_object", "on_image"):

@@ -61,11 +61,12 @@ def drawn(llm: LanguageModel, rows: NDArray[np.int64], regions: str = "true") ->
 
 
 def trained(
-    llm: LanguageModel, weight: float, regions: str = "true"
+    llm: LanguageModel, weight: float, regions: str = "true", steps: int = 40
 ) -> tuple[CrossAttention, dict]:  # type: ignore[type-arg]
-    module = make_cross_attention(WIDTH, llm, None, SETTINGS.heads, 0)
+    settings = SETTINGS.model_copy(update={"steps": steps})
+    module = make_cross_attention(WIDTH, llm, None, settings.heads, 0)
     curve = train_cross_attention(
-        module, llm, 64, lambda rows: drawn(llm, rows, regions), SETTINGS, weight=weight, seed=0
+        module, llm, 64, lambda rows: drawn(llm, rows, regions), settings, weight=weight, seed=0
     )
     return module, dict(curve)
 
@@ -118,6 +119,9 @@ def test_without_weight_masks_teach_nothing(llm: LanguageModel) -> None:
     assert curve["attention_loss"] != moved["attention_loss"]
     (taught, _), (mistaught, _) = (trained(llm, 1.0, regions) for regions in ("true", "other"))
     assert pointing(taught, llm) > pointing(mistaught, llm)
+    (half, _), (whole, _) = (trained(llm, weight, steps=3) for weight in (0.5, 1.0))
+    gates = half.gates(), whole.gates()
+    assert gates[0] != gates[1]
 
 
 def test_the_loss_is_minus_log_of_the_mean_map_on_the_object() -> None:
