@@ -87,7 +87,7 @@ class Guide:
 
 
 @dataclass
-class GuidedConfig(TopKTrainingSAEConfig):
+class GuidedConfig(TopKTrainingSAEConfig):  # type: ignore[misc]
     """sae_lens' config of a topk SAE in training, with the guide, which is not saved."""
 
     guide: Guide | None = None
@@ -99,7 +99,7 @@ class GuidedConfig(TopKTrainingSAEConfig):
         return details
 
 
-class GuidedSae(TopKTrainingSAE):
+class GuidedSae(TopKTrainingSAE):  # type: ignore[misc]
     """The SAE in training. Its first `m` columns of W_enc are not used."""
 
     def __init__(self, cfg: GuidedConfig, use_error_term: bool = False) -> None:
@@ -118,7 +118,8 @@ class GuidedSae(TopKTrainingSAE):
 
     def predict(self, x_nd: torch.Tensor) -> torch.Tensor:
         """Log odds of each concept [n, m]."""
-        return self.process_sae_in(x_nd) @ self.W_pred + self.b_pred
+        logit_nm: torch.Tensor = self.process_sae_in(x_nd) @ self.W_pred + self.b_pred
+        return logit_nm
 
     def encode_with_hidden_pre(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Activations and pre-activations [n, s] of tokens [n, d]."""

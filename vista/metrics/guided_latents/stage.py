@@ -112,8 +112,8 @@ def run(job: StageJob[GuidedLatentsOrder, Inputs]) -> None:
         )
     left = np.flatnonzero(enough(choice.left_nc, test.left_nc, settings.min_patches))
     truth = choice.present_nm[:, kept], test.present_nm[:, kept]
-    codes = [_codes(sae, part.x_nd) for part in (choice, test)]
-    codes_plain = [_codes(plain, part.x_nd) for part in (choice, test)]
+    codes = _codes(sae, choice.x_nd), _codes(sae, test.x_nd)
+    codes_plain = _codes(plain, choice.x_nd), _codes(plain, test.x_nd)
     latent_m, best = best_latents(*codes_plain, truth[0])
     classifiers = {
         DEFINED: Scored(codes[0][:, kept], codes[1][:, kept]),
@@ -144,7 +144,7 @@ def run(job: StageJob[GuidedLatentsOrder, Inputs]) -> None:
     result = compare(
         scores,
         undefined,
-        (*(_errors(each, test) for each in (sae, plain)), _distances(test)),
+        (_errors(sae, test), _errors(plain, test), _distances(test)),
         truth[1],
         layer=sae_block(sae, inputs.features),
         seed=bootstrap.seed,
