@@ -44,6 +44,7 @@ _READ = {
     "label_latents": r"labels\.parquet",
     "import_labels": r"labels\.parquet",
     "label_vision_latents": r".+\.(parquet|json)",
+    "label_guided_latents": r".+\.(parquet|json)",
     "label_by_steering": r".+\.(parquet|json)",
     # The prompts of a text encoder, that an SAE reads in place of images.
     "prompt_features": r"records\.parquet",
@@ -194,7 +195,7 @@ def _image_ids(finished: Finished, folder: str) -> list[str]:
         settings = open_artifact(path, stage).settings
         if settings.get("encoder", {}).get("tokens") == "class":
             return FeatureReader(open_artifact(path, stage).store("features.zarr")).image_ids
-    if stage == "label_vision_latents":
+    if stage in ("label_vision_latents", "label_guided_latents"):
         file = open_artifact(path, stage).file(TOP_FILE)
         ids: list[str] = pq.read_table(file, columns=["image_id"])["image_id"].unique().to_pylist()
         return ids

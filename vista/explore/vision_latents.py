@@ -19,7 +19,7 @@ from vista.report.grid import Grid, Name, number
 from vista.sae.label_table import FILE, read_labels
 from vista.sae.top_table import read_top
 
-STAGE = "label_vision_latents"
+STAGES = ("label_vision_latents", "label_guided_latents")
 _STEERING = "label_by_steering"
 _FEATURES = ("features", "combine_features")
 _LONGEST = 40
@@ -27,14 +27,14 @@ _LONGEST = 40
 
 def is_vision_labels(folder: Path) -> bool:
     """Return whether a folder is an artifact of labels of a vision SAE's latents."""
-    return (read_manifest(folder) or {}).get("stage") == STAGE
+    return (read_manifest(folder) or {}).get("stage") in STAGES
 
 
 def show_vision_latent(folder: Path, latent: int, top: int = 16) -> str:
     """Return what is known of one latent of a vision SAE: its labels and its top images.
 
     Args:
-        folder: An artifact of the stage `label_vision_latents`.
+        folder: An artifact of one of `STAGES`.
         latent: Number of the latent.
         top: Images that are shown.
 
@@ -43,7 +43,7 @@ def show_vision_latent(folder: Path, latent: int, top: int = 16) -> str:
     """
     if top < 1:
         raise UserError("--top must be 1 or more")
-    artifact = open_artifact(folder, STAGE)
+    artifact = open_artifact(folder)
     table = read_labels(artifact.file(FILE))
     if not 0 <= latent < (size := len(table.label_s)):
         raise UserError(f"SAE {clean(table.sae)} has no latent {latent}: it has 0..{size - 1}")

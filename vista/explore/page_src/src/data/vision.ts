@@ -3,11 +3,15 @@
 import type { Catalogue, Entry } from "./catalogue";
 import type { Session } from "./session";
 
+/** Stages that make vision SAEs, and those that label their latents. */
+const SAES = ["train_vision_sae", "train_guided_sae", "import_vision_sae"];
+const LABELS = ["label_vision_latents", "label_guided_latents"];
+
 export interface VisionSae {
   /** Its name in addresses: without the id where no other labels have this name. */
   key: string;
   title: string;
-  /** The artifact of label_vision_latents. */
+  /** The artifact of its labels. */
   entry: Entry;
   /** Labels that a language model gave when it read a blank image that was steered. */
   steering: Entry[];
@@ -15,7 +19,7 @@ export interface VisionSae {
 
 /** Return the vision SAEs whose latents are labelled, those behind the last report first. */
 export function visionSaes(catalogue: Catalogue): VisionSae[] {
-  const labelled = catalogue.of("label_vision_latents");
+  const labelled = catalogue.of(...LABELS);
   const names = labelled.map(({ name }) => name);
   return labelled.map((entry) => {
     const id = entry.folder.split("/")[1]!;
@@ -35,8 +39,8 @@ export function visionSaes(catalogue: Catalogue): VisionSae[] {
 
 /** Return the names of vision SAEs that are trained and not labelled. */
 export function unlabelledSaes(catalogue: Catalogue): string[] {
-  const labelled = new Set(catalogue.of("label_vision_latents").map(({ parents }) => parents["sae"]?.[0]));
-  return catalogue.of("train_vision_sae").filter(({ folder }) => !labelled.has(folder)).map(({ name }) => name);
+  const labelled = new Set(catalogue.of(...LABELS).map(({ parents }) => parents["sae"]?.[0]));
+  return catalogue.of(...SAES).filter(({ folder }) => !labelled.has(folder)).map(({ name }) => name);
 }
 
 /** One of the images at which a latent fires most, by the patch where it fires most. */

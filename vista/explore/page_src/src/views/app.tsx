@@ -6,6 +6,7 @@ import type { Parts, View } from "../address";
 import { Catalogue } from "../data/catalogue";
 import type { Point } from "../data/catalogue";
 import { Session } from "../data/session";
+import { unlabelledSaes, visionSaes } from "../data/vision";
 import { useLoaded } from "../hooks";
 import { Edits } from "./edits";
 import { Images } from "./images";
@@ -91,7 +92,7 @@ function Run({ first }: { first: Session }) {
 
 /** Views that a run has nothing for are reached by a link alone. */
 function isShown(view: View, catalogue: Catalogue): boolean {
-  if (view === "vision") return catalogue.of("train_vision_sae", "label_vision_latents").length > 0;
+  if (view === "vision") return visionSaes(catalogue).length + unlabelledSaes(catalogue).length > 0;
   return view !== "live" || catalogue.live;
 }
 
