@@ -27,6 +27,9 @@ def test_a_project_has_the_config_and_the_files_that_it_names(tmp_path: Path) ->
     assert config.read_bytes() == (ROOT / "config" / "default.yaml").read_bytes()
     assert main(["init", str(tmp_path / "own"), "--config", "photographs-smoke"]) == 0
     assert written(tmp_path / "own") == PROJECT | {"config/photographs/stamps.json"}
+    assert main(["init", str(tmp_path / "near"), "--config", "neighbours"]) == 0
+    models = {path for path in written(tmp_path / "near") if "architectures" in path}
+    assert {path.split("/")[2] for path in models} == {"svd", "vjepa2"}
     for path in sorted(PROJECT - {"config/config.yaml"}):
         text = (tmp_path / "own" / path).read_text()
         # No place of this machine, and no place that was left open.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from vista.errors import UserError
 
 CONFIG = "config/config.yaml"
 SCHEMA = "config/vista.schema.json"
+_FOLDER = re.compile(r"path: (config/architectures/\w+)")
 _README = f"""\
 # A VISTA project
 
@@ -154,4 +156,11 @@ def _files(name: str) -> dict[str, bytes]:
     # Files of the package that the config names, e.g. config/photographs/stamps.json.
     named = {file for node in load_plan(config).nodes.values() for file in node.files}
     ours = [file for file in named if not Path(file).is_absolute() and (shipped() / file).is_file()]
+    # And folders of models, e.g. config/architectures/svd.
+    for folder in set(_FOLDER.findall(config.read_text(encoding="utf-8"))):
+        ours += [
+            path.relative_to(shipped()).as_posix()
+            for path in (shipped() / folder).rglob("*")
+            if path.is_file()
+        ]
     return files | {file: (shipped() / file).read_bytes() for file in sorted(ours)}
