@@ -236,8 +236,7 @@ class Shapes:
         if grid := source.get("grid"):
             values = sum(shape.patches * shape.d_vision for shape in shapes)
             return replace(shapes[0], d_vision=values // grid**2, patches=grid**2)
-        tokens = sum(shape.patches for shape in shapes)
-        return replace(shapes[0], d_vision=max(widths), patches=tokens)
+        return replace(shapes[0], d_vision=max(widths), patches=sum(s.patches for s in shapes))
 
     def _prompts(self, node: Node) -> VisionShape | None:
         """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
