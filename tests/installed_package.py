@@ -60,7 +60,9 @@ def install_package(folder: Path) -> InstalledPackage:
     checkout.chmod(0o755)
     _build("sdist", checkout, folder)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11.4 and later ask for a filter, those before have none.
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder, **safely)
     (sources,) = (path.parent for path in folder.glob("*/PKG-INFO"))
     _build("wheel", sources, folder)
     shutil.rmtree(checkout)
@@ -73,7 +75,9 @@ def install_package(folder: Path) -> InstalledPackage:
         [sys.executable, "-m", "pip", "--python", python, "install", *options, wheel], check=True
     )
     (site,) = environment.glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
+    # As a line of code in ASCII: under the locale C a path in a .pth file is read as ASCII.
+    line = f"import sys; sys.path.append({ascii(sysconfig.get_path('purelib'))})\n"
+    (site / "dependencies.pth").write_text(line, encoding="ascii")
     return InstalledPackage(sources, wheel, python.parent)
 
 
