@@ -76,7 +76,7 @@ def install_package(folder: Path) -> InstalledPackage:
     )
     (site,) = environment.glob("lib/python*/site-packages")
     # As a line of code in ASCII: under the locale C a path in a .pth file is read as ASCII.
-    line = f"import sys; sys.path.append({ascii(sysconfig.get_path('purelib'))})\n"
+    line = f"import sys; sys.path.append({sysconfig.get_path('purelib')!a})\n"
     (site / "dependencies.pth").write_text(line, encoding="ascii")
     return InstalledPackage(sources, wheel, python.parent)
 
