@@ -79,8 +79,8 @@ class SeenImages:
         >>> heat = seen.activations(strongest.latent, layer=0)
         >>> bool(heat[strongest.row, strongest.column] == heat.max())
         True
-        >>> seen.heatmap(strongest.latent, layer=0).format
-        'PNG'
+        >>> seen.heatmap(strongest.latent, layer=0).mode
+        'RGB'
     """
 
     names: Sequence[str]
