@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vista.errors import UserError
+
 Fit = Literal["pad", "crop"]
 Value = TypeVar("Value", np.bool_, np.float64)
 
@@ -165,6 +167,20 @@ class ImageGeometry:
         low = (np.arange(self._side) * self.step).astype(np.float64)[:, None]
         shared = np.minimum(low + self.step, stop[None]) - np.maximum(low, start[None])
         return np.asarray(np.maximum(shared, 0.0), dtype=np.float64)
+
+
+def token_of(patch: tuple[int, int], grid: tuple[int, int]) -> int:
+    """Return the number of the token at a row and a column of a grid, both from 0.
+
+    Raises UserError if it lies outside of the grid.
+    """
+    (row, column), (rows, columns) = patch, grid
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise UserError(
+            f"there is no patch {row},{column}: the grid has rows 0..{rows - 1} and columns "
+            f"0..{columns - 1}"
+        )
+    return row * columns + column
 
 
 def prepare_image(

@@ -29,6 +29,7 @@ from vista.explore.decoders import Decoders, neighbour_blocks, write_neighbours
 from vista.explore.finished import Finished, NotServed
 from vista.explore.page_files import catalogue_bytes, page_files
 from vista.explore.thumbnails import Pictures
+from vista.explore.vision_latents import STAGES as VISION_LABELS
 from vista.inputs.vision import TOP_FILE
 from vista.progress import progress
 from vista.report.catalogue import CATALOGUE
@@ -43,8 +44,7 @@ _READ = {
     "latents": r"latents\.zarr/.+",
     "label_latents": r"labels\.parquet",
     "import_labels": r"labels\.parquet",
-    "label_vision_latents": r".+\.(parquet|json)",
-    "label_guided_latents": r".+\.(parquet|json)",
+    **dict.fromkeys(VISION_LABELS, r".+\.(parquet|json)"),
     "label_by_steering": r".+\.(parquet|json)",
     # The prompts of a text encoder, that an SAE reads in place of images.
     "prompt_features": r"records\.parquet",
@@ -195,7 +195,7 @@ def _image_ids(finished: Finished, folder: str) -> list[str]:
         settings = open_artifact(path, stage).settings
         if settings.get("encoder", {}).get("tokens") == "class":
             return FeatureReader(open_artifact(path, stage).store("features.zarr")).image_ids
-    if stage in ("label_vision_latents", "label_guided_latents"):
+    if stage in VISION_LABELS:
         file = open_artifact(path, stage).file(TOP_FILE)
         ids: list[str] = pq.read_table(file, columns=["image_id"])["image_id"].unique().to_pylist()
         return ids

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vista.data.geometry import ImageGeometry
+from vista.data.geometry import ImageGeometry, token_of
 from vista.data.images import ImageSource
 from vista.data.record import Record
 from vista.data.records import read_records
@@ -63,13 +63,7 @@ class LatentView:
         Raises:
             UserError: The patch lies outside of the grid.
         """
-        rows, columns = self.store.grid
-        if not (0 <= row < rows and 0 <= column < columns):
-            raise UserError(
-                f"there is no patch {row},{column}: the grid has rows 0..{rows - 1} and columns "
-                f"0..{columns - 1}"
-            )
-        return row * columns + column
+        return token_of((row, column), self.store.grid)
 
     def patch(self, token: int) -> tuple[int, int]:
         """Return the row and the column of a visual token's patch."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vista.config.edits import READS_LATENT, How
-from vista.data.geometry import ImageGeometry
+from vista.data.geometry import ImageGeometry, token_of
 from vista.errors import UserError
 from vista.foreign.text import one_line
 from vista.judges.kinds.whole_word import WholeWordJudge
@@ -241,15 +241,9 @@ def patches_at(where: Where | None, geometry: ImageGeometry) -> tuple[int, ...]:
     elif len(where) == 4 and all(np.isscalar(side) for side in where):
         chosen_p = geometry.box_to_patches(tuple(float(side) for side in where))  # type: ignore[arg-type]
     else:
-        chosen_p = np.zeros((rows, columns), bool)
+        chosen_p = np.zeros(rows * columns, bool)
         for row, column in where:  # type: ignore[misc]
-            if not (0 <= row < rows and 0 <= column < columns):
-                raise UserError(
-                    f"there is no patch {row},{column}: the grid has rows 0..{rows - 1} and "
-                    f"columns 0..{columns - 1}"
-                )
-            chosen_p[row, column] = True
-        chosen_p = chosen_p.reshape(-1)
+            chosen_p[token_of((row, column), (rows, columns))] = True
     if not chosen_p.any():
         raise UserError(
             "no patch lies there: the box is outside of the image, or the list is empty"

@@ -15,7 +15,6 @@ from vista.engine.lineage import inputs_there, lineage, read_manifest
 from vista.errors import UserError
 from vista.inputs.questions import DEFAULT_QUESTION
 from vista.projector.control_tokens import is_control
-from vista.readout.figures import point_figures
 
 LABELS = ("label_latents", "import_labels")
 _DIRECTIONS = "directions"
@@ -39,7 +38,8 @@ class Parts:
         directions: Directions of concepts in the residual stream, if any were found.
         max_active: Latents of a token that are kept, at most.
         question: What is asked about an image, as in training.
-        figures: Rows of the long table that are of the point.
+        latents: The latents that it was found by; None of a saved readout.
+        figures: Rows of the long table that are of the point, of a saved readout.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Parts:
     directions: Artifact | None = None
     max_active: int
     question: str = DEFAULT_QUESTION
+    latents: Artifact | None = None
     figures: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -108,7 +109,7 @@ def parts_of_latents(folder: Path, method: str | None = None) -> Parts:
         directions=_directions(latents, projector, method),
         max_active=int(latents.settings["latents"]["max_active"]),
         question=_question(latents),
-        figures=point_figures(latents),
+        latents=latents,
     )
 
 

@@ -16,6 +16,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from vista.errors import UserError, reason_of
 from vista.foreign.text import one_line
 from vista.progress import progress
 from vista.readout.card import model_card
+from vista.readout.figures import point_figures
 from vista.readout.parts import Parts
 
 FORMAT = "vista readout 1"
@@ -83,6 +85,8 @@ def save_parts(parts: Parts, folder: Path, copy_models: bool | None = None) -> N
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds files already: name a new folder")
+    if parts.latents is not None:
+        parts = replace(parts, figures=point_figures(parts.latents))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         made = Path(work) / "readout"

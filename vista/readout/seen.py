@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vista.data.geometry import ImageGeometry
+from vista.data.geometry import ImageGeometry, token_of
 from vista.errors import UserError
 from vista.readout.edits import ConceptFinder
 from vista.report.escape import mathtext
@@ -128,7 +128,7 @@ class SeenImages:
         rows = []
         for name, layers, geometry in zip(self.names, self.layers, self.geometry, strict=True):
             columns = geometry.grid[1]
-            token = None if patch is None else _token(patch, geometry)
+            token = None if patch is None else token_of(patch, geometry.grid)
             for number in self._layers(layer):
                 for latent, activation, at in layers[number].strongest(token)[:k]:
                     label = self.label(number, latent)
@@ -216,16 +216,6 @@ class SeenImages:
         pixels = np.asarray(self.images[image])
         extent = grid_extent(self.geometry[image])
         return Panel(pixels, extent, self._map(image, layer, latent).astype(np.float64), label)
-
-
-def _token(patch: tuple[int, int], geometry: ImageGeometry) -> int:
-    (row, column), (rows, columns) = patch, geometry.grid
-    if not (0 <= row < rows and 0 <= column < columns):
-        raise UserError(
-            f"there is no patch {row},{column}: the grid has rows 0..{rows - 1} and columns "
-            f"0..{columns - 1}"
-        )
-    return row * columns + column
 
 
 def _picture(figure: Any) -> Image.Image:
