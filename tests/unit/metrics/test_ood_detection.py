@@ -9,6 +9,7 @@ from vista.metrics.ood_detection.measure import ood_detection, separation
 from vista.metrics.ood_detection.scores import (
     SCORES,
     ClassGaussians,
+    EnergyProfiles,
     Images,
     Neighbours,
     OodScores,
@@ -20,6 +21,7 @@ SETTINGS = {
     "neighbours": 2,
     "components": 8,
     "smoothing": 0.01,
+    "core_share": 0.5,
     "regularisation": 1.0,
     "iterations": 50,
     "seed": 0,
@@ -101,6 +103,24 @@ def test_divergence_from_the_nearest_profile() -> None:
     mixed = np.log(0.5) - np.log(0.625 * 0.275) / 2
     nothing = np.log(1 / 3) - np.log(0.625 * 0.275 * 0.1) / 3
     np.testing.assert_allclose(found, [-np.log(0.625), mixed, nothing], rtol=1e-6)
+
+
+def test_energy_profiles_compare_shapes_on_the_core_of_the_predicted_class() -> None:
+    from scipy.stats import entropy
+
+    # Means of classes: (2, 6, 0, 1) and (0, 0, 5, 5); the core has two latents.
+    fit = np.array([[4.0, 6, 0, 1], [0, 6, 0, 1], [0, 0, 5, 5]])
+    energy = EnergyProfiles(fit, np.arange(3), np.array([0, 0, 1]), 0.5, 1e-9)
+    judged = np.array([[1.0, 3, 0, 0], [5, 15, 9, 9], [3, 1, 0, 0], [0, 0, 9, 0]])
+    found = energy.divergence(judged, np.zeros(4, dtype=np.int64))
+    # Neither the size of the activation nor latents beyond the core count.
+    np.testing.assert_allclose(found[:2], 0, atol=1e-8)
+    assert found[2] == pytest.approx(entropy([0.75, 0.25], [0.25, 0.75]))
+    # Nothing fires on the core: as flat as can be.
+    assert found[3] == pytest.approx(entropy([0.5, 0.5], [0.25, 0.75]))
+    # By the class that is predicted, not by the nearest profile.
+    other = energy.divergence(judged, np.ones(4, dtype=np.int64))
+    assert other[1] == pytest.approx(0, abs=1e-8) and other[3] == pytest.approx(np.log(2))
 
 
 def images(centres: np.ndarray, n: int, rng: np.random.Generator) -> Images:

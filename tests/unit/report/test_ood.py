@@ -58,9 +58,9 @@ def test_scores_stand_in_rows_and_near_sets_first(found: LongTable) -> None:
     auroc, fpr = ood_detection_section(found).grids
     assert list(auroc.header[3:]) == ["near:novel, n = 400 + 300", "far:digits, n = 400 + 300"]
     assert len(auroc.rows) == 2 * (len(SCORES) + 2) and len(fpr.rows) == 2 * len(SCORES)
-    assert auroc.rows[9][:4] == ["dinov2", "relu", "random", "0.500 [0.460, 0.540]"]
-    assert auroc.rows[10][2:] == ["knn_latents - knn_raw", *["0.123 [0.083, 0.163]"] * 2]
-    assert fpr.rows[9][3] == "0.500 [0.460, 0.540]"
+    assert auroc.rows[10][:4] == ["dinov2", "relu", "random", "0.500 [0.460, 0.540]"]
+    assert auroc.rows[11][2:] == ["knn_latents - knn_raw", *["0.123 [0.083, 0.163]"] * 2]
+    assert fpr.rows[10][3] == "0.500 [0.460, 0.540]"
 
 
 def test_probes_stand_from_all_numbers_to_few(found: LongTable) -> None:

@@ -34,6 +34,13 @@ class OodDetectionSettings(MetricSettings):
     smoothing: float = Field(
         0.01, gt=0, lt=1, description="share of the uniform distribution in every class profile"
     )
+    core_share: float = Field(
+        0.15,
+        gt=0,
+        le=1,
+        description="share of the SAE's latents that are the core of a class, for energy profiles; "
+        ".15 as published",
+    )
     regularisation: float = Field(0.3, gt=0, description="scikit-learn's C: smaller is stronger")
     iterations: int = Field(100, ge=1, description="iterations of the probe's solver")
     seed: int = Field(0, ge=0, description="seed of the random score, of components and draws")

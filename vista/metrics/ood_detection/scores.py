@@ -8,6 +8,14 @@ the abstract is public:
     mahalanobis_latents  - Mahalanobis distance to the nearest class mean
     profile_latents      - KL(z / sum z || nearest class activation profile)
 
+One is published: Energy Profile Divergence ("Sparsity as a Key", arXiv 2604.26409, known here from
+summaries of its text):
+
+    energy_profile_latents  - KL(P || Q), both scaled to sum 1 on the core latents of the class that
+                            a classifier predicts: P of z, Q of the class's mean latents, whose
+                            `core_share` largest are the core. The paper reads class tokens and the
+                            head of the ViT; the classifier here is the linear probe below.
+
 Rivals on raw features x (the mean over patches):
 
     knn_raw              as above (Sun et al. 2022, arXiv 2204.06507)
@@ -22,7 +30,7 @@ Controls:
 
 Scores that need classes count an image once for each class that it shows.
 
-Legend: n image, d width, s latent, q (image, class) pair, c class.
+Legend: n image, d width, s latent, l core latent, q (image, class) pair, c class.
 """
 
 from __future__ import annotations
@@ -38,7 +46,13 @@ from vista.metrics.logistic import fit_logistic
 
 Floats = NDArray[np.float64]
 
-SAE_SCORES = ("reconstruction", "knn_latents", "mahalanobis_latents", "profile_latents")
+SAE_SCORES = (
+    "reconstruction",
+    "knn_latents",
+    "mahalanobis_latents",
+    "profile_latents",
+    "energy_profile_latents",
+)
 RAW_SCORES = ("knn_raw", "mahalanobis_raw", "max_softmax_raw", "energy_raw")
 CONTROLS = ("knn_random", "random")
 SCORES = (*SAE_SCORES, *RAW_SCORES, *CONTROLS)
@@ -75,6 +89,7 @@ class OodScores:
         neighbours: int,
         components: int,
         smoothing: float,
+        core_share: float,
         regularisation: float,
         iterations: int,
         seed: int,
@@ -87,6 +102,7 @@ class OodScores:
             neighbours: k of the nearest-neighbour distance.
             components: Principal components that Mahalanobis distances are measured in, at most.
             smoothing: Share of the uniform distribution in every class profile.
+            core_share: Share of the latents that are the core of a class.
             regularisation: scikit-learn's C of the linear probe.
             iterations: Of its solver.
             seed: Of the control and of the components.
@@ -110,6 +126,9 @@ class OodScores:
             for space in ("latents", "raw")
         }
         self._profiles_cs = class_profiles(fit.vectors["latents"], image_q, class_q, smoothing)
+        self._energy = EnergyProfiles(
+            fit.vectors["latents"], image_q, class_q, core_share, smoothing
+        )
         self._probe = fit_logistic(
             fit.vectors["raw"][image_q],
             names[class_q],
@@ -121,12 +140,14 @@ class OodScores:
     def of(self, images: Images) -> dict[str, Floats]:
         """Return the scores [n] of further images, by name; each call draws new random ones."""
         latents_ns, raw_nd = images.vectors["latents"], images.vectors["raw"]
-        energy_n, largest_n = _probe_scores(self._probe.decision_function(raw_nd))
+        logits_nc = _class_logits(self._probe.decision_function(raw_nd))
+        energy_n, largest_n = _probe_scores(logits_nc)
         scores = {
             "reconstruction": -images.error_n.astype(np.float64),
             "knn_latents": -self._neighbours["latents"].distance(latents_ns),
             "mahalanobis_latents": -self._gaussians["latents"].distance(latents_ns),
             "profile_latents": -profile_divergence(self._profiles_cs, latents_ns),
+            "energy_profile_latents": -self._energy.divergence(latents_ns, logits_nc.argmax(1)),
             "knn_raw": -self._neighbours["raw"].distance(raw_nd),
             "mahalanobis_raw": -self._gaussians["raw"].distance(raw_nd),
             "max_softmax_raw": largest_n,
@@ -213,9 +234,38 @@ def profile_divergence(profiles_cs: Floats, latents_ns: NDArray[Any]) -> Floats:
     out_n = np.empty(len(latents_ns))
     for start in range(0, len(latents_ns), _ROWS):
         p_ns = _distribution(latents_ns[start : start + _ROWS]).astype(np.float64)
-        negative_entropy_n = (p_ns * np.log(np.where(p_ns > 0, p_ns, 1))).sum(axis=1)
-        out_n[start : start + _ROWS] = negative_entropy_n - (p_ns @ log_cs.T).max(axis=1)
+        out_n[start : start + _ROWS] = _negative_entropy(p_ns) - (p_ns @ log_cs.T).max(axis=1)
     return out_n
+
+
+class EnergyProfiles:
+    """How the activation of a class is spread over its core latents (arXiv 2604.26409).
+
+    The mean latents of a class are its activation profile; its core are their largest.
+    """
+
+    def __init__(
+        self,
+        latents_ns: NDArray[Any],
+        image_q: NDArray[np.int64],
+        class_q: NDArray[np.int64],
+        core_share: float,
+        smoothing: float,
+    ) -> None:
+        means_cs = _class_means(latents_ns, image_q, class_q)
+        size = max(1, round(core_share * means_cs.shape[1]))
+        self._core_cl = np.argsort(-means_cs, axis=1, kind="stable")[:, :size]
+        core_cl = _distribution(np.take_along_axis(means_cs, self._core_cl, axis=1))
+        # A class of few images fires on fewer latents than its core has; the divergence of one that
+        # fires on another would be infinite.
+        self._log_cl = np.log((1 - smoothing) * core_cl + smoothing / size)
+
+    def divergence(self, latents_ns: NDArray[Any], class_n: NDArray[np.int64]) -> Floats:
+        """Return KL(P || Q) in nats of images from the profile of a class of each, [n]."""
+        core_nl = np.take_along_axis(latents_ns, self._core_cl[class_n], axis=1)
+        p_nl = _distribution(core_nl).astype(np.float64)
+        negative_entropy_n = _negative_entropy(p_nl)
+        return np.asarray(negative_entropy_n - (p_nl * self._log_cl[class_n]).sum(axis=1))
 
 
 def _norms(x_nd: NDArray[Any]) -> NDArray[Any]:
@@ -231,6 +281,11 @@ def _distribution(latents_ns: NDArray[Any]) -> NDArray[Any]:
     return np.where(sum_n1 > 0, latents_ns / np.where(sum_n1 > 0, sum_n1, 1), uniform)
 
 
+def _negative_entropy(p_ns: Floats) -> Floats:
+    """Return the sum of p log p of each row, in nats."""
+    return np.asarray((p_ns * np.log(np.where(p_ns > 0, p_ns, 1))).sum(axis=1))
+
+
 def _class_means(
     x_nd: NDArray[Any],
     image_q: NDArray[np.int64],
@@ -243,12 +298,16 @@ def _class_means(
     return np.stack([transform(x_nd[rows]).mean(axis=0, dtype=np.float64) for rows in rows_c])
 
 
-def _probe_scores(logits: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Return log sum exp, the negative energy, and the largest probability of each image, [n]."""
+def _class_logits(logits: NDArray[Any]) -> Floats:
+    """Return a logit a class [n, c], in float64."""
     # Of two classes scikit-learn gives the difference of the logits; here they sum to 0, as its
     # logits of more classes do.
     logits_nc = np.stack([-logits / 2, logits / 2], 1) if logits.ndim == 1 else logits
-    logits_nc = logits_nc.astype(np.float64)
+    return logits_nc.astype(np.float64)
+
+
+def _probe_scores(logits_nc: Floats) -> tuple[Floats, Floats]:
+    """Return log sum exp, the negative energy, and the largest probability of each image, [n]."""
     top_n = logits_nc.max(axis=1)
     energy_n = top_n + np.log(np.exp(logits_nc - top_n[:, None]).sum(axis=1))
     return energy_n, np.exp(top_n - energy_n)

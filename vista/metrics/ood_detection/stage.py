@@ -59,6 +59,7 @@ def run(job: StageJob[OodDetectionOrder, Inputs]) -> None:
             neighbours=settings.neighbours,
             components=settings.components,
             smoothing=settings.smoothing,
+            core_share=settings.core_share,
             regularisation=settings.regularisation,
             iterations=settings.iterations,
             seed=settings.seed,
