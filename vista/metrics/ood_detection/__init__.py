@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from vista.config.base import later
 from vista.config.data import Split
 from vista.config.metric import Metric, MetricSettings
 from vista.config.metrics import BootstrapSettings, refuse_same_split, refuse_twice
@@ -34,7 +35,7 @@ class OodDetectionSettings(MetricSettings):
     smoothing: float = Field(
         0.01, gt=0, lt=1, description="share of the uniform distribution in every class profile"
     )
-    core_share: float = Field(
+    core_share: float = later(
         0.15,
         gt=0,
         le=1,
