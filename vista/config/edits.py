@@ -21,6 +21,9 @@ EditControl = Literal["target_only", "random_source", "wrong_concept"]
 CONTROLS: tuple[EditControl, ...] = get_args(EditControl)
 Pairs = tuple[tuple[str, str], ...]
 Blocks = tuple[int, ...]
+# Methods whose directions are fitted in the residual stream.
+Fitted = Literal["mean_difference", "logistic", "rfm"]
+FITTED: tuple[Fitted, ...] = get_args(Fitted)
 
 # Edits that read the activation of the source's latent beside its direction.
 READS_LATENT: frozenset[How] = frozenset({"ablate", "swap", "clamp"})
@@ -132,6 +135,12 @@ class DirectionSettings(Settings):
         ge=0,
         description="mean_difference, logistic, rfm: block after which the stream is read.",
     )
+    further_layers: Blocks = later(
+        (),
+        description="mean_difference, logistic, rfm: further blocks that directions of their own "
+        "are fitted after. An edit after one of them adds that block's direction, an edit after "
+        "any other block that of `layer`.",
+    )
     patches_per_image: int = Field(
         32, ge=1, description="Most patches of an image's objects, and most others, to fit on."
     )
@@ -143,6 +152,23 @@ class DirectionSettings(Settings):
     )
     seed: int = Field(0, ge=0, description="Seed of all draws.")
     batch_size: int = Field(64, ge=1, description="Images a forward pass.")
+
+    @field_validator("further_layers")
+    @classmethod
+    def _distinct_layers(cls, layers: Blocks) -> Blocks:
+        if any(layer < 0 for layer in layers) or len(set(layers)) != len(layers):
+            raise ValueError("further_layers must name blocks, 0 or more each, none twice")
+        return tuple(sorted(layers))
+
+    @model_validator(mode="after")
+    def _further_layers_are_fitted(self) -> Self:
+        if self.further_layers and self.method not in FITTED:
+            raise ValueError(
+                f"further_layers belongs to methods {', '.join(FITTED)}; remove it"
+            )
+        if self.layer in self.further_layers:
+            raise ValueError(f"further_layers names block {self.layer}, which is `layer`")
+        return self
 
     @model_validator(mode="after")
     def _latents_belong_to_latent_at(self) -> Self:

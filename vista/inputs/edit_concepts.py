@@ -33,14 +33,21 @@ def edit_concepts(
 
     by_layer = {} if saes is None else _saes(directions, saes, device_of)
     concepts = {}
-    for concept, direction_d in zip(directions.concepts, directions.direction_cd, strict=True):
+    for c, concept in enumerate(directions.concepts):
         if concept.found:
             latents = tuple(
                 Latent(by_layer[layer], number)
                 for layer, number in concept.latents
                 if saes is not None
             )
-            concepts[concept.concept] = Concept(torch.from_numpy(direction_d.copy()), latents)
+            concepts[concept.concept] = Concept(
+                torch.from_numpy(directions.direction_cd[c].copy()),
+                latents,
+                {
+                    block: torch.from_numpy(rows_cd[c].copy())
+                    for block, rows_cd in directions.further.items()
+                },
+            )
     return concepts
 
 

@@ -6,8 +6,8 @@ Shape legend: c concept, d width of the edited space.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from vista.errors import UserError
 
 DESCRIPTION = "directions.json"
 VECTORS = "directions.safetensors"
+# Name of the tensor of directions; those of one block have its number behind a dot.
+_DIRECTION = "direction"
 Space = Literal["stream", "features"]
 
 
@@ -51,12 +53,14 @@ class Directions:
     """The directions of all concepts: unit rows [c, d], zeros where none was found.
 
     `space` "stream": added to the residual stream; "features": to the encoder's patch features.
+    `further` are directions [c, d] that belong to one block each, for edits after that block.
     """
 
     method: str
     space: Space
     concepts: tuple[ConceptDirection, ...]
     direction_cd: NDArray[np.float32]
+    further: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -75,8 +79,13 @@ def write_directions(folder: Path, directions: Directions) -> None:
     }
     text = json.dumps(described, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
-    rows_cd = np.ascontiguousarray(directions.direction_cd, dtype=np.float32)
-    save_file({"direction": rows_cd}, folder / VECTORS)
+    tensors = {_DIRECTION: directions.direction_cd} | {
+        f"{_DIRECTION}.{layer}": rows_cd for layer, rows_cd in directions.further.items()
+    }
+    save_file(
+        {name: np.ascontiguousarray(rows_cd, np.float32) for name, rows_cd in tensors.items()},
+        folder / VECTORS,
+    )
 
 
 def read_directions(artifact: Artifact, width: dict[Space, int]) -> Directions:
@@ -93,7 +102,8 @@ def read_directions(artifact: Artifact, width: dict[Space, int]) -> Directions:
 
     path = artifact.file(DESCRIPTION)
     described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    direction_cd = load_file(artifact.file(VECTORS))["direction"]
+    tensors = load_file(artifact.file(VECTORS))
+    direction_cd = tensors.pop(_DIRECTION)
     space: Space = described["space"]
     if direction_cd.shape[1] != width[space]:
         raise UserError(
@@ -104,7 +114,8 @@ def read_directions(artifact: Artifact, width: dict[Space, int]) -> Directions:
         ConceptDirection(**{**fields, "latents": tuple((a, b) for a, b in fields["latents"])})
         for fields in described["concepts"]
     ]
-    return Directions(described["method"], space, tuple(concepts), direction_cd)
+    further = {int(name.removeprefix(f"{_DIRECTION}.")): rows for name, rows in tensors.items()}
+    return Directions(described["method"], space, tuple(concepts), direction_cd, further)
 
 
 def summed_rows(rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float32], float]:

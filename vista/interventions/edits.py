@@ -8,8 +8,8 @@ Shape legend: b row of the batch, t position, p patch, n edited token, d width o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -46,10 +46,18 @@ class Latent:
 
 @dataclass(frozen=True)
 class Concept:
-    """A concept's unit direction [d], and the latents behind it, if any."""
+    """A concept's unit direction [d], and the latents behind it, if any.
+
+    `further` are directions [d] that belong to one block each.
+    """
 
     direction_d: Tensor
     latents: tuple[Latent, ...] = ()
+    further: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def direction(self, block: int | None) -> Tensor:
+        """The unit direction [d] that is added after a block; None: to features."""
+        return self.direction_d if block is None else self.further.get(block, self.direction_d)
 
     def written(self, x_nd: Tensor) -> Tensor:
         """What its latents write into the SAE's reconstruction of tokens [n, d], [n, d]."""
@@ -78,8 +86,8 @@ class RowEdit:
     blocks: tuple[int, ...] = ()
 
 
-def change(edit: RowEdit, x_nd: Tensor) -> Tensor:
-    """What `edit` adds to tokens [n, d], [n, d] float32.
+def change(edit: RowEdit, x_nd: Tensor, block: int | None = None) -> Tensor:
+    """What `edit` adds to tokens [n, d] after a block (None: features), [n, d] float32.
 
     With s, t the unit directions, c the coefficient, a and w a latent's activation and row:
     subtract -c s; add +c t; remove_add -c s + c t; ablate -c a w (the SAE's error stays);
@@ -100,7 +108,7 @@ def change(edit: RowEdit, x_nd: Tensor) -> Tensor:
     total_nd = torch.zeros_like(x_nd)
     length_n1: Tensor | float = 1.0
     if how in ("subtract", "remove_add"):
-        total_nd = total_nd - c * _given(edit.source, how).direction_d.to(x_nd)
+        total_nd = total_nd - c * _given(edit.source, how).direction(block).to(x_nd)
     if how in ("ablate", "swap"):
         source = _given(edit.source, how)
         if not source.latents:
@@ -109,7 +117,7 @@ def change(edit: RowEdit, x_nd: Tensor) -> Tensor:
         total_nd = total_nd - c * written_nd
         length_n1 = written_nd.norm(dim=-1, keepdim=True)
     if how in ("add", "remove_add", "swap"):
-        total_nd = total_nd + c * length_n1 * _given(edit.target, how).direction_d.to(x_nd)
+        total_nd = total_nd + c * length_n1 * _given(edit.target, how).direction(block).to(x_nd)
     return total_nd
 
 
@@ -126,19 +134,21 @@ def stream_edits(rows: Sequence[RowEdit | None], visual_start: int) -> dict[int,
 
 def edit_features(features_bpd: Tensor, rows: Sequence[RowEdit | None]) -> Tensor:
     """Patch features with the edits of their rows made; a copy, float32."""
-    return _edited(features_bpd.float(), rows, 0)
+    return _edited(features_bpd.float(), rows, 0, None)
 
 
 def _block_edit(block: int, rows: tuple[RowEdit | None, ...], visual_start: int) -> Edit:
     here = [row if row is not None and block in row.blocks else None for row in rows]
 
     def edit(h_btd: Tensor) -> Tensor:
-        return _edited(h_btd, here, visual_start)
+        return _edited(h_btd, here, visual_start, block)
 
     return edit
 
 
-def _edited(h_btd: Tensor, rows: Sequence[RowEdit | None], start: int) -> Tensor:
+def _edited(
+    h_btd: Tensor, rows: Sequence[RowEdit | None], start: int, block: int | None
+) -> Tensor:
     if len(rows) != len(h_btd):
         raise ValueError(f"edits of {len(rows)} rows for a batch of {len(h_btd)}")
     out_btd = h_btd.clone()
@@ -147,7 +157,7 @@ def _edited(h_btd: Tensor, rows: Sequence[RowEdit | None], start: int) -> Tensor
             continue
         at_n = (row.patches_p.nonzero()[:, 0] + start).to(h_btd.device)
         x_nd = h_btd[b, at_n].float()
-        out_btd[b, at_n] = (x_nd + change(row, x_nd)).to(h_btd.dtype)
+        out_btd[b, at_n] = (x_nd + change(row, x_nd, block)).to(h_btd.dtype)
     return out_btd
 
 

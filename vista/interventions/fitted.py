@@ -26,7 +26,7 @@ Fit = Callable[[NDArray[Any], BoolArray], NDArray[np.float32]]
 
 
 def fitted_directions(search: Search, fit: Fit) -> Directions:
-    """Return the directions that `fit` finds in the stream after the block of the settings.
+    """Return the directions that `fit` finds in the stream after the blocks of the settings.
 
     Reads the inputs `features`, `llm` and `projector`.
 
@@ -34,8 +34,10 @@ def fitted_directions(search: Search, fit: Fit) -> Directions:
         UserError: The language model has no such block, or the inputs do not fit each other.
     """
     selection = search.select()
-    x_nd, positive_cn = _samples(search, selection)
-    rows_cd = fit(x_nd, positive_cn)
+    samples, positive_cn = _samples(search, selection)
+    by_layer = {layer: fit(x_nd, positive_cn) for layer, x_nd in samples.items()}
+    layer = search.settings.layer
+    x_nd, rows_cd = samples[layer], by_layer.pop(layer)
     concepts = []
     everywhere = np.arange(len(x_nd))
     for c, name in enumerate(selection.names):
@@ -43,15 +45,17 @@ def fitted_directions(search: Search, fit: Fit) -> Directions:
         along_n = (x_nd @ rows_cd[c]).astype(np.float64)
         auroc = sparse_auroc(everywhere, along_n, positive_cn[c]) if fitted else None
         n_images = int(selection.present_bc[:, c].sum())
-        layer = search.settings.layer if fitted else None
+        at = layer if fitted else None
         concepts.append(
-            ConceptDirection(name, fitted, n_images, layer=layer, auroc=auroc, norm=float(fitted))
+            ConceptDirection(name, fitted, n_images, layer=at, auroc=auroc, norm=float(fitted))
         )
-    return Directions(search.settings.method, "stream", tuple(concepts), rows_cd)
+    return Directions(search.settings.method, "stream", tuple(concepts), rows_cd, by_layer)
 
 
-def _samples(search: Search, selection: Selection) -> tuple[NDArray[np.float32], BoolArray]:
-    """Tokens of the stream after the block [n, d], and which concepts are at each [c, n].
+def _samples(
+    search: Search, selection: Selection
+) -> tuple[dict[int, NDArray[np.float32]], BoolArray]:
+    """Tokens of the stream after each block [n, d], and which concepts are at each [c, n].
 
     Concepts with boxes: some patches of an image's objects and as many others. Words: the mean
     over an image's patches.
@@ -63,10 +67,11 @@ def _samples(search: Search, selection: Selection) -> tuple[NDArray[np.float32],
     inputs, settings = search.inputs, search.settings
     reader = FeatureReader(inputs.features.store("features.zarr"))
     llm = search.loaders.llm()
-    if settings.layer >= llm.n_blocks:
+    layers = sorted({settings.layer, *settings.further_layers})
+    if layers[-1] >= llm.n_blocks:
+        key = "layer" if settings.layer >= llm.n_blocks else "further_layers"
         raise UserError(
-            f"directions.layer {settings.layer}: the language model has blocks "
-            f"0..{llm.n_blocks - 1}"
+            f"directions.{key} {layers[-1]}: the language model has blocks 0..{llm.n_blocks - 1}"
         )
     assert inputs.projector is not None
     inputs.projector.verify()
@@ -80,24 +85,26 @@ def _samples(search: Search, selection: Selection) -> tuple[NDArray[np.float32],
     # Nothing after the visual tokens can change them, so nothing needs to stand there.
     ids = torch.zeros(1, start + n_visual, dtype=torch.int64, device=llm.device)
     ids[0, :start] = torch.tensor(llm.opening)
-    xs, positives = [], []
+    xs: dict[int, list[NDArray[Any]]] = {layer: [] for layer in layers}
+    positives = []
     size = settings.batch_size
     for first in progress(range(0, len(selection.rows), size), desc="stream", unit="batch"):
         rows = selection.rows[first : first + size]
         features_bpv = torch.from_numpy(reader.read(image_of[rows]).astype(np.float32))
-        stream_btd = llm.forward(
+        taps = llm.forward(
             ids.expand(len(rows), -1),
             visual=projector(features_bpv.to(llm.device)),
             visual_start=start,
-            taps=(settings.layer,),
-            stop_after=settings.layer,
-        ).taps[settings.layer]
-        x_bpd = stream_btd[:, start:].float().cpu().numpy()
+            taps=tuple(layers),
+            stop_after=layers[-1],
+        ).taps
+        read = {layer: taps[layer][:, start:].float().cpu().numpy() for layer in layers}
         if selection.patches_cbp is None:
-            xs.append(x_bpd.mean(1))
+            for layer, x_bpd in read.items():
+                xs[layer].append(x_bpd.mean(1))
             positives.append(selection.present_bc[first : first + len(rows)].T)
             continue
-        for b, x_pd in enumerate(x_bpd):
+        for b in range(len(rows)):
             patches_cp = selection.patches_cbp[:, first + b]
             inside_p = patches_cp.any(0)
             at = [
@@ -105,6 +112,8 @@ def _samples(search: Search, selection: Selection) -> tuple[NDArray[np.float32],
                 for mask_p in (inside_p, ~inside_p)
             ]
             taken = np.sort(np.concatenate(at))
-            xs.append(x_pd[taken])
+            for layer, x_bpd in read.items():
+                xs[layer].append(x_bpd[b, taken])
             positives.append(patches_cp[:, taken])
-    return np.concatenate(xs), np.concatenate(positives, axis=1)
+    samples = {layer: np.concatenate(parts) for layer, parts in xs.items()}
+    return samples, np.concatenate(positives, axis=1)

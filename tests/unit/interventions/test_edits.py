@@ -146,6 +146,16 @@ def test_stream_keeps_its_dtype_and_other_blocks_are_left_alone() -> None:
     assert torch.equal(out, x_btd)
 
 
+def test_an_edit_after_a_block_adds_the_direction_of_that_block() -> None:
+    x_btd, first_d, second_d = stream(1), torch.zeros(D), torch.zeros(D)
+    first_d[0] = second_d[1] = 1
+    edited = Concept(first_d, further={2: second_d})
+    edits = stream_edits([RowEdit("add", 3.0, patches(1), None, edited, (0, 1, 2))], START)
+    for block, wanted_d in ((0, first_d), (1, first_d), (2, second_d)):
+        added_d = (edits[block](x_btd) - x_btd)[0, START + 1]
+        torch.testing.assert_close(added_d, 3 * wanted_d)
+
+
 def test_features_are_edited_at_their_patches_only() -> None:
     x_bpd = stream(2)[:, :P]
     kept = x_bpd.clone()

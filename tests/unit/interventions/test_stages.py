@@ -24,7 +24,7 @@ from planted_words import (
 )
 from safetensors.numpy import load_file
 
-from vista.config.edits import EditSettings
+from vista.config.edits import DirectionSettings, EditSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import CHECKPOINTS
 from vista.errors import UserError
@@ -132,6 +132,30 @@ def test_planted_nouns_are_removed_and_replaced(made: dict[str, Any], method: st
     rows, _ = edit(made, found, task="replace", how="remove_add", coefficients=(strong,))
     assert named(rows, "object", "target") > 0.8
     assert named(rows, "outside", "source") > named(rows, "object", "source")
+
+
+@pytest.mark.parametrize("method", ["mean_difference", "rfm"])
+def test_each_block_has_the_direction_that_is_fitted_after_it(
+    made: dict[str, Any], method: str
+) -> None:
+    alone = [read(find(made, method, layer=layer)) for layer in (0, 1)]
+    both = read(find(made, method, layer=0, further_layers=[1]))
+    np.testing.assert_array_equal(both.direction_cd, alone[0].direction_cd)
+    np.testing.assert_array_equal(both.further[1], alone[1].direction_cd)
+    assert both.concepts == alone[0].concepts
+    assert not np.allclose(both.further[1], both.direction_cd, atol=1e-3)
+    with pytest.raises(UserError, match=r"further_layers 9: .* 0\.\.1"):
+        find(made, method, further_layers=[9])
+
+
+def test_further_layers_are_of_fitted_methods() -> None:
+    for wrong, why in (
+        ({"method": "latent", "further_layers": [1]}, "belongs to methods mean_difference"),
+        ({"method": "rfm", "layer": 1, "further_layers": [1]}, "which is `layer`"),
+        ({"method": "rfm", "further_layers": [1, 1]}, "none twice"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            DirectionSettings.model_validate(wrong)
 
 
 def test_a_random_direction_neither_removes_nor_replaces(made: dict[str, Any]) -> None:

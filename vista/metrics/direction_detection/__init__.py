@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from pydantic import Field, field_validator
 
 from vista.config.data import Split
+from vista.config.edits import FITTED, Fitted
 from vista.config.metric import Metric, MetricSettings
 from vista.config.metrics import BootstrapSettings, refuse_twice
-
-Fitted = Literal["mean_difference", "logistic", "rfm"]
-FITTED: tuple[Fitted, ...] = get_args(Fitted)
 
 
 class DirectionDetectionSettings(MetricSettings):
