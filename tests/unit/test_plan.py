@@ -156,6 +156,18 @@ def test_a_metrics_setting_changes_that_metric_alone(content: dict[str, Any]) ->
     assert set(found) == {"matching_rate", "report"}
 
 
+def test_a_metric_is_measured_at_the_encoders_that_it_names(content: dict[str, Any]) -> None:
+    def measured(encoders: list[str] | None) -> set[tuple[str, str]]:
+        content["metrics"]["grounding_attention"] = {"encoders": encoders}
+        return {node for node in nodes(content) if node[0] == "grounding_attention"}
+
+    everywhere, at_clip = measured(None), measured(["clip"])
+    assert at_clip == {node for node in everywhere if node[1].startswith("clip-")}
+    assert 0 < len(at_clip) < len(everywhere)
+    with pytest.raises(UserError, match=r"grounding_attention.encoders names 'vit', which no"):
+        measured(["vit"])
+
+
 def test_a_metric_that_is_left_out_is_not_planned(content: dict[str, Any]) -> None:
     del content["metrics"]["caption"]
     assert not [stage for stage, _ in nodes(content) if stage == "caption"]

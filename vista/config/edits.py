@@ -163,9 +163,7 @@ class DirectionSettings(Settings):
     @model_validator(mode="after")
     def _further_layers_are_fitted(self) -> Self:
         if self.further_layers and self.method not in FITTED:
-            raise ValueError(
-                f"further_layers belongs to methods {', '.join(FITTED)}; remove it"
-            )
+            raise ValueError(f"further_layers belongs to methods {', '.join(FITTED)}; remove it")
         if self.layer in self.further_layers:
             raise ValueError(f"further_layers names block {self.layer}, which is `layer`")
         return self

@@ -88,6 +88,16 @@ class MetricSettings(Settings):
         yield from ()
 
 
+class ChosenEncoders(MetricSettings):
+    """Settings of a metric of points that may be measured at those of some encoders alone."""
+
+    placing: ClassVar[frozenset[str]] = frozenset({"encoders"})
+
+    encoders: tuple[str, ...] | None = Field(
+        None, description="names; null: those of all points of the sweep"
+    )
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric's declaration.

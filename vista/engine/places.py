@@ -14,7 +14,7 @@ from typing import Any
 
 from vista.config.encoders import reads_patches
 from vista.config.judge_base import JudgeSettings
-from vista.config.metric import ChosenMetrics, Metric, MetricSettings, Per
+from vista.config.metric import ChosenEncoders, ChosenMetrics, Metric, MetricSettings, Per
 from vista.config.probing import Probing
 from vista.config.sae import SaeRecipe
 from vista.config.sweep import Point
@@ -99,12 +99,31 @@ def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node 
     """
     if metric.patches and not reads_patches(place.builder.config.encoders, place.encoder):
         return None
+    if isinstance(settings, ChosenEncoders) and place.encoder not in _chosen(
+        metric, settings, place
+    ):
+        return None
     request = _request_of(metric)(metric, settings, place)
     if request is None:
         return None
     return with_judges(
         metric.name, place.name, request.settings, request.inputs, request.judges, request.files
     )
+
+
+def _chosen(metric: Metric, settings: ChosenEncoders, place: Place) -> Sequence[str]:
+    """Return the encoders that a metric is measured at.
+
+    Raises UserError where the sweep has no point of one.
+    """
+    swept = {point.encoder for point in place.builder.config.points()}
+    for name in settings.encoders or ():
+        if name not in swept:
+            raise UserError(
+                f"metrics.{metric.name}.encoders names {name!r}, which no block of the sweep has; "
+                f"choose from {', '.join(sorted(swept))}"
+            )
+    return sorted(swept) if settings.encoders is None else settings.encoders
 
 
 @functools.cache

@@ -146,9 +146,7 @@ def _block_edit(block: int, rows: tuple[RowEdit | None, ...], visual_start: int)
     return edit
 
 
-def _edited(
-    h_btd: Tensor, rows: Sequence[RowEdit | None], start: int, block: int | None
-) -> Tensor:
+def _edited(h_btd: Tensor, rows: Sequence[RowEdit | None], start: int, block: int | None) -> Tensor:
     if len(rows) != len(h_btd):
         raise ValueError(f"edits of {len(rows)} rows for a batch of {len(h_btd)}")
     out_btd = h_btd.clone()

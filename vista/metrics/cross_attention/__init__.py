@@ -6,11 +6,11 @@ from pydantic import Field
 
 from vista.config.cross_attention import CrossAttentionSettings
 from vista.config.data import Split
-from vista.config.metric import Metric, MetricSettings
+from vista.config.metric import ChosenEncoders, Metric
 from vista.config.metrics import BootstrapSettings
 
 
-class CrossAttentionMetricSettings(MetricSettings):
+class CrossAttentionMetricSettings(ChosenEncoders):
     """Attention on objects and caption cross-entropy of gated cross-attention, trained for this
     with several weights of an attention loss (after AGE-VLM, arXiv 2511.17793).
 

@@ -6,11 +6,11 @@ from pydantic import Field, field_validator
 
 from vista.config.data import Split
 from vista.config.edits import FITTED, Fitted
-from vista.config.metric import Metric, MetricSettings
+from vista.config.metric import ChosenEncoders, Metric
 from vista.config.metrics import BootstrapSettings, refuse_twice
 
 
-class DirectionDetectionSettings(MetricSettings):
+class DirectionDetectionSettings(ChosenEncoders):
     """AUROC of the projection of visual tokens on directions of classes, by block, and of a linear
     combination of the projections of all blocks (monitoring by universal steering, arXiv
     2502.03708). All methods read the same tokens; blocks are those with an SAE."""

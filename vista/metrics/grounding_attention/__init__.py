@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from vista.config.data import Split
-from vista.config.metric import Metric, MetricSettings
+from vista.config.metric import ChosenEncoders, Metric
 from vista.config.metrics import BootstrapSettings
 
 
-class GroundingAttentionSettings(MetricSettings):
+class GroundingAttentionSettings(ChosenEncoders):
     """Attention of the frozen language model from the tokens of an object's word in the reference
     answer to the visual tokens: its share on the object's patches, and whether it tells the right
     image from another one (the question of AGE-VLM, arXiv 2511.17793; the figures are ours)."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from vista.config.judges import JudgeChoice
-from vista.config.metric import Metric, MetricSettings
+from vista.config.metric import ChosenEncoders, Metric
 from vista.config.metrics import BootstrapSettings
 
 
-class ReferringSettings(MetricSettings):
+class ReferringSettings(ChosenEncoders):
     """Maps of the latents whose label is a word of a referring expression, against the mask of what
     the expression means: the task of RefSAM (arXiv 2307.00997) without its decoder, which is
     trained on masks. Nothing is trained here; a threshold is chosen on validation images. Images
