@@ -1,12 +1,18 @@
-"""The environment that a job gives its numeric libraries."""
+"""The environment that a job gives its numeric libraries, and the pins of the packages."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from vista.engine.environment import prepare
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +38,22 @@ def test_only_a_job_that_may_use_the_network_does() -> None:
     assert "HF_HUB_OFFLINE" not in os.environ
     prepare(1, offline=True)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_pins_admit_the_oldest_python_of_the_project() -> None:
+    from packaging.specifiers import SpecifierSet
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=").split(",")[0] + ".0"
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    pinned = {name.lower().replace("_", "-") for name in pins}
+    refused, checked = [], 0
+    for package in importlib.metadata.distributions():
+        if package.name.lower().replace("_", "-") in pinned:
+            checked += 1
+            needs = package.metadata["Requires-Python"] or ""
+            if not SpecifierSet(needs).contains(oldest):
+                refused.append(f"{package.name} {package.version} needs Python {needs}")
+    # Where pip finds no such pin, it searches for other versions for hours.
+    assert not refused
+    assert checked > len(pinned) / 2
