@@ -131,6 +131,20 @@ def test_held_out_labels_choose_bandwidth_and_centring(bandwidth: float, centred
     assert abs(top_direction(x, positive, held_out) @ expected) == pytest.approx(1, abs=1e-7)
 
 
+def test_of_machines_that_part_the_labels_alike_the_widest_first_fit_counts() -> None:
+    rng = np.random.default_rng(6)
+    x, held_out = rng.standard_normal((80, 4)), np.arange(80) < 20
+    positive = np.arange(80) % 2 == 0
+    x[:, 0] += np.where(positive, 4, -4)
+    y = np.where(positive[~held_out], 1.0, -1.0)
+    widest, narrowest = (
+        np.linalg.eigh(next(_rounds(x[~held_out], y - y.mean(), width, True))[1])[1][:, -1]
+        for width in (max(BANDWIDTHS), min(BANDWIDTHS))
+    )
+    assert abs(widest @ narrowest) < 1 - 1e-4
+    assert abs(top_direction(x, positive, held_out) @ widest) == pytest.approx(1, abs=1e-7)
+
+
 def test_the_sign_is_that_of_the_concept_and_no_scale_counts() -> None:
     rng = np.random.default_rng(2)
     x = rng.standard_normal((300, 6)).astype(np.float32)
