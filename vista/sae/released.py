@@ -7,9 +7,9 @@ What each program's file holds, and what its SAE does at inference (x: a feature
                   or with schema 1 it was trained on x - b_dec, later on x
     prisma        config.json beside the weights (the same names; gated: b_gate, b_mag, r_mag); x is
                   normalised (`normalize_activations`), then less b_dec; relu, top-k, gated
-    sae_for_vlm   a state dict of dictionary_learning, its class in config.json beside it (beside
-                  checkpoints/, of an ae_STEP.pt there); x less b_dec, but for JumpReLU; relu, top-k,
-                  one threshold (batch top-k, Matryoshka)
+    sae_for_vlm   a state dict of dictionary_learning, its class in config.json beside it (of one in
+                  checkpoints/ beside that folder); x less b_dec, but for JumpReLU; relu, top-k, one
+                  threshold (batch top-k, Matryoshka)
     patchsae      {cfg, state_dict} in one file; relu of x - b_dec
 
 Sources: OSU-NLP-Group/saev (src/saev/nn/modeling.py), Prisma-Multimodal/ViT-Prisma
@@ -333,8 +333,8 @@ def _dictionary_class(tensors: Mapping[str, Tensor], path: Path) -> str:
         return "MatryoshkaBatchTopKSAE"
     if "encoder.weight" in tensors and "k" in tensors:
         raise UserError(
-            f"{path}: config.json is missing beside it, and its tensors do not tell top-k from batch "
-            "top-k; copy both files"
+            f"{path}: its config.json is missing, and its tensors do not tell top-k from batch "
+            "top-k; copy both files, or choose an SAE that has one"
         )
     return "AutoEncoder" if "encoder.weight" in tensors else "JumpReluAutoEncoder"
 
