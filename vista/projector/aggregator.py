@@ -158,8 +158,8 @@ def _normed(width: int) -> nn.Sequential:
 
 
 def draw_weights(module: SpatialAggregator, generator: torch.Generator) -> None:
-    """Draw the first weights: of linear layers uniform in +-1 / sqrt(inputs), the places normal, the
-    query normal with deviation 1 / sqrt(hidden); norms start as they are.
+    """Draw the first weights: of linear layers uniform in +-1 / sqrt(inputs), the places normal,
+    the query normal with deviation 1 / sqrt(hidden); norms start as they are.
 
     A larger query, which all places share, drowns what they read: their tokens would be alike.
     """
