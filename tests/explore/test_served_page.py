@@ -32,7 +32,7 @@ class Readout:
     """Stands in for the models of a run: what it was asked, and fixed answers."""
 
     def __init__(self) -> None:
-        self.encoder = SimpleNamespace(grid=(4, 4), size=32, patch=8, pool=None)
+        self.encoder = SimpleNamespace(grid=(4, 4), size=32, patch=8, pool=None, per_patch=1)
         self.fit = "pad"
         self.llm = SimpleNamespace(model=torch.nn.Identity())
         self.asked: list[Any] = []

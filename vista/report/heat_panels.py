@@ -18,6 +18,7 @@ NOTE = (
     "Activation on each patch, from weak (purple) to its maximum (yellow), which stands below; "
     "grey: silent."
 )
+TOKEN_NOTE = "One token stands for each image: its activation stands below."
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Panel:
     Attributes:
         image: RGB pixels [h, w, 3].
         extent: Left, right, bottom, top of the patch grid in image px.
-        activation: Activation on each patch [rows, columns].
+        activation: Activation on each patch [rows, columns]; of one token alone, the image stays
+            uncovered.
         label: Text below the image.
     """
 
@@ -62,7 +64,11 @@ def draw_panels(
             axis.spines[:].set_visible(False)
         for row, line in zip(rows, axes, strict=True):
             for panel, axis in zip(row, line, strict=False):
-                draw_heat(axis, panel.image, panel.extent, panel.activation, panel.label)
+                if panel.activation.size == 1:
+                    axis.imshow(panel.image, interpolation="nearest")
+                    axis.set_xlabel(f"{panel.label}, {panel.activation.item():.2g}", fontsize=7)
+                else:
+                    draw_heat(axis, panel.image, panel.extent, panel.activation, panel.label)
         for name, line in zip(names, axes, strict=False):
             line[0].set_ylabel(name, fontsize=9, fontweight="bold")
         style.heading(figure, title, note)

@@ -39,7 +39,7 @@ class Readout:
     """A readout whose language model takes `passes` passes of 10 ms."""
 
     def __init__(self, passes: int = 1) -> None:
-        self.encoder = SimpleNamespace(grid=(1, 2), size=32, patch=16, pool=None)
+        self.encoder = SimpleNamespace(grid=(1, 2), size=32, patch=16, pool=None, per_patch=1)
         self.fit, self.passes = "pad", passes
         self.llm = SimpleNamespace(model=Model())
         self.running = self.most = self.done = 0
