@@ -10,8 +10,17 @@ from urllib.parse import quote
 import pytest
 
 from tests.explore.browser import Browser
-from tests.explore.conftest import ANSWER, ON_BOTH, Show, sentence
-from tests.explore.planted import CAPTION, HOSTILE, IDS, PLACING, TRAIN, VISION_SAES, WORDS, top_rows
+from tests.explore.conftest import ANSWER, Show, sentence
+from tests.explore.planted import (
+    CAPTION,
+    HOSTILE,
+    IDS,
+    PLACING,
+    TRAIN,
+    VISION_SAES,
+    WORDS,
+    top_rows,
+)
 from tests.explore.range_server import Site, serving
 from vista.explore.decoders import Decoder
 
@@ -75,7 +84,7 @@ def test_a_top_image_leads_to_the_image(browser: Browser, show: Show) -> None:
     browser.wait("document.querySelector('.one')?.textContent.includes('latent 7 ')")
 
 
-@ON_BOTH
+@pytest.mark.parametrize("address", ["export"], indirect=True)
 def test_a_latent_leads_to_its_neighbours(browser: Browser, show: Show, planted: Path) -> None:
     show(
         "#vision?sae=dinov2-topk&number=7",

@@ -125,8 +125,8 @@ def _needed(labels: Artifact, role: str) -> Artifact:
     artifact = input_there(labels, role)
     if artifact is None:
         raise UserError(
-            f"{labels.path}: a picture needs its input `{role}`, which is not in these results; run "
-            "the workflow again"
+            f"{labels.path}: a picture needs its input `{role}`, which these results lack; run the "
+            "workflow again"
         )
     return artifact
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -148,7 +149,8 @@ def test_the_server_and_an_export_have_those_of_vision_saes(tmp_path: Path, stag
     of = publish(root, sae, write_sae)
     publish(root, f"{stage}/unlabelled-1", write_sae)
     labels = "label_vision_latents/dinov2-topk-1"
-    columns = dict.fromkeys(("latent", "rank", "image_id", "patch", "activation", "classes"), [])
+    names = ("latent", "rank", "image_id", "patch", "activation", "classes")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     publish(root, labels, lambda work: write_top(work / "top.parquet", columns), sae=of)
     with explored(root) as client:
         assert client.ask(f"/neighbours/{sae}/6").status == 403
