@@ -17,7 +17,7 @@ from vista.foreign.text import one_line
 from vista.inputs.latents import read_geometry
 from vista.inputs.vision import load_vision_sae
 from vista.report.escape import mathtext
-from vista.report.heat_panels import COLUMNS, DPI, NOTE, TOKEN_NOTE, Panel, draw_panels
+from vista.report.heat_panels import COLUMNS, DPI, Panel, draw_panels, note_of
 from vista.report.heatmaps import grid_extent
 from vista.sae.label_table import LatentLabels
 from vista.store.features import FeatureReader
@@ -136,7 +136,7 @@ def _in_rows(panels: list[Panel]) -> list[list[Panel]]:
 
 
 def _note(artifact: Artifact, grid: tuple[int, int]) -> str:
-    return f"{artifact.path.name}. {TOKEN_NOTE if grid == (1, 1) else NOTE}"
+    return f"{artifact.path.name}. {note_of(grid)}"
 
 
 def _panel(view: LatentView, layer: int, place: int, latent: int, name: str | None = None) -> Panel:

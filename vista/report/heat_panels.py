@@ -14,11 +14,11 @@ from vista.report.heatmaps import draw_heat
 
 COLUMNS = 8  # of a figure, at most
 DPI = 150
-NOTE = (
+_NOTE = (
     "Activation on each patch, from weak (purple) to its maximum (yellow), which stands below; "
     "grey: silent."
 )
-TOKEN_NOTE = "One token stands for each image: its activation stands below."
+_TOKEN_NOTE = "One token stands for each image: its activation stands below."
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Panel:
     extent: tuple[float, float, float, float]
     activation: NDArray[np.float64]
     label: str
+
+
+def note_of(grid: tuple[int, int]) -> str:
+    """Return what panels of activations on a patch grid show."""
+    return _TOKEN_NOTE if grid == (1, 1) else _NOTE
 
 
 def draw_panels(
