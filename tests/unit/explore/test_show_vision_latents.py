@@ -94,7 +94,7 @@ def publish_labels(tmp_path: Path, patch: int) -> Path:
         {"kind": "folder", "images": str(tmp_path / "images"), "fetch": []},
     )
     sae = publish(tmp_path, "train_vision_sae/dinov2-topk-1", write_vision_sae)
-    inputs = {"sae": sae, "features": features, "records": records}
+    inputs: dict[str, Any] = {"sae": sae, "features": features, "records": records}
     publish(tmp_path, "label_vision_latents/dinov2-topk-1", write_tables, **inputs)
     publish(tmp_path, "label_by_steering/dinov2-gemma2-w1-s0-topk-1", write_steering, sae=sae)
     other = publish(tmp_path, "train_vision_sae/clip-topk-1", lambda work: (work / "b").touch())
@@ -152,7 +152,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Panel]:
     return panels
 
 
-def colours_of(path: Path) -> set[tuple[int, int, int]]:
+def colours_of(path: Path) -> set[Any]:
     with Image.open(path) as picture:
         return {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
 
