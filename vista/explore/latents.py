@@ -30,6 +30,20 @@ from vista.store.strongest import Active, strongest
 _RECORDS = "records.parquet"
 
 
+def input_there(artifact: Artifact, role: str) -> Artifact | None:
+    """Return the input of an artifact in a role; None if its results folder does not have it."""
+    return next(iter(inputs_there(artifact, role)), None)
+
+
+def images_of(records: Artifact) -> ImageSource:
+    """Return the image files of an artifact of records.
+
+    Raises:
+        UserError: They are gone.
+    """
+    return image_files(records, input_there(records, "world"), input_there(records, "fetched"))
+
+
 class LatentView:
     """What an artifact of latents says of its images, with labels where the results have them.
 
@@ -141,9 +155,9 @@ class LatentView:
                 return Decoder(sae.file(WEIGHTS)).nearest(latent, latent + 1).of(0)
         return []
 
-    def _parent(self, role: str, of: Artifact | None = None) -> Artifact | None:
-        """Return an input of the latents, or of another artifact; None if it is not there."""
-        return next(iter(inputs_there(of or self.artifact, role)), None)
+    def _parent(self, role: str) -> Artifact | None:
+        """Return an input of the latents; None if it is not there."""
+        return input_there(self.artifact, role)
 
     @cached_property
     def _records(self) -> Artifact | None:
@@ -173,8 +187,7 @@ class LatentView:
                 f"{self.artifact.path}: its records are not in these results, so its images cannot "
                 "be found"
             )
-        world, fetched = (self._parent(role, self._records) for role in ("world", "fetched"))
-        return image_files(self._records, world, fetched)
+        return images_of(self._records)
 
     def geometry(self, record: Record) -> ImageGeometry:
         """Return how an image lies on the patch grid.
