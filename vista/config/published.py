@@ -207,6 +207,12 @@ ANNOTATIONS: Mapping[str, Rows] = {
     "llava_v1_5_mix665k.json": Rows(624_610, 378_797),
 }
 
+# File of referring expressions, by its folder and name -> images with an expression, by split.
+REFERENCES: Mapping[str, Mapping[str, int]] = {
+    "refcoco/refs(unc).p": {"train": 16_994, "validation": 1_500, "test": 1_500},
+    "refcoco+/refs(unc).p": {"train": 16_992, "validation": 1_500, "test": 1_500},
+}
+
 # Folder of images, by its name and where that says little the one above it -> images. OpenOOD's as
 # it lists them; SUN and Places as sampled by Huang and Li (2021).
 FOLDERS: Mapping[str, int] = {

@@ -61,29 +61,25 @@ def need(node: Node, shapes: Shapes) -> Need:
     """A fitted method: a pass over the split's images up to the highest of L blocks, then the
     method's own time a block. Held: sampled tokens, and which classes are at each patch, twice. What
     other methods compute is not counted."""
-    settings = node.order["directions"]
-    if settings["method"] not in FITTED:
+    settings = DirectionSettings.model_validate(node.order["directions"])
+    if settings.method not in FITTED:
         return Need(seconds=TORCH_START)
     shape, vision = shapes.llm(node), shapes.features(node)
-    images = shapes.rows(one(node, "records"), settings["split"])
+    images = shapes.rows(one(node, "records"), settings.split)
     if shape is None or vision is None:
         return UNKNOWN
     device, visual = shapes.llm_device(node), vision.patches
-    layers = sorted({settings["layer"], *settings["further_layers"]})
-    memory = device.memory(
-        fitted.stream_memory(shape, device, layers, settings["batch_size"], visual)
-    )
+    layers = sorted({settings.layer, *settings.further_layers})
+    memory = device.memory(fitted.stream_memory(shape, device, layers, settings.batch_size, visual))
     if images is None:
         return Need(SMALL, memory, None, None)
-    words = settings["concepts"]["words"]
+    words = settings.concepts.words
     concepts = len(words) or classes(node)
-    at_patches = settings["concepts"]["kind"] == "objects"
+    at_patches = settings.concepts.kind == "objects"
     tokens = images
     if at_patches:
-        tokens = fitted.sampled_tokens(images, visual, settings["patches_per_image"])
-    fitting = fitted.fitting_seconds(
-        settings["method"], shapes.cpu, tokens, shape.d_model, concepts
-    )
+        tokens = fitted.sampled_tokens(images, visual, settings.patches_per_image)
+    fitting = fitted.fitting_seconds(settings.method, shapes.cpu, tokens, shape.d_model, concepts)
     reading = device.seconds(fitted.stream_flops(shape, images * visual, layers))
     held = fitted.fitting_bytes(tokens, shape.d_model, len(layers))
     held += 2.0 * concepts * images * visual * at_patches

@@ -115,7 +115,8 @@ def run(job: StageJob[TrainCrossAttentionOrder, Inputs]) -> None:
 def need(node: Node, shapes: Shapes) -> Need:
     """Disk: four matrices a block. Time: forward and backward of each step over captions; the
     language model is frozen, so its backward takes as long as its forward. GPU: as training a
-    projector without visual tokens, and the activations of the cross-attention."""
+    projector without visual tokens, and the activations of the cross-attention. Held: its matrices,
+    which are made in main memory."""
     shape, vision = shapes.llm(node), shapes.features(node)
     settings = CrossAttentionSettings.model_validate(node.order["cross_attention"])
     if shape is None or vision is None:
@@ -131,4 +132,4 @@ def need(node: Node, shapes: Shapes) -> Need:
     flops = 2 * formulas.forward_flops(shape, text, text)
     read = formulas.cross_attention_flops(blocks, d, vision.d_vision, text, captions * patches)
     seconds = TORCH_START + device.seconds(flops, 3 * read)
-    return Need(4.0 * weights, device.memory(memory), seconds)
+    return Need(4.0 * weights, device.memory(memory), seconds, 4.0 * weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from vista.config.published import (
     ANNOTATIONS,
     FOLDERS,
     LLM_CONFIGS,
+    REFERENCES,
     VISION,
     Rows,
     VisionShape,
@@ -356,7 +357,14 @@ def _expected(records: Node) -> Images | None:
         sizes = settings["prompts"]["split_sizes"]
         return Images(dict(zip(SPLITS, sizes, strict=True)), sum(sizes))
     every, limit = settings.get("every") or 1, settings.get("limit")
-    rows: dict[str, int] = {}
+    if settings["kind"] == "refcoco":
+        listed_by = _referred(settings["references"])
+        if listed_by is None:
+            return None
+        counts = {split: math.ceil(count / every) for split, count in listed_by.items()}
+        rows = {split: min(count, limit or count) for split, count in counts.items()}
+        return Images(rows, sum(rows.values()))
+    rows = {}
     known = 0
     for split, (name, share) in _sources(settings).items():
         listed = _listed(settings, Path(name))
@@ -370,6 +378,12 @@ def _expected(records: Node) -> Images | None:
         else:
             return None
     return Images(rows, min(sum(rows.values()), known))
+
+
+def _referred(references: Sequence[str]) -> Mapping[str, int] | None:
+    """Images by split that have an expression, where one file tells all of them."""
+    names = ["/".join(Path(name).parts[-2:]) for name in references]
+    return REFERENCES.get(names[0]) if len(names) == 1 else None
 
 
 def _listed(settings: Mapping[str, Any], source: Path) -> Rows | None:

@@ -134,7 +134,7 @@ def classes(node: Node) -> int:
     """Classes of the images: those of the run's own scenes, else as many as COCO or ImageNet has."""
     records = one(node, "records")
     world = one(records, "world") if records else None
-    if records is not None and records.settings.get("kind") == "coco":
+    if records is not None and records.settings.get("kind") in ("coco", "refcoco"):
         return 80
     if world is None:
         return 1000

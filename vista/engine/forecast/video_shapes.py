@@ -57,9 +57,7 @@ def _vjepa2(config: Mapping[str, Any], frames: int, side: int | None) -> VisionS
     return VisionShape(parameters, parameters + beside, d, blocks, tokens, 0)
 
 
-def _svd(
-    parts: Mapping[str, Mapping[str, Any]], own: SvdSettings, side: int
-) -> VisionShape | None:
+def _svd(parts: Mapping[str, Mapping[str, Any]], own: SvdSettings, side: int) -> VisionShape | None:
     """The autoencoder's way in and half of the denoiser, layer by layer: the rest is not loaded.
 
     With c channels of a size: 18 c^2 weights a residual layer of the autoencoder; in the denoiser
