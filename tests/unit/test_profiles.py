@@ -33,16 +33,17 @@ PUBLISHED = (*CONFIGS.glob("paper*.yaml"), CONFIGS / "probing-imagenet.yaml")
 def of_language_model() -> dict[str, Any]:
     """Llama 3.1 8B on COCO, with what no published config asks of a language model."""
     content = read("paper-llama8b")
-    content["metrics"] = dict.fromkeys(
-        ("direction_detection", "grounding_attention", "cross_attention"), {}
-    )
+    metrics = ("direction_detection", "grounding_attention", "cross_attention")
+    content["metrics"] = {name: {} for name in metrics}
     content["projector"]["visual_words"] = {"weight": 1}
     train = {"architecture": "topk", "expansion": 16, "k": 32, "device": "cuda"}
     content["vision_saes"] = {"topk": {"train": train}}
     readouts = ("logit_lens", "embedding_lens", "latent_lens", "visual_words", "pseudo_images")
     content["probing"] = {
-        **dict.fromkeys((*readouts, "steering_score"), {}),
-        **{"encoders": ["dinov2"], "vision_saes": ["topk"], "vision_labels": {"steering": {}}},
+        "encoders": ["dinov2"],
+        "vision_saes": ["topk"],
+        "vision_labels": {"steering": {}},
+        **{name: {} for name in (*readouts, "steering_score")},
     }
     return content
 

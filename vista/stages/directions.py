@@ -58,9 +58,9 @@ def run(job: StageJob[DirectionsOrder, SearchInputs]) -> None:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """A fitted method: a pass over the split's images up to the highest of L blocks, then the
-    method's own time a block. Held: sampled tokens, and which classes are at each patch, twice. What
-    other methods compute is not counted."""
+    """Of a fitted method: a pass over the split's images up to the highest block, then its time a
+    block (`fitting_seconds`). Held: the sampled tokens, and which classes are at each patch, twice.
+    What other methods compute is not counted."""
     settings = DirectionSettings.model_validate(node.order["directions"])
     if settings.method not in FITTED:
         return Need(seconds=TORCH_START)

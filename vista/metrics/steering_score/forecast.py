@@ -11,8 +11,8 @@ _VALUE = 2e-9  # s to read one value of stored features and add it to a mean
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """The mean features of the split's images, and of the top images, all in another encoder; the
-    answers are there already (`label_by_steering`). Held: both in float64. Disk: a row an answer."""
+    """The mean features of the split's images, and of the top images, all in another encoder, held
+    in float64; the answers are there already (`label_by_steering`). Disk: a row an answer."""
     records, labels, steering = (one(node, role) for role in ("records", "labels", "steering"))
     assert labels is not None
     assert steering is not None
