@@ -23,9 +23,11 @@ def need(node: Node, shapes: Shapes) -> Need:
     most, batch, patches = settings["max_length"], settings["batch_size"], vision.patches
     d, d_vision = shape.d_model, vision.d_vision
     answer = formulas.text_tokens(most, 0)
-    memory = formulas.caption_memory(shape, device, batch, answer, answer)
-    memory += formulas.cross_attention_memory(blocks, own.heads, d, batch, answer, patches)
-    memory = device.memory(memory + 4 * formulas.cross_attention_parameters(blocks, d, d_vision))
+    memory = device.memory(
+        formulas.caption_memory(shape, device, batch, answer, answer)
+        + formulas.cross_attention_memory(blocks, own.heads, d, batch, answer, patches)
+        + 4 * formulas.cross_attention_parameters(blocks, d, d_vision)
+    )
     records = one(node, "records")
     rows = [shapes.rows(records, settings[name]) for name in ("split", "fit_split")]
     if None in rows:
