@@ -211,7 +211,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     memory = formulas.features_memory(shape, device, settings["batch_size"]) if shape else None
     if shape is None or images is None:
         return Need(None, device.memory(memory), None)
-    flops = 2 * shape.parameters * (shape.patches + shape.prefix) * images.images
+    flops = formulas.features_flops(shape) * images.images
     disk = formulas.feature_bytes(images.images, shape)
     seconds = TORCH_START * job_count(node) + device.seconds(flops)
     return Need(disk, device.memory(memory), seconds)
