@@ -39,13 +39,9 @@ from vista.metrics.referring_segmentation.masks import (
     interpolated,
     overlaps,
 )
-from vista.metrics.referring_segmentation.measure import (
-    Expressions,
-    MethodScores,
-    ReferringResult,
-    referring_segmentation,
-)
+from vista.metrics.referring_segmentation.measure import Expressions, referring_segmentation
 from vista.metrics.referring_segmentation.report import referring_section
+from vista.metrics.referring_segmentation.scores import MethodScores, ReferringResult
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.word_readout import LayerWords
 from vista.report.table import LongTable
