@@ -10,10 +10,10 @@ from vista.config.metrics import BootstrapSettings
 
 
 class ReferringSettings(ChosenEncoders):
-    """Maps of the latents whose label is in a referring expression, against the mask of what the
-    expression means: the task of RefSAM (arXiv 2307.00997) without its decoder, which is
-    trained on masks. Nothing is trained here; a threshold is chosen on validation images. Images
-    only: referring segmentation of videos (J, F) is out of scope."""
+    """Maps of the latents whose label is a word or phrase of a referring expression, against the
+    mask of what the expression means: the task of RefSAM (arXiv 2307.00997) without its decoder,
+    which is trained on masks. Nothing is trained here; a threshold is chosen on validation images.
+    Images only: referring segmentation of videos (J, F) is out of scope."""
 
     judge: JudgeChoice = Field(
         "lexical", description="judge that says which labels are a word or phrase of an expression"

@@ -120,7 +120,10 @@ def referring_segmentation(
     layers = _best_layers(chosen)
     for method, layer in list(maps):
         if layer is not None and layer == layers.get(_unpermuted(method)):
-            values[method, None], by_key[method, None] = values[method, layer], by_key[method, layer]
+            values[method, None], by_key[method, None] = (
+                values[method, layer],
+                by_key[method, layer],
+            )
     parts = _rows_by_kind(test.kinds, np.arange(len(test.kinds)))
     groups = {
         name: _rows_by_kind(test.kinds, rows) for name, rows in group_rows(test.groups).items()
