@@ -12,6 +12,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from vista.config.report import ReportSettings
 from vista.data.expressions import FILE, Expression, Kind, write_expressions
 from vista.data.geometry import ImageGeometry
 from vista.data.masks import encode_mask
@@ -21,7 +22,7 @@ from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.judges.kinds.lexical import LexicalJudge
-from vista.metrics.referring_segmentation import stage
+from vista.metrics.referring_segmentation import METRIC, stage
 from vista.metrics.referring_segmentation.maps import (
     NamedLatents,
     activation_scales,
@@ -41,10 +42,12 @@ from vista.metrics.referring_segmentation.masks import (
     overlaps,
 )
 from vista.metrics.referring_segmentation.measure import Expressions, referring_segmentation
-from vista.metrics.referring_segmentation.report import referring_section
+from vista.metrics.referring_segmentation.report import SHOWN
 from vista.metrics.referring_segmentation.scores import MethodScores, ReferringResult
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.word_readout import LayerWords
+from vista.report.groups_section import groups_section
+from vista.report.shown import Measured
 from vista.report.table import LongTable
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.store.by_latent import Entries
@@ -527,7 +530,12 @@ def test_rows_items_and_section_of_the_planted_run(
     table = LongTable(read_figures(artifact, **point))
     keys = [figure.key for figure in table.figures]
     assert len(keys) == len(set(keys))
-    section = referring_section(table, 10)
+    # The report holds figures of groups apart, for every metric that says that it has them.
+    assert METRIC.groups
+    parts = [LongTable(f for f in table.figures if (f.set is None) == whole) for whole in (1, 0)]
+    measured_ = Measured(parts[0], ReportSettings(least_n=10), groups=parts[1])
+    [section] = SHOWN.sections(measured_)
+    assert not groups_section(parts[1], 3).grids[0].rows
     # RefCOCO+'s kind leads; all methods of it, then the layers.
     assert section.grids[0].header[4] == "no word of place"
     methods = ["labelled latents", "permuted expressions", "mean mask", "best whole patches"]
