@@ -226,22 +226,22 @@ def test_gains_are_paired_over_images_and_of_the_chosen_layers() -> None:
     better = np.array([t.cover() for t in targets])
     own = expressions(targets, ["place"] * 60)
     fitted: dict[Any, NDArray[Any]] = {
-        ("latents", 0): maps,
-        ("latents", 1): better,
-        ("logit_lens", 0): maps,
-        ("logit_lens", 1): maps * 0,
+        ("latents", 0): better,
+        ("latents", 1): maps,
+        ("logit_lens", 0): maps * 0,
+        ("logit_lens", 1): maps,
     }
-    result = run_measure(own, own, fitted, fitted | {("permuted", 1): maps})
+    result = run_measure(own, own, fitted, fitted | {("permuted", 0): maps})
     # The same maps: no difference in any resample, however much the images differ.
-    [place, every] = scores(result[0], "latents").kinds
+    [place, every] = scores(result[0], "latents", 1).kinds
     same = place.gains["logit_lens"]["giou"]
     assert (place.giou.ci_high or 0) - (place.giou.ci_low or 0) > 0.01
     assert (same.value, same.ci_low, same.ci_high) == (0, 0, 0)
     assert every.gains == place.gains
-    # Without a layer each side is read on its own: latents on 1, the logit lens on 0.
-    assert result[0].chosen == {"latents": 1, "logit_lens": 0}
+    # Without a layer each side is read on its own: latents on 0, the logit lens on 1.
+    assert result[0].chosen == {"latents": 0, "logit_lens": 1}
     at_best = scores(result[0], "latents", None).kinds[0]
-    other = scores(result[0], "logit_lens").kinds[0]
+    other = scores(result[0], "logit_lens", 1).kinds[0]
     gain = at_best.gains["logit_lens"]["giou"]
     assert gain.value == pytest.approx((at_best.giou.value or 0) - (other.giou.value or 0))
     assert (gain.ci_low or 0) > 0
@@ -307,9 +307,8 @@ def test_the_threshold_is_that_of_validation_images_alone() -> None:
 
 
 def test_terms_and_latents_of_terms() -> None:
-    found = terms("the red cup on the left, a red one")
-    assert found == ("red cup", "red", "cup", "left")
-    # Phrases have up to three words, and none that names nothing.
+    assert terms("the red cup on the left, a red one") == ("red cup", "red", "cup", "left")
+    # Phrases have three words at most, and none that names nothing.
     assert terms("a large red hot dog") == (
         *("large red hot", "large red", "large", "red hot dog", "red hot", "red", "hot dog"),
         *("hot", "dog"),
