@@ -25,8 +25,9 @@ class Trained(ResultPart):
     weight: float = Field(description="Weight of the attention loss.")
     gates: dict[int, float] = Field(description="tanh of the gate, by block.")
     attention: GroundingAttentionResult = Field(
-        description="Attention of the cross-attention to patches, of which all goes to the image; "
-        "its layers are the blocks of `gates` in their order."
+        description="Attention of the cross-attention to patches; its layers are the blocks of "
+        "`gates` in their order. All of it goes to the image, so the scores `attention` and "
+        "`attention_before` of the right image are of rounding alone."
     )
     cost: Estimate | None = Field(
         description="Nats a token of the captions less those of the first training, paired over "
