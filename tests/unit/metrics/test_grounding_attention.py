@@ -373,11 +373,18 @@ def test_cross_attention_is_trained_and_measured(made: dict[str, Any], tmp_path:
         assert attention["grounding"][0]["on_image"]["value"] == pytest.approx(1)
         plain = result["without_image"]["value"]
         assert attention["cross_entropy"]["value"] != pytest.approx(plain, abs=1e-6)
+    first, second = (part["attention"]["cross_entropy"]["value"] for part in result["trained"])
+    assert result["trained"][1]["cost"]["value"] == pytest.approx(second - first)
+    assert result["without_image_cost"]["value"] == pytest.approx(plain - first)
     rows = pq.read_table(artifact.file("rows.parquet")).to_pylist()
     point = {"encoder": "clip", "llm": "gemma", "sae_weight": 0.0, "seed": 0}
     table = LongTable(figures_of(point | {"metric": "cross_attention"}, rows))
-    (grid,) = cross_attention_section(table).grids
-    assert [row[2] for row in grid.rows] == ["0", "1", "without image"]
+    captions, words = cross_attention_section(table).grids
+    assert [row[2] for row in captions.rows] == ["0", "1", "without image"]
+    assert [row[5] == "–" for row in captions.rows] == [True, False, False]
+    assert [row[2:4] for row in words.rows] == [
+        [weight, position] for weight in ("0", "1") for position in ("before", "word")
+    ]
 
 
 def test_cross_attention_is_planned_once_whatever_the_sae_weights() -> None:
