@@ -31,8 +31,8 @@ def recorded(manifest):
 # that reads a result of the rule, even if it belongs to the rule: latents in the scale of text read
 # other latents, a stage of training starts from the one before. So Snakemake forgets the rule when
 # the other jobs are removed.
-def set_until_jobs(dag, snakemakes=DAG.set_until_jobs):
-    snakemakes(dag)
+def set_until_jobs(dag, original=DAG.set_until_jobs):
+    original(dag)
     dag.untilrules.clear()
     dag.untilfiles.clear()
 
