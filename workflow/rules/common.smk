@@ -31,13 +31,15 @@ def recorded(manifest):
 # that reads a result of the rule, even if it belongs to the rule: latents in the scale of text read
 # other latents, a stage of training starts from the one before. So Snakemake forgets the rule when
 # the other jobs are removed.
-def set_until_jobs(dag, original=DAG.set_until_jobs):
+def set_until_jobs(dag, original=getattr(DAG, "set_until_jobs", None)):
     original(dag)
     dag.untilrules.clear()
     dag.untilfiles.clear()
 
 
-DAG.set_until_jobs = set_until_jobs
+# Another Snakemake may do without this method.
+if hasattr(DAG, "set_until_jobs"):
+    DAG.set_until_jobs = set_until_jobs
 
 
 GPUS = lambda wildcards: plan.node(wildcards.node).gpus
