@@ -22,7 +22,8 @@ from vista.errors import UserError
 from vista.explore.decoders import WEIGHTS, Decoder
 from vista.foreign.text import one_line
 from vista.inputs.image_files import image_files
-from vista.inputs.latents import LatentMaps, read_geometry, read_latents
+from vista.inputs.latents import read_geometry, read_latents
+from vista.inputs.maps import LatentMaps
 from vista.readout.parts import labels_of
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.store.strongest import Active, strongest

@@ -118,7 +118,7 @@ def run(job: StageJob[FeaturesOrder, Inputs]) -> None:
         if encoder.pool is not None:
             geometry["pool"] = encoder.pool
         if encoder.per_patch > 1:
-            geometry["per_patch"] = encoder.per_patch
+            geometry |= {"per_patch": encoder.per_patch, "frames": encoder.per_patch}
         (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
     rate = encoded / max(time.monotonic() - start, 1e-9)
     print(f"features: {encoded} images, {rate:.0f} images/s", file=sys.stderr)

@@ -22,7 +22,7 @@ from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.latents import read_geometry
+from vista.inputs.maps import read_map_grid
 from vista.metrics.cross_attention.measure import cross_attention_result
 from vista.metrics.grounding_attention.measure import Measured, grounding_attention
 from vista.metrics.grounding_attention.mentions import Caption, Placing, captions_of, no_mention
@@ -82,9 +82,10 @@ def run(job: StageJob[CrossAttentionOrder, Inputs]) -> None:
     records = read_records(inputs.records.file("records.parquet"))
     reader = FeatureReader(inputs.features.store("features.zarr"))
     llm = load_llm(job.settings.llm, inputs.llm)
+    grid = read_map_grid(inputs.features)
     placing = Placing(
-        read_geometry(inputs.features),
-        reader.shape[1],
+        grid.placing,
+        reader.shape[1] // grid.frames,
         0,
         settings.max_length,
         settings.region,
@@ -112,7 +113,12 @@ def run(job: StageJob[CrossAttentionOrder, Inputs]) -> None:
         measured: dict[str, Measured] = {}
         for field, some in captions.items():
             measured[field], readings = measure_captions(
-                some, read, n_visual=0, batch_size=settings.batch_size, seed=draws.seed
+                some,
+                read,
+                frames=grid.frames,
+                n_visual=0,
+                batch_size=settings.batch_size,
+                seed=draws.seed,
             )
         attention = grounding_attention(
             readings,
