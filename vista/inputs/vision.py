@@ -1,8 +1,11 @@
 """What the stages of vision SAEs share: their order's part `sae`, a split's images in the feature
-store, the encoder's block that the store holds, and the SAE."""
+store, the encoder's block that the store holds, the SAE, and where its groups end."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 TOP_FILE = "top.parquet"
 STEERING_FILE = "steering.parquet"
+GROUPS_FILE = "groups.json"
 
 
 class SaeDevice(Settings):
@@ -74,6 +78,25 @@ def sae_block(sae: SparseAutoencoder, features: Artifact) -> int | None:
     """The block, counted from 0, that an SAE of these features reads; None of combined features."""
     combined = features.settings["encoder"]["source"]["kind"] == "combined"
     return None if combined else sae.config.layer
+
+
+def write_group_ends(folder: Path, ends: Sequence[int]) -> None:
+    """Write where the groups of an imported Matryoshka SAE end, beside its weights."""
+    (folder / GROUPS_FILE).write_text(json.dumps({"ends": list(ends)}) + "\n", encoding="utf-8")
+
+
+def group_ends(sae: Artifact, d_sae: int) -> list[int]:
+    """The latents before which the groups of a vision SAE end, ascending; the last is `d_sae`.
+
+    An imported SAE has them in a file, one that is trained here in its settings. An SAE without
+    groups is one group.
+    """
+    if GROUPS_FILE in sae.checksums:
+        return list(json.loads(sae.file(GROUPS_FILE).read_text(encoding="utf-8"))["ends"])
+    train = sae.settings["sae"]
+    if train.get("architecture") != "matryoshka_batchtopk":
+        return [d_sae]
+    return [round(share * d_sae) for share in train["widths"]]
 
 
 def load_vision_sae(

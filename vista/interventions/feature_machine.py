@@ -5,7 +5,8 @@ of concepts: universal steering (Beaglehole et al., arXiv 2502.03708). Rounds of
 regression of the labels with the kernel exp(-|x - z|_M / bandwidth), |v|_M^2 = v M v, and (2) M :=
 mean outer product of the fit's gradients at its examples, scaled to a largest entry of 1. The
 direction is the top eigenvector of the outer product of the fit with the best AUROC on held-out
-images; its sign is that of its correlation with the labels. Values of the grid are the source's.
+images; its sign is that of its correlation with the labels. Values of the grid are the source's;
+labels are 1 and -1 less their mean, where the source fits 1 and 0.
 
 Shape legend: n token, m other token, d width, c concept.
 """

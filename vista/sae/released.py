@@ -9,7 +9,7 @@ What each program's file holds, and what its SAE does at inference (x: a feature
                   normalised (`normalize_activations`), then less b_dec; relu, top-k, gated
     sae_for_vlm   a state dict of dictionary_learning, its class in config.json beside it (of one in
                   checkpoints/ beside that folder); x less b_dec, but for JumpReLU; relu, top-k, one
-                  threshold (batch top-k, Matryoshka)
+                  threshold (batch top-k, Matryoshka, whose `group_sizes` are kept)
     patchsae      {cfg, state_dict} in one file; relu of x - b_dec
 
 Sources: OSU-NLP-Group/saev (src/saev/nn/modeling.py), Prisma-Multimodal/ViT-Prisma
@@ -28,6 +28,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ class Released:
         normalisation: As of `SaeConfig`.
         subtract_decoder_bias: Whether it reads features less b_dec.
         layer: Block whose output it was trained on, where the file says so.
+        group_ends: Latent before which each group of a Matryoshka SAE ends; empty of others.
     """
 
     architecture: str
@@ -74,6 +76,7 @@ class Released:
     normalisation: str = "none"
     subtract_decoder_bias: bool = True
     layer: int | None = None
+    group_ends: tuple[int, ...] = ()
 
 
 def read_released(
@@ -84,8 +87,8 @@ def read_released(
     d_in: int,
     layer: int,
     subtract_decoder_bias: bool | None = None,
-) -> SparseAutoencoder:
-    """Read a released SAE for the features of an encoder.
+) -> tuple[SparseAutoencoder, tuple[int, ...]]:
+    """Return a released SAE for the features of an encoder, and `Released.group_ends`.
 
     Args:
         format: A key of `FORMATS`.
@@ -124,7 +127,7 @@ def read_released(
             normalisation=found.normalisation,
             subtract_decoder_bias=found.subtract_decoder_bias,
         )
-        return SparseAutoencoder(config, found.weights).eval()
+        return SparseAutoencoder(config, found.weights).eval(), found.group_ends
     except ValueError as error:
         raise UserError(f"{path}: not an SAE that is run here ({reason_of(error)})") from error
 
@@ -234,7 +237,7 @@ def read_sae_for_vlm(path: Path) -> Released:
     if kind in ("MatroyshkaBatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         weights = _chosen(tensors, _STANDARD, path)
         weights["threshold"] = _spread(_tensor(tensors, "threshold", path), weights, path)
-        return Released("matryoshka", weights)
+        return Released("matryoshka", weights, group_ends=_group_ends(tensors, weights, path))
     if kind == "JumpReluAutoEncoder":
         weights = _chosen(tensors, (*_STANDARD, "threshold"), path)
         return Released("jumprelu", weights, subtract_decoder_bias=False)
@@ -361,6 +364,19 @@ def _spread(threshold: Tensor, weights: Mapping[str, Tensor], path: Path) -> Ten
     if threshold.numel() != 1:
         raise UserError(f"{path}: the threshold has shape {list(threshold.shape)}, expected one")
     return threshold.reshape(1).float().clamp_min(0).expand(_matrix(weights, "W_enc", path)[1])
+
+
+def _group_ends(
+    tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path
+) -> tuple[int, ...]:
+    """Where groups of the stored sizes end."""
+    sizes = [int(size) for size in _tensor(tensors, "group_sizes", path).reshape(-1)]
+    _, latents = _matrix(weights, "W_enc", path)
+    if min(sizes, default=0) < 1 or sum(sizes) != latents:
+        raise UserError(
+            f"{path}: group_sizes {sizes[:20]} do not make up its {latents} latents; fetch it again"
+        )
+    return tuple(accumulate(sizes))
 
 
 def _k(k: int | None, path: Path) -> int:

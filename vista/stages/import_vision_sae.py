@@ -15,7 +15,7 @@ from vista.engine.forecast.need import Need
 from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
-from vista.inputs.vision import encoder_block, split_images
+from vista.inputs.vision import encoder_block, split_images, write_group_ends
 from vista.store.features import FeatureReader
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class Inputs:
 
 @stage(ImportVisionSaeOrder, Inputs)
 def run(job: StageJob[ImportVisionSaeOrder, Inputs]) -> None:
-    """Read the SAE's file, features and records; write sae.safetensors and sae.json.
+    """Read the SAE's file, features and records; write sae.safetensors and sae.json, and of a
+    Matryoshka SAE where its groups end.
 
     Raises UserError where the file is no SAE that is run here, or reads features of another width
     or block.
@@ -59,7 +60,7 @@ def run(job: StageJob[ImportVisionSaeOrder, Inputs]) -> None:
     torch.set_num_threads(job.threads)
     settings, name, inputs = job.settings.sae, job.settings.name, job.inputs
     features = FeatureReader(inputs.features.store("features.zarr"))
-    sae = read_released(
+    sae, ends = read_released(
         settings.format,
         _weights(settings, inputs.fetched),
         name=name,
@@ -72,6 +73,8 @@ def run(job: StageJob[ImportVisionSaeOrder, Inputs]) -> None:
         images, _ = split_images(records, features, settings.split, f"SAE {name}, import.split")
         sae = scaled_to(sae, *_moments(lambda: read_patches(features, images, _PATCHES)))
     save_sae(job.work, sae)
+    if ends:
+        write_group_ends(job.work, ends)
 
 
 def _weights(settings: ImportVisionSaeSettings, fetched: Artifact | None) -> Path:

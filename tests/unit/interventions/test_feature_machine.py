@@ -1,12 +1,17 @@
-"""Recursive feature machines: gradients by differences, and concepts that no mean tells apart."""
+"""Recursive feature machines: gradients by differences, rounds by hand, what held-out images
+choose, and concepts that no mean tells apart."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from vista.interventions.feature_machine import (
+    BANDWIDTHS,
+    Floats,
     KernelMachine,
+    _rounds,
     images_of_tokens,
     rfm,
     top_direction,
@@ -52,7 +57,7 @@ def test_a_planted_subspace_is_found_where_means_and_weights_find_none(concept: 
     positive = (x[:, 0] * x[:, 1] > 0) if concept == "product" else (x[:, 0] ** 2 > 0.5)
     planted = 2 if concept == "product" else 1
 
-    def share(row: np.ndarray) -> float:  # type: ignore[type-arg]
+    def share(row: NDArray[np.float32]) -> float:
         return float(np.square(row[:planted]).sum())
 
     found = rfm(x, positive[None], np.arange(400), seed=0)[0]
@@ -60,6 +65,84 @@ def test_a_planted_subspace_is_found_where_means_and_weights_find_none(concept: 
     assert share(found) > 0.95
     for rival in (mean_difference(x, positive[None])[0], logistic(x, positive[None], 1.0)[0]):
         assert share(rival) < 0.6
+
+
+def outer_by_hand(x: Floats, y: Floats, m: Floats, bandwidth: float, centred: bool) -> list[Floats]:
+    """Weights of ridge regression under M, and the outer product of gradients, by loops."""
+    size = range(len(x))
+    distance = np.array([[np.sqrt((x[i] - x[j]) @ m @ (x[i] - x[j])) for j in size] for i in size])
+    kernel = np.exp(-distance / bandwidth)
+    weights = np.linalg.inv(kernel + 1e-3 * np.eye(len(x))) @ y
+    gradients = np.zeros_like(x)
+    for i in size:
+        for j in set(size) - {i}:
+            slope = -weights[j] * kernel[i, j] / (bandwidth * distance[i, j])
+            gradients[i] += slope * m @ (x[i] - x[j])
+    if centred:
+        gradients -= gradients.mean(axis=0)
+    outer = np.sum([np.outer(row, row) for row in gradients], axis=0)
+    return [weights, outer / outer.max()]
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_round_measures_by_the_outer_product_of_the_round_before(centred: bool) -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((8, 3)), rng.standard_normal(8)
+    m = np.eye(3)
+    for (machine, outer), _ in zip(_rounds(x, y, 2.0, centred), range(3), strict=False):
+        weights, expected = outer_by_hand(x, y, m, 2.0, centred)
+        assert machine.m_dd == pytest.approx(m, rel=1e-6)
+        assert machine.weight_n == pytest.approx(weights, rel=1e-6)
+        assert outer == pytest.approx(expected, rel=1e-6)
+        m = expected
+    assert len(list(_rounds(x, y, 2.0, centred))) == 10
+
+
+def test_only_later_rounds_find_what_wide_noise_hides() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 12))
+    x[:, 1:] *= 2
+    positive, held_out = x[:, 0] ** 2 > 0.5, np.arange(400) < 100
+    y = np.where(positive, 1.0, -1.0)[~held_out]
+    for bandwidth in BANDWIDTHS:
+        _, outer = next(_rounds(x[~held_out], y - y.mean(), bandwidth, True))
+        assert np.linalg.eigh(outer)[1][0, -1] ** 2 < 0.8
+    assert top_direction(x, positive, held_out)[0] ** 2 > 0.99
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("bandwidth", BANDWIDTHS)
+def test_held_out_labels_choose_bandwidth_and_centring(bandwidth: float, centred: bool) -> None:
+    rng = np.random.default_rng(5)
+    x, held_out = rng.standard_normal((260, 4)), np.arange(260) < 200
+    positive = (x[:, 0] + rng.standard_normal(260)) > 0.5
+    y = np.where(positive[~held_out], 1.0, -1.0)
+    found = {}
+    for other in ((width, by) for width in BANDWIDTHS for by in (True, False)):
+        rounds = _rounds(x[~held_out], y - y.mean(), *other)
+        _, (machine, outer) = next(rounds), next(rounds)
+        found[other] = np.linalg.eigh(outer)[1][:, -1]
+        if other == (bandwidth, centred):
+            # Labels that the second fit of this machine tells without a mistake, and no other.
+            guess = machine.predict(x[held_out])
+    positive[held_out] = guess > np.median(guess)
+    expected = found.pop((bandwidth, centred))
+    assert all(abs(direction @ expected) < 1 - 1e-6 for direction in found.values())
+    assert abs(top_direction(x, positive, held_out) @ expected) == pytest.approx(1, abs=1e-7)
+
+
+def test_of_machines_that_part_the_labels_alike_the_widest_first_fit_counts() -> None:
+    rng = np.random.default_rng(6)
+    x, held_out = rng.standard_normal((80, 4)), np.arange(80) < 20
+    positive = np.arange(80) % 2 == 0
+    x[:, 0] += np.where(positive, 4, -4)
+    y = np.where(positive[~held_out], 1.0, -1.0)
+    widest, narrowest = (
+        np.linalg.eigh(next(_rounds(x[~held_out], y - y.mean(), width, True))[1])[1][:, -1]
+        for width in (max(BANDWIDTHS), min(BANDWIDTHS))
+    )
+    assert abs(widest @ narrowest) < 1 - 1e-4
+    assert abs(top_direction(x, positive, held_out) @ widest) == pytest.approx(1, abs=1e-7)
 
 
 def test_the_sign_is_that_of_the_concept_and_no_scale_counts() -> None:

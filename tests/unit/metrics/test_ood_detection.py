@@ -152,6 +152,26 @@ def test_every_score_but_the_random_one_tells_what_is_far() -> None:
         OodScores(fit, classes, **{**SETTINGS, "neighbours": 200})
 
 
+def test_energy_profiles_are_of_the_class_that_the_probe_predicts() -> None:
+    rng = np.random.default_rng(0)
+    # Latents and raw channels tell the same classes; then the raw ones show another class.
+    fit = images(4 * np.eye(12)[:3], 120, rng)
+    scores_of = OodScores(fit, [(f"class{n % 3}",) for n in range(120)], **SETTINGS)
+    latents = np.maximum(rng.normal(4 * np.eye(12)[[0, 0]], 0.3), 0).astype(np.float32)
+    raw = (4 * np.eye(12)[[0, 1]]).astype(np.float32)
+    judged = Images({"latents": latents, "raw": raw, "random": latents}, np.zeros(2, np.float32))
+    found = scores_of.of(judged)
+    profiles = EnergyProfiles(
+        fit.vectors["latents"], np.arange(120), np.arange(120) % 3, 0.5, SETTINGS["smoothing"]
+    )
+    predicted = profiles.divergence(latents, np.array([0, 1]))
+    np.testing.assert_allclose(found["energy_profile_latents"], -predicted, rtol=1e-5)
+    # The latents of both are next to the first class's profile, by either divergence.
+    nearest = np.min([profiles.divergence(latents, np.full(2, c)) for c in range(3)], axis=0)
+    assert predicted[0] == pytest.approx(nearest[0]) and predicted[1] > nearest[1] + 1
+    assert found["profile_latents"][0] == pytest.approx(found["profile_latents"][1], abs=0.2)
+
+
 def test_of_two_classes_neither_has_the_more_energy() -> None:
     rng = np.random.default_rng(0)
     fit = images(4 * np.eye(12)[:2], 120, rng)

@@ -33,6 +33,12 @@ X = 2 * torch.randn(50, D, generator=torch.Generator().manual_seed(9)) + 1
 
 
 def read(format: str, path: Path, **options: Any) -> SparseAutoencoder:
+    return read_with_groups(format, path, **options)[0]
+
+
+def read_with_groups(
+    format: str, path: Path, **options: Any
+) -> tuple[SparseAutoencoder, tuple[int, ...]]:
     return read_released(format, path, name="it", **{"d_in": D, "layer": 4, **options})
 
 
@@ -163,7 +169,13 @@ def test_sae_for_vlm_by_class(tmp_path: Path) -> None:
         read("sae_for_vlm", path)
     nested = {**w, **learnt, "group_sizes": torch.tensor([4, 12])}
     for name in ("MatroyshkaBatchTopKSAE", None):
-        same(read("sae_for_vlm", save_dictionary(tmp_path, name, nested)), above, out(above))
+        path = save_dictionary(tmp_path, name, nested)
+        same(read("sae_for_vlm", path), above, out(above))
+        assert read_with_groups("sae_for_vlm", path)[1] == (4, 16)
+    for sizes in ([4, 8], [16, 0], []):
+        with pytest.raises(UserError, match=r"group_sizes .* do not make up its 16 latents"):
+            wrong = nested | {"group_sizes": torch.tensor(sizes, dtype=torch.int64)}
+            read("sae_for_vlm", save_dictionary(tmp_path, None, wrong))
     # A threshold that was never learnt leaves a ReLU.
     never = {**nested, "threshold": torch.tensor(-1.0)}
     same(read("sae_for_vlm", save_dictionary(tmp_path, None, never)), pre.relu(), out(pre.relu()))

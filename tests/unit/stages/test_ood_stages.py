@@ -96,10 +96,13 @@ def run(stage: Any, settings: Any, inputs: dict[str, Any], names: list[str], out
 
 
 def test_scores_tell_the_set_that_lies_elsewhere(inputs: dict[str, Any], tmp_path: Path) -> None:
-    settings = OodDetectionSettings(near=("same",), far=("other",), neighbours=3, fit_images=60)
+    settings = OodDetectionSettings(
+        near=("same",), far=("other",), neighbours=3, fit_images=60, core_share=0.5
+    )
     found = run(ood_detection, settings, inputs, ["same", "other"], tmp_path)
     value = {(row["metric"], row["of"], row["set"]): row["value"] for row in read_rows(found)}
-    for score in ("knn_latents", "mahalanobis_latents", "profile_latents", "knn_raw"):
+    read = ("knn_latents", "mahalanobis_latents", "profile_latents", "energy_profile_latents")
+    for score in (*read, "knn_raw"):
         assert value["far_ood_auroc", score, "other"] > 0.95
         assert 0.35 < value["near_ood_auroc", score, "same"] < 0.65
     result = read_result(found)

@@ -11,9 +11,10 @@ from vista.config.metrics import BootstrapSettings
 
 
 class LcaDepthSettings(MetricSettings):
-    """Depth in WordNet of the lowest common ancestor of a latent's top images, mean over the
-    latents of each group of a Matryoshka dictionary (Pach et al., arXiv 2504.02821, where the tree
-    is that of iNaturalist's species). Other dictionaries are one group."""
+    """Depth in WordNet of the lowest common ancestor of two of a latent's top images, mean over
+    pairs and over the latents of each group of a Matryoshka dictionary (Pach et al., arXiv
+    2504.02821, where the tree is that of iNaturalist's species). Other dictionaries are one group.
+    """
 
     placing: ClassVar[frozenset[str]] = frozenset({"encoders", "vision_saes"})
 

@@ -1,18 +1,24 @@
-"""Depth of the lowest common ancestor of each latent's top images, by group of the dictionary.
+"""Depths of lowest common ancestors of each latent's top images, by group of the dictionary.
 
 Depth of a synset: the longest path up to the root, which has depth 0. An ancestor of an image is a
 synset at or above any of the classes of its strongest patch; the lowest common ancestor of images
-is the deepest synset that is an ancestor of all. Images without a class of WordNet are left out.
+is the deepest synset that is an ancestor of all of them. Images without a class of WordNet are left
+out. Two depths:
+
+    lca_depth         mean over pairs of a latent's top images, as in sae-for-vlm (inat_depth.py),
+                      which rounds it for each latent and takes latents that fire on all 16 images
+    lca_depth_of_all  of the ancestor of all top images at once, which one stray image can take to
+                      the root
 
 Chance: the classes of all top images are permuted among them; each latent keeps its number of
-images, since the more images, the less deep what they have in common.
+images, since the more images, the less deep what all have in common.
 
-Shape letters: s latent, t synset.
+Shape letters: s latent, n top image (of all latents in turn), p pair of them, t synset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,15 +33,21 @@ Floats = NDArray[np.float64]
 # The classes of each latent's top images: by latent, by image.
 Places = Sequence[Sequence[Sequence[str]]]
 
+# Pairs of images whose synsets are compared at once.
+_PAIRS = 2**14
+
 
 class GroupDepth(ResultPart):
     """One group of latents."""
 
     latents: int = Field(description="Latents up to the end of the group.")
     depth: Estimate = Field(
-        description="Mean depth; n latents with enough top images. Chance: permuted classes."
+        description="Mean depth of pairs of a latent's top images, mean over n latents with enough "
+        "of them. Chance: permuted classes."
     )
-    gain: Estimate = Field(description="Depth less that under permuted classes, by latent.")
+    depth_of_all: Estimate = Field(
+        description="The same of the ancestor of all top images of a latent."
+    )
 
 
 class LcaDepthResult(MetricResult):
@@ -46,15 +58,18 @@ class LcaDepthResult(MetricResult):
     unknown: list[str] = Field(description="Classes that WordNet lacks, left out, sorted.")
     groups: list[GroupDepth] = Field(description="The groups; one where there is no Matryoshka.")
     trend: Estimate | None = Field(
-        description="Depth of the last group less that of the first; None of one group."
+        description="`depth` of the last group less that of the first; None of one group."
     )
 
     def figures(self) -> list[Figure]:
-        """Return two rows a group, whose `k` is where it ends, and the trend."""
+        """Return two rows a group, whose `k` is where it ends, and the trend of pairs."""
         rows = [
             value.figure(metric, self.layer, of="group", k=group.latents)
             for group in self.groups
-            for metric, value in (("lca_depth", group.depth), ("lca_depth_gain", group.gain))
+            for metric, value in (
+                ("lca_depth", group.depth),
+                ("lca_depth_of_all", group.depth_of_all),
+            )
         ]
         if self.trend is not None:
             rows.append(self.trend.figure("lca_depth_trend", self.layer, of="group"))
@@ -74,7 +89,7 @@ def lca_depth(
     draws: tuple[int, int, float],
     layer: int | None = None,
 ) -> tuple[LcaDepthResult, dict[str, list[Any]]]:
-    """Return the depths of the latents' common ancestors by group.
+    """Return depths of the common ancestors of the latents' top images by group.
 
     Args:
         above: Each synset of the tree and its hypernyms, every synset after its hypernyms.
@@ -90,7 +105,8 @@ def lca_depth(
 
     Returns:
         The result, and columns of one row a latent with enough top images: latent, group (from 0),
-        images, depth, and permuted: the mean depth under permuted classes.
+        images, depth, depth_of_all, and the means of both under permuted classes: permuted,
+        permuted_of_all.
     """
     depth_t, ancestors = _tree(above)
     known = {name: ancestors[synset] for name, synset in synset_of.items()}
@@ -102,25 +118,33 @@ def lca_depth(
     counts = [len(image_of_latent[s]) for s in latents]
     images_nt = np.array([image for s in latents for image in image_of_latent[s]], dtype=bool)
     images_nt = images_nt.reshape(-1, len(depth_t))
-    depth_s = _depths(images_nt, counts, depth_t)
-    permuted_s = np.mean(
-        [_depths(drawn, counts, depth_t) for drawn in _permuted(images_nt, permutations, seed)],
-        axis=0,
+    pairs = _pairs(counts)
+    rng = np.random.default_rng(seed)
+
+    def depths(drawn_nt: NDArray[np.bool_]) -> Floats:
+        """Return both depths of each latent, [2, s]."""
+        return np.stack(
+            [_pair_depths(drawn_nt, *pairs, depth_t), _depths_of_all(drawn_nt, counts, depth_t)]
+        )
+
+    depth_s, of_all_s = depths(images_nt)
+    permuted_s, permuted_of_all_s = np.mean(
+        [depths(images_nt[rng.permutation(len(images_nt))]) for _ in range(permutations)], axis=0
     )
     group_s = np.searchsorted(np.asarray(ends), np.array(latents, dtype=np.int64), side="right")
 
-    def mean(value_s: Floats, chance: float | None) -> Estimate:
+    def mean(value_s: Floats, chance_s: Floats) -> Estimate:
+        chance = float(chance_s.mean()) if len(chance_s) else None
         return estimate(bootstrap_mean(value_s, *draws), len(value_s), chance)
 
     groups = []
     for group, end in enumerate(ends):
         own_s = group_s == group
-        level = float(permuted_s[own_s].mean()) if own_s.any() else None
         groups.append(
             GroupDepth(
                 latents=end,
-                depth=mean(depth_s[own_s], level),
-                gain=mean(depth_s[own_s] - permuted_s[own_s], 0.0),
+                depth=mean(depth_s[own_s], permuted_s[own_s]),
+                depth_of_all=mean(of_all_s[own_s], permuted_of_all_s[own_s]),
             )
         )
     place = {synset: t for t, synset in enumerate(above)}
@@ -136,8 +160,10 @@ def lca_depth(
         "latent": latents,
         "group": group_s.tolist(),
         "images": counts,
-        "depth": depth_s.astype(np.int64).tolist(),
+        "depth": depth_s.tolist(),
+        "depth_of_all": of_all_s.astype(np.int64).tolist(),
         "permuted": permuted_s.tolist(),
+        "permuted_of_all": permuted_of_all_s.tolist(),
     }
     return result, columns
 
@@ -162,7 +188,37 @@ def _tree(above: Mapping[str, Sequence[str]]) -> tuple[NDArray[np.int64], dict[s
     return depth_t, ancestors
 
 
-def _depths(
+def _pairs(counts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
+    """Return the first and the second image of all pairs of a latent's images, [p], and the latent
+    of each pair, [p]."""
+    starts = np.cumsum([0, *counts])
+    pairs = [
+        start + np.stack(np.triu_indices(n, 1)) for start, n in zip(starts, counts, strict=False)
+    ]
+    first_p, second_p = np.concatenate([np.zeros((2, 0), np.int64), *pairs], axis=1)
+    return first_p, second_p, np.repeat(np.arange(len(counts)), [p.shape[1] for p in pairs])
+
+
+def _pair_depths(
+    images_nt: NDArray[np.bool_],
+    first_p: NDArray[np.int64],
+    second_p: NDArray[np.int64],
+    latent_p: NDArray[np.int64],
+    depth_t: NDArray[np.int64],
+) -> Floats:
+    """Return the mean over pairs of each latent's images of the depth of the deepest synset above
+    both [s]; the root's, 0, where there is none."""
+    # A byte holds the depths of any tree of words, and is several times as fast.
+    small_t = depth_t.astype(np.uint8)
+    depth_p = np.empty(len(first_p))
+    for start in range(0, len(first_p), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        common_pt = images_nt[first_p[part]] & images_nt[second_p[part]]
+        depth_p[part] = (common_pt * small_t).max(axis=1, initial=0)
+    return np.bincount(latent_p, depth_p) / np.bincount(latent_p)
+
+
+def _depths_of_all(
     images_nt: NDArray[np.bool_], counts: Sequence[int], depth_t: NDArray[np.int64]
 ) -> Floats:
     """Return the depth of the deepest synset above all images of each latent [s]; the root's, 0,
@@ -172,14 +228,6 @@ def _depths(
     starts = np.cumsum([0, *counts[:-1]])
     common_st = np.logical_and.reduceat(images_nt, starts, axis=0)
     return np.asarray(np.where(common_st, depth_t, 0).max(axis=1), dtype=np.float64)
-
-
-def _permuted(
-    images_nt: NDArray[np.bool_], permutations: int, seed: int
-) -> Iterator[NDArray[np.bool_]]:
-    rng = np.random.default_rng(seed)
-    for _ in range(permutations):
-        yield images_nt[rng.permutation(len(images_nt))]
 
 
 def _trend(

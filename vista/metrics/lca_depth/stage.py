@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -12,7 +11,7 @@ from vista.data.wordnet import load_wordnet
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.vision import TOP_FILE, SaeDevice
+from vista.inputs.vision import TOP_FILE, SaeDevice, group_ends
 from vista.metrics.lca_depth import LcaDepthSettings
 from vista.metrics.lca_depth.measure import lca_depth
 from vista.metrics.results import write_result
@@ -27,7 +26,7 @@ class LcaDepthOrder(LcaDepthSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """A vision SAE, whose settings say where its groups end, with its labels, and the records."""
+    """A vision SAE with its labels, and the records."""
 
     sae: Artifact
     labels: Artifact
@@ -61,7 +60,7 @@ def run(job: StageJob[LcaDepthOrder, Inputs]) -> None:
         synset_of,
         [name for name in classes if name not in synset_of],
         by_latent,
-        group_ends(inputs.sae.settings["sae"], len(by_latent)),
+        group_ends(inputs.sae, len(by_latent)),
         min_images=settings.min_images,
         permutations=settings.permutations,
         seed=settings.seed,
@@ -69,10 +68,3 @@ def run(job: StageJob[LcaDepthOrder, Inputs]) -> None:
         layer=table.layer,
     )
     write_result(job.work, result, columns)
-
-
-def group_ends(train: dict[str, Any], d_sae: int) -> list[int]:
-    """Return where the groups of a dictionary of `d_sae` latents end, by how it was trained."""
-    if train["architecture"] != "matryoshka_batchtopk":
-        return [d_sae]
-    return [round(share * d_sae) for share in train["widths"]]
