@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -200,7 +200,9 @@ class RecipeChange(Settings):
     def of(self, recipe: ProjectorSettings) -> ProjectorSettings:
         """Return a recipe with these changes."""
         changes = {name: value for name, value in self if value is not None}
-        of_stages = {name: changes.pop(name) for name in ("steps", "lr") if name in changes}
+        of_stages: dict[str, Any] = {
+            name: changes.pop(name) for name in ("steps", "lr") if name in changes
+        }
         if "steps" in of_stages:
             of_stages["epochs"] = None
         stages = tuple(stage.model_copy(update=of_stages) for stage in recipe.stages)
