@@ -155,11 +155,13 @@ def write_steering(work: Path, sae: str, n_latents: int) -> None:
 
 def write_sae(work: Path, layer: int) -> None:
     """Write an SAE with random decoder rows of width 12; that of layer 3 has a hostile name."""
-    size = LAYERS[layer]
-    rows_sd = np.random.default_rng(100 + layer).standard_normal((size, 12), np.float32)
+    write_decoder(work, LAYERS[layer], layer=layer, neuronpedia=PUBLISHED[layer])
+
+
+def write_decoder(work: Path, size: int, **config: Any) -> None:
+    rows_sd = np.random.default_rng(100 + size).standard_normal((size, 12), np.float32)
     save_file({"W_dec": rows_sd}, work / "sae.safetensors")
-    config = {"d_sae": size, "layer": layer, "neuronpedia": PUBLISHED[layer]}
-    (work / "sae.json").write_text(json.dumps(config))
+    (work / "sae.json").write_text(json.dumps({"d_sae": size, **config}))
 
 
 def write_report(work: Path) -> None:
@@ -342,7 +344,9 @@ def publish_vision_saes(root: Path, records: Artifact, features: dict[str, Artif
     for name, (of, table, n_latents, patches) in inputs.items():
         read = {"features": of, "records": table}
         path = f"train_vision_sae/{name}-0123456789"
-        sae = publish(root, path, lambda work: (work / "a").touch(), {"name": name}, **read)
+        sae = publish(
+            root, path, lambda work, n=n_latents: write_decoder(work, n), {"name": name}, **read
+        )
         labels = publish(
             root,
             f"label_vision_latents/{name}-0123456789",

@@ -201,6 +201,7 @@ def test_contexts_of_a_latent(read: Read, address: str) -> None:
         {"size": 37, "patch": 5, "fit": "crop"},
         {"size": 30, "patch": 5, "fit": "pad", "pool": 4},
         {"size": 28, "patch": 7, "fit": "pad", "per_patch": 3},
+        {"size": 28, "patch": 7, "fit": "pad", "per_patch": 2, "frames": 2},
     ],
 )
 def test_geometry_is_that_of_python(
@@ -210,7 +211,9 @@ def test_geometry_is_that_of_python(
     (answer,) = read(
         address, {"task": "geometry", "width": width, "height": height, "placing": placing}
     )
-    geometry = ImageGeometry(width, height, **placing)
+    # The page shows the frames of a clip side by side.
+    tokens = {key: value for key, value in placing.items() if key != "frames"}
+    geometry = ImageGeometry(width, height, **tokens)
     assert answer["grid"] == list(geometry.grid)
     image = answer["image"]
     assert (image["x"], image["y"]) == geometry.offset

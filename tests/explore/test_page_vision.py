@@ -11,8 +11,18 @@ import pytest
 
 from tests.explore.browser import Browser
 from tests.explore.conftest import ANSWER, Show, sentence
-from tests.explore.planted import CAPTION, HOSTILE, IDS, PLACING, TRAIN, VISION_SAES, top_rows
+from tests.explore.planted import (
+    CAPTION,
+    HOSTILE,
+    IDS,
+    PLACING,
+    TRAIN,
+    VISION_SAES,
+    WORDS,
+    top_rows,
+)
 from tests.explore.range_server import Site, serving
+from vista.explore.decoders import Decoder
 
 FIRST = "document.querySelectorAll('.latent').length > 0"
 TILES = "document.querySelectorAll('.tile image').length === 3"
@@ -72,6 +82,21 @@ def test_a_top_image_leads_to_the_image(browser: Browser, show: Show) -> None:
     # Back in the view, the latent is still chosen.
     browser.press("3")
     browser.wait("document.querySelector('.one')?.textContent.includes('latent 7 ')")
+
+
+@pytest.mark.parametrize("address", ["export"], indirect=True)
+def test_a_latent_leads_to_its_neighbours(browser: Browser, show: Show, planted: Path) -> None:
+    show(
+        "#vision?sae=dinov2-topk&number=7",
+        "document.querySelectorAll('.neighbours a').length === 8",
+    )
+    sae = planted / "train_vision_sae/dinov2-topk-0123456789/sae.safetensors"
+    nearest = Decoder(sae).nearest(7, 8).of(0)
+    for line, (latent, cosine) in zip(texts(browser, ".neighbours li"), nearest, strict=True):
+        label = WORDS[latent % len(WORDS)] or "unlabelled"
+        assert line == f"{label} {latent} {cosine:.3g}"
+    browser.run("document.querySelector('.neighbours a').click()")
+    browser.wait(f"location.hash.includes('number={nearest[0][0]}')")
 
 
 def test_a_class_token_has_no_patch(browser: Browser, show: Show) -> None:
@@ -174,3 +199,4 @@ def test_a_point_of_class_tokens(browser: Browser, show: Show) -> None:
     assert "one token for the image" in browser.text(".about")
     assert texts(browser, ".switches label") == [" boxes", " masks"]
     assert browser.run("document.querySelectorAll('.heat rect, .grid-line').length") == 0
+    assert browser.run("document.querySelector('.stage').getAttribute('role')") == "img"

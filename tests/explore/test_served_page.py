@@ -18,6 +18,7 @@ pytest.importorskip("starlette", reason="the explorer's packages are not install
 import torch
 
 from tests.explore.browser import CONTROLS, Browser
+from tests.explore.conftest import Read
 from tests.explore.planted import IDS, write_label_table, write_store
 from tests.explored_run import Client, explored
 from tests.published import publish
@@ -32,7 +33,7 @@ class Readout:
     """Stands in for the models of a run: what it was asked, and fixed answers."""
 
     def __init__(self) -> None:
-        self.encoder = SimpleNamespace(grid=(4, 4), size=32, patch=8, pool=None)
+        self.encoder = SimpleNamespace(grid=(4, 4), size=32, patch=8, pool=None, per_patch=1)
         self.fit = "pad"
         self.llm = SimpleNamespace(model=torch.nn.Identity())
         self.asked: list[Any] = []
@@ -143,6 +144,50 @@ def test_a_caption_can_be_cancelled(browser: Browser, served: Client, readout: R
     browser.click(".captioning button[type=submit]")
     browser.wait(ANSWERED)
     assert "before" in browser.text(".captioning dl")
+
+
+POINT = "dinov2-gemma2-w1-s0-0123456789"
+
+
+def test_a_request_is_told_how_many_are_before_it(
+    read: Read, served: Client, readout: Readout
+) -> None:
+    readout.seconds = 1.5
+    task = {"folder": POINT, "image": IDS[1], "cookie": served.enter().cookie}
+    (told,) = read(f"http://127.0.0.1:{served.port}/", {"task": "twoAtOnce", **task})
+    first, second = sorted(told)
+    assert set(first) == {0} and second[:2] == [0, 1]
+
+
+def test_the_page_says_how_many_are_before_a_request(
+    browser: Browser, served: Client, readout: Readout
+) -> None:
+    opened(browser, served, "#live", LATENTS)
+    readout.seconds = 3
+    body = json.dumps({"latents": POINT, "image": IDS[1]})
+    browser.run(f"void fetch('./live/captions', {{ method: 'POST', body: {json.dumps(body)} }})")
+    browser.click(".captioning button[type=submit]")
+    browser.wait("document.querySelector('.captioning').innerText.includes('; 1 before yours …')")
+    browser.run(DROP)
+    browser.wait("document.querySelector('.live [role=status]').innerText.includes('1 before')")
+    browser.wait("document.querySelector('.live .stage image')?.href.baseVal.startsWith('blob:')")
+    assert browser.errors == []
+
+
+def test_a_class_token_has_no_patches_to_choose(
+    browser: Browser, served: Client, readout: Readout
+) -> None:
+    opened(browser, served, "#live?a=dinov2_class-gemma2-w1-s0", LATENTS)
+    assert browser.text(".live .panel h2") == "The image's class token"
+    assert "patch" not in browser.text(".live").lower()
+    assert browser.run("document.querySelector('.live .stage').getAttribute('role')") == "img"
+    browser.click(".live .stage", 0.5, 0.5)
+    browser.click(".live .latent button")
+    assert browser.run("document.querySelector('.stage .patch, .heat, .heat-frame')") is None
+    browser.click(".captioning button[type=submit]")
+    browser.wait(ANSWERED)
+    assert [edit.patches for edit in readout.asked] == [(0,), (0,)]
+    assert browser.errors == []
 
 
 def test_a_refusal_is_a_sentence(browser: Browser, served: Client, readout: Readout) -> None:

@@ -168,6 +168,24 @@ def test_a_metric_is_measured_at_the_encoders_that_it_names(content: dict[str, A
         measured(["vit"])
 
 
+def test_what_a_metric_fits_on_is_not_what_it_is_measured_on(content: dict[str, Any]) -> None:
+    content["metrics"]["direction_detection"] = {"fit_split": "test"}
+    with pytest.raises(UserError, match="detection: fit_split and split are both 'test'; choose"):
+        load_plan(content)
+    content["metrics"]["direction_detection"] = {}
+    content["paper_faithful"] = True
+    content["data"]["scenes"] = {"train": 3000, "validation": 300, "test": 400}
+    orders = [
+        node.settings["direction_detection"]
+        for (stage, _), node in load_plan(content).nodes.items()
+        if stage == "direction_detection"
+    ]
+    assert {(order["fit_split"], order["split"]) for order in orders} == {("validation", "train")}
+    content["metrics"]["direction_detection"] = {"fit_split": "train"}
+    with pytest.raises(UserError, match="both 'train', which paper_faithful evaluates on"):
+        load_plan(content)
+
+
 def test_a_metric_that_is_left_out_is_not_planned(content: dict[str, Any]) -> None:
     del content["metrics"]["caption"]
     assert not [stage for stage, _ in nodes(content) if stage == "caption"]

@@ -165,3 +165,18 @@ def test_a_sweep_that_is_not_asked_for_is_no_part_of_a_suggestion() -> None:
 def test_what_cannot_be_tried_is_refused(suggest: dict[str, Any], key: str) -> None:
     with pytest.raises(UserError, match=key):
         with_suggestions(**suggest)
+
+
+def test_a_block_of_the_sweep_may_train_for_longer_at_another_rate() -> None:
+    content = yaml.safe_load((CONFIGS / "default.yaml").read_text())
+    content["encoders"] = {"dinov2": content["encoders"]["dinov2"]}
+    content["llms"] = {"gemma2": content["llms"]["gemma2"]}
+    content["projector"] = {"stages": [{"epochs": 1, "lr": 1e-3}, {"lr": 1e-4, "batch_size": 8}]}
+    content["interventions"] = None
+    own = {"init_scale": 0.5, "steps": 7, "lr": 0.02}
+    content["sweep"] = [{"sae_weights": [0], "seeds": [0], "recipe": own}]
+    nodes = [node for node in load_plan(content).nodes.values() if node.stage == "train_projector"]
+    assert {node.settings.get("projector", {}).get("init_scale") for node in nodes} == {0.5, None}
+    training = [node.settings["training"] for node in nodes]
+    assert {(part["steps"], part["epochs"], part["lr"]) for part in training} == {(7, None, 0.02)}
+    assert sorted(part["batch_size"] for part in training) == [8, 128]

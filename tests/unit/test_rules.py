@@ -41,7 +41,7 @@ FURTHER = {
     "prompt_features": {"files"},
     "train_diffusion": {"fetched"},
     "import_projector": {"features", "llm", "files"},
-    "import_vision_sae": {"features", "records", "encoder", "files"},
+    "import_vision_sae": {"features", "records", "encoder", "fetched", "files"},
     "label_by_steering": {"files"},
     "train_guided_sae": {"features", "records", "encoder", "files"},
     "label_guided_latents": {"features", "records", "sae", "check"},

@@ -9,6 +9,21 @@ from pydantic import Field, model_validator
 from vista.config.base import Settings
 
 
+def refuse_unclear_place(
+    path: str | None, repo: str | None, revision: str | None, what: str = "a folder"
+) -> None:
+    """Refuse settings that name no place, two, or a repository that may change. Raises ValueError.
+
+    `what` is the kind of thing that `path` names.
+    """
+    if (path is None) == (repo is None):
+        raise ValueError(f"give either `path` ({what}) or `repo` (a repository)")
+    if repo is not None and revision is None:
+        raise ValueError("`repo` needs a `revision`: the commit that the run is pinned to")
+    if path is not None and revision is not None:
+        raise ValueError("`revision` belongs to `repo`, not to `path`")
+
+
 class Checkpoint(Settings):
     """A pretrained model: a folder, or a repository fetched beforehand."""
 
@@ -19,10 +34,5 @@ class Checkpoint(Settings):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.path is None) == (self.repo is None):
-            raise ValueError("give either `path` (a folder) or `repo` (a repository)")
-        if self.repo is not None and self.revision is None:
-            raise ValueError("`repo` needs a `revision`: the commit that the run is pinned to")
-        if self.path is not None and self.revision is not None:
-            raise ValueError("`revision` belongs to `repo`, not to `path`")
+        refuse_unclear_place(self.path, self.repo, self.revision)
         return self

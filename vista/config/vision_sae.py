@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from vista.config.base import Settings, later
+from vista.config.checkpoint import refuse_unclear_place
 from vista.config.data import Split
 from vista.config.guided import GuideSettings
 from vista.config.sae import SaeBounds, SaeRecipe
@@ -107,17 +108,36 @@ class LabelVisionSettings(Settings):
     )
 
 
+def config_places(weights: str) -> tuple[str, ...]:
+    """Return where the config.json of an SAE's weights may lie: beside them or, of weights in a
+    folder `checkpoints`, beside that folder (as dictionary_learning writes them)."""
+    folder = PurePath(weights).parent
+    folders = (folder, folder.parent) if folder.name == "checkpoints" else (folder,)
+    return tuple(str(place / "config.json") for place in folders)
+
+
 class ImportVisionSaeSettings(Settings):
-    """An SAE that another program trained on this encoder, in a file."""
+    """An SAE that another program trained on this encoder: in a file, or in a repository that is
+    fetched beforehand."""
 
     format: Literal["saev", "prisma", "sae_for_vlm", "patchsae"] = Field(
         description="program that saved it: saev, ViT-Prisma, sae-for-vlm (dictionary_learning), "
         "PatchSAE"
     )
-    path: str = Field(
+    path: str | None = Field(
+        None,
         min_length=1,
         description="its weights: a .pt of saev or PatchSAE; the weights of prisma (.pt, "
-        ".safetensors) and the ae.pt of sae_for_vlm, with their config.json beside them",
+        ".safetensors) and the ae.pt of sae_for_vlm, with their config.json beside them (or "
+        "beside the folder `checkpoints` that they lie in); or give `repo`",
+    )
+    repo: str | None = later(None, description='Hugging Face repository, "owner/name"')
+    revision: str | None = later(None, description="commit of the repository")
+    file: str | None = later(
+        None,
+        min_length=1,
+        description="its weights in the repository, as for `path`; only they and their "
+        "config.json are fetched",
     )
     standardise: bool = Field(
         False,
@@ -136,10 +156,18 @@ class ImportVisionSaeSettings(Settings):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that are read: the weights, and the config beside them, if there is one."""
-        beside = Path(self.path).with_name("config.json")
-        is_read = self.format in ("prisma", "sae_for_vlm") and beside.is_file()
-        return (self.path, str(beside)) if is_read else (self.path,)
+        """The user's files that are read: the weights, and their config, if there is one."""
+        if self.path is None:
+            return ()
+        places = config_places(self.path) if self.format in ("prisma", "sae_for_vlm") else ()
+        return (self.path, *[place for place in places if Path(place).is_file()][:1])
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        refuse_unclear_place(self.path, self.repo, self.revision, "a file")
+        if (self.repo is None) != (self.file is None):
+            raise ValueError("`repo` and `file`, its weights there, belong together: give both")
+        return self
 
     @model_validator(mode="after")
     def _normalised_once(self) -> Self:

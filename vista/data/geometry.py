@@ -53,7 +53,7 @@ class ImageGeometry:
 
     Each patch has `per_patch` tokens, one after another (those of several encoders, or of the
     frames of a clip). Results per patch are then results per token: p counts tokens, and the grid
-    is `per_patch` times wider.
+    is `per_patch` times wider. Where maps are scored, frames are averaged (`vista.inputs.maps`).
     """
 
     width: int

@@ -70,8 +70,14 @@ def default_request(metric: Metric, settings: MetricSettings, place: Place) -> R
     """
     config = place.builder.config
     values = {name: value for name, value in dump(settings).items() if name not in settings.placing}
-    for name, split in settings.splits_read():
-        values[name] = config.split_of(metric, split)
+    splits = {name: config.split_of(metric, name, x) for name, x in settings.splits_read()}
+    if "fit_split" in splits and splits["fit_split"] == splits["split"]:
+        faithful = ", which paper_faithful evaluates on" if config.paper_faithful else ""
+        raise UserError(
+            f"{metric.section}.{metric.name}: fit_split and split are both "
+            f"{splits['split']!r}{faithful}; choose another fit_split"
+        )
+    values |= splits
     if "llm" in metric.reads:
         values = {"llm": place.settings["llm"], metric.name: values}
     elif "sae" in metric.reads:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from vista.config.guided import GuideSettings
 from vista.config.sae import architecture_modules
 from vista.config.vision_sae import VisionSaeEntry
-from vista.engine.node import Inputs, Node, dump
+from vista.engine.node import Inputs, Node, dump, pick
 from vista.engine.nodes import Builder
 
 
@@ -48,6 +48,10 @@ def sae_nodes(
         order = {"sae": dump(entry.imported), "name": name}
         # The architecture is known when the SAE is imported: all of them count.
         modules, files = architecture_modules(), entry.imported.files
+        if entry.imported.repo is not None:
+            weights = pick(entry.imported, "repo", "revision", "file")
+            fetched = Node("fetch_model", entry.imported.repo.rpartition("/")[2], weights)
+            learnt = {**learnt, "fetched": fetched}
         sae = Node("import_vision_sae", name, order, learnt, modules, files)
     else:
         train = settings["train"]

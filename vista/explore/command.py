@@ -20,7 +20,7 @@ def add_show(commands: Any) -> None:
         description="Print an artifact, a store or a table. Of latents also: the strongest ones of "
         "an image (--image) or of one of its patches (--patch), or one latent with its label, "
         "texts, neighbours and top images (--latent, --layer). Of label_vision_latents: one latent "
-        "with its labels and its top images (--latent).",
+        "with its labels, neighbours and top images (--latent).",
     )
     show.add_argument(
         "paths",
@@ -70,10 +70,10 @@ def _show(arguments: argparse.Namespace) -> int:
     if len(paths) != 1:
         raise UserError("--image and --latent are of one artifact of latents; name one")
     if is_vision_labels(paths[0]):
-        latent, top = options.pop("latent"), options.pop("top")
-        if latent is None or any(value is not None for value in options.values()):
-            raise UserError("label_vision_latents takes --latent and --top alone")
-        print(show_vision_latent(paths[0], latent, **({} if top is None else {"top": top})))
+        given = {name: value for name, value in options.items() if value is not None}
+        if not {"latent"} <= given.keys() <= {"latent", "top", "save"}:
+            raise UserError("label_vision_latents takes --latent, --top and --save alone")
+        print(show_vision_latent(paths[0], **given))
         return 0
     print(show_latents(paths[0], **options))
     return 0

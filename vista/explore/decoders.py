@@ -2,7 +2,7 @@
 
 The file is memory-mapped and read in blocks of rows, without torch.
 
-Shape legend: s dictionary latent, d width of the residual stream, n latent that is asked for,
+Shape legend: s dictionary latent, d width of what the SAE reads, n latent that is asked for,
 k neighbour, c candidate.
 """
 
@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 
 from vista.errors import UserError
 from vista.explore.finished import Finished, NotServed
+from vista.explore.published import SAES
 
 # As vista.sae.neutral writes it, which imports torch.
 WEIGHTS = "sae.safetensors"
-SAES = "import_sae"
 MOST = 8  # neighbours of a latent
 _DECIMALS = 4
 _BLOCK_CELLS = 2**22  # of decoder rows held at once: 16 MB
@@ -58,7 +58,7 @@ class Decoder:
 
     Attributes:
         latents: How many.
-        width: Of the residual stream.
+        width: Of the residual stream, or of an encoder's features.
 
     Raises UserError where the file is missing or holds no decoder.
     """
@@ -145,12 +145,12 @@ class Decoders:
         self._kept: OrderedDict[tuple[str, str], Decoder] = OrderedDict()
 
     def open(self, folder: str) -> Decoder:
-        """Return the decoder of the finished SAE import_sae/NAME-ID; its norms are kept.
+        """Return the decoder of the finished SAE STAGE/NAME-ID; its norms are kept.
 
         Raises:
             NotServed: There is no such SAE, or it is damaged.
         """
-        if folder.partition("/")[0] != SAES:
+        if folder.partition("/")[0] not in SAES:
             raise NotServed("no such SAE")
         self._finished.open(folder, WEIGHTS).file.close()  # a finished artifact's, and no link
         key = folder, str(self._finished.manifest(folder)["digest"])

@@ -248,7 +248,11 @@ def _draw(pictures: Pictures, images: list[tuple[str, int]], work: Path) -> int:
 def _compare(finished: Finished, catalogue: dict[str, Any], work: Path) -> dict[str, Any]:
     """Write the neighbours of the latents that are shown; return the catalogue, in which those SAEs
     alone have some that have a file."""
-    shown = {sae for entry in catalogue["artifacts"] for sae in entry["parents"].get("saes", ())}
+    shown = {
+        sae
+        for entry in catalogue["artifacts"]
+        for sae in entry["parents"].get("sae" if entry["stage"] in VISION_LABELS else "saes", ())
+    }
     decoders, entries = Decoders(finished), []
     for entry in catalogue["artifacts"]:
         folder = entry["folder"]

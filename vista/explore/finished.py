@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vista.engine.artifacts import CHECKSUMS, MANIFEST
-from vista.explore.published import CONFIG, LARGEST_CONFIG, label_facts, sae_facts
+from vista.explore.published import CONFIG, LARGEST_CONFIG, SAES, label_facts, sae_facts
 from vista.report.catalogue import DIGEST, catalogue_of
 
 _STAGE = re.compile(r"[a-z_]{1,100}")
@@ -209,7 +209,7 @@ class Finished:
     def _facts(self, stage: str, folder: str, settings: Any) -> dict[str, Any]:
         if stage == "import_labels":
             return label_facts(settings)
-        if stage != "import_sae":
+        if stage not in SAES:
             return {}
         try:
             return sae_facts(read_below(self.results, [stage, folder, CONFIG], LARGEST_CONFIG))

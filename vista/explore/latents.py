@@ -22,12 +22,27 @@ from vista.errors import UserError
 from vista.explore.decoders import WEIGHTS, Decoder
 from vista.foreign.text import one_line
 from vista.inputs.image_files import image_files
-from vista.inputs.latents import LatentMaps, read_geometry, read_latents
+from vista.inputs.latents import read_geometry, read_latents
+from vista.inputs.maps import LatentMaps
 from vista.readout.parts import labels_of
 from vista.sae.label_table import FILE, LatentLabels, read_labels
 from vista.store.strongest import Active, strongest
 
 _RECORDS = "records.parquet"
+
+
+def input_there(artifact: Artifact, role: str) -> Artifact | None:
+    """Return the input of an artifact in a role; None if its results folder does not have it."""
+    return next(iter(inputs_there(artifact, role)), None)
+
+
+def images_of(records: Artifact) -> ImageSource:
+    """Return the image files of an artifact of records.
+
+    Raises:
+        UserError: They are gone.
+    """
+    return image_files(records, input_there(records, "world"), input_there(records, "fetched"))
 
 
 class LatentView:
@@ -141,9 +156,9 @@ class LatentView:
                 return Decoder(sae.file(WEIGHTS)).nearest(latent, latent + 1).of(0)
         return []
 
-    def _parent(self, role: str, of: Artifact | None = None) -> Artifact | None:
-        """Return an input of the latents, or of another artifact; None if it is not there."""
-        return next(iter(inputs_there(of or self.artifact, role)), None)
+    def _parent(self, role: str) -> Artifact | None:
+        """Return an input of the latents; None if it is not there."""
+        return input_there(self.artifact, role)
 
     @cached_property
     def _records(self) -> Artifact | None:
@@ -173,8 +188,7 @@ class LatentView:
                 f"{self.artifact.path}: its records are not in these results, so its images cannot "
                 "be found"
             )
-        world, fetched = (self._parent(role, self._records) for role in ("world", "fetched"))
-        return image_files(self._records, world, fetched)
+        return images_of(self._records)
 
     def geometry(self, record: Record) -> ImageGeometry:
         """Return how an image lies on the patch grid.

@@ -33,6 +33,7 @@ LARGEST_BODY = 20_000_000  # bytes
 LARGEST_IMAGE = 50_000_000  # px
 _TOP = 24  # latents of a token that are sent
 _MOST_EDITS = 4
+_QUEUE = f"{LIVE}queue/"
 _FOLDER = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,240}"
 
 # What is done with the models of one request; the event says that nobody waits for it any more.
@@ -74,11 +75,13 @@ class CaptionRequest(Settings):
 
 
 class Live:
-    """The live part of the server, as an ASGI application for POST requests below /live/.
+    """The live part of the server, as an ASGI application for requests below /live/.
 
     POST /live/latents?latents=FOLDER, an image file as body: the latents of its visual tokens.
     POST /live/captions, JSON of a `CaptionRequest`: the captions, and beside each edit that along a
     random direction, as far at each token.
+    GET /live/queue/TICKET: `before`, how many requests are answered before the one that was posted
+    with ?ticket=TICKET; null where none is waiting or being answered.
 
     Args:
         results: The results folder.
@@ -88,11 +91,16 @@ class Live:
     def __init__(self, results: Path, load: Callable[[Path], Readout] = Readout.of_latents) -> None:
         self._results, self._load = results, load
         self._turn: anyio.Lock | None = None
+        # The tickets of requests, in the order in which they get the models.
+        self._queue: dict[threading.Event, str] = {}
         self._models: tuple[Path, Readout, LatentView] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
         path, query = scope["path"], QueryParams(scope["query_string"])
+        if scope["method"] != "POST":
+            await self._place(path)(scope, receive, send)
+            return
+        body = await _body(receive)
         job: _Job | None = None
         if body is None:
             response: Response = _problem(f"more than {LARGEST_BODY} bytes", 413)
@@ -108,23 +116,35 @@ class Live:
         else:
             response = _problem("no such request", 404)
         if job is not None:
-            answer = await self._in_turn(job, receive)
+            answer = await self._in_turn(job, receive, query.get("ticket", ""))
             if answer is None:
                 return  # nobody is there to read it
             response = answer
         await response(scope, receive, send)
 
-    async def _in_turn(self, job: _Job, receive: Receive) -> Response | None:
+    def _place(self, path: str) -> Response:
+        """Return the answer of a request's place in the queue."""
+        if not path.startswith(_QUEUE):
+            return _problem("no such request", 404)
+        tickets, ticket = list(self._queue.values()), path.removeprefix(_QUEUE)
+        before = tickets.index(ticket) if ticket in tickets else None
+        return JSONResponse({"before": before}, headers={"Cache-Control": "no-store"})
+
+    async def _in_turn(self, job: _Job, receive: Receive, ticket: str) -> Response | None:
         """Return the answer of a job once it is its turn; None if the browser has gone."""
         if self._turn is None:
             self._turn = anyio.Lock()
         stop = threading.Event()
         answer: Response | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(_watch, receive, stop, group)
-            async with self._turn:
-                answer = await anyio.to_thread.run_sync(_answer, job, stop)
-            group.cancel_scope.cancel()
+        self._queue[stop] = ticket
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_watch, receive, stop, group)
+                async with self._turn:
+                    answer = await anyio.to_thread.run_sync(_answer, job, stop)
+                group.cancel_scope.cancel()
+        finally:
+            del self._queue[stop]
         return None if stop.is_set() else answer
 
     def latents(self, folder: str, content: bytes, stop: threading.Event) -> dict[str, Any]:
@@ -135,6 +155,7 @@ class Live:
             (layers,) = readout.latents(readout.visual_tokens([image]))
         encoder = readout.encoder
         placing = {"size": encoder.size, "patch": encoder.patch, "fit": readout.fit}
+        placing["per_patch"] = encoder.per_patch
         return {
             "grid": list(encoder.grid),
             "geometry": placing | ({} if encoder.pool is None else {"pool": encoder.pool}),

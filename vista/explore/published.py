@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+# Stages whose artifacts are SAEs in the neutral form: of language models, then of encoders.
+SAES = ("import_sae", "train_vision_sae", "train_guided_sae", "import_vision_sae")
 # The config of an SAE in the neutral form, as vista.sae.neutral writes it.
 CONFIG = "sae.json"
 LARGEST_CONFIG = 100_000  # bytes

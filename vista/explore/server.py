@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vista.explore.finished import Finished, NotServed, Opened
-from vista.explore.guard import NAMES, Guard
+from vista.explore.guard import LIVE, NAMES, Guard
 from vista.explore.page_files import INDEX, catalogue_bytes, page_files
 from vista.explore.ranges import Unsatisfiable, span_of
 from vista.report.catalogue import CATALOGUE
@@ -98,7 +98,7 @@ def _application(finished: Finished) -> ASGIApp:
     answers = _Answers(finished, rest)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
+        if scope["path"].startswith(LIVE):
             made = await run_in_threadpool(rest.result)
             await made.live(scope, receive, send)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def latent_text(view: LatentView, latent: int, layer: int, top: int = 16) -> str
     lines = [f"latent {latent} of layer {layer}", *_label_lines(view, layer, latent)]
     share = view.store.image_frequency(layer)[latent]
     lines += [f"fires in {number(share)} of {len(view.store.image_ids)} images"]
-    lines += [*_neighbour_lines(view, layer, latent), ""]
+    pairs = view.neighbours(layer, latent)
+    lines += [*neighbour_lines(pairs, lambda n: view.label(layer, n)), ""]
     entries = view.store.top(layer, latent)
     rows = []
     for place, token, value in list(zip(*entries, strict=True))[:top]:
@@ -155,13 +156,13 @@ def _label_lines(view: LatentView, layer: int, latent: int) -> Iterator[str]:
         yield f"  {clean(context, 160)}"
 
 
-def _neighbour_lines(view: LatentView, layer: int, latent: int) -> Iterator[str]:
-    pairs = view.neighbours(layer, latent)
+def neighbour_lines(
+    pairs: Sequence[tuple[int, float]], label: Callable[[int], str | None]
+) -> Iterator[str]:
+    """Yield lines for latents with their cosines, and their labels; none for no latents."""
     if pairs:
         yield "neighbours by cosine of decoder rows:"
-    texts = [
-        f"{n} {_short(view.label(layer, n) or '-')} {number(cosine, 2)}" for n, cosine in pairs
-    ]
+    texts = [f"{n} {_short(label(n) or '-')} {number(cosine, 2)}" for n, cosine in pairs]
     for start in range(0, len(texts), _ON_A_LINE):
         yield "  " + ", ".join(texts[start : start + _ON_A_LINE])
 

@@ -1,4 +1,4 @@
-"""A latent of a vision SAE in a terminal: its labels and its top images."""
+"""A latent of a vision SAE in a terminal: its labels, its neighbours and its top images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from vista.data.geometry import ImageGeometry
 from vista.engine.artifacts import MANIFEST, Artifact, open_artifact
 from vista.engine.lineage import parents_of, read_manifest
 from vista.errors import UserError
+from vista.explore.decoders import WEIGHTS, Decoder
+from vista.explore.latents import input_there
+from vista.explore.terminal import neighbour_lines
 from vista.inputs.latents import read_geometry
 from vista.inputs.vision import STEERING_FILE, TOP_FILE
 from vista.report.escape import clean
@@ -30,16 +33,18 @@ def is_vision_labels(folder: Path) -> bool:
     return (read_manifest(folder) or {}).get("stage") in STAGES
 
 
-def show_vision_latent(folder: Path, latent: int, top: int = 16) -> str:
-    """Return what is known of one latent of a vision SAE: its labels and its top images.
+def show_vision_latent(folder: Path, latent: int, top: int = 16, save: Path | None = None) -> str:
+    """Return what is known of one latent of a vision SAE: its labels, neighbours and top images.
 
     Args:
         folder: An artifact of one of `STAGES`.
         latent: Number of the latent.
         top: Images that are shown.
+        save: PNG file of the latent on them; None: they are not drawn.
 
     Raises:
-        UserError: There is no such latent, `top` is not positive, or an artifact is damaged.
+        UserError: There is no such latent, `top` is not positive, an artifact is damaged, or the
+            picture cannot be drawn.
     """
     if top < 1:
         raise UserError("--top must be 1 or more")
@@ -57,8 +62,10 @@ def show_vision_latent(folder: Path, latent: int, top: int = 16) -> str:
         else f"label: {clean(label, 200)} (in {share} of its top images)",
         *_steered(artifact, latent),
         f"fires on {number(float(table.density_s[latent]), 4)} of {table.tokens} {what}",
+        *neighbour_lines(_neighbours(artifact, latent), table.label_s.__getitem__),
         "",
     ]
+    shown = read_top(artifact.file(TOP_FILE), latent)[:top]
     rows = [
         [
             Name(clean(row["image_id"], _LONGEST)),
@@ -66,10 +73,22 @@ def show_vision_latent(folder: Path, latent: int, top: int = 16) -> str:
             _place(row["patch"], tokens),
             Name(clean(", ".join(row["classes"]), _LONGEST) or "-"),
         ]
-        for row in read_top(artifact.file(TOP_FILE), latent)[:top]
+        for row in shown
     ]
     head = ("image", "activation", "patch", "classes")
-    return "\n".join([*lines, Grid(head, rows).text() if rows else "It fires at no image.", ""])
+    lines += [Grid(head, rows).text() if rows else "It fires at no image.", ""]
+    if save is not None:
+        from vista.explore.pictures import save_vision_maps
+
+        save_vision_maps(artifact, table, latent, [row["image_id"] for row in shown], save)
+        lines.append(f"Written: {save}")
+    return "\n".join(lines)
+
+
+def _neighbours(labels: Artifact, latent: int) -> list[tuple[int, float]]:
+    """Return the nearest latents by decoder row; none where the results lack the SAE."""
+    sae = input_there(labels, "sae")
+    return [] if sae is None else Decoder(sae.file(WEIGHTS)).nearest(latent, latent + 1).of(0)
 
 
 def _tokens_in_row(labels: Artifact) -> int | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
+from vista.config.vision_sae import config_places
 from vista.errors import UserError
 from vista.fetch.hub import Listing
+from vista.fetch.packages import listed
 
 # Weights only as safetensors, and only under the names that transformers loads: repositories hold
 # the same weights in other formats and precisions too.
@@ -43,6 +46,21 @@ def wanted(listing: Listing) -> list[str]:
         if _is_small(name) and ("/" not in name or name.startswith("additional_chat_templates/"))
     ]
     return sorted({*weights, *small})
+
+
+def with_config(listing: Listing, file: str) -> list[str]:
+    """Return a file of weights, and the config.json that belongs to it, if there is one.
+
+    Raises UserError, with the names that are most alike, where the repository lacks the file.
+    """
+    names = list(listing.files)
+    if file not in listing.files:
+        alike = get_close_matches(file, names, n=max(len(names), 1), cutoff=0.0)
+        raise UserError(
+            f"{listing.repo} has no file {file!r} at {listing.commit}; it has {listed(alike)}: "
+            "correct `file` or `revision`"
+        )
+    return [file, *[place for place in config_places(file) if place in listing.files][:1]]
 
 
 def _is_small(name: str) -> bool:

@@ -40,8 +40,13 @@ def random_sae(sae: SparseAutoencoder, k: int, seed: int) -> SparseAutoencoder:
         "b_dec": sae.b_dec.cpu(),
     }
     # Always around the SAE's own centre: the mean feature would make the same few fire everywhere.
+    # An empty activation is that of the architecture; the SAE's own would keep its own latents.
     config = replace(
-        sae.config, architecture="topk", k=min(max(k, 1), d_sae), subtract_decoder_bias=True
+        sae.config,
+        architecture="topk",
+        activation="",
+        k=min(max(k, 1), d_sae),
+        subtract_decoder_bias=True,
     )
     return SparseAutoencoder(config, weights).to(sae.b_dec.device)
 

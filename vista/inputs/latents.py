@@ -24,12 +24,13 @@ from vista.metrics.ranking import (
     rank_under_masks,
 )
 from vista.sae.label_table import FILE, LatentLabels, read_labels
-from vista.store.latents import Entries, LatentReader
+from vista.store.latents import LatentReader
 
 BoolArray = NDArray[np.bool_]
 # Written beside the store of features: {"size": px, "patch": px, "fit": "pad" | "crop"}, and
 # "per_patch" where a patch has several tokens (of several encoders, or of frames of a clip),
-# "windows" where a place holds several patches.
+# "frames" where these are frames (`vista.inputs.maps`), "windows" where a place holds several
+# patches.
 GEOMETRY = "geometry.json"
 
 
@@ -143,14 +144,6 @@ def rank_layer(
     )
 
 
-def salient_tokens(latents: LatentReader, layer: int) -> NDArray[np.int64]:
-    """Return each image's visual token with the largest norm of the residual stream [b]: the first
-    one of several."""
-    norm2_bt = latents.column(layer, "image", "norm2")
-    norm2_bt = np.where(latents.valid("image"), norm2_bt, -np.inf)
-    return np.asarray(norm2_bt.argmax(axis=1), dtype=np.int64)
-
-
 def read_geometry(features: Artifact) -> dict[str, Any]:
     """Return how images lie on the patch grid behind some features: size, patch and fit, and pool
     where patches were pooled.
@@ -215,22 +208,3 @@ def class_mask(record: Record, category: str) -> BoolArray | None:
                 return None
             mask_hw |= decode_mask(item.rle)
     return mask_hw
-
-
-class LatentMaps:
-    """Activation maps of single latents of one layer, read through the store's inverse."""
-
-    def __init__(self, latents: LatentReader, layer: int) -> None:
-        self._latents, self._layer = latents, layer
-        self._n_patches = latents.kinds["image"]
-        self._entries: dict[int, Entries] = {}
-
-    def __call__(self, image: int, latent: int) -> NDArray[np.float64]:
-        """Return the activation of a latent on every patch of an image [p], 0 where silent."""
-        if latent not in self._entries:
-            self._entries[latent] = self._latents.by_latent(self._layer, latent)
-        entries = self._entries[latent]
-        low, high = np.searchsorted(entries.image, [image, image + 1])
-        map_p = np.zeros(self._n_patches)
-        map_p[entries.token[low:high]] = entries.value[low:high]
-        return map_p

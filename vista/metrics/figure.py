@@ -31,9 +31,11 @@ class Figure:
         encoder, llm, sae_weight, seed: The point of the sweep.
         control: What was changed on purpose at that point (docs/controls.md); None: nothing.
         method: Where an intervention's directions come from, the vision SAE, the readout of words
-            (logit_lens), or what the maps of referring segmentation are made from, other than the
-            labelled latents. Of a figure about two judges, which belongs to no such place, and
-            of a difference between two encoders: the second one.
+            (logit_lens), what the maps of referring segmentation are made from, other than the
+            labelled latents, or the weight of the loss that gated cross-attention was trained with,
+            as text. Of a figure about two judges, which belongs to no such place, and of a
+            difference between two encoders: the second one. Of a gain of referring segmentation:
+            what latents are compared with.
         layer: Block after which the residual stream was read, counted from 0, and -1 for the
             stream that enters block 0; None where the figure belongs to no single layer.
         token_kind: ``image``, ``text``, ``control``, or "" where no tokens are concerned.

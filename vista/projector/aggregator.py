@@ -158,15 +158,18 @@ def _normed(width: int) -> nn.Sequential:
 
 
 def draw_weights(module: SpatialAggregator, generator: torch.Generator) -> None:
-    """Draw the first weights: of linear layers uniform in +-1 / sqrt(inputs), the query and the
-    places normal; norms start as they are."""
+    """Draw the first weights: of linear layers uniform in +-1 / sqrt(inputs), the places normal,
+    the query normal with deviation 1 / sqrt(hidden); norms start as they are.
+
+    A larger query, which all places share, drowns what they read: their tokens would be alike.
+    """
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.Linear):
                 bound = layer.in_features**-0.5
                 for parameter in layer.parameters():
                     parameter.uniform_(-bound, bound, generator=generator)
-        module.query_h.normal_(generator=generator)
+        module.query_h.normal_(std=module.shape.hidden**-0.5, generator=generator)
         for name, parameter in module.named_parameters():
             if ".places." in name:
                 parameter.normal_(generator=generator)

@@ -18,7 +18,7 @@ from vista.data.geometry import ImageGeometry, token_of
 from vista.errors import UserError
 from vista.readout.edits import ConceptFinder
 from vista.report.escape import mathtext
-from vista.report.heat_panels import COLUMNS, DPI, NOTE, Panel, draw_panels
+from vista.report.heat_panels import COLUMNS, DPI, Panel, draw_panels, note_of
 from vista.report.heatmaps import grid_extent
 from vista.sae.label_table import LatentLabels
 from vista.store.strongest import Active, strongest
@@ -157,7 +157,7 @@ class SeenImages:
         layer, latent = self._latent(concept, layer)
         panel = self._panel(image, layer, latent)
         title = f"Layer {layer}: where latent {latent} fires on {self.names[image]}"
-        return _picture(draw_panels([[panel]], title, NOTE))
+        return _picture(draw_panels([[panel]], title, note_of(self.geometry[image].grid)))
 
     def show(self, k: int = 4, layer: int | None = None, image: int = 0) -> Image.Image:
         """Return a picture of the strongest latents on an image, a row a layer.
@@ -179,7 +179,8 @@ class SeenImages:
             for number in layers
         ]
         title = f"Strongest latents of {self.names[image]}"
-        return _picture(draw_panels(rows, title, NOTE, [f"layer {number}" for number in layers]))
+        names = [f"layer {number}" for number in layers]
+        return _picture(draw_panels(rows, title, note_of(self.geometry[image].grid), names))
 
     def _repr_html_(self) -> str:
         """Return the table of the strongest latents, as notebooks show it."""

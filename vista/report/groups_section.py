@@ -7,6 +7,8 @@ from vista.report import grid
 from vista.report.grid import Grid, Name, Section, number
 from vista.report.table import LongTable, groups, over_seeds
 
+_METRICS = ("caption_names_object", "caption_cross_entropy", "matching_rate", "pointing_game")
+
 
 def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
     """Return captions, matching rate and pointing game of each group of images.
@@ -17,7 +19,8 @@ def groups_section(table: LongTable, top_k: int, least_n: int = 0) -> Section:
         least_n: Figures over fewer things are marked.
     """
     rows = []
-    points = groups(table.figures, "set", "encoder", "llm", "sae_weight")
+    shown = [figure for figure in table.figures if figure.metric in _METRICS]
+    points = groups(shown, "set", "encoder", "llm", "sae_weight")
     matching = {"k": top_k, "layer": None}
     for (group, encoder, llm, weight), figures in points:
         of_group = LongTable(figures)

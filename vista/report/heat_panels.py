@@ -14,10 +14,11 @@ from vista.report.heatmaps import draw_heat
 
 COLUMNS = 8  # of a figure, at most
 DPI = 150
-NOTE = (
+_NOTE = (
     "Activation on each patch, from weak (purple) to its maximum (yellow), which stands below; "
     "grey: silent."
 )
+_TOKEN_NOTE = "One token stands for each image: its activation stands below."
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Panel:
     Attributes:
         image: RGB pixels [h, w, 3].
         extent: Left, right, bottom, top of the patch grid in image px.
-        activation: Activation on each patch [rows, columns].
+        activation: Activation on each patch [rows, columns]; of one token alone, the image stays
+            uncovered.
         label: Text below the image.
     """
 
@@ -35,6 +37,11 @@ class Panel:
     extent: tuple[float, float, float, float]
     activation: NDArray[np.float64]
     label: str
+
+
+def note_of(grid: tuple[int, int]) -> str:
+    """Return what panels of activations on a patch grid show."""
+    return _TOKEN_NOTE if grid == (1, 1) else _NOTE
 
 
 def draw_panels(
@@ -62,7 +69,11 @@ def draw_panels(
             axis.spines[:].set_visible(False)
         for row, line in zip(rows, axes, strict=True):
             for panel, axis in zip(row, line, strict=False):
-                draw_heat(axis, panel.image, panel.extent, panel.activation, panel.label)
+                if panel.activation.size == 1:
+                    axis.imshow(panel.image, interpolation="nearest")
+                    axis.set_xlabel(f"{panel.label}, {panel.activation.item():.2g}", fontsize=7)
+                else:
+                    draw_heat(axis, panel.image, panel.extent, panel.activation, panel.label)
         for name, line in zip(names, axes, strict=False):
             line[0].set_ylabel(name, fontsize=9, fontweight="bold")
         style.heading(figure, title, note)

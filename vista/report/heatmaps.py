@@ -14,7 +14,8 @@ from vista.data.geometry import ImageGeometry
 from vista.data.records import Record, RecordTable, read_records
 from vista.engine.artifacts import Artifact
 from vista.inputs.image_files import image_files
-from vista.inputs.latents import LatentMaps, class_mask, read_geometry
+from vista.inputs.latents import class_mask
+from vista.inputs.maps import LatentMaps, MapGrid, read_map_grid
 from vista.judges.kinds.whole_word import WholeWordJudge
 from vista.metrics.localization.measure import own_latents
 from vista.report import style
@@ -66,8 +67,8 @@ def heat_maps(order: ReportOrder, inputs: Inputs) -> list[Drawing]:
         return []
     records = read_records(inputs.records.file("records.parquet"))
     open_image = _image_opener(inputs.records, inputs.world, inputs.fetched)
-    geometries = {
-        place.encoder: read_geometry(artifact)
+    grids = {
+        place.encoder: read_map_grid(artifact)
         for place, artifact in aligned(order.features, inputs.features)
     }
     by_model: dict[tuple[str, str], dict[int, dict[float, Artifact]]] = {}
@@ -85,7 +86,7 @@ def heat_maps(order: ReportOrder, inputs: Inputs) -> list[Drawing]:
             labels=_labels_of(labels, llm),
             records=records,
             open_image=open_image,
-            geometry=geometries[encoder],
+            grid=grids[encoder],
             settings=order.report,
         )
         drawings.append(Drawing(f"heatmaps_{encoder}_{llm}", maps.title, maps.draw))
@@ -103,7 +104,7 @@ class _HeatMaps:
         labels: Labels of the LLM's latents by layer.
         records: Records of the data.
         open_image: Opens the image of a record.
-        geometry: Arguments of the encoder's `ImageGeometry` after the image's size.
+        grid: Grid of the encoder's maps.
         settings: Settings of the report.
     """
 
@@ -113,7 +114,7 @@ class _HeatMaps:
     labels: Mapping[int, LatentLabels]
     records: RecordTable
     open_image: Callable[[Record], Any]
-    geometry: Mapping[str, Any]
+    grid: MapGrid
     settings: ReportSettings
 
     def draw(self) -> Any | None:
@@ -133,7 +134,7 @@ class _HeatMaps:
             # A crowd is no single object to point at.
             if name in latent_of and _boxes(record, name)
         ]
-        maps = [_maps_of(reader, layer) for reader in readers]
+        maps = [_maps_of(reader, layer, self.grid.frames) for reader in readers]
         rows = []
         for i, category in spread(candidates, self.settings.heatmap_examples):
             record, latent = records[i], latent_of[category]
@@ -172,7 +173,7 @@ class _HeatMaps:
         return best
 
     def _extent(self, record: Record) -> tuple[float, float, float, float]:
-        return grid_extent(ImageGeometry(record.width, record.height, **self.geometry))
+        return grid_extent(ImageGeometry(record.width, record.height, **self.grid.placing))
 
 
 def grid_extent(geometry: ImageGeometry) -> tuple[float, float, float, float]:
@@ -188,11 +189,13 @@ def _boxes(record: Record, category: str) -> list[tuple[float, float, float, flo
     return [item.box for item in objects]
 
 
-def _maps_of(reader: LatentReader, layer: int) -> Callable[[str, int], NDArray[np.float64]]:
+def _maps_of(
+    reader: LatentReader, layer: int, frames: int
+) -> Callable[[str, int], NDArray[np.float64]]:
     """Return a function from an image's id and a latent to its map [rows, columns]."""
-    maps = LatentMaps(reader, layer)
+    maps = LatentMaps(reader, layer, frames)
     places = {image: place for place, image in enumerate(reader.image_ids)}
-    return lambda image, latent: maps(places[image], latent).reshape(reader.grid)
+    return lambda image, latent: maps(places[image], latent).reshape(maps.shape)
 
 
 def _labels_of(labels: Sequence[tuple[LlmPlace, Artifact]], llm: str) -> dict[int, LatentLabels]:

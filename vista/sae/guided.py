@@ -117,8 +117,10 @@ class GuidedSae(TopKTrainingSAE):  # type: ignore[misc]
         return torch.cat([tied_dm, self.W_enc[:, tied_dm.shape[1] :]], dim=1)
 
     def predict(self, x_nd: torch.Tensor) -> torch.Tensor:
-        """Log odds of each concept [n, m]."""
-        logit_nm: torch.Tensor = self.process_sae_in(x_nd) @ self.W_pred + self.b_pred
+        """Log odds of each concept [n, m]; their loss does not move b_dec."""
+        kept_d = (self.b_dec - self.b_dec.detach()) * self.cfg.apply_b_dec_to_input
+        centred_nd = self.process_sae_in(x_nd) + kept_d
+        logit_nm: torch.Tensor = centred_nd @ self.W_pred + self.b_pred
         return logit_nm
 
     def encode_with_hidden_pre(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,9 @@ What each program's file holds, and what its SAE does at inference (x: a feature
                   or with schema 1 it was trained on x - b_dec, later on x
     prisma        config.json beside the weights (the same names; gated: b_gate, b_mag, r_mag); x is
                   normalised (`normalize_activations`), then less b_dec; relu, top-k, gated
-    sae_for_vlm   a state dict of dictionary_learning, its class in config.json beside it; x less
-                  b_dec, but for JumpReLU; relu, top-k, one threshold (batch top-k, Matryoshka,
-                  whose `group_sizes` are kept)
+    sae_for_vlm   a state dict of dictionary_learning, its class in config.json beside it (of one in
+                  checkpoints/ beside that folder); x less b_dec, but for JumpReLU; relu, top-k, one
+                  threshold (batch top-k, Matryoshka, whose `group_sizes` are kept)
     patchsae      {cfg, state_dict} in one file; relu of x - b_dec
 
 Sources: OSU-NLP-Group/saev (src/saev/nn/modeling.py), Prisma-Multimodal/ViT-Prisma
@@ -34,13 +34,13 @@ from typing import Any
 
 from torch import Tensor
 
+from vista.config.vision_sae import config_places
 from vista.errors import UserError, reason_of
 from vista.foreign.tensors import float_tensors, read_checkpoint
 from vista.foreign.text import one_line, read_json_object
 from vista.foreign.values import flag, integer
 from vista.sae.neutral import SaeConfig, SparseAutoencoder
 
-CONFIG = "config.json"
 _LONGEST_HEADER = 2**20
 # Classes of the settings object that these programs pickle beside the weights.
 _PATCHSAE_SETTINGS = tuple(
@@ -180,7 +180,7 @@ def read_saev(path: Path) -> Released:
 def read_prisma(path: Path) -> Released:
     """Read the weights of ViT-Prisma, and their config: beside them or, once, in the same file."""
     content = read_checkpoint(path, settings=_PRISMA_SETTINGS)
-    place = path.with_name(CONFIG)
+    place = _config_place(path)
     cfg: Mapping[str, Any] = {}
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         cfg, content = content.get("cfg", {}), content["state_dict"]
@@ -310,8 +310,14 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return header, len(line)
 
 
+def _config_place(weights: Path) -> Path:
+    """Where the config.json of a file of weights lies, or should lie."""
+    places = [Path(place) for place in config_places(str(weights))]
+    return next((place for place in places if place.is_file()), places[0])
+
+
 def _dictionary_class(tensors: Mapping[str, Tensor], path: Path) -> str:
-    place = path.with_name(CONFIG)
+    place = _config_place(path)
     known = {
         "MatroyshkaBatchTopKSAE": "group_sizes",
         "MatryoshkaBatchTopKSAE": "group_sizes",
@@ -330,8 +336,8 @@ def _dictionary_class(tensors: Mapping[str, Tensor], path: Path) -> str:
         return "MatryoshkaBatchTopKSAE"
     if "encoder.weight" in tensors and "k" in tensors:
         raise UserError(
-            f"{path}: {CONFIG} is missing beside it, and its tensors do not tell top-k from batch "
-            "top-k; copy both files"
+            f"{path}: its config.json is missing, and its tensors do not tell top-k from batch "
+            "top-k; copy both files, or choose an SAE that has one"
         )
     return "AutoEncoder" if "encoder.weight" in tensors else "JumpReluAutoEncoder"
 

@@ -2,7 +2,7 @@
 
 # In the order of the workflow, each with what it makes; metrics declare themselves.
 MAKERS = {
-    "fetch_model": "a pretrained model, from its repository",
+    "fetch_model": "a pretrained model or vision SAE, from its repository",
     "fetch_sae": "a pretrained SAE, from its release",
     "fetch_labels": "labels of latents, from Neuronpedia's export",
     "fetch_data": "images and annotations, by URL",

@@ -26,6 +26,7 @@ from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
 from vista.inputs.latents import GEOMETRY, read_geometry
+from vista.inputs.maps import read_frames
 from vista.progress import progress
 from vista.store.features import FeatureReader, FeatureWriter
 
@@ -90,6 +91,8 @@ def run(job: StageJob[CombineFeaturesOrder, Inputs]) -> None:
     elif source.how == "interleave":
         d_vision = max(widths)
         placing["per_patch"] = sum(tokens)
+    elif tokens[0] > 1 and all(read_frames(part) == tokens[0] for part in parts):
+        placing["frames"] = tokens[0]
     writer = FeatureWriter(
         job.work / "features.zarr",
         readers[0].image_ids,

@@ -118,7 +118,7 @@ def run(job: StageJob[FeaturesOrder, Inputs]) -> None:
         if encoder.pool is not None:
             geometry["pool"] = encoder.pool
         if encoder.per_patch > 1:
-            geometry["per_patch"] = encoder.per_patch
+            geometry |= {"per_patch": encoder.per_patch, "frames": encoder.per_patch}
         (job.work / "geometry.json").write_text(json.dumps(geometry, sort_keys=True) + "\n")
     rate = encoded / max(time.monotonic() - start, 1e-9)
     print(f"features: {encoded} images, {rate:.0f} images/s", file=sys.stderr)
@@ -211,7 +211,7 @@ def need(node: Node, shapes: Shapes) -> Need:
     memory = formulas.features_memory(shape, device, settings["batch_size"]) if shape else None
     if shape is None or images is None:
         return Need(None, device.memory(memory), None)
-    flops = 2 * shape.parameters * (shape.patches + shape.prefix) * images.images
+    flops = formulas.features_flops(shape) * images.images
     disk = formulas.feature_bytes(images.images, shape)
     seconds = TORCH_START * job_count(node) + device.seconds(flops)
     return Need(disk, device.memory(memory), seconds)

@@ -12,7 +12,7 @@ from vista.config.vision_sae import ImportVisionSaeSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.forecast.need import Need
-from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shapes import Shapes, one
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.inputs.vision import encoder_block, split_images, write_group_ends
@@ -26,7 +26,7 @@ _PATCHES = 2**14
 
 
 class ImportVisionSaeOrder(Settings):
-    """The file of the SAE, and its name."""
+    """Where the SAE comes from, and its name."""
 
     sae: ImportVisionSaeSettings
     name: str
@@ -34,11 +34,13 @@ class ImportVisionSaeOrder(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Features with their records, and the encoder that they are of, if it is an artifact."""
+    """Features with their records, the encoder that they are of, if it is an artifact, and the
+    files of a repository, if the SAE comes from one."""
 
     features: Artifact
     records: Artifact
     encoder: Artifact | None = None
+    fetched: Artifact | None = None
 
 
 @stage(ImportVisionSaeOrder, Inputs)
@@ -60,7 +62,7 @@ def run(job: StageJob[ImportVisionSaeOrder, Inputs]) -> None:
     features = FeatureReader(inputs.features.store("features.zarr"))
     sae, ends = read_released(
         settings.format,
-        Path(settings.path),
+        _weights(settings, inputs.fetched),
         name=name,
         d_in=features.shape[2],
         layer=encoder_block(inputs.features, inputs.encoder),
@@ -75,6 +77,14 @@ def run(job: StageJob[ImportVisionSaeOrder, Inputs]) -> None:
         write_group_ends(job.work, ends)
 
 
+def _weights(settings: ImportVisionSaeSettings, fetched: Artifact | None) -> Path:
+    if fetched is None:
+        assert settings.path is not None
+        return Path(settings.path)
+    assert settings.file is not None
+    return fetched.folder("model") / settings.file
+
+
 def _moments(read: Callable[[], Iterator[torch.Tensor]]) -> tuple[torch.Tensor, float]:
     """Mean [d] of the patches that `read` yields, and their mean distance from it over sqrt(d)."""
     sums = [(x_nd.double().sum(dim=0), len(x_nd)) for x_nd in read()]
@@ -86,5 +96,9 @@ def _moments(read: Callable[[], Iterator[torch.Tensor]]) -> tuple[torch.Tensor, 
 
 def need(node: Node, shapes: Shapes) -> Need:
     """Disk: encoder and decoder in float32, about what the file has."""
-    path = Path(node.settings["sae"]["path"])
+    sae, fetched = node.settings["sae"], one(node, "fetched")
+    if fetched is None:
+        path = Path(sae["path"])
+    else:
+        path = shapes.results / fetched.path / "model" / sae["file"]
     return Need(disk=float(path.stat().st_size) if path.is_file() else None)

@@ -10,6 +10,7 @@ from vista.config.text_index import TextIndexSettings
 from vista.data.records import read_text
 from vista.engine.artifacts import Artifact
 from vista.engine.forecast import formulas
+from vista.engine.forecast.formulas import Dictionaries
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes
 from vista.engine.job import StageJob, stage
@@ -52,11 +53,19 @@ def run(job: StageJob[IndexTextOrder, Inputs]) -> None:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Disk: the vectors in float16, at most. Time: one pass up to the last layer."""
-    shape, settings = shapes.llm(node), TextIndexSettings.model_validate(node.settings["index"])
+    """Disk: the vectors in float16, at most; held: these twice, in parts and joined. Time: one pass
+    up to the last layer."""
+    shape, settings = shapes.llm(node), TextIndexSettings.model_validate(node.order["index"])
     if shape is None:
         return UNKNOWN
-    device, blocks = shapes.device(node.order["llm"]), max(settings.layers or (0,)) + 1
-    flops = formulas.forward_flops(shape, settings.tokens, 0, blocks=blocks)
+    device, layers = shapes.llm_device(node), settings.layers or (0,)
+    flops = formulas.forward_flops(shape, settings.tokens, 0, blocks=max(layers) + 1)
     disk = 2.0 * settings.most_vectors(shape.vocabulary) * shape.d_model
-    return Need(disk, device.memory(None), TORCH_START + device.seconds(flops))
+    memory = formulas.reading_memory(
+        shape,
+        device,
+        Dictionaries(layers, (), ()),
+        settings.batch_documents,
+        settings.max_length,
+    )
+    return Need(disk, device.memory(memory), TORCH_START + device.seconds(flops), 2 * disk)

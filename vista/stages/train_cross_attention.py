@@ -12,8 +12,11 @@ from vista.config.cross_attention import CrossAttentionSettings
 from vista.config.language import LanguageSettings
 from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
+from vista.engine.forecast import formulas
+from vista.engine.forecast.formulas import NONE
 from vista.engine.forecast.need import TORCH_START, UNKNOWN, Need
 from vista.engine.forecast.shapes import Shapes
+from vista.engine.forecast.shared import text_tokens
 from vista.engine.job import StageJob, stage
 from vista.engine.node import Node
 from vista.errors import UserError
@@ -110,17 +113,23 @@ def run(job: StageJob[TrainCrossAttentionOrder, Inputs]) -> None:
 
 
 def need(node: Node, shapes: Shapes) -> Need:
-    """Disk: four matrices a block. Time: forward and backward of each step, of some tens of text
-    tokens a caption."""
-    from vista.engine.forecast import formulas
-
+    """Disk: four matrices a block. Time: forward and backward of each step over captions; the
+    language model is frozen, so its backward takes as long as its forward. GPU: as training a
+    projector without visual tokens, and the activations of the cross-attention. Held: its matrices,
+    which are made in main memory."""
     shape, vision = shapes.llm(node), shapes.features(node)
     settings = CrossAttentionSettings.model_validate(node.order["cross_attention"])
     if shape is None or vision is None:
         return UNKNOWN
+    batch, patches, d = settings.batch_size, vision.patches, shape.d_model
     blocks = len(settings.blocks) if settings.blocks else max(1, shape.blocks - 1)
-    size = 2 * blocks * shape.d_model * (shape.d_model + vision.d_vision)
-    tokens = settings.steps * settings.batch_size * formulas.text_tokens(settings.max_length, 0)
-    device = shapes.llm_device(node)
-    flops = 2 * formulas.forward_flops(shape, tokens, tokens)
-    return Need(4.0 * size, device.memory(None), TORCH_START + device.seconds(flops))
+    weights = formulas.cross_attention_parameters(blocks, d, vision.d_vision)
+    device, most = shapes.llm_device(node), formulas.text_tokens(settings.max_length, 0)
+    memory = formulas.training_memory(shape, device, NONE, batch, most, 0, weights)
+    memory += formulas.cross_attention_memory(blocks, settings.heads, d, batch, most, patches)
+    captions = settings.steps * batch
+    text = captions * text_tokens(node, shapes, settings.max_length, 0, first=True)
+    flops = 2 * formulas.forward_flops(shape, text, text)
+    read = formulas.cross_attention_flops(blocks, d, vision.d_vision, text, captions * patches)
+    seconds = TORCH_START + device.seconds(flops, 3 * read)
+    return Need(4.0 * weights, device.memory(memory), seconds, 4.0 * weights)

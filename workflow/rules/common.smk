@@ -1,4 +1,5 @@
 # What the rules of all stages share.
+from snakemake.dag import DAG
 from snakemake.io import _IOFile
 
 # The results folder as jobs see it: behind the prefix, where another workflow uses this one with one.
@@ -24,6 +25,21 @@ def recorded(manifest):
     there = manifest.replace(plan.results, RESULTS, 1)
     inputs = workflow.persistence.input(_IOFile(there, None))
     return inputs and [name.replace(RESULTS, plan.results, 1) for name in inputs]
+
+
+# For `--until RULE`, Snakemake first removes the jobs behind those of the rule. Then it starts none
+# that reads a result of the rule, even if it belongs to the rule: latents in the scale of text read
+# other latents, a stage of training starts from the one before. So Snakemake forgets the rule when
+# the other jobs are removed.
+def set_until_jobs(dag, original=getattr(DAG, "set_until_jobs", None)):
+    original(dag)
+    dag.untilrules.clear()
+    dag.untilfiles.clear()
+
+
+# Another Snakemake may do without this method.
+if hasattr(DAG, "set_until_jobs"):
+    DAG.set_until_jobs = set_until_jobs
 
 
 GPUS = lambda wildcards: plan.node(wildcards.node).gpus

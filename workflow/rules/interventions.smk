@@ -15,7 +15,7 @@ use rule stage as train_vision_sae with:
 
 use rule stage as import_vision_sae with:
     input:
-        roles("features", "records", "encoder", "files"),
+        roles("features", "records", "encoder", "fetched", "files"),
     pathvars:
         stage="import_vision_sae",
     message:

@@ -15,10 +15,19 @@ from PIL import Image
 from pydantic import ValidationError
 from tiny_video import SIZE, save_svd, save_vjepa2
 
-from vista.config.encoders import CheckpointEncoder, SvdSettings, Vjepa2Settings
+from vista.config.encoders import (
+    CheckpointEncoder,
+    EncoderSettings,
+    SvdSettings,
+    Vjepa2Settings,
+)
+from vista.data.records import Record, write_records
 from vista.encoders.contract import VisionEncoder, by_patch, load_encoder
 from vista.encoders.pooling import pool_tokens
+from vista.engine.artifacts import Provenance, open_artifact, publishing
+from vista.engine.job import Job
 from vista.errors import UserError
+from vista.stages import features
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +189,28 @@ def test_vjepa2_sees_an_image_as_a_clip_of_equal_frames(
     assert torch.allclose(tokens_bpd, expected, atol=1e-5)
     alone = torch.cat([encoder.encode(given[i : i + 1]) for i in range(2)])
     assert torch.allclose(tokens_bpd, alone, atol=1e-5)
+
+
+def test_features_of_a_clip_tell_its_frames(vjepa2: tuple[Path, Any], tmp_path: Path) -> None:
+    Image.fromarray(images(1)[0]).save(tmp_path / "0.png")
+    described = {"kind": "folder", "images": str(tmp_path), "fetch": []}
+    with publishing(
+        tmp_path, "records", "r", Provenance("records", described, {}, "c", {})
+    ) as work:
+        assert work is not None
+        write_records(work / "records.parquet", [Record("i", "test", "0.png", SIZE, SIZE)])
+    records = open_artifact(tmp_path / "records" / "r")
+    placings = []
+    for frames in (4, 2):  # of two tokens a patch, and of one
+        own = {"frames": frames}
+        source = {"kind": "checkpoint", "path": str(vjepa2[0]), "family": "vjepa2", "vjepa2": own}
+        order = {"encoder": EncoderSettings.model_validate({"source": source}).model_dump()}
+        out = tmp_path / f"out{frames}"
+        out.mkdir()
+        features.run(Job("features", order, {"records": records}, out))
+        placings.append(json.loads((out / "geometry.json").read_text()))
+    plain = {"size": SIZE, "patch": 4, "fit": "pad"}
+    assert placings == [{**plain, "per_patch": 2, "frames": 2}, plain]
 
 
 def test_vjepa2_needs_whole_tubelets(vjepa2: tuple[Path, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from vista.explore import decoders
 from vista.explore.decoders import MOST, Decoder, neighbour_blocks
 from vista.explore.export import export
 from vista.explore.finished import Finished, NotServed
+from vista.sae.top_table import write_top
 
 SAE = "import_sae/gemma2-l4-0123456789"
 D_SAE, WIDTH = 50, 12
@@ -139,6 +141,28 @@ def test_the_server_answers_with_the_neighbours_of_a_latent(results: Path) -> No
             "/neighbours/import_sae/..%2f..%2fx/0",
         ):
             refuse(client, path, "no such")
+
+
+@pytest.mark.parametrize("stage", ["train_vision_sae", "train_guided_sae", "import_vision_sae"])
+def test_the_server_and_an_export_have_those_of_vision_saes(tmp_path: Path, stage: str) -> None:
+    root, sae = tmp_path / "results", f"{stage}/dinov2-topk-1"
+    of = publish(root, sae, write_sae)
+    publish(root, f"{stage}/unlabelled-1", write_sae)
+    labels = "label_vision_latents/dinov2-topk-1"
+    names = ("latent", "rank", "image_id", "patch", "activation", "classes")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    publish(root, labels, lambda work: write_top(work / "top.parquet", columns), sae=of)
+    with explored(root) as client:
+        assert client.ask(f"/neighbours/{sae}/6").status == 403
+        client.enter()
+        found = json.loads(client.ask(f"/neighbours/{sae}/6").body)["neighbours"]
+        agree([(n, x) for n, x in found], nearest(rows(), 6))
+        refuse(client, f"/neighbours/{sae}/50", "has no latent 50: it has 0..49")
+    export(Finished(root), tmp_path / "site")
+    table = pq.read_table(tmp_path / "site" / "neighbours" / f"{sae}.parquet").to_pylist()
+    agree(list(zip(*table[6].values(), strict=True)), nearest(rows(), 6))
+    catalogue = json.loads((tmp_path / "site" / "catalogue.json").read_bytes())
+    assert [e["folder"] for e in catalogue["artifacts"] if e.get("neighbours")] == [sae]
 
 
 def refuse(client: Client, path: str, says: str) -> None:

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,7 @@ class Readout:
     """A readout whose language model takes `passes` passes of 10 ms."""
 
     def __init__(self, passes: int = 1) -> None:
-        self.encoder = SimpleNamespace(grid=(1, 2), size=32, patch=16, pool=None)
+        self.encoder = SimpleNamespace(grid=(1, 2), size=32, patch=16, pool=None, per_patch=1)
         self.fit, self.passes = "pad", passes
         self.llm = SimpleNamespace(model=Model())
         self.running = self.most = self.done = 0
@@ -86,11 +87,16 @@ class Client:
         self.app = app
 
     async def post(
-        self, path: str, body: bytes, query: str = "", leave_after: float | None = None
+        self,
+        path: str,
+        body: bytes,
+        query: str = "",
+        leave_after: float | None = None,
+        method: str = "POST",
     ) -> tuple[int, dict[str, Any]] | None:
         scope = {
             "type": "http",
-            "method": "POST",
+            "method": method,
             "path": path,
             "query_string": query.encode(),
             "headers": [],
@@ -195,6 +201,36 @@ def test_a_request_that_leaves_the_queue_never_runs(results: Path) -> None:
 
     anyio.run(one_waits)
     assert readout.done == 1
+
+
+def test_a_request_knows_how_many_are_before_it(results: Path) -> None:
+    readout = Readout(passes=150)
+    client = Client(live(results, readout))
+    places: list[Any] = []
+
+    async def place(ticket: str) -> Any:
+        answer = await client.post(f"/live/queue/{ticket}", b"", method="GET")
+        assert answer is not None and answer[0] == 200
+        return answer[1]["before"]
+
+    async def line() -> None:
+        async with anyio.create_task_group() as group:
+            for ticket, leave in (("a", None), ("b", 0.5), ("c", None)):
+                group.start_soon(client.post, "/live/captions", order(), f"ticket={ticket}", leave)
+                while list(client.app._queue.values())[-1:] != [ticket] or not readout.running:
+                    await anyio.sleep(0.01)
+            readout.passes = 1
+            places.append([await place(ticket) for ticket in "abcd"])
+            while await place("b") is not None:
+                await anyio.sleep(0.01)
+            places.append([await place(ticket) for ticket in "abc"])
+        places.append([await place(ticket) for ticket in "abc"])
+
+    anyio.run(line)
+    assert places == [[0, 1, 2, None], [0, None, 1], [None] * 3]
+    assert readout.done == 2
+    answer = anyio.run(partial(client.post, "/live/latents", b"", method="GET"))
+    assert answer == (404, {"problem": "no such request"})
 
 
 EDIT = {"layer": 4, "latent": 1, "strength": 1, "patches": [0]}

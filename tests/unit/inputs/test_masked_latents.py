@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vista.config.metrics import MaskBounds
-from vista.inputs.latents import rank_layer, salient_tokens
+from vista.inputs.latents import rank_layer
+from vista.inputs.maps import salient_tokens
 from vista.sae.label_table import LatentLabels
 from vista.store.latents import LatentReader, LatentWriter
 

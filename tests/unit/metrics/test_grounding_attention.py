@@ -282,6 +282,46 @@ def test_the_stage_reads_each_mention_with_its_patches(
         assert [row[name] for row in again] == pytest.approx([r[name] for r in items], rel=1e-4)
 
 
+def test_attention_to_a_patch_is_that_to_its_frames(made: dict[str, Any], tmp_path: Path) -> None:
+    table = read_records(made["records"].file("records.parquet"))
+    images = [f"{split}{i}" for split in ("validation", "test") for i in range(4)]
+    tokens = 2 * N_VISUAL
+
+    def write(work: Path, **more: int) -> None:
+        rng = np.random.default_rng(3)
+        writer = FeatureWriter(work / "features.zarr", images, (2, 4), WIDTH)
+        writer.write_shard(0, rng.normal(size=(8, tokens, WIDTH)).astype(np.float32))
+        writer.close()
+        placing = {"size": 8, "patch": 4, "fit": "pad", "per_patch": 2, **more}
+        (work / "geometry.json").write_text(json.dumps(placing))
+
+    apart = publish(tmp_path / "apart", "features", write)
+    clip = publish(tmp_path / "clip", "features", lambda work: write(work, frames=2))
+    found, beside = (
+        pq.read_table(
+            run({**made, "features": some}, tmp_path / name).file("items.parquet")
+        ).to_pylist()
+        for some, name in ((clip, "of_clip"), (apart, "of_tokens"))
+    )
+    # What goes to the image and to the object is the same; the order of places is not.
+    for key in ("covered", "on_object", "on_image"):
+        expected = [row[key] for row in beside]
+        assert [row[key] for row in found] == pytest.approx(expected, rel=1e-5)
+    assert [row["auroc"] for row in found] != [row["auroc"] for row in beside]
+    # The last pair by hand: its word is one token, the dog lies on the last patch.
+    llm = LanguageModel.load(made["llm"].folder("model"))
+    visual = read_visual_tokens(made["projector"], clip, table, llm)
+    (row,) = table.rows_by_id(["test2"]).tolist()
+    batch = llm.batch([table[row].turns], tokens, 64)
+    at_bt = batch.input_ids == llm.tokenizer.convert_tokens_to_ids("dogs")
+    with torch.no_grad():
+        weights_nlhp, _ = visual_attention(llm, batch, visual.of([row]), at_bt)
+    map_p = weights_nlhp.mean(dim=(0, 1, 2)).reshape(N_VISUAL, 2).mean(dim=1)
+    place = ("test2", "word", None)
+    (dog,) = (r for r in found if (r["image_id"], r["position"], r["layer"]) == place)
+    assert dog["auroc"] == pytest.approx(float((map_p[3] > map_p[:3]).float().mean()))
+
+
 def test_a_model_that_sees_no_difference_is_at_chance(made: dict[str, Any], tmp_path: Path) -> None:
     result = read_result(run(made, tmp_path, projector="blind"))
     chosen = [(part["auroc"]["value"], part["choice"]["value"]) for part in result["right_image"]]
@@ -373,11 +413,18 @@ def test_cross_attention_is_trained_and_measured(made: dict[str, Any], tmp_path:
         assert attention["grounding"][0]["on_image"]["value"] == pytest.approx(1)
         plain = result["without_image"]["value"]
         assert attention["cross_entropy"]["value"] != pytest.approx(plain, abs=1e-6)
+    first, second = (part["attention"]["cross_entropy"]["value"] for part in result["trained"])
+    assert result["trained"][1]["cost"]["value"] == pytest.approx(second - first)
+    assert result["without_image_cost"]["value"] == pytest.approx(plain - first)
     rows = pq.read_table(artifact.file("rows.parquet")).to_pylist()
     point = {"encoder": "clip", "llm": "gemma", "sae_weight": 0.0, "seed": 0}
     table = LongTable(figures_of(point | {"metric": "cross_attention"}, rows))
-    (grid,) = cross_attention_section(table).grids
-    assert [row[2] for row in grid.rows] == ["0", "1", "without image"]
+    captions, words = cross_attention_section(table).grids
+    assert [row[2] for row in captions.rows] == ["0", "1", "without image"]
+    assert [row[5] == "–" for row in captions.rows] == [True, False, False]
+    assert [row[2:4] for row in words.rows] == [
+        [weight, position] for weight in ("0", "1") for position in ("before", "word")
+    ]
 
 
 def test_cross_attention_is_planned_once_whatever_the_sae_weights() -> None:

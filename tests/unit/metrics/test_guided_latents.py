@@ -18,6 +18,7 @@ from vista.metrics.guided_latents.measure import (
     best_threshold,
     compare,
     f1_at_best,
+    f1_of_latents,
     paired_auroc,
 )
 from vista.metrics.guided_latents.plan import counterpart
@@ -54,11 +55,34 @@ def test_thresholds_and_latents_come_from_the_choice_split() -> None:
     truth_nm[::4] = True
     choice, test = (np.zeros((200, 2)) for _ in range(2))
     choice[:, 0], test[:, 1] = truth_nm[:, 0], truth_nm[:, 0]
-    latent_m, best = best_latents(csc_matrix(choice), csc_matrix(test), truth_nm)
+    codes = csc_matrix(choice), csc_matrix(test)
+    latent_m, (auroc_m, f1_m) = best_latents(codes, truth_nm, truth_nm)
     assert latent_m.tolist() == [0]
     # On the test split that latent never fires: no patch reaches its threshold.
-    assert f1_at_best(best, truth_nm, truth_nm).tolist() == [0.0]
+    assert (auroc_m.tolist(), f1_m.tolist()) == ([0.5], [0.0])
     assert f1_at_best(Scored(choice, choice), truth_nm, truth_nm).tolist() == [1.0]
+
+
+def test_f1_of_latents_is_that_of_the_best_threshold_above_zero() -> None:
+    score_ns = sparse_scores(4)
+    positive_nm = np.random.default_rng(5).random((200, 3)) < 0.2
+    found_sm = f1_of_latents(csc_matrix(score_ns.astype(np.float32)), positive_nm)
+    for s, c in np.ndindex(found_sm.shape):
+        scores = [f1_score(positive_nm[:, c], score_ns[:, s] >= bound) for bound in (1, 2, 3, 4)]
+        assert found_sm[s, c] == pytest.approx(max(scores))
+    assert f1_of_latents(csc_matrix(np.zeros((200, 2))), positive_nm).tolist() == [[0.0] * 3] * 2
+
+
+def test_each_figure_is_of_the_latent_that_was_chosen_by_it() -> None:
+    rng = np.random.default_rng(6)
+    truth_n = np.arange(1000) < 20
+    # One latent fires on all of the concept and on half of the rest, one on half of it alone.
+    wide_n = truth_n | (rng.random(1000) < 0.5)
+    sharp_n = truth_n & (np.arange(1000) % 2 == 0)
+    code = csc_matrix(np.stack([wide_n, sharp_n], axis=1).astype(np.float32))
+    latent_m, (auroc_m, f1_m) = best_latents((code, code), truth_n[:, None], truth_n[:, None])
+    assert latent_m.tolist() == [0] and auroc_m[0] == pytest.approx(0.75, abs=0.02)
+    assert f1_m[0] == pytest.approx(2 / 3)
 
 
 def test_figures() -> None:

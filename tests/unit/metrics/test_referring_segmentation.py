@@ -12,6 +12,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from vista.config.report import ReportSettings
 from vista.data.expressions import FILE, Expression, Kind, write_expressions
 from vista.data.geometry import ImageGeometry
 from vista.data.masks import encode_mask
@@ -21,11 +22,12 @@ from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.judges.kinds.lexical import LexicalJudge
-from vista.metrics.referring_segmentation import stage
+from vista.metrics.referring_segmentation import METRIC, stage
 from vista.metrics.referring_segmentation.maps import (
     NamedLatents,
     activation_scales,
     latents_of_terms,
+    named_terms,
     permuted,
     terms,
     word_entries,
@@ -39,15 +41,13 @@ from vista.metrics.referring_segmentation.masks import (
     interpolated,
     overlaps,
 )
-from vista.metrics.referring_segmentation.measure import (
-    Expressions,
-    MethodScores,
-    ReferringResult,
-    referring_segmentation,
-)
-from vista.metrics.referring_segmentation.report import referring_section
+from vista.metrics.referring_segmentation.measure import Expressions, referring_segmentation
+from vista.metrics.referring_segmentation.report import SHOWN
+from vista.metrics.referring_segmentation.scores import MethodScores, ReferringResult
 from vista.metrics.results import read_figures, read_result
 from vista.metrics.word_readout import LayerWords
+from vista.report.groups_section import groups_section
+from vista.report.shown import Measured
 from vista.report.table import LongTable
 from vista.sae.label_table import LatentLabels, write_labels
 from vista.store.by_latent import Entries
@@ -148,15 +148,14 @@ def expressions(targets: list[Target], kinds: list[Kind]) -> Expressions:
     return Expressions(np.arange(len(targets)), kinds, targets)
 
 
-def measured(
-    validation: NDArray[Any], test: NDArray[Any], targets: list[Target], kinds: list[Kind]
+def run_measure(
+    validation: Expressions, test: Expressions, fitted: dict[Any, Any], maps: dict[Any, Any]
 ) -> tuple[ReferringResult, dict[Any, NDArray[np.float64]]]:
-    own = expressions(targets, kinds)
     return referring_segmentation(
-        own,
-        own,
-        {("latents", 0): validation},
-        {("latents", 0): test, ("permuted", 0): test[::-1]},
+        validation,
+        test,
+        fitted,
+        maps,
         judge_name="lexical",
         named={0: 1.0},
         thresholds=32,
@@ -165,6 +164,14 @@ def measured(
         resamples=20,
         level=0.95,
     )
+
+
+def measured(
+    validation: NDArray[Any], test: NDArray[Any], targets: list[Target], kinds: list[Kind]
+) -> tuple[ReferringResult, dict[Any, NDArray[np.float64]]]:
+    own = expressions(targets, kinds)
+    maps = {("latents", 0): test, ("permuted", 0): test[::-1]}
+    return run_measure(own, own, {("latents", 0): validation}, maps)
 
 
 def scores(result: ReferringResult, method: str, layer: int | None = 0) -> MethodScores:
@@ -183,8 +190,8 @@ def test_giou_ciou_and_precision_against_numbers_by_hand() -> None:
     # are predicted, where 2 x 4 of their 2 x 8 px are meant.
     assert latents.threshold == 0.25
     assert iou["latents", 0].tolist() == [1.0, 8 / 16, 1.0]
-    named, none = latents.kinds
-    assert (named.kind, none.kind) == ("no_place", "none")
+    named, none, every = latents.kinds
+    assert (named.kind, none.kind, every.kind) == ("no_place", "none", "all")
     assert named.giou.value == pytest.approx((1 + 8 / 16) / 2)
     assert named.ciou.value == pytest.approx((64 + 8) / (64 + 16))
     assert {p: e.value for p, e in named.precision.items()} == {50: 1.0, 70: 0.5, 90: 0.5}
@@ -201,6 +208,87 @@ def test_giou_ciou_and_precision_against_numbers_by_hand() -> None:
     assert named.giou.chance == other[0].giou.value
     assert other[1].giou.value == 0.0  # something where nothing is
     assert scores(result, "best_patches", None).kinds[0].giou.value == 1.0
+    # All expressions together, as published: no object counts 1 in gIoU, and no pixel in cIoU.
+    assert every.giou.value == pytest.approx((1 + 8 / 16 + 1) / 3)
+    assert every.ciou.value == pytest.approx((64 + 8) / (64 + 16))
+    assert (every.giou.n, every.auroc.n) == (3, 1)
+    assert other[2].ciou.value == pytest.approx(8 / (64 + 16 + 64))
+    gains = every.gains["permuted"]
+    assert gains["giou"].value == pytest.approx(2.5 / 3 - 0.5 / 3)
+    assert gains["ciou"].value == pytest.approx(72 / 80 - 8 / 144)
+    assert (gains["giou"].chance, gains["giou"].n) == (0, 3)
+
+
+def test_gains_are_paired_over_images_and_of_the_chosen_layers() -> None:
+    rng = np.random.default_rng(0)
+    targets = [target(slice(0, 2 * h), slice(0, 4)) for h in rng.integers(1, 5, size=60)]
+    maps = rng.random((60, 16))
+    better = np.array([t.cover() for t in targets])
+    own = expressions(targets, ["place"] * 60)
+    fitted: dict[Any, NDArray[Any]] = {
+        ("latents", 0): better,
+        ("latents", 1): maps,
+        ("logit_lens", 0): maps * 0,
+        ("logit_lens", 1): maps,
+    }
+    result = run_measure(own, own, fitted, fitted | {("permuted", 0): maps})
+    # The same maps: no difference in any resample, however much the images differ.
+    [place, every] = scores(result[0], "latents", 1).kinds
+    same = place.gains["logit_lens"]["giou"]
+    assert (place.giou.ci_high or 0) - (place.giou.ci_low or 0) > 0.01
+    assert (same.value, same.ci_low, same.ci_high) == (0, 0, 0)
+    assert every.gains == place.gains
+    # Without a layer each side is read on its own: latents on 0, the logit lens on 1.
+    assert result[0].chosen == {"latents": 0, "logit_lens": 1}
+    at_best = scores(result[0], "latents", None).kinds[0]
+    other = scores(result[0], "logit_lens", 1).kinds[0]
+    gain = at_best.gains["logit_lens"]["giou"]
+    assert gain.value == pytest.approx((at_best.giou.value or 0) - (other.giou.value or 0))
+    assert (gain.ci_low or 0) > 0
+    assert not other.gains
+    rows = [f for f in result[0].figures() if f.metric == "referring_giou_gain" and f.of == "all"]
+    assert {(f.method, f.layer) for f in rows if f.layer is None} == {
+        ("permuted", None),
+        ("logit_lens", None),
+        ("mean_mask", None),
+    }
+
+
+def test_the_logit_lens_has_the_level_of_its_own_permuted_expressions() -> None:
+    targets = [target(slice(0, 4), slice(0, 4)), target(slice(4, 8), slice(4, 8))]
+    maps = np.array([t.cover() for t in targets])
+    own = expressions(targets, ["place"] * 2)
+    lens: Any = ("logit_lens", 0)
+    other: Any = ("logit_lens_permuted", 0)
+    result, _ = run_measure(own, own, {lens: maps}, {lens: maps, other: maps[::-1]})
+    for layer in (0, None):
+        read = scores(result, "logit_lens", layer).kinds[0].giou
+        assert (read.value or 0) > 0.5
+        assert read.chance == scores(result, "logit_lens_permuted", layer).kinds[0].giou.value
+        assert (read.chance or 0) < 0.1
+
+
+def test_groups_of_images_are_measured_by_themselves() -> None:
+    targets = [target(slice(0, 8), slice(0, 4)), target(slice(0, 4), slice(0, 8)), NOTHING, NOTHING]
+    maps = np.array([targets[0].cover(), 1 - targets[1].cover(), np.zeros(16), np.ones(16)])
+    kinds: list[Kind] = ["place", "place", "none", "none"]
+    groups = ["testA", "testB", "testA", None]
+    own = Expressions(np.arange(4), kinds, targets, groups)
+    result, _ = run_measure(own, own, {("latents", 0): maps}, {("latents", 0): maps})
+    whole = scores(result, "latents", None)
+    first, second = whole.groups["testA"], whole.groups["testB"]
+    assert [(part.kind, part.giou.n) for part in first] == [("place", 1), ("none", 1), ("all", 2)]
+    assert [(part.kind, part.giou.n) for part in second] == [("place", 1), ("all", 1)]
+    assert first[0].auroc.value == 1.0
+    assert second[0].auroc.value == 0.0
+    assert first[1].giou.value == 1.0
+    assert not scores(result, "latents", 0).groups
+    rows = {
+        f.set: f.value
+        for f in result.figures()
+        if (f.metric, f.of, f.method, f.layer) == ("referring_auroc", "place", None, None)
+    }
+    assert rows == {None: 0.5, "testA": 1.0, "testB": 0.0}
 
 
 def test_the_threshold_is_that_of_validation_images_alone() -> None:
@@ -219,11 +307,41 @@ def test_the_threshold_is_that_of_validation_images_alone() -> None:
 
 
 def test_terms_and_latents_of_terms() -> None:
-    assert terms("the red cup on the left, a red one") == ("red", "cup", "left")
+    assert terms("the red cup on the left, a red one") == ("red cup", "red", "cup", "left")
+    # Phrases have three words at most, and none that names nothing.
+    assert terms("a large red hot dog") == (
+        *("large red hot", "large red", "large", "red hot dog", "red hot", "red", "hot dog"),
+        *("hot", "dog"),
+    )
     labels = ["cup", "cups and mugs", None, "red", " ", "category"]
     found = latents_of_terms(labels, ["cup", "red", "dog"], LexicalJudge().judge)
     assert found == {"cup": [0, 1], "red": [3]}
     assert latents_of_terms(labels, [], LexicalJudge().judge) == {}
+
+
+def test_labels_of_several_words_are_found_and_win_over_their_words() -> None:
+    labels = ["teddy bear", "bear", "stop signs", "dog", "hot dog", "cell phone", "dog", "red cups"]
+    texts = {
+        "the brown teddy bear": ["teddy bear"],
+        "a bear by a teddy bear": ["bear", "teddy bear"],
+        "stop sign on the left": ["stop sign"],
+        "hot dogs and a dog": ["hot dogs", "dog"],
+        "his cell phone": ["cell phone"],
+        "a red cup": ["red cup"],
+        "the cup": ["cup"],
+        "no palm tree": [],
+    }
+    wanted = {term for text in texts for term in terms(text)}
+    found = latents_of_terms(labels, wanted, LexicalJudge().judge)
+    assert {text: list(named_terms(text, found)) for text in texts} == texts
+    assert found["teddy bear"] == [0]
+    assert found["stop sign"] == [2]
+    assert found["hot dogs"] == [4]
+    assert found["cell phone"] == [5]
+    # A bear is no teddy bear, nor a dog a hot dog.
+    assert (found["bear"], found["dog"]) == ([1], [3, 6])
+    # That one expression is about a red cup hides the label from no other one.
+    assert found["red cup"] == found["cup"] == [7]
 
 
 def entries_of(values: dict[int, list[tuple[int, int, float]]]) -> Callable[[int], Entries]:
@@ -267,11 +385,18 @@ def test_permuted_expressions_are_of_their_kind_and_of_another_image() -> None:
     assert (image_x[other_x] != image_x).all()
     assert [kinds[x] for x in other_x] == kinds
     assert permuted(["place"], np.array([0]), 0).tolist() == [0]
+    # People stay among people.
+    groups = ["testA" if image < 6 else "testB" for image in image_x.tolist()]
+    strata = list(zip(kinds, groups, strict=True))
+    other_x = permuted(strata, image_x, 3)
+    assert sorted(other_x) == list(range(80))
+    assert [strata[x] for x in other_x] == strata
 
 
 # A planted run: images of 24 x 24 px on a grid of 3 x 3 patches, with two objects a patch each. The
-# latent of a noun fires on its patch; the last latent has no label.
-NOUNS = ["cat", "dog", "star", "cup", "sun", "moon", "boat", "tree"]
+# latent of a noun fires on its patch; the last latent has no label. Half of the images of a split
+# are in either group.
+NOUNS = ["teddy bear", "bear", "star", "cup", "sun", "moon", "boat", "tree"]
 N, N_VALIDATION = 48, 24
 
 
@@ -319,7 +444,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, dict[st
         split = "validation" if i < N_VALIDATION else "test"
         boxes = [(NOUNS[noun], patch_mask(patch)) for noun, patch in contents(i)]
         things = tuple(Object(n, Box(0, 0, 8, 8), encode_mask(mask)) for n, mask in boxes)
-        records.append(Record(f"i{i}", split, f"{i}.png", 24, 24, objects=things))
+        group = "testA" if i % 2 else "testB"
+        records.append(Record(f"i{i}", split, f"{i}.png", 24, 24, objects=things, group=group))
         for name, mask in boxes:
             items.append(Expression(f"i{i}", f"the {name}", 1, encode_mask(mask)))
             items.append(Expression(f"i{i}", f"the {name} at left", 1, encode_mask(mask)))
@@ -372,7 +498,7 @@ def test_planted_latents_find_what_is_meant_and_permuted_expressions_do_not(
     assert result["named"] == {"1": 1.0}
     latents = by_method["latents", 1]
     kinds = {part["kind"]: part for part in latents["kinds"]}
-    assert list(kinds) == ["no_place", "place", "several", "none"]
+    assert list(kinds) == ["no_place", "place", "several", "none", "all"]
     for name in ("no_place", "place", "several"):
         assert kinds[name]["auroc"]["value"] == kinds[name]["pointing"]["value"] == 1.0
         # Interpolation rounds a patch's corners.
@@ -385,8 +511,11 @@ def test_planted_latents_find_what_is_meant_and_permuted_expressions_do_not(
     assert kinds["no_place"]["giou"]["chance"] == permuted_["giou"]["value"]
     assert mean["giou"]["value"] < 0.3
     best = by_method["best_patches", None]["kinds"]
-    assert [part["giou"]["value"] for part in best] == [1.0, 1.0, 1.0, 1.0]
+    assert [part["giou"]["value"] for part in best] == [1.0] * 5
     assert best[0]["giou"]["value"] >= kinds["no_place"]["giou"]["value"]
+    gain = kinds["all"]["gains"]["permuted"]["giou"]
+    assert gain["ci_low"] > 0.3
+    assert gain["n"] == 144
 
 
 def test_rows_items_and_section_of_the_planted_run(
@@ -400,16 +529,27 @@ def test_rows_items_and_section_of_the_planted_run(
     table = LongTable(read_figures(artifact, **point))
     keys = [figure.key for figure in table.figures]
     assert len(keys) == len(set(keys))
-    section = referring_section(table, 10)
+    # The report holds figures of groups apart, for every metric that says that it has them.
+    assert METRIC.groups
+    parts = [LongTable(f for f in table.figures if (f.set is None) == whole) for whole in (1, 0)]
+    measured_ = Measured(parts[0], ReportSettings(least_n=10), groups=parts[1])
+    [section] = SHOWN.sections(measured_)
+    assert not groups_section(parts[1], 3).grids[0].rows
     # RefCOCO+'s kind leads; all methods of it, then the layers.
-    assert section.grids[0].header[3] == "no word of place"
-    assert [row[3] for row in section.grids[0].rows] == [
-        "labelled latents",
-        "permuted expressions",
-        "mean mask",
-        "best whole patches",
+    assert section.grids[0].header[4] == "no word of place"
+    methods = ["labelled latents", "permuted expressions", "mean mask", "best whole patches"]
+    assert [row[3:5] for row in section.grids[0].rows] == [
+        [group, method] for group in ("–", "testA", "testB") for method in methods
     ]
-    assert len(section.grids) == 5
+    assert [one.header[4] for one in section.grids[:5]][-1] == "all kinds"
+    # Kinds, differences, layers.
+    assert len(section.grids) == 7
+    n = {(row[3], row[5]): row[-1] for row in section.grids[5].rows if row[4] == "all kinds"}
+    assert n == {
+        (group, rival): "144" if group == "–" else "72"
+        for group in ("–", "testA", "testB")
+        for rival in ("permuted expressions", "mean mask")
+    }
     assert section.grids[-1].rows[0][3] == "1"
 
 

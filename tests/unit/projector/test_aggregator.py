@@ -15,7 +15,12 @@ from torch.nn import functional
 from vista.config.projector import RecipeChange
 from vista.config.sweep import Block
 from vista.errors import UserError
-from vista.projector.aggregator import AggregatorShape, Windows
+from vista.projector.aggregator import (
+    AggregatorShape,
+    SpatialAggregator,
+    Windows,
+    draw_weights,
+)
 from vista.projector.module import CONFIG, Projector, load_projector, make_projector, save_projector
 from vista.stages.combine_features import to_windows
 
@@ -111,6 +116,17 @@ def test_a_query_weighs_all_encoders_tokens_by_one_softmax() -> None:
     weight_nk = (keys @ block.query(inner_nh)[..., None])[..., 0].div(8**0.5).softmax(-1)
     expected = block.leave((weight_nk[..., None] * values).sum(1))
     torch.testing.assert_close(block._read(inner_nh, tokens), expected)
+
+
+def test_at_first_tokens_tell_their_places_apart() -> None:
+    """The query is the same at all places: a large one would make all tokens alike."""
+    shape = AggregatorShape(windows=((1, 17),), hidden=128, heads=4, depth=2)
+    sampler = SpatialAggregator(shape)
+    generator = torch.Generator().manual_seed(0)
+    draw_weights(sampler, generator)
+    out_nh = sampler(torch.randn(1, 500, 17, generator=generator))[0]
+    spread = out_nh.var(0).sum() / out_nh.square().mean(0).sum()
+    assert spread > 0.4
 
 
 def test_gradients_reach_all_weights() -> None:

@@ -16,6 +16,7 @@ from vista.engine.job import Job
 from vista.engine.plan import load_plan
 from vista.errors import UserError
 from vista.inputs.latents import read_geometry
+from vista.inputs.maps import read_frames
 from vista.inputs.windows import read_windows
 from vista.stages import combine_features
 from vista.store.features import FeatureReader, FeatureWriter
@@ -84,6 +85,16 @@ def test_the_tokens_of_a_patch_stay_together(tmp_path: Path) -> None:
     both = combine(tmp_path, "concat", *pair)
     assert FeatureReader(both.store("features.zarr")).grid == (2, 4)
     assert read_geometry(both) == {**PLACING, "per_patch": 2}
+
+
+def test_frames_of_clips_stay_frames_where_no_token_is_added(tmp_path: Path) -> None:
+    clips = [features(tmp_path, name, 3, per_patch=2, frames=2) for name in ("a", "b")]
+    unknown = features(tmp_path, "c", 3, per_patch=2)
+    still = features(tmp_path, "d", 3)
+    assert read_frames(combine(tmp_path / "clips", "concat", *clips)) == 2
+    assert read_frames(combine(tmp_path / "unknown", "concat", clips[0], unknown)) == 1
+    assert read_frames(combine(tmp_path / "turns", "interleave", *clips)) == 1
+    assert read_frames(combine(tmp_path / "still", "interleave", clips[0], still)) == 1
 
 
 def test_windows_of_maps_of_other_grids_stand_at_their_places(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def test_annotation_and_is_a_turn_it() -> None:
         losses(sae, tokens())[name].backward()
         assert sae.W_pred.grad is not None and sae.W_pred.grad[:, :2].abs().sum() > 0
         assert sae.r_pred.grad is None
+        # The SAE's centre is that of reconstruction.
+        assert sae.b_dec.grad is None or not sae.b_dec.grad.any()
 
 
 def test_a_defined_column_is_the_predictors_times_exp_r() -> None:

@@ -86,6 +86,9 @@ class Dictionaries:
         return 8.0 * d_model * self.latents
 
 
+NONE = Dictionaries((), (), ())
+
+
 def feature_bytes(images: int, shape: VisionShape) -> float:
     """Disk of dense features: images x patches x d_vision x 2 (fp16, not compressed)."""
     return 2.0 * images * shape.patches * shape.d_vision
@@ -149,10 +152,20 @@ def block_bytes(shape: LanguageShape, length: int, item: int) -> float:
     return float(linear + scores)
 
 
+def features_flops(shape: VisionShape) -> float:
+    """A pass over an image: 2 x the parameters a token, or what a model of another kind takes."""
+    if shape.image_flops is not None:
+        return shape.image_flops
+    return 2.0 * shape.parameters * (shape.patches + shape.prefix)
+
+
 def features_memory(shape: VisionShape, device: Device, batch: int) -> float:
-    """Weights, and one block's activations (14 d numbers a token) of a batch of images."""
-    tokens = batch * (shape.patches + shape.prefix)
-    return _CONTEXT + device.item * (shape.loaded + 14.0 * tokens * shape.d_vision)
+    """Weights, and one block's activations (14 d numbers a token) of a batch of images, or those of
+    a model of another kind."""
+    kept = shape.image_bytes
+    if kept is None:
+        kept = 14.0 * (shape.patches + shape.prefix) * shape.d_vision * device.item
+    return _CONTEXT + device.item * shape.loaded + batch * kept
 
 
 def training_memory(
@@ -202,6 +215,28 @@ def caption_memory(
     cache = 4.0 * shape.blocks * shape.kv_heads * shape.head_dim * device.item
     block = block_bytes(shape, length, device.item)
     return _CONTEXT + shape.loaded * device.item + tokens * (block + cache) + logits
+
+
+def cross_attention_parameters(blocks: int, d_model: int, d_vision: int) -> float:
+    """Weights of gated cross-attention: queries and outputs (d^2), keys and values (d d_v), after
+    each of its blocks."""
+    return 2.0 * blocks * d_model * (d_model + d_vision)
+
+
+def cross_attention_flops(
+    blocks: int, d_model: int, d_vision: int, text: float, patches: float
+) -> float:
+    """A pass of gated cross-attention: 2 x the weights, of queries and outputs a text token, of
+    keys and values a patch."""
+    return 4.0 * blocks * d_model * (d_model * text + d_vision * patches)
+
+
+def cross_attention_memory(
+    blocks: int, heads: int, d_model: int, batch: int, text: int, patches: int
+) -> float:
+    """Activations of gated cross-attention in float32, of all its blocks: keys and values of the
+    patches, and the attention of each head, text token and patch twice."""
+    return 8.0 * blocks * batch * patches * (d_model + heads * text)
 
 
 def vision_sae_memory(d: int, s: int, batch: int) -> float:

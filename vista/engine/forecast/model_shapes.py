@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vista.config.published import LLM_CONFIGS, ONNX, ONNX_SIZE, VisionShape
+from vista.engine.node import Node
 from vista.errors import UserError
 from vista.foreign.gguf import read_header
 from vista.foreign.onnx import read_graph
@@ -15,6 +16,9 @@ from vista.foreign.onnx_dinov2 import Dinov2Layout
 from vista.foreign.preprocessor import input_size, preprocessors
 from vista.foreign.text import read_json_object
 from vista.foreign.values import integer
+
+# Tokens of a drawn scene's longest caption of one object, and its end.
+STANDIN_PROMPT = 16
 
 
 @dataclass(frozen=True)
@@ -126,20 +130,42 @@ def _vision_part(config: Mapping[str, Any]) -> float:
     return vit_parameters(d, blocks or 0, first_size(config, "intermediate_size")) if d else 0.0
 
 
+def prompt_shape(pipeline: Node | None, source: Mapping[str, Any]) -> VisionShape | None:
+    """Return the sizes of a pipeline's text encoder, whose tokens stand for patches: of one that is
+    made with a stand-in's usual prompt for an image, else by the folder of `source` with the
+    longest prompt; None where a size is missing."""
+    if pipeline is None:
+        text = read_config(Path(source["path"]) / "text_encoder" / "config.json")
+    else:
+        width = pipeline.settings["recipe"]["text_width"]
+        text = {
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": pipeline.settings["recipe"]["text_blocks"],
+            "max_position_embeddings": STANDIN_PROMPT,
+        }
+    keys = ("hidden_size", "num_hidden_layers", "max_position_embeddings")
+    d, blocks, tokens = (first_size(text, key) for key in keys)
+    if not (d and blocks and tokens):
+        return None
+    parameters = vit_parameters(d, blocks, first_size(text, "intermediate_size"))
+    return VisionShape(parameters, parameters, d, blocks, tokens, 1)
+
+
 def vit_parameters(d: int, blocks: int, d_mlp: int | None) -> float:
     """Attention and MLP of a ViT's blocks; embeddings and norms are below 1 % of them."""
     return float(blocks * (4 * d * d + 2 * d * (d_mlp or 4 * d)))
 
 
-def vision_shape(folder: Path) -> VisionShape | None:
-    """Return the sizes of a checkpoint's folder; None where its config.json lacks one. Of a
+def vision_shape(folder: Path, side: int | None = None) -> VisionShape | None:
+    """Return the sizes of a checkpoint's folder, for images of `side` px or else as it prepares
+    them; None where its config.json lacks one, and of a video model (`video_shape`). Of a
     vision-language model those of its tower, whose features are as wide as its language model."""
     config = read_config(folder / "config.json")
     vision = _mapping(config.get("vision_config")) or config
     keys = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
     d, blocks, patch, size = (first_size(vision, key) for key in keys)
-    size = _input_size(folder) or size
-    # A video model's tokens are as many as its settings ask for.
+    size = side or input_side(folder) or size
     if not (d and blocks and patch and size) or config.get("model_type") == "vjepa2":
         return None
     parameters = vit_parameters(d, blocks, first_size(vision, "intermediate_size"))
@@ -160,8 +186,8 @@ def vision_shape(folder: Path) -> VisionShape | None:
     return VisionShape(parameters, parameters + beside, d, blocks, patches, prefix)
 
 
-def _input_size(folder: Path) -> int | None:
-    """The side of the square that the encoders prepare images to, where a file tells it."""
+def input_side(folder: Path) -> int | None:
+    """Return the side of the square that images are prepared to, where a file tells it."""
     try:
         _, content = preprocessors(folder)[0]
         return input_size(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from vista.config.published import (
     ANNOTATIONS,
     FOLDERS,
     LLM_CONFIGS,
+    REFERENCES,
     VISION,
     Rows,
     VisionShape,
@@ -35,10 +36,12 @@ from vista.engine.forecast.model_shapes import (
     gguf_shape,
     language_shape,
     onnx_shape,
+    prompt_shape,
     read_config,
     vision_shape,
     vit_parameters,
 )
+from vista.engine.forecast.video_shapes import VIDEO_FAMILIES, video_shape
 from vista.engine.node import Node
 
 Value = TypeVar("Value")
@@ -47,8 +50,6 @@ Value = TypeVar("Value")
 STANDIN_VOCABULARY = 100
 # Tokens of a drawn document, on average, with its begin and end.
 STANDIN_DOCUMENT = 45
-# Tokens of a drawn scene's longest caption of one object, and its end.
-STANDIN_PROMPT = 16
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class Shapes:
         if node.stage == "combine_features":
             return self._combined(node)
         if node.stage == "prompt_features":
-            return self._prompts(node)
+            return prompt_shape(one(node, "pipeline"), node.settings["pipeline"]["source"])
         shape = self._encoder(node)
         settings = node.settings.get("encoder", {})
         tokens = 1 if settings.get("tokens") == "class" else (settings.get("pool") or 0) ** 2
@@ -216,10 +217,12 @@ class Shapes:
         return replace(shape, patches=tokens, prefix=shape.prefix + shape.patches - tokens)
 
     def _encoder(self, node: Node) -> VisionShape | None:
-        source = one(node, "encoder")
-        if source is None and "encoder" in node.settings:
-            path = node.order["encoder"]["source"].get("path")
-            return vision_shape(Path(path)) if path else None
+        source, own = one(node, "encoder"), node.settings.get("encoder", {}).get("source", {})
+        if own.get("family") in VIDEO_FAMILIES:
+            fetched = self.results / source.path / "model" if source else None
+            return video_shape(own, fetched)
+        if source is None and own:
+            return vision_shape(Path(own["path"]), own.get("size")) if own.get("path") else None
         source = source or node
         if source.id not in self._vision:
             self._vision[source.id] = self._vision_from(source)
@@ -237,26 +240,6 @@ class Shapes:
             values = sum(shape.patches * shape.d_vision for shape in shapes)
             return replace(shapes[0], d_vision=values // grid**2, patches=grid**2)
         return replace(shapes[0], d_vision=max(widths), patches=sum(s.patches for s in shapes))
-
-    def _prompts(self, node: Node) -> VisionShape | None:
-        """A text encoder, with a stand-in's usual prompt for an image, else the longest."""
-        made, source = one(node, "pipeline"), node.settings["pipeline"]["source"]
-        if made is None:
-            text = read_config(Path(source["path"]) / "text_encoder" / "config.json")
-        else:
-            width = made.settings["recipe"]["text_width"]
-            text = {
-                "hidden_size": width,
-                "intermediate_size": 2 * width,
-                "num_hidden_layers": made.settings["recipe"]["text_blocks"],
-                "max_position_embeddings": STANDIN_PROMPT,
-            }
-        keys = ("hidden_size", "num_hidden_layers", "max_position_embeddings")
-        d, blocks, tokens = (first_size(text, key) for key in keys)
-        if not (d and blocks and tokens):
-            return None
-        parameters = vit_parameters(d, blocks, first_size(text, "intermediate_size"))
-        return VisionShape(parameters, parameters, d, blocks, tokens, 1)
 
     def _vision_from(self, source: Node) -> VisionShape | None:
         settings = source.settings
@@ -374,7 +357,14 @@ def _expected(records: Node) -> Images | None:
         sizes = settings["prompts"]["split_sizes"]
         return Images(dict(zip(SPLITS, sizes, strict=True)), sum(sizes))
     every, limit = settings.get("every") or 1, settings.get("limit")
-    rows: dict[str, int] = {}
+    if settings["kind"] == "refcoco":
+        listed_by = _referred(settings["references"])
+        if listed_by is None:
+            return None
+        counts = {split: math.ceil(count / every) for split, count in listed_by.items()}
+        rows = {split: min(count, limit or count) for split, count in counts.items()}
+        return Images(rows, sum(rows.values()))
+    rows = {}
     known = 0
     for split, (name, share) in _sources(settings).items():
         listed = _listed(settings, Path(name))
@@ -388,6 +378,12 @@ def _expected(records: Node) -> Images | None:
         else:
             return None
     return Images(rows, min(sum(rows.values()), known))
+
+
+def _referred(references: Sequence[str]) -> Mapping[str, int] | None:
+    """Images by split that have an expression, where one file tells all of them."""
+    names = ["/".join(Path(name).parts[-2:]) for name in references]
+    return REFERENCES.get(names[0]) if len(names) == 1 else None
 
 
 def _listed(settings: Mapping[str, Any], source: Path) -> Rows | None:

@@ -131,9 +131,11 @@ def encoding_need(
 
 
 def classes(node: Node) -> int:
-    """Classes of the images: those of the run's own scenes, else as many as ImageNet has."""
+    """Classes of the images: those of the run's own scenes or of COCO, else ImageNet's."""
     records = one(node, "records")
     world = one(records, "world") if records else None
+    if records is not None and records.settings.get("kind") in ("coco", "refcoco"):
+        return 80
     if world is None:
         return 1000
     nouns = world.settings["nouns"]

@@ -22,13 +22,11 @@ from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.latents import read_geometry
-from vista.metrics.bootstrap import bootstrap_mean
-from vista.metrics.cross_attention.measure import CrossAttentionResult, Trained
+from vista.inputs.maps import read_map_grid
+from vista.metrics.cross_attention.measure import cross_attention_result
 from vista.metrics.grounding_attention.measure import Measured, grounding_attention
 from vista.metrics.grounding_attention.mentions import Caption, Placing, captions_of, no_mention
 from vista.metrics.grounding_attention.passes import Passed, measure_captions, mention_tokens
-from vista.metrics.result import estimate
 from vista.metrics.results import write_result
 from vista.store.features import FeatureReader
 
@@ -84,9 +82,10 @@ def run(job: StageJob[CrossAttentionOrder, Inputs]) -> None:
     records = read_records(inputs.records.file("records.parquet"))
     reader = FeatureReader(inputs.features.store("features.zarr"))
     llm = load_llm(job.settings.llm, inputs.llm)
+    grid = read_map_grid(inputs.features)
     placing = Placing(
-        read_geometry(inputs.features),
-        reader.shape[1],
+        grid.placing,
+        reader.shape[1] // grid.frames,
         0,
         settings.max_length,
         settings.region,
@@ -100,7 +99,7 @@ def run(job: StageJob[CrossAttentionOrder, Inputs]) -> None:
             raise UserError(no_mention(f"cross_attention.{field}", split))
     image_of = records.feature_rows()[1]
     draws = settings.bootstrap
-    trained = []
+    trainings = []
     for weight, artifact in zip(settings.weights, inputs.trained, strict=True):
         artifact.verify()
         module = load_cross_attention(artifact.path, d_vision=reader.shape[-1], llm=llm)
@@ -114,9 +113,14 @@ def run(job: StageJob[CrossAttentionOrder, Inputs]) -> None:
         measured: dict[str, Measured] = {}
         for field, some in captions.items():
             measured[field], readings = measure_captions(
-                some, read, n_visual=0, batch_size=settings.batch_size, seed=draws.seed
+                some,
+                read,
+                frames=grid.frames,
+                n_visual=0,
+                batch_size=settings.batch_size,
+                seed=draws.seed,
             )
-        result = grounding_attention(
+        attention = grounding_attention(
             readings,
             measured["split"],
             measured["fit_split"],
@@ -126,11 +130,16 @@ def run(job: StageJob[CrossAttentionOrder, Inputs]) -> None:
             level=draws.level,
         )
         gates = dict(zip(module.blocks, module.gates(), strict=True))
-        trained.append(Trained(weight=weight, gates=gates, attention=result))
-    nats_b = _plain(llm, captions["split"], settings)
-    plain = bootstrap_mean(nats_b, draws.seed, draws.resamples, draws.level)
-    without = estimate(plain, len(nats_b))
-    write_result(job.work, CrossAttentionResult(without_image=without, trained=trained))
+        nats_b = -measured["split"].own["cross_entropy"][:, 0]
+        trainings.append((weight, gates, attention, nats_b))
+    result = cross_attention_result(
+        trainings,
+        _plain(llm, captions["split"], settings),
+        seed=draws.seed,
+        resamples=draws.resamples,
+        level=draws.level,
+    )
+    write_result(job.work, result)
 
 
 def _pass(

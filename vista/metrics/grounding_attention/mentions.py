@@ -27,8 +27,8 @@ class Placing:
     """How captions and patches are laid out.
 
     Attributes:
-        geometry: How images lie on the patch grid, as `read_geometry` gives it.
-        n_patches: Tokens an image in the features.
+        geometry: How images lie on the grid of the attention that is scored.
+        n_patches: Places of that grid: tokens an image in the features, or patches of a clip.
         n_visual: Visual tokens before a caption.
         max_length: Tokens a sample, visual tokens included.
         region: What the object's patches are: see `GroundingAttentionSettings`.

@@ -1,7 +1,7 @@
 """Attention of captions' words with their own image and with another one.
 
 Legend of shape suffixes: b caption, t token, i pair of image and object, n chosen token, l layer,
-h head, r reading, p patch.
+h head, r reading, p patch; of attention that is read, visual token.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vista.inputs.maps import mean_over_frames
 from vista.metrics.grounding_attention.maps import (
     MapValues,
     Readings,
@@ -44,7 +45,7 @@ class Passed:
     """One pass over captions.
 
     Attributes:
-        weights_nlhp: Attention to patches of the tokens at `at_bt`, in row-major order.
+        weights_nlhp: Attention to visual tokens of the tokens at `at_bt`, in row-major order.
         at_bt: Those tokens.
         nats_b: Nats a token of each caption.
     """
@@ -55,13 +56,20 @@ class Passed:
 
 
 def measure_captions(
-    captions: Sequence[Caption], read: Read, *, n_visual: int, batch_size: int, seed: int
+    captions: Sequence[Caption],
+    read: Read,
+    *,
+    frames: int,
+    n_visual: int,
+    batch_size: int,
+    seed: int,
 ) -> tuple[Measured, Readings]:
     """Read each caption with its own image and with another one, and score the attention.
 
     Args:
         captions: One caption or more.
         read: Reads some of them.
+        frames: Visual tokens of a patch that are frames of a clip.
         n_visual: Visual tokens among the tokens before a caption.
         batch_size: Captions a pass.
         seed: Of the choice of the other images.
@@ -85,7 +93,8 @@ def measure_captions(
             passed = read(captions[batch], rows)
             nats[whose][batch] = passed.nats_b
             readings = Readings(*passed.weights_nlhp.shape[1:3])
-            for position, maps_irp in _maps(passed, captions[batch], readings).items():
+            maps = _maps(passed, captions[batch], readings, frames)
+            for position, maps_irp in maps.items():
                 values = map_values(maps_irp, region_ip[of_batch], others.of(of_batch))
                 parts.setdefault((whose, position), []).append(values)
     joined = {key: join_values(values) for key, values in parts.items()}
@@ -115,7 +124,7 @@ def mention_tokens(captions: Sequence[Caption], like_bt: Tensor) -> Tensor:
 
 
 def _maps(
-    passed: Passed, captions: Sequence[Caption], readings: Readings
+    passed: Passed, captions: Sequence[Caption], readings: Readings, frames: int
 ) -> dict[Position, FloatArray]:
     """Return the maps [i, r, p] of the mentions by position."""
     place_bt = (passed.at_bt.flatten().cumsum(0) - 1).view(passed.at_bt.shape).tolist()
@@ -123,14 +132,17 @@ def _maps(
     for b, caption in enumerate(captions):
         for mention in caption.mentions:
             of_word = [place_bt[b][t] for t in mention.tokens]
-            maps["word"].append(_mean(passed.weights_nlhp, of_word))
-            maps["before"].append(_mean(passed.weights_nlhp, [place_bt[b][mention.tokens[0] - 1]]))
+            before = [place_bt[b][mention.tokens[0] - 1]]
+            maps["word"].append(_mean(passed.weights_nlhp, of_word, frames))
+            maps["before"].append(_mean(passed.weights_nlhp, before, frames))
     return {position: readings.of(np.stack(weights)) for position, weights in maps.items()}
 
 
-def _mean(weights_nlhp: Tensor, rows: list[int]) -> NDArray[Any]:
+def _mean(weights_nlhp: Tensor, rows: list[int], frames: int) -> NDArray[Any]:
+    """Return the mean attention of some tokens to each patch [l, h, p]: that to all its frames, so
+    that what goes to the image stays as it is."""
     mean_lhp: NDArray[Any] = weights_nlhp[rows].mean(dim=0).numpy()
-    return mean_lhp
+    return frames * mean_over_frames(mean_lhp, frames)
 
 
 def _even(mentions: Sequence[Mention], n_visual: int) -> dict[Position, FloatArray]:

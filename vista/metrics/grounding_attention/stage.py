@@ -17,7 +17,7 @@ from vista.data.records import read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
-from vista.inputs.latents import read_geometry
+from vista.inputs.maps import read_map_grid
 from vista.inputs.visual_tokens import VisualTokens, read_visual_tokens
 from vista.metrics.grounding_attention import GroundingAttentionSettings
 from vista.metrics.grounding_attention.maps import Readings
@@ -61,9 +61,10 @@ def run(job: StageJob[GroundingAttentionOrder, Inputs]) -> None:
     llm = load_llm(job.settings.llm, inputs.llm)
     visual = read_visual_tokens(inputs.projector, inputs.features, records, llm)
     n_visual = visual.features.shape[1]
+    grid = read_map_grid(inputs.features)
     placing = Placing(
-        read_geometry(inputs.features),
-        n_visual,
+        grid.placing,
+        n_visual // grid.frames,
         n_visual,
         settings.max_length,
         settings.region,
@@ -80,6 +81,7 @@ def run(job: StageJob[GroundingAttentionOrder, Inputs]) -> None:
             *measure_captions(
                 captions,
                 lambda some, rows: _pass(visual, some, rows, settings.max_length),
+                frames=grid.frames,
                 n_visual=n_visual,
                 batch_size=settings.batch_size,
                 seed=settings.bootstrap.seed,

@@ -158,12 +158,44 @@ def f1_at_best(scored: Scored, choice_nm: BoolArray, test_nm: BoolArray) -> Floa
     return values
 
 
+def f1_of_latents(score_ns: Any, positive_nm: BoolArray) -> Floats:
+    """Return the F1 of each latent for each concept [s, m] at its best threshold above 0.
+
+    Args:
+        score_ns: Scores in CSC form, none below 0: what is not stored is 0.
+        positive_nm: Which patch has which concept.
+    """
+    count_m = positive_nm.sum(axis=0)
+    best_sm = np.zeros((score_ns.shape[1], len(count_m)))
+    for latent in range(len(best_sm)):
+        part = slice(score_ns.indptr[latent], score_ns.indptr[latent + 1])
+        order = np.argsort(-score_ns.data[part], kind="stable")
+        ordered = score_ns.data[part][order]
+        hit_nm = np.cumsum(positive_nm[score_ns.indices[part][order]], axis=0)
+        f1_nm = 2 * hit_nm / (np.arange(1, len(order) + 1)[:, None] + count_m)
+        # Equal scores are said yes to together.
+        last_n = np.append(ordered[1:] != ordered[:-1], True)[: len(order)]
+        best_sm[latent] = f1_nm[last_n].max(axis=0, initial=0)
+    return best_sm
+
+
 def best_latents(
-    choice_ns: Any, test_ns: Any, choice_nm: BoolArray
-) -> tuple[NDArray[np.int64], Scored]:
-    """Return each concept's latent of the largest AUROC on choice patches [m], and its scores."""
-    latent_m = np.nan_to_num(auroc_of(choice_ns, choice_nm), nan=-1.0).argmax(axis=0)
-    return latent_m, Scored(choice_ns[:, latent_m], test_ns[:, latent_m])
+    codes: tuple[Any, Any], choice_nm: BoolArray, test_nm: BoolArray
+) -> tuple[NDArray[np.int64], tuple[Floats, Floats]]:
+    """Return each concept's best latent by AUROC on choice patches [m]; and test AUROC [m] of this
+    one, test F1 [m] of the best one by F1 on choice patches, so that neither figure is that of a
+    latent which was chosen for the other.
+
+    Args:
+        codes: Activations [n, s] of choice and of test patches in CSC form.
+        choice_nm: Which choice patch has which concept.
+        test_nm: Which test patch has which concept.
+    """
+    auroc_sm = np.nan_to_num(auroc_of(codes[0], choice_nm), nan=-1.0)
+    by_auroc_m, by_f1_m = auroc_sm.argmax(axis=0), f1_of_latents(codes[0], choice_nm).argmax(axis=0)
+    auroc_m = paired_auroc(codes[1][:, by_auroc_m].toarray(), test_nm)
+    by_f1 = Scored(*(code_ns[:, by_f1_m] for code_ns in codes))
+    return by_auroc_m, (auroc_m, f1_at_best(by_f1, choice_nm, test_nm))
 
 
 def score(scored: Scored, choice_nm: BoolArray, test_nm: BoolArray) -> tuple[Floats, Floats]:

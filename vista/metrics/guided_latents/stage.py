@@ -114,11 +114,10 @@ def run(job: StageJob[GuidedLatentsOrder, Inputs]) -> None:
     truth = choice.present_nm[:, kept], test.present_nm[:, kept]
     codes = _codes(sae, choice.x_nd), _codes(sae, test.x_nd)
     codes_plain = _codes(plain, choice.x_nd), _codes(plain, test.x_nd)
-    latent_m, best = best_latents(*codes_plain, truth[0])
+    latent_m, best = best_latents(codes_plain, *truth)
     classifiers = {
         DEFINED: Scored(codes[0][:, kept], codes[1][:, kept]),
         PRE: Scored(*(_before_topk(sae, part.x_nd, kept) for part in (choice, test))),
-        PLAIN: best,
         PROBE: _probe(fit, choice, test, kept, settings),
     }
     if inputs.shuffled is not None:
@@ -134,12 +133,12 @@ def run(job: StageJob[GuidedLatentsOrder, Inputs]) -> None:
         classifiers[SHUFFLED_PRE] = Scored(
             *(_before_topk(other, part.x_nd, kept) for part in (choice, test))
         )
-    scores = {name: score(scored, *truth) for name, scored in classifiers.items()}
+    scores = {name: score(scored, *truth) for name, scored in classifiers.items()} | {PLAIN: best}
     undefined: dict[str, tuple[Floats, Floats]] = {}
     if len(left):
         classes = choice.left_nc[:, left], test.left_nc[:, left]
         for name, pairs in ((GUIDED, codes), (PLAIN, codes_plain)):
-            undefined[name] = score(best_latents(*pairs, classes[0])[1], *classes)
+            undefined[name] = best_latents(pairs, *classes)[1]
     bootstrap = settings.bootstrap
     result = compare(
         scores,

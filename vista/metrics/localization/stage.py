@@ -7,23 +7,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from vista.data.geometry import ImageGeometry
 from vista.data.records import Record
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
-from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
 from vista.inputs.latents import (
-    LatentMaps,
     class_boxes,
     class_patches,
     rank_layer,
-    read_geometry,
     read_image_records,
     read_latents,
     read_layer_labels,
-    salient_tokens,
 )
+from vista.inputs.maps import LatentMaps, MapGrid, read_map_grid, salient_tokens
 from vista.metrics.localization import LocalizationSettings
 from vista.metrics.localization.measure import LayerMaps, localization, own_latents
 from vista.metrics.localization.pointing import Play, Target, scaled_limits
@@ -47,14 +43,17 @@ class Inputs:
 
 @stage(LocalizationSettings, Inputs)
 def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
-    """Read latents, labels, records and the features' geometry; write result and turns."""
+    """Read latents, labels, records and the features' geometry; write result and turns.
+
+    Of video models, all places are patches: a patch has the mean over its frames.
+    """
     settings, inputs = job.settings, job.inputs
     judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
     latents = read_latents(inputs.latents)
     records = read_image_records(inputs.records, latents)
-    n_patches = latents.kinds["image"]
-    geometry = read_geometry(inputs.features)
-    targets = _targets(records, geometry, latents.grid, settings.mask_cover)
+    grid = read_map_grid(inputs.features)
+    n_patches = latents.kinds["image"] // grid.frames
+    targets = _targets(records, grid, latents.grid, settings.mask_cover)
     categories = sorted({target.category for target in targets})
     mask_images = read_latents(inputs.mask_latents) if inputs.mask_latents else latents
     masked = settings.mask.bounds
@@ -63,13 +62,14 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
     for layer, labels in read_layer_labels(inputs.labels, inputs.latents, latents).items():
         top = rank_layer(latents, layer, labels, [masked, unmasked], settings.top_k, mask_images)
         latent_of = own_latents(labels.label_s, labels.share_s, categories, judge.judge)
+        maps = LatentMaps(latents, layer, grid.frames)
         layers[layer] = LayerMaps(
-            ranked=top.ranked[masked],
+            ranked=maps.pointed(top.ranked[masked]),
             labels=labels.label_s,
             own_latent=latent_of,
-            activation=LatentMaps(latents, layer),
-            unmasked=top.ranked[unmasked],
-            salient_b=salient_tokens(latents, layer),
+            activation=maps,
+            unmasked=maps.pointed(top.ranked[unmasked]),
+            salient_b=salient_tokens(latents, layer, grid.frames),
         )
     min_patches, max_patches = scaled_limits(settings.min_patches, settings.max_patches, n_patches)
     result, plays = localization(
@@ -94,17 +94,12 @@ def run(job: StageJob[LocalizationSettings, Inputs]) -> None:
 
 
 def _targets(
-    records: list[Record], shape: dict[str, Any], grid: tuple[int, int], mask_cover: float
+    records: list[Record], grid: MapGrid, tokens: tuple[int, int], mask_cover: float
 ) -> list[Target]:
     """Return each class of each image that the encoded image shows, with its patches."""
     targets = []
     for image, record in enumerate(records):
-        geometry = ImageGeometry(record.width, record.height, **shape)
-        if geometry.grid != grid:
-            raise UserError(
-                f"the features' geometry {shape} gives a grid of {geometry.grid}, the latents have "
-                f"{grid}; rebuild the latents from these features"
-            )
+        geometry = grid.geometry(record, tokens)
         for category, box_p, mask_p in class_patches(record, geometry, mask_cover):
             # A crop may cut the whole object off; the encoded image does not show it then.
             if box_p.any():

@@ -10,13 +10,13 @@ from vista.config.metrics import BootstrapSettings
 
 
 class ReferringSettings(ChosenEncoders):
-    """Maps of the latents whose label is a word of a referring expression, against the mask of what
-    the expression means: the task of RefSAM (arXiv 2307.00997) without its decoder, which is
-    trained on masks. Nothing is trained here; a threshold is chosen on validation images. Images
-    only: referring segmentation of videos (J, F) is out of scope."""
+    """Maps of the latents whose label is a word or phrase of a referring expression, against the
+    mask of what the expression means: the task of RefSAM (arXiv 2307.00997) without its decoder,
+    which is trained on masks. Nothing is trained here; a threshold is chosen on validation images.
+    Images only: referring segmentation of videos (J, F) is out of scope."""
 
     judge: JudgeChoice = Field(
-        "lexical", description="judge that says which labels are a word of an expression"
+        "lexical", description="judge that says which labels are a word or phrase of an expression"
     )
     logit_lens: bool = Field(
         True,
@@ -68,5 +68,6 @@ METRIC = Metric(
     ),
     position=65,
     gpu=True,
+    groups=True,
     message="segmenting what expressions mean by latents of",
 )

@@ -1,16 +1,18 @@
-"""Maps of expressions: where the latents fire whose labels are words of an expression.
+"""Maps of expressions: where the latents fire whose labels are terms of an expression.
 
-The map of an expression is, on each patch, the largest activation of its latents, each divided by
-a high percentile of its own activations on validation images. The words of the logit lens are read
-in the same way: a word is its own label, its probability the activation.
+A term is a word or a phrase of an expression. The map of an expression is, on each patch, the
+largest activation of its latents, each divided by a high percentile of its own activations on
+validation images. The words of the logit lens are read in the same way: a word is its own label,
+its probability the activation.
 
-Suffixes: b images, p patches, k words of a patch, x expressions, n entries.
+Suffixes: b images, p patches, k words of a patch, x expressions, n entries, l labels, w terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -35,32 +37,73 @@ _EMPTY = frozenset(
     }
 )
 
+# Words of the longest phrase that is a term.
+_LONGEST = 3
+# Labels times terms that a judge is asked for at once: 100 MB of verdicts.
+_VERDICTS = 100_000_000
+
 
 def terms(text: str) -> tuple[str, ...]:
-    """Return the distinct words of an expression that may name something, in order."""
-    return tuple(dict.fromkeys(word for word in words(text) if word not in _EMPTY))
+    """Return what an expression may name: its words, and its phrases of two and three words.
+
+    Words that name nothing are no terms and part phrases: "the cup on the left" has no "cup left".
+    """
+    text_words = words(text)
+    found = (term for start in range(len(text_words)) for term in _terms_at(text_words, start))
+    return tuple(dict.fromkeys(found))
+
+
+def named_terms(text: str, named: Container[str]) -> tuple[str, ...]:
+    """Return the terms of an expression that are `named`, each once, from left to right.
+
+    The longest one wins over its words: where "hot dog" is named, a hot dog is no dog.
+    """
+    text_words = words(text)
+    found, start = [], 0
+    while start < len(text_words):
+        term = next((term for term in _terms_at(text_words, start) if term in named), None)
+        if term is not None:
+            found.append(term)
+        start += 1 if term is None else len(term.split())
+    return tuple(dict.fromkeys(found))
+
+
+def _terms_at(text_words: Sequence[str], start: int) -> Iterator[str]:
+    """Yield the terms that begin at a word, the longest first."""
+    next_words = text_words[start : start + _LONGEST]
+    run = list(takewhile(lambda word: word not in _EMPTY, next_words))
+    for length in range(len(run), 0, -1):
+        yield " ".join(run[:length])
 
 
 def latents_of_terms(
     labels: Sequence[str | None], wanted: Iterable[str], judge: JudgeFunction
 ) -> dict[str, list[int]]:
-    """Return the latents whose label is each of some words; words without a latent are left out.
+    """Return the latents whose label is each of some terms; terms without a latent are left out.
 
     Args:
         labels: Label of each latent, None where it has none.
-        wanted: The words.
-        judge: Says which labels hold which words.
+        wanted: The terms.
+        judge: Says which labels hold which terms.
     """
-    names = sorted(set(wanted))
-    labelled = [s for s, label in enumerate(labels) if label and label.strip()]
-    if not labelled or not names:
-        return {}
-    verdict_lw = judge([labels[s] for s in labelled], names)
-    found = {
-        name: [labelled[i] for i in np.flatnonzero(verdict_lw[:, w])]
-        for w, name in enumerate(names)
-    }
-    return {name: latents for name, latents in found.items() if latents}
+    latents: dict[str, list[int]] = {}
+    for s, label in enumerate(labels):
+        if label and label.strip():
+            latents.setdefault(label, []).append(s)
+    by_length: dict[int, list[str]] = {}
+    for term in sorted(set(wanted)):
+        by_length.setdefault(len(term.split()), []).append(term)
+    found: dict[str, list[int]] = {}
+    # Of all names that it is asked for, a judge may let the longest in a label win. Terms of other
+    # expressions must not decide what a label holds, so each length is asked for by itself.
+    for names in by_length.values():
+        step = max(1, _VERDICTS // len(names))
+        for start in range(0, len(latents), step):
+            texts = list(latents)[start : start + step]
+            verdict_lw = judge(texts, names)
+            for text, w in zip(*np.nonzero(verdict_lw), strict=True):
+                found.setdefault(names[w], []).extend(latents[texts[text]])
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def activation_scales(
@@ -78,7 +121,7 @@ def activation_scales(
 
 @dataclass(frozen=True)
 class NamedLatents:
-    """The latents of each word, with the scale of each latent's activations."""
+    """The latents of each term, with the scale of each latent's activations."""
 
     latents: Mapping[str, Sequence[int]]
     scales: Mapping[int, float]
@@ -95,7 +138,7 @@ class NamedLatents:
 
         Args:
             entries: Where each latent fires in these images.
-            terms_x: Words of each expression.
+            terms_x: Terms of each expression.
             image_x: Image of each expression.
             n_images: Number of images.
             n_patches: Patches of an image.
@@ -107,11 +150,11 @@ class NamedLatents:
         maps_xp = np.zeros((len(terms_x), n_patches), dtype=np.float32)
         for name, rows in rows_of.items():
             if name in self.latents:
-                map_bp = self._word_map(name, entries, n_images, n_patches)
+                map_bp = self._term_map(name, entries, n_images, n_patches)
                 maps_xp[rows] = np.maximum(maps_xp[rows], map_bp[image_x[rows]])
         return maps_xp
 
-    def _word_map(self, name: str, entries: EntriesOf, n_images: int, n_patches: int) -> FloatArray:
+    def _term_map(self, name: str, entries: EntriesOf, n_images: int, n_patches: int) -> FloatArray:
         map_bp = np.zeros((n_images, n_patches), dtype=np.float32)
         for latent in self.latents[name]:
             if latent in self.scales:
@@ -139,15 +182,22 @@ def word_entries(read: LayerWords) -> EntriesOf:
     return entries
 
 
-def permuted(kinds: Sequence[str], image_x: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return for each expression another one of its kind, of another image: a permutation [x].
+def permuted(
+    strata: Sequence[Hashable], image_x: NDArray[np.int64], seed: int
+) -> NDArray[np.int64]:
+    """Return for each expression another one of its stratum, of another image: a permutation [x].
 
-    Where no other image has one of the kind, an expression stays in its place.
+    Where no other image has one of the stratum, an expression stays in its place.
+
+    Args:
+        strata: What an expression shares with the one in its place, such as its kind.
+        image_x: Image of each expression.
+        seed: Seed of the permutation.
     """
-    other_x = np.arange(len(kinds))
+    other_x = np.arange(len(strata))
     order = np.random.default_rng(seed).permutation(int(image_x.max(initial=-1)) + 1)
-    for kind in sorted(set(kinds)):
-        rows = np.flatnonzero([name == kind for name in kinds])
+    for stratum in dict.fromkeys(strata):
+        rows = np.flatnonzero([other == stratum for other in strata])
         rows = rows[np.argsort(order[image_x[rows]], kind="stable")]
         # Images lie together: a step as long as the longest run always leaves the image.
         step = int(np.bincount(image_x[rows]).max())

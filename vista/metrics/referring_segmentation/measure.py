@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from vista.data.expressions import KINDS, Kind
-from vista.metrics.bootstrap import bootstrap_ratio
-from vista.metrics.figure import Figure
+from vista.metrics.bootstrap import bootstrap, bootstrap_ratio
+from vista.metrics.groups import group_rows
 from vista.metrics.patch_scores import map_scores
 from vista.metrics.rates import rate_interval
 from vista.metrics.referring_segmentation.masks import (
@@ -26,14 +25,23 @@ from vista.metrics.referring_segmentation.masks import (
     choose_threshold,
     overlaps,
 )
-from vista.metrics.result import Estimate, MetricResult, ResultPart, estimate
+from vista.metrics.referring_segmentation.scores import (
+    GAINS,
+    PERMUTED_OF,
+    PRECISIONS,
+    RIVALS,
+    KindOrAll,
+    KindScores,
+    Method,
+    MethodScores,
+    ReferringResult,
+)
+from vista.metrics.result import Estimate, estimate
 
 FloatArray = NDArray[np.float64]
-Method = Literal["latents", "permuted", "logit_lens", "mean_mask", "best_patches"]
+Rows = NDArray[np.int64]
 # A set of maps: the method, and the layer that they were read on.
 Key = tuple[Method, int | None]
-# IoU from which on an expression counts as found, in percent.
-PRECISIONS = (50, 70, 90)
 
 
 @dataclass(frozen=True)
@@ -44,102 +52,13 @@ class Expressions:
         image_x: Image of each.
         kinds: Kind of each.
         targets: What each means.
+        groups: Group of the image of each.
     """
 
-    image_x: NDArray[np.int64]
+    image_x: Rows
     kinds: Sequence[Kind]
     targets: Sequence[Target]
-
-
-class KindScores(ResultPart):
-    """Scores of one method on one kind of expression."""
-
-    kind: Kind = Field(
-        description="no_place: one object, no word of place (as in RefCOCO+); place: one object, "
-        "with words of place; several: several objects; none: no object."
-    )
-    giou: Estimate = Field(
-        description="Mean over expressions of the IoU of pixels; an empty prediction for an empty "
-        "truth counts 1. Chance of latents: expressions permuted among images."
-    )
-    ciou: Estimate = Field(description="Sum of intersections over sum of unions.")
-    precision: dict[int, Estimate] = Field(
-        description="Share of expressions with an IoU of at least 50, 70 and 90 percent."
-    )
-    auroc: Estimate = Field(
-        description="Area under the ROC curve of the map over patches; mean over expressions whose "
-        "truth is some and not all patches. A map without any difference: .5."
-    )
-    average_precision: Estimate = Field(description="Average precision over patches, the same.")
-    pointing: Estimate = Field(
-        description="Share of these whose strongest patch is one of the truth; a map of zeros "
-        "points nowhere. Chance of the mean mask: itself."
-    )
-
-
-class MethodScores(ResultPart):
-    """Scores of one method on one layer."""
-
-    method: Method = Field(description="Where the maps come from.")
-    layer: int | None = Field(description="Block after which the stream was read; null: none.")
-    threshold: float | None = Field(
-        description="Value of the map above which a pixel is predicted, chosen on validation "
-        "images; null: the best mask has none."
-    )
-    validation_giou: float | None = Field(description="Mean IoU there.")
-    kinds: list[KindScores] = Field(description="One entry a kind that has expressions.")
-
-    def figures(self, layer: int | None) -> list[Figure]:
-        """Return the figures as those of a layer, or (None) of the chosen layer."""
-        method = None if self.method == "latents" else self.method
-        rows = []
-        for part in self.kinds:
-            named = {
-                "referring_giou": part.giou,
-                "referring_ciou": part.ciou,
-                **{f"referring_precision_{p}": part.precision[p] for p in PRECISIONS},
-                "referring_auroc": part.auroc,
-                "referring_average_precision": part.average_precision,
-                "referring_pointing": part.pointing,
-            }
-            rows += [
-                figure.figure(name, layer, "image", of=part.kind, method=method)
-                for name, figure in named.items()
-            ]
-        return rows
-
-
-class ReferringResult(MetricResult):
-    """Referring segmentation of all layers."""
-
-    judge: str = Field(description="Judge that says which labels are a word of an expression.")
-    n_images: int = Field(description="Images measured that have an expression.")
-    n_expressions: int = Field(description="Their expressions.")
-    n_validation: int = Field(description="Expressions that thresholds were chosen on.")
-    named: dict[int, float] = Field(
-        description="Share of the expressions of which a word has a latent, by layer."
-    )
-    chosen: dict[Method, int] = Field(
-        description="Layer with the largest mean IoU on validation images, by method."
-    )
-    scores: list[MethodScores] = Field(description="One entry a method and layer.")
-
-    def figures(self) -> list[Figure]:
-        """Return the figures of each layer, then those without a layer: of the chosen layer, whose
-        choice no test image had a part in, and of methods that read none."""
-        layers = [
-            row
-            for part in self.scores
-            if part.layer is not None
-            for row in part.figures(part.layer)
-        ]
-        whole = [
-            row
-            for part in self.scores
-            if part.layer is None or part.layer == self.chosen.get(part.method)
-            for row in part.figures(None)
-        ]
-        return [*layers, *whole]
+    groups: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True)
@@ -172,10 +91,10 @@ def referring_segmentation(
         validation: Expressions that thresholds, layers and the mean mask are chosen on.
         test: Expressions that are measured.
         validation_maps: Maps [x, p] of the methods `latents` and `logit_lens` there.
-        test_maps: Their maps of the measured images, and those of `permuted`, whose threshold is
-            that of `latents`.
+        test_maps: Their maps of the measured images, and those of both on permuted expressions,
+            whose threshold is that of the method.
         judge_name: Name of the judge, for the record.
-        named: Share of the expressions that have a latent, by layer, for the record.
+        named: Share of the expressions that name a latent, by layer, for the record.
         thresholds: Thresholds that are compared.
         mask_cover: Share of a patch that makes it one of the truth.
         seed: Seed of the bootstrap over images.
@@ -195,20 +114,36 @@ def referring_segmentation(
         for key, maps_xp in fitted.items()
     }
     maps = {**test_maps, prior: np.tile(mean_p, (len(test.targets), 1))}
-    by_key = {
-        key: chosen["latents", key[1]] if key[0] == "permuted" else chosen[key] for key in maps
-    }
+    by_key = {(method, layer): chosen[_unpermuted(method), layer] for method, layer in maps}
     values = _values(test, maps, by_key, mask_cover)
+    iou_x = {key: value.overlap.iou_x for key, value in values.items()}
     layers = _best_layers(chosen)
-    draws = (seed, resamples, level)
-    scores = []
-    for key, value in values.items():
-        other = values.get(("permuted", key[1])) if key[0] == "latents" else None
-        scores.append(_summarise(key, by_key.get(key), test, value, other, draws))
-    scores += [
-        part.model_copy(update={"layer": None})
-        for part in scores
-        if part.method == "permuted" and part.layer == layers.get("latents")
+    for method, layer in list(maps):
+        if layer is not None and layer == layers.get(_unpermuted(method)):
+            values[method, None], by_key[method, None] = (
+                values[method, layer],
+                by_key[method, layer],
+            )
+    parts = _rows_by_kind(test.kinds, np.arange(len(test.kinds)))
+    groups = {
+        name: _rows_by_kind(test.kinds, rows) for name, rows in group_rows(test.groups).items()
+    }
+    sums = {
+        key: _Sums(test.image_x, value, draws=(seed, resamples, level))
+        for key, value in values.items()
+    }
+    scores = [
+        MethodScores(
+            method=key[0],
+            layer=key[1],
+            threshold=by_key[key].value if key in by_key else None,
+            validation_giou=by_key[key].mean_iou if key in by_key else None,
+            kinds=_kind_scores(key, parts, sums),
+            groups={name: _kind_scores(key, part, sums) for name, part in groups.items()}
+            if key[1] is None
+            else {},
+        )
+        for key in sums
     ]
     result = ReferringResult(
         judge=judge_name,
@@ -219,7 +154,11 @@ def referring_segmentation(
         chosen=layers,
         scores=scores,
     )
-    return result, {key: value.overlap.iou_x for key, value in values.items()}
+    return result, iou_x
+
+
+def _unpermuted(method: Method) -> Method:
+    return PERMUTED_OF.get(method, method)
 
 
 def _best_layers(chosen: Mapping[Key, Threshold]) -> dict[Method, int]:
@@ -261,74 +200,126 @@ def _values(
     return values
 
 
-def _summarise(
-    key: Key,
-    threshold: Threshold | None,
-    test: Expressions,
-    value: _Values,
-    permuted: _Values | None,
-    draws: tuple[int, int, float],
-) -> MethodScores:
+def _rows_by_kind(kinds: Sequence[Kind], rows: Rows) -> dict[KindOrAll, Rows]:
+    """Return which of some expressions are of each kind that has one, then all of them."""
+    kind_x = np.array([kinds[x] for x in rows.tolist()])
+    of_kind: dict[KindOrAll, Rows] = {kind: rows[kind_x == kind] for kind in KINDS}
+    return {kind: own for kind, own in of_kind.items() if len(own)} | {"all": rows}
+
+
+def _kind_scores(
+    key: Key, parts: Mapping[KindOrAll, Rows], sums: Mapping[Key, _Sums]
+) -> list[KindScores]:
+    """Return the scores of one set of maps on each kind, with its chance level and its gains."""
+    method, layer = key
+    level = next((sums.get((one, layer)) for one, of in PERMUTED_OF.items() if of == method), None)
+    rivals = {rival: sums.get((rival, layer), sums.get((rival, None))) for rival in RIVALS}
     kinds = []
-    for kind in KINDS:
-        rows = np.flatnonzero([name == kind for name in test.kinds])
-        if not len(rows):
-            continue
-        own = _kind_estimates(test.image_x[rows], rows, value, draws)
-        if permuted is not None:
-            chance = _kind_estimates(test.image_x[rows], rows, permuted, draws)
+    for kind, rows in parts.items():
+        own = sums[key].estimates(rows)
+        if level is not None:
+            chance = level.estimates(rows)
             own = {
-                name: figure.model_copy(update={"chance": chance[name].value})
-                for name, figure in own.items()
+                name: one.model_copy(update={"chance": chance[name].value})
+                for name, one in own.items()
             }
+        gains = {
+            rival: sums[key].gains(rows, other)
+            for rival, other in rivals.items()
+            if method == "latents" and other is not None
+        }
         precision = {p: own.pop(f"precision_{p}") for p in PRECISIONS}
-        kinds.append(KindScores(kind=kind, precision=precision, **own))
-    return MethodScores(
-        method=key[0],
-        layer=key[1],
-        threshold=threshold.value if threshold else None,
-        validation_giou=threshold.mean_iou if threshold else None,
-        kinds=kinds,
-    )
+        kinds.append(KindScores(kind=kind, precision=precision, gains=gains, **own))
+    return kinds
 
 
-def _kind_estimates(
-    image_x: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    value: _Values,
-    draws: tuple[int, int, float],
-) -> dict[str, Estimate]:
-    """Return the figures of some expressions by name; `image_x` is the image of each of them."""
-    seed, resamples, level = draws
-    images, place_x = np.unique(image_x, return_inverse=True)
+@dataclass(frozen=True)
+class _Ratio:
+    """A score as the ratio of two sums over images.
 
-    def summed(values_x: FloatArray, kept_x: NDArray[np.bool_] | None = None) -> FloatArray:
-        kept = slice(None) if kept_x is None else kept_x
-        return np.asarray(
-            np.bincount(place_x[kept], values_x[kept], minlength=len(images)), dtype=np.float64
-        )
+    Attributes:
+        numerator_b, denominator_b: Sums over the expressions of each image that has the score.
+        n: Expressions that have it.
+        is_rate: Whether each of them is a hit or a miss.
+    """
 
-    def mean(values_x: FloatArray, rate: bool = False) -> Estimate:
-        known_x = ~np.isnan(values_x)
-        sum_b = summed(values_x, known_x)
-        count_b = summed(np.ones(len(values_x)), known_x)
-        if rate:
-            interval = rate_interval(sum_b, count_b, level)
-        else:
+    numerator_b: FloatArray
+    denominator_b: FloatArray
+    n: int
+    is_rate: bool
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Scores of one set of maps, to be summed within images.
+
+    Attributes:
+        image_x: Image of each expression.
+        values: Scores of each expression.
+        draws: Seed, resamples and level of the intervals.
+    """
+
+    image_x: Rows
+    values: _Values
+    draws: tuple[int, int, float]
+
+    def ratios(self, rows: Rows) -> dict[str, _Ratio]:
+        """Return the scores of some expressions by name."""
+        images, place_x = np.unique(self.image_x[rows], return_inverse=True)
+
+        def summed(values_x: FloatArray) -> FloatArray:
+            sum_b = np.bincount(place_x, values_x, minlength=len(images))
+            return np.asarray(sum_b, dtype=np.float64)
+
+        def mean(values_x: FloatArray, is_rate: bool = False) -> _Ratio:
+            known_x = ~np.isnan(values_x)
+            count_b = summed(known_x.astype(float))
             kept_b = count_b > 0
-            interval = bootstrap_ratio(sum_b[kept_b], count_b[kept_b], seed, resamples, level)
-        return estimate(interval, int(known_x.sum()))
+            sum_b = summed(np.where(known_x, values_x, 0.0))
+            return _Ratio(sum_b[kept_b], count_b[kept_b], int(known_x.sum()), is_rate)
 
-    iou_x = value.overlap.iou_x[rows]
-    union_b = summed(value.overlap.union_x[rows])
-    ratio = bootstrap_ratio(
-        summed(value.overlap.intersection_x[rows]), union_b, seed, resamples, level
-    )
-    return {
-        "giou": mean(iou_x),
-        "ciou": estimate(ratio, len(rows)),
-        **{f"precision_{p}": mean((iou_x >= p / 100).astype(float), rate=True) for p in PRECISIONS},
-        "auroc": mean(value.auroc_x[rows]),
-        "average_precision": mean(value.average_precision_x[rows]),
-        "pointing": mean(value.pointing_x[rows], rate=True),
-    }
+        overlap, iou_x = self.values.overlap, self.values.overlap.iou_x[rows]
+        intersection_b, union_b = (
+            summed(pixels_x[rows]) for pixels_x in (overlap.intersection_x, overlap.union_x)
+        )
+        return {
+            "giou": mean(iou_x),
+            "ciou": _Ratio(intersection_b, union_b, len(rows), is_rate=False),
+            **{f"precision_{p}": mean((iou_x >= p / 100).astype(float), True) for p in PRECISIONS},
+            "auroc": mean(self.values.auroc_x[rows]),
+            "average_precision": mean(self.values.average_precision_x[rows]),
+            "pointing": mean(self.values.pointing_x[rows], True),
+        }
+
+    def estimates(self, rows: Rows) -> dict[str, Estimate]:
+        """Return the figures of some expressions by name."""
+        seed, resamples, level = self.draws
+        figures = {}
+        for name, ratio in self.ratios(rows).items():
+            sums = ratio.numerator_b, ratio.denominator_b
+            interval = (
+                rate_interval(*sums, level)
+                if ratio.is_rate
+                else bootstrap_ratio(*sums, seed, resamples, level)
+            )
+            figures[name] = estimate(interval, ratio.n)
+        return figures
+
+    def gains(self, rows: Rows, rival: _Sums) -> dict[str, Estimate]:
+        """Return the scores less those of a rival, on the same resampled images."""
+        ours, theirs = self.ratios(rows), rival.ratios(rows)
+        figures = {}
+        for name in GAINS:
+            # A score depends on the truth alone for which expressions have it: images are the same.
+            sums_b4 = np.stack(
+                [
+                    *(ours[name].numerator_b, ours[name].denominator_b),
+                    *(theirs[name].numerator_b, theirs[name].denominator_b),
+                ],
+                axis=1,
+            )
+            interval = bootstrap(
+                sums_b4, lambda m: m[:, 0] / m[:, 1] - m[:, 2] / m[:, 3], *self.draws
+            )
+            figures[name] = estimate(interval, ours[name].n, 0.0)
+        return figures

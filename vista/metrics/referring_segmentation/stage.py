@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,13 @@ import pyarrow as pa
 from vista.config.base import Settings
 from vista.config.language import LanguageSettings
 from vista.data.expressions import FILE, Expression, read_expressions
-from vista.data.geometry import ImageGeometry
 from vista.data.records import RecordTable, read_records
 from vista.engine.artifacts import Artifact
 from vista.engine.job import StageJob, stage
 from vista.errors import UserError
 from vista.inputs.judge import stage_judge, write_tally
-from vista.inputs.latents import read_geometry, read_latents, read_layer_labels
+from vista.inputs.latents import read_latents, read_layer_labels
+from vista.inputs.maps import MapGrid, entries_over_frames, read_map_grid
 from vista.inputs.visual_tokens import read_visual_tokens, visual_streams
 from vista.metrics.logit_lens.stage import likeliest
 from vista.metrics.referring_segmentation import ReferringSettings
@@ -30,6 +31,7 @@ from vista.metrics.referring_segmentation.maps import (
     NamedLatents,
     activation_scales,
     latents_of_terms,
+    named_terms,
     permuted,
     terms,
     word_entries,
@@ -74,11 +76,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Split:
-    """Images of one split: their latents, and their expressions with words and images."""
+    """Images of one split: their latents, and their expressions with texts and images."""
 
     latents: LatentReader
     texts: list[str]
-    terms_x: list[tuple[str, ...]]
     measured: Expressions
 
 
@@ -101,29 +102,34 @@ def run(job: StageJob[ReferringOrder, Inputs]) -> None:
     judge = stage_judge(settings.judge, inputs.judge, inputs.records, job.work)
     records = read_records(inputs.records.file("records.parquet"))
     expressions = read_expressions(inputs.expressions.file(FILE))
-    placing = read_geometry(inputs.features)
+    grid = read_map_grid(inputs.features)
     validation, test = (
-        _split(read_latents(latents), records, expressions, placing, name)
+        _split(read_latents(latents), records, expressions, grid, name)
         for latents, name in ((inputs.validation_latents, "validation"), (inputs.latents, "test"))
     )
-    wanted = {term for split in (validation, test) for names in split.terms_x for term in names}
-    other_x = permuted(test.measured.kinds, test.measured.image_x, settings.bootstrap.seed)
+    wanted = {term for split in (validation, test) for text in split.texts for term in terms(text)}
+    strata = list(zip(test.measured.kinds, test.measured.groups, strict=True))
+    other_x = permuted(strata, test.measured.image_x, settings.bootstrap.seed)
+    other_texts = [test.texts[x] for x in other_x]
     maps, named = _Maps(), {}
     layers = read_layer_labels(inputs.labels, inputs.latents, test.latents)
     for layer, labels in layers.items():
         latents = latents_of_terms(labels.label_s, wanted, judge.judge)
-        named[layer] = float(np.mean([any(t in latents for t in ts) for ts in test.terms_x]))
-        read = [_entries(split.latents, layer) for split in (validation, test)]
-        terms_of = {"latents": test.terms_x, "permuted": [test.terms_x[x] for x in other_x]}
-        _add_maps(maps, layer, latents, read, validation, test, terms_of, settings.percentile)
+        named[layer] = float(np.mean([bool(named_terms(text, latents)) for text in test.texts]))
+        read = [
+            _over_frames(partial(split.latents.by_latent, layer), grid)
+            for split in (validation, test)
+        ]
+        texts_of = {"latents": test.texts, "permuted": other_texts}
+        _add_maps(maps, layer, latents, read, validation, test, texts_of, settings.percentile)
     if settings.logit_lens:
         for layer, (words, read_words) in _lens_words(
             job, records, [validation, test], sorted(layers)
         ).items():
             latents = latents_of_terms(words, wanted, judge.judge)
-            read = [word_entries(part) for part in read_words]
-            terms_of = {"logit_lens": test.terms_x}
-            _add_maps(maps, layer, latents, read, validation, test, terms_of, settings.percentile)
+            read = [_over_frames(word_entries(part), grid) for part in read_words]
+            texts_of = {"logit_lens": test.texts, "logit_lens_permuted": other_texts}
+            _add_maps(maps, layer, latents, read, validation, test, texts_of, settings.percentile)
     result, iou_x = referring_segmentation(
         validation.measured,
         test.measured,
@@ -145,7 +151,7 @@ def _split(
     latents: LatentReader,
     records: RecordTable,
     expressions: Sequence[Expression],
-    placing: Mapping[str, Any],
+    grid: MapGrid,
     name: str,
 ) -> _Split:
     """Return the images of a store of latents with their expressions."""
@@ -159,21 +165,18 @@ def _split(
     targets = []
     for item in kept:
         record = shown[image_of[item.image_id]]
-        geometry = ImageGeometry(record.width, record.height, **placing)
-        if geometry.grid != latents.grid:
-            raise UserError(
-                f"the features' geometry gives a grid of {geometry.grid}, the latents have "
-                f"{latents.grid}; rebuild the latents from these features"
-            )
-        targets.append(Target(geometry, item.rle))
+        targets.append(Target(grid.geometry(record, latents.grid), item.rle))
     texts = [item.text for item in kept]
     image_x = np.array([image_of[item.image_id] for item in kept], dtype=np.int64)
-    measured = Expressions(image_x, [item.kind for item in kept], targets)
-    return _Split(latents, texts, [terms(text) for text in texts], measured)
+    groups = [shown[image].group for image in image_x.tolist()]
+    return _Split(
+        latents, texts, Expressions(image_x, [item.kind for item in kept], targets, groups)
+    )
 
 
-def _entries(latents: LatentReader, layer: int) -> EntriesOf:
-    return lambda latent: latents.by_latent(layer, latent)
+def _over_frames(entries: EntriesOf, grid: MapGrid) -> EntriesOf:
+    """Return entries by patch: means over the frames of a clip."""
+    return lambda latent: entries_over_frames(entries(latent), grid.frames)
 
 
 def _add_maps(
@@ -183,27 +186,26 @@ def _add_maps(
     read: Sequence[EntriesOf],
     validation: _Split,
     test: _Split,
-    terms_of: Mapping[Any, Sequence[Sequence[str]]],
+    texts_of: Mapping[Any, Sequence[str]],
     percentile: float,
 ) -> None:
-    """Add the maps of one layer: of the measured expressions by words of each method, and of the
-    validation expressions by their own words for the first of the methods."""
+    """Add the maps of one layer: of the measured expressions by the texts of each method, and of
+    the validation expressions by their own texts for the first of the methods."""
     scales = activation_scales(
         read[0], (s for all_s in latents.values() for s in all_s), percentile
     )
     named = NamedLatents(latents, scales)
 
-    def maps_of(
-        split: _Split, entries: EntriesOf, terms_x: Sequence[Sequence[str]]
-    ) -> NDArray[np.float32]:
-        store = split.latents
-        n_patches = store.kinds["image"]
-        return named.maps(entries, terms_x, split.measured.image_x, len(store.image_ids), n_patches)
+    def maps_of(split: _Split, entries: EntriesOf, texts: Sequence[str]) -> NDArray[np.float32]:
+        terms_x = [named_terms(text, latents) for text in texts]
+        n_images = len(split.latents.image_ids)
+        n_patches = split.measured.targets[0].geometry.n_patches
+        return named.maps(entries, terms_x, split.measured.image_x, n_images, n_patches)
 
-    first = next(iter(terms_of))
-    maps.validation[first, layer] = maps_of(validation, read[0], validation.terms_x)
-    for method, terms_x in terms_of.items():
-        maps.test[method, layer] = maps_of(test, read[1], terms_x)
+    first = next(iter(texts_of))
+    maps.validation[first, layer] = maps_of(validation, read[0], validation.texts)
+    for method, texts in texts_of.items():
+        maps.test[method, layer] = maps_of(test, read[1], texts)
 
 
 def _lens_words(

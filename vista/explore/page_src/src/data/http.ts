@@ -38,7 +38,7 @@ export function setBase(url: string): void {
   base = url;
 }
 
-function pageBase(): string {
+export function pageBase(): string {
   return base ?? document.baseURI;
 }
 

@@ -6,6 +6,7 @@ export { crc32c } from "./crc32c";
 export { Geometry } from "./geometry";
 export { Problem, setBase } from "./http";
 export { Labels, search } from "./labels";
+export { liveCaptions } from "./live";
 export { columnsOf, maskPaths } from "./masks";
 export { neuronpediaPage } from "./published";
 export { scaleOf } from "./scale";

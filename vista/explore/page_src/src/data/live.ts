@@ -2,7 +2,7 @@
 
 import type { Active } from "./latents";
 import type { Placing } from "./geometry";
-import { Problem } from "./http";
+import { fetchJson, pageBase, Problem } from "./http";
 
 /** The latents of an image that is not in the run. */
 export interface LiveLayer {
@@ -36,13 +36,29 @@ export interface Captions {
   random: string[];
 }
 
-async function post(path: string, body: Blob | string, signal: AbortSignal): Promise<Record<string, unknown>> {
+/** Is told, while a request waits, how many are before it. */
+export type Waiting = (before: number) => void;
+
+const ASK_AGAIN = 1000; // ms
+
+async function post(path: string, query: Record<string, string>, body: Blob | string, signal: AbortSignal, waiting: Waiting): Promise<Record<string, unknown>> {
+  const ticket = crypto.randomUUID();
+  let done = false;
+  const timer = setInterval(async () => {
+    const { before } = (await fetchJson(`live/queue/${ticket}`).catch(() => ({}))) as { before?: number };
+    if (!done) waiting(before ?? 0);
+  }, ASK_AGAIN);
+  waiting(0);
   let response: Response;
   try {
-    response = await fetch(new URL(`./live/${path}`, document.baseURI), { method: "POST", body, signal });
+    const address = `./live/${path}?${new URLSearchParams({ ...query, ticket })}`;
+    response = await fetch(new URL(address, pageBase()), { method: "POST", body, signal });
   } catch (error) {
     if (signal.aborted) throw error;
     throw new Problem("The server does not answer. Is it still running?");
+  } finally {
+    done = true;
+    clearInterval(timer);
   }
   let answer: Record<string, unknown>;
   try {
@@ -61,8 +77,8 @@ interface Sent {
 }
 
 /** Return the latents of an image file, read by the models behind the latents of a folder's name. */
-export async function liveLatents(latents: string, file: Blob, signal: AbortSignal): Promise<LiveLatents> {
-  const answer = await post(`latents?latents=${encodeURIComponent(latents)}`, file, signal);
+export async function liveLatents(latents: string, file: Blob, signal: AbortSignal, waiting: Waiting): Promise<LiveLatents> {
+  const answer = await post("latents", { latents }, file, signal, waiting);
   const layers = Object.entries(answer["layers"] as Record<string, Sent>).map(([layer, sent]) => ({
     layer: Number(layer),
     tokens: sent.tokens.map((pairs, token) => pairs.map(([latent, value]) => ({ latent, value, token }))),
@@ -84,10 +100,11 @@ export async function liveCaptions(
   question: string,
   edits: Edit[],
   signal: AbortSignal,
+  waiting: Waiting,
 ): Promise<Captions> {
   const what = typeof image === "string" ? { image } : { data: await base64(image) };
   const asked = { latents, ...what, edits, ...(question ? { question } : {}) };
-  return (await post("captions", JSON.stringify(asked), signal)) as unknown as Captions;
+  return (await post("captions", {}, JSON.stringify(asked), signal, waiting)) as unknown as Captions;
 }
 
 async function base64(file: Blob): Promise<string> {

@@ -237,7 +237,13 @@ function One(props: OneProps) {
           {bins.error ? <Notice error={bins.error} /> : <Histogram bins={bins.value} />}
         </div>
       </div>
-      <Neighbours session={session} point={point} layer={layer} latent={latent} words={words} />
+      <Neighbours
+        session={session}
+        sae={session.catalogue.sae(point.entry, layer)}
+        latent={latent}
+        words={words}
+        link={(n) => hashOf({ view: "latent", parts: { a: point.key, layer: String(layer), latent: String(n) } })}
+      />
       <h3>Top images</h3>
       {fires === 0 ? (
         <p class="quiet">It fires at no image.</p>

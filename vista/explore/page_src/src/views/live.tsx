@@ -3,10 +3,10 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Parts } from "../address";
 import type { Point } from "../data/catalogue";
-import { Geometry } from "../data/geometry";
+import { Geometry, isSingle } from "../data/geometry";
 import type { Active } from "../data/latents";
 import { liveCaptions, liveLatents } from "../data/live";
-import type { Captions, Edit, LiveLayer } from "../data/live";
+import type { Captions, Edit, LiveLayer, Waiting } from "../data/live";
 import type { ImageRecord } from "../data/records";
 import type { Session } from "../data/session";
 import { useLoaded } from "../hooks";
@@ -32,10 +32,11 @@ interface Shown {
 
 export function Live({ session, parts, point }: Props) {
   const [file, setFile] = useState<File>();
+  const [before, setBefore] = useState(0);
   const key = point && (file ? `file ${file.name} ${file.size} ${file.lastModified}` : `run ${parts["image"] ?? ""}`);
   const stop = useStop(key);
   const shown = useLoaded(point && `${point.entry.folder} ${key}`, () =>
-    file ? fromFile(point!, file, stop.signal) : fromRun(session, point!, parts["image"]),
+    file ? fromFile(point!, file, stop.signal, setBefore) : fromRun(session, point!, parts["image"]),
   );
   useEffect(() => () => void (file && shown.value && URL.revokeObjectURL(shown.value.address)), [shown.value]);
   if (!point) return <Empty>This run has no latents yet: there is nothing to read an image with.</Empty>;
@@ -46,7 +47,7 @@ export function Live({ session, parts, point }: Props) {
         <Drop file={file} onFile={setFile} />
         {/* Always there, so that screen readers say what it comes to hold. */}
         <p role="status" class={there ? "unseen" : "quiet"}>
-          {shown.error ? "" : there ? `The latents of ${shown.value!.record.id} are there.` : "Reading the image; the first request loads the models …"}
+          {shown.error ? "" : there ? `The latents of ${shown.value!.record.id} are there.` : `Reading the image; ${file && before ? place(before) : "the first request loads the models"} …`}
         </p>
         {shown.error && <Notice error={shown.error} />}
       </section>
@@ -62,12 +63,17 @@ function useStop(key: string | undefined): AbortController {
   return stop;
 }
 
+/** Return how many requests are answered first. */
+function place(before: number): string {
+  return `${before} before yours`;
+}
+
 function folderName(point: Point): string {
   return point.entry.folder.split("/")[1]!;
 }
 
-async function fromFile(point: Point, file: File, signal: AbortSignal): Promise<Shown> {
-  const { width, height, placing, layers } = await liveLatents(folderName(point), file, signal);
+async function fromFile(point: Point, file: File, signal: AbortSignal, waiting: Waiting): Promise<Shown> {
+  const { width, height, placing, layers } = await liveLatents(folderName(point), file, signal, waiting);
   return {
     source: file,
     address: URL.createObjectURL(file),
@@ -149,13 +155,15 @@ interface Along {
 
 function Editor({ point, shown }: { point: Point; shown: Shown }) {
   const { geometry, record, layers } = shown;
+  // The only token of an image is what is edited, and a heat map would cover all of it.
+  const single = isSingle(geometry);
   const [hovered, setHovered] = useState<number>();
   const [cursor, setCursor] = useState<number>();
-  const [patches, setPatches] = useState<ReadonlySet<number>>(new Set());
+  const [patches, setPatches] = useState<ReadonlySet<number>>(new Set(single ? [0] : []));
   const [along, setAlong] = useState<Along>();
   const token = hovered ?? cursor;
   const tokens = geometry.rows * geometry.columns;
-  const map = useMemo(() => along && heatOf(layers, along, tokens), [along, layers]);
+  const map = useMemo(() => (along && !single ? heatOf(layers, along, tokens) : undefined), [along, layers]);
   const toggle = (token: number) => {
     const next = new Set(patches);
     if (!next.delete(token)) next.add(token);
@@ -172,27 +180,31 @@ function Editor({ point, shown }: { point: Point; shown: Shown }) {
           chosen={cursor}
           map={map}
           most={Math.max(...(map ?? []), 1e-9)}
-          grid={true}
+          grid={!single}
           boxes={false}
-          marked={patches}
+          {...(single ? {} : { marked: patches })}
           onMark={toggle}
           onHover={setHovered}
           onChoose={setCursor}
         />
-        <p class="quiet">
-          <span role="status">{patches.size ? `${patches.size} of ${tokens} patches are edited` : "Click the patches to edit (arrow keys and Enter, too)"}</span>
-          {" · "}
-          <button type="button" class="link" aria-label="Edit all patches" onClick={() => setPatches(new Set(Array.from({ length: tokens }, (_, n) => n)))}>
-            all
-          </button>
-          <button type="button" class="link" aria-label="Edit no patch" onClick={() => setPatches(new Set())}>
-            none
-          </button>
-        </p>
+        {single ? (
+          <p class="quiet">An edit changes the image's class token.</p>
+        ) : (
+          <p class="quiet">
+            <span role="status">{patches.size ? `${patches.size} of ${tokens} patches are edited` : "Click the patches to edit (arrow keys and Enter, too)"}</span>
+            {" · "}
+            <button type="button" class="link" aria-label="Edit all patches" onClick={() => setPatches(new Set(Array.from({ length: tokens }, (_, n) => n)))}>
+              all
+            </button>
+            <button type="button" class="link" aria-label="Edit no patch" onClick={() => setPatches(new Set())}>
+              none
+            </button>
+          </p>
+        )}
         <Captioning point={point} shown={shown} patches={patches} along={along} />
       </section>
       <section class="panel" aria-label="Latents">
-        <h2 aria-live={hovered === undefined ? "polite" : "off"}>{token === undefined ? "Whole image" : `Patch ${patchName(geometry, token)}`}</h2>
+        <h2 aria-live={hovered === undefined ? "polite" : "off"}>{single ? "The image's class token" : token === undefined ? "Whole image" : `Patch ${patchName(geometry, token)}`}</h2>
         {layers.map((layer) => (
           <LayerList key={layer.layer} layer={layer} token={token} along={along} onChoose={setAlong} />
         ))}
@@ -279,6 +291,7 @@ function Captioning({ point, shown, patches, along }: CaptionProps) {
   const [error, setError] = useState<Error>();
   const running = useRef<AbortController | undefined>(undefined);
   const [busy, setBusy] = useState(false);
+  const [before, setBefore] = useState(0);
   const submit = useRef<HTMLButtonElement>(null);
   useEffect(() => () => running.current?.abort(), []);
   const edits = along && patches.size ? [{ ...along, change, strength: Number(strength), patches: [...patches], blocks: numbers(blocks) }] : [];
@@ -291,7 +304,7 @@ function Captioning({ point, shown, patches, along }: CaptionProps) {
     setBusy(true);
     setError(undefined);
     try {
-      setAnswer(await liveCaptions(folderName(point), shown.source, question, edits, stop.signal));
+      setAnswer(await liveCaptions(folderName(point), shown.source, question, edits, stop.signal, setBefore));
     } catch (problem) {
       if (!stop.signal.aborted) setError(problem as Error);
     } finally {
@@ -343,7 +356,7 @@ function Captioning({ point, shown, patches, along }: CaptionProps) {
         )}
       </div>
       <div aria-live="polite">
-        {busy && <p class="quiet">waiting for the models; requests are answered in their order …</p>}
+        {busy && <p class="quiet">waiting for the models; {before ? place(before) : "requests are answered in their order"} …</p>}
         {error && <Notice error={error} />}
         {answer && !busy && <Answer answer={answer} />}
       </div>

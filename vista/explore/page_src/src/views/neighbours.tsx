@@ -1,7 +1,6 @@
 /** Beside a latent: those with a like decoder row, and its page at Neuronpedia. */
 
-import { hashOf } from "../address";
-import type { Point } from "../data/catalogue";
+import type { Entry } from "../data/catalogue";
 import type { Labels } from "../data/labels";
 import { loadNeighbours } from "../data/neighbours";
 import { neuronpediaPage } from "../data/published";
@@ -12,14 +11,14 @@ import { Notice } from "./notice";
 
 interface Props {
   session: Session;
-  point: Point;
-  layer: number;
+  sae: Entry | undefined;
   latent: number;
   words: Labels | undefined;
+  /** Return the address of another latent. */
+  link: (latent: number) => string;
 }
 
-export function Neighbours({ session, point, layer, latent, words }: Props) {
-  const sae = session.catalogue.sae(point.entry, layer);
+export function Neighbours({ session, sae, latent, words, link }: Props) {
   const found = useLoaded(sae && `neighbours ${sae.folder} ${latent}`, () => loadNeighbours(session, sae!, latent));
   if (found.error) return <Notice error={found.error} />;
   if (!found.fresh || !found.value?.length) return null;
@@ -31,7 +30,7 @@ export function Neighbours({ session, point, layer, latent, words }: Props) {
           const label = words?.list[latent]?.text ?? null;
           return (
             <li key={latent}>
-              <a href={hashOf({ view: "latent", parts: { a: point.key, layer: String(layer), latent: String(latent) } })}>
+              <a href={link(latent)}>
                 <span class={label === null ? "name unlabelled" : "name"}>{label ?? "unlabelled"}</span> <span class="muted">{latent}</span>
               </a>{" "}
               <span class="muted" title="cosine of decoder rows">{number(cosine)}</span>

@@ -28,6 +28,8 @@ interface Props {
   onChoose: (token: number | undefined) => void;
 }
 
+type Pointed = MouseEvent & { currentTarget: SVGSVGElement };
+
 const STEPS: Record<string, [number, number]> = {
   ArrowUp: [-1, 0],
   ArrowDown: [1, 0],
@@ -43,7 +45,9 @@ export function patchName(geometry: Geometry, token: number): string {
 export function Stage(props: Props) {
   const { record, geometry, hovered, chosen, onHover, onChoose } = props;
   const { extent } = geometry;
-  const at = (event: MouseEvent & { currentTarget: SVGSVGElement }) => {
+  // A token that stands for the whole image leaves nothing to choose.
+  const single = isSingle(geometry);
+  const at = (event: Pointed) => {
     const box = event.currentTarget.getBoundingClientRect();
     // The drawing fills the element as far as its shape allows, and is centred.
     const scale = Math.min(box.width / extent.width, box.height / extent.height);
@@ -74,23 +78,27 @@ export function Stage(props: Props) {
     onChoose(row * geometry.columns + column);
   };
   const shown = classes(record).join(", ");
-  const name = `Image ${record.id}${shown ? `, shows ${shown}` : ""}. ${isSingle(geometry) ? "It has one token." : `Grid of ${geometry.rows} rows and ${geometry.columns} columns; arrow keys move the patch.`}`;
+  const name = `Image ${record.id}${shown ? `, shows ${shown}` : ""}. ${single ? "It has one token." : `Grid of ${geometry.rows} rows and ${geometry.columns} columns; arrow keys move the patch.`}`;
   return (
     <svg
       class="stage"
       viewBox={`${extent.x} ${extent.y} ${extent.width} ${extent.height}`}
-      tabindex={0}
-      role="application"
-      aria-roledescription="patch grid"
       aria-label={name}
-      onMouseMove={(event) => onHover(at(event))}
-      onMouseLeave={() => onHover(undefined)}
-      onClick={(event) => {
-        const token = at(event);
-        if (props.onMark && token !== undefined) props.onMark(token);
-        else onChoose(token === chosen ? undefined : token);
-      }}
-      onKeyDown={move}
+      {...(single
+        ? { role: "img" }
+        : {
+            tabindex: 0,
+            role: "application",
+            "aria-roledescription": "patch grid",
+            onMouseMove: (event: Pointed) => onHover(at(event)),
+            onMouseLeave: () => onHover(undefined),
+            onClick: (event: Pointed) => {
+              const token = at(event);
+              if (props.onMark && token !== undefined) props.onMark(token);
+              else onChoose(token === chosen ? undefined : token);
+            },
+            onKeyDown: move,
+          })}
     >
       <Padding geometry={geometry} />
       <image

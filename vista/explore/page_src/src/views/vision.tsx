@@ -12,6 +12,7 @@ import { steeredLabels, topPlaces, unlabelledSaes, visionSaes } from "../data/vi
 import type { Steered, TopPlace, VisionSae } from "../data/vision";
 import { useLoaded, useSeen, useSettled } from "../hooks";
 import { count, number, percent } from "../text";
+import { Neighbours } from "./neighbours";
 import { Empty, Notice, Waiting } from "./notice";
 import { Rows } from "./rows";
 import { patchName } from "./stage";
@@ -198,6 +199,13 @@ function One({ session, sae, facts, latent }: OneProps) {
         ))}
       </dl>
       {steered.error && <Notice error={steered.error} />}
+      <Neighbours
+        session={session}
+        sae={session.catalogue.parent(sae.entry, "sae")}
+        latent={latent}
+        words={labels}
+        link={(n) => hashOf({ view: "vision", parts: { sae: sae.key, number: String(n) } })}
+      />
       <h3>{placing === undefined ? "Top prompts" : "Top images"}</h3>
       {placing !== undefined && (
         <p class="quiet">
