@@ -88,7 +88,7 @@ def test_figures_draw_every_row_once(found: LongTable) -> None:
     near, far = scores.axes
     assert (near.get_title(loc="left"), far.get_title(loc="left")) == ("near: novel", "far: digits")
     # Of either SAE its own scores; those without an SAE once.
-    assert [len(each.lines[0].get_xdata()) for each in far.containers] == [4, 4, 6]
+    assert [len(each.lines[0].get_xdata()) for each in far.containers] == [5, 5, 6]
     own, noise = probes.axes
     assert [len(each.lines[0].get_xdata()) for each in noise.containers] == [3, 3, 2, 1, 2]
     assert own.get_ylabel().startswith("dinov2")
