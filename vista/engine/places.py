@@ -105,9 +105,7 @@ def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node 
     """
     if metric.patches and not reads_patches(place.builder.config.encoders, place.encoder):
         return None
-    if isinstance(settings, ChosenEncoders) and place.encoder not in _chosen(
-        metric, settings, place
-    ):
+    if isinstance(settings, ChosenEncoders) and not _is_chosen(metric, settings, place):
         return None
     request = _request_of(metric)(metric, settings, place)
     if request is None:
@@ -117,19 +115,21 @@ def metric_node(metric: Metric, settings: MetricSettings, place: Place) -> Node 
     )
 
 
-def _chosen(metric: Metric, settings: ChosenEncoders, place: Place) -> Sequence[str]:
-    """Return the encoders that a metric is measured at.
+def _is_chosen(metric: Metric, settings: ChosenEncoders, place: Place) -> bool:
+    """Whether a metric is measured at the encoder of a place.
 
-    Raises UserError where the sweep has no point of one.
+    Raises UserError where the settings name an encoder that the sweep has no point of.
     """
+    if settings.encoders is None:
+        return True
     swept = {point.encoder for point in place.builder.config.points()}
-    for name in settings.encoders or ():
+    for name in settings.encoders:
         if name not in swept:
             raise UserError(
                 f"metrics.{metric.name}.encoders names {name!r}, which no block of the sweep has; "
                 f"choose from {', '.join(sorted(swept))}"
             )
-    return sorted(swept) if settings.encoders is None else settings.encoders
+    return place.encoder in settings.encoders
 
 
 @functools.cache

@@ -30,12 +30,6 @@ GROUPS, IMAGES = [2, 3, 1], 48
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
 def inputs(root: Path) -> dict[str, Artifact]:
     """Images of one object in one of four patches, and a file in sae-for-vlm's layout."""
     rng = np.random.default_rng(0)

@@ -29,12 +29,6 @@ CLASSES, IMAGES, D = ("cat", "cow", "ankh", "sun", "moon", "star"), 120, 6
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
 def inputs(root: Path) -> dict[str, Artifact]:
     """Each class adds a direction of its own to the second of four patches, where its object lies;
     no channel, but each latent, is such a direction."""

@@ -62,12 +62,6 @@ def features(root: Path, x_bpd: Any, order: Sequence[int]) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture(scope="module")
 def inputs(root: Path) -> dict[str, Artifact]:
     # The class's direction on the second of four patches, where its object lies.
     x_bpd = 0.05 * RNG.standard_normal((IMAGES, 4, D))

@@ -130,13 +130,27 @@ def best_threshold(score_n: NDArray[Any], positive_n: BoolArray) -> float:
     """
     if not positive_n.any():
         raise ValueError("a threshold needs a patch that has the concept")
+    bound_k, f1_k1 = _f1_by_bound(score_n, positive_n[:, None], positive_n.sum(keepdims=True))
+    return float(bound_k[int(f1_k1.argmax())])
+
+
+def _f1_by_bound(
+    score_n: NDArray[Any], positive_nm: BoolArray, count_m: NDArray[np.int64]
+) -> tuple[NDArray[Any], Floats]:
+    """Return the distinct scores, falling [k], and the F1 of saying yes from each on [k, m].
+
+    Args:
+        score_n: Scores of patches.
+        positive_nm: Which of them has which concept.
+        count_m: Patches that have each concept, those without a score here included.
+    """
     order = np.argsort(-score_n, kind="stable")
     ordered = score_n[order]
-    hit_n = np.cumsum(positive_n[order])
-    f1_n = 2 * hit_n / (np.arange(1, len(order) + 1) + positive_n.sum())
+    hit_nm = np.cumsum(positive_nm[order], axis=0)
+    f1_nm = 2 * hit_nm / (np.arange(1, len(order) + 1)[:, None] + count_m)
     # Equal scores are said yes to together.
-    last_n = np.append(ordered[1:] != ordered[:-1], True)
-    return float(ordered[int(np.argmax(np.where(last_n, f1_n, -1.0)))])
+    last_n = np.append(ordered[1:] != ordered[:-1], True)[: len(order)]
+    return ordered[last_n], f1_nm[last_n]
 
 
 def f1_of(yes_n: BoolArray, positive_n: BoolArray) -> float:
@@ -169,13 +183,9 @@ def f1_of_latents(score_ns: Any, positive_nm: BoolArray) -> Floats:
     best_sm = np.zeros((score_ns.shape[1], len(count_m)))
     for latent in range(len(best_sm)):
         part = slice(score_ns.indptr[latent], score_ns.indptr[latent + 1])
-        order = np.argsort(-score_ns.data[part], kind="stable")
-        ordered = score_ns.data[part][order]
-        hit_nm = np.cumsum(positive_nm[score_ns.indices[part][order]], axis=0)
-        f1_nm = 2 * hit_nm / (np.arange(1, len(order) + 1)[:, None] + count_m)
-        # Equal scores are said yes to together.
-        last_n = np.append(ordered[1:] != ordered[:-1], True)[: len(order)]
-        best_sm[latent] = f1_nm[last_n].max(axis=0, initial=0)
+        here_nm = positive_nm[score_ns.indices[part]]
+        _, f1_km = _f1_by_bound(score_ns.data[part], here_nm, count_m)
+        best_sm[latent] = f1_km.max(axis=0, initial=0)
     return best_sm
 
 

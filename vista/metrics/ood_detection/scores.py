@@ -224,8 +224,7 @@ def class_profiles(
 ) -> Floats:
     """Return the mean over a class's images of z / sum z, mixed with `share` of the uniform
     distribution, [c, s]."""
-    profiles_cs = _class_means(latents_ns, image_q, class_q, _distribution)
-    return np.asarray((1 - share) * profiles_cs + share / latents_ns.shape[1])
+    return _smoothed(_class_means(latents_ns, image_q, class_q, _distribution), share)
 
 
 def profile_divergence(profiles_cs: Floats, latents_ns: NDArray[Any]) -> Floats:
@@ -258,7 +257,7 @@ class EnergyProfiles:
         core_cl = _distribution(np.take_along_axis(means_cs, self._core_cl, axis=1))
         # A class of few images fires on fewer latents than its core has; the divergence of one that
         # fires on another would be infinite.
-        self._log_cl = np.log((1 - smoothing) * core_cl + smoothing / size)
+        self._log_cl = np.log(_smoothed(core_cl, smoothing))
 
     def divergence(self, latents_ns: NDArray[Any], class_n: NDArray[np.int64]) -> Floats:
         """Return KL(P || Q) in nats of images from the profile of a class of each, [n]."""
@@ -279,6 +278,11 @@ def _distribution(latents_ns: NDArray[Any]) -> NDArray[Any]:
     sum_n1 = latents_ns.sum(axis=1, keepdims=True)
     uniform = np.float32(1 / latents_ns.shape[1])
     return np.where(sum_n1 > 0, latents_ns / np.where(sum_n1 > 0, sum_n1, 1), uniform)
+
+
+def _smoothed(profiles_cs: NDArray[Any], share: float) -> Floats:
+    """Return distributions mixed with `share` of the uniform one."""
+    return np.asarray((1 - share) * profiles_cs + share / profiles_cs.shape[1])
 
 
 def _negative_entropy(p_ns: Floats) -> Floats:
